@@ -1,0 +1,301 @@
+"""The commands as functions: one path for the command line, the tools and Python, its stages visible in order."""
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config import schema
+from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
+from eztorch_sce.data.manifest import Manifest
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.features import extract_features, mean_over_views
+from eztorch_sce.evaluation.knn import knn_accuracy
+from eztorch_sce.evaluation.linear import linear_probe
+from eztorch_sce.evaluation.metrics import top_accuracies
+from eztorch_sce.evaluation.retrieval import retrieval_recall
+from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.report.run_directory import open_run, write_report
+from eztorch_sce.training.checkpoint import SaveBackbone, Weights, load_weights, save_weights
+from eztorch_sce.training.classify_module import ClassifyModule
+from eztorch_sce.training.optimization import effective_lr
+from eztorch_sce.training.pretrain_module import PretrainModule
+from eztorch_sce.training.trainer import fit
+from eztorch_sce.training.views import Views
+from eztorch_sce.types import FeatureBank, InputSpec, Report
+
+
+def pretrain(config: schema.PretrainConfig) -> Report:
+    """Train a backbone without labels; the run directory gets `backbone.pt`, `last.ckpt`, curves and `report.json`.
+
+    Raises:
+        ConfigError: Before anything heavy starts: settings that cannot be, files that are not there.
+        MediaError: When too many files cannot be read.
+    """
+    schema.validate(config)
+    manifest = config.data.open().train
+    spec = _spec_of(config.data, config.views[0], InputSpec())
+    pl.seed_everything(config.seed, verbose=False)
+    backbone = config.backbone.build()
+    _check_training(config.data, manifest, backbone, spec)
+
+    run_dir = open_run("pretrain", config)
+    method = config.method.build(backbone, config.loss.build())
+    views = Views(config.views, config.seed, config.data.canvas)
+    module = PretrainModule(method, views, config.optimizer, config.schedule, config.data.batch_size)
+    data = TrainingData(config.data, manifest, config.views, spec, config.seed, config.trainer.accumulate)
+    keep = []
+    if config.run.save_every_n_epochs:
+        keep.append(SaveBackbone(run_dir, config.run.save_every_n_epochs, config.backbone, spec))
+    trainer = fit(module, data, config, run_dir, keep)
+
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero:
+        save_weights(run_dir / "backbone.pt", method.backbone, config.backbone, spec, None, manifest.classes)
+    protocol = {
+        "data": manifest.source,
+        "records": len(manifest.records),
+        "epochs": config.trainer.max_epochs,
+        "lr": effective_lr(config.optimizer.lr, config.data.batch_size),
+        "input": asdict(spec),
+    }
+    return _report("pretrain", config, metrics, protocol, run_dir)
+
+
+def finetune(config: schema.FinetuneConfig) -> Report:
+    """Train a classifier from weights or from scratch, and test it on clips x crops; writes `classifier.pt`."""
+    schema.validate(config)
+    weights = None if config.weights is None else load_weights(config.weights)
+    train, test = config.data.open_with_test(config.seed)
+    _check_labelled(train)
+    base = InputSpec() if weights is None else weights.spec
+    view = config.views[0].filled_in(base)
+    spec = _spec_of(config.data, view, base)
+    pl.seed_everything(config.seed, verbose=False)
+    backbone = config.backbone.build() if weights is None else weights.build_backbone(config.untrained)
+    _check_training(config.data, train, backbone, spec)
+
+    run_dir = open_run("finetune", config)
+    classifier = Classifier(backbone, len(train.classes), config.dropout)
+    views = Views([view], config.seed, config.data.canvas)
+    module = ClassifyModule(classifier, views, config.optimizer, config.schedule, config.data.batch_size)
+    data = TrainingData(config.data, train, [view], spec, config.seed, config.trainer.accumulate)
+    trainer = fit(module, data, config, run_dir, [])
+    if trainer.is_global_zero:
+        kind = config.backbone if weights is None else weights.backbone
+        save_weights(run_dir / "classifier.pt", backbone, kind, spec, classifier, train.classes)
+
+    device = trainer.strategy.root_device
+    metrics, protocol = _test(classifier, spec, config.data, config.test, test, device)
+    metrics["loss"] = float(trainer.callback_metrics.get("loss", float("nan")))
+    protocol |= {
+        "train": train.source,
+        "epochs": config.trainer.max_epochs,
+        "weights": _origin(config.weights, weights, config.untrained),
+    }
+    return _report("finetune", config, metrics, protocol, run_dir)
+
+
+def test(config: schema.TestConfig) -> Report:
+    """Test a fine-tuned classifier on clips x crops, softmax averaged over the views of each record."""
+    schema.validate(config)
+    weights = load_weights(str(config.weights))
+    if weights.head is None:
+        raise ConfigError([f"weights={config.weights} holds a backbone without classifier; give a run of finetune"])
+    spec = _spec_of(config.data, None, weights.spec)
+    _, manifest = config.data.open_with_test(config.seed)
+    if manifest.classes != weights.classes:
+        raise ConfigError(
+            [f"the classes of {manifest.source} are not those the classifier was trained on ({len(weights.classes)})"]
+        )
+    run_dir = open_run("test", config)
+    classifier = Classifier(weights.build_backbone(), len(weights.classes))
+    classifier.linear.load_state_dict(weights.head)
+    metrics, protocol = _test(classifier, spec, config.data, config.test, manifest, _device(config.accelerator))
+    return _report("test", config, metrics, protocol | {"weights": _origin(config.weights, weights, False)}, run_dir)
+
+
+def extract(config: schema.ExtractConfig) -> Report:
+    """Write the features of the train and test parts to `features_train.pt` and `features_test.pt`."""
+    train, test, run_dir = _features(config, "extract", labelled=False)
+    metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
+    train.save(run_dir / "features_train.pt")
+    if test is not None:
+        test.save(run_dir / "features_test.pt")
+        metrics["test_records"] = float(len(test.features))
+    return _report("extract", config, metrics, train.protocol, run_dir)
+
+
+def knn(config: schema.KnnConfig) -> Report:
+    """Classify the test part by the vote of its nearest neighbours in the train part."""
+    train, test, run_dir = _labelled_features(config, "knn")
+    metrics = knn_accuracy(train, test, config.k, config.temperature)
+    protocol = test.protocol | {"train": train.protocol, "k": config.k, "temperature": config.temperature}
+    return _report("knn", config, metrics, protocol, run_dir)
+
+
+def linear(config: schema.LinearConfig) -> Report:
+    """Classify the test part by a linear classifier trained on the features of the train part."""
+    train, test, run_dir = _labelled_features(config, "linear")
+    metrics = linear_probe(train, test, config.probe, config.seed)
+    protocol = test.protocol | {"train": train.protocol, "probe": asdict(config.probe)}
+    return _report("linear", config, metrics, protocol, run_dir)
+
+
+def retrieve(config: schema.RetrieveConfig) -> Report:
+    """Find the records of the test part in the train part: R@1, 5, 10, 20, 50, centred and not."""
+    train, test, run_dir = _labelled_features(config, "retrieve")
+    metrics = retrieval_recall(bank=train, queries=test)
+    return _report("retrieve", config, metrics, test.protocol | {"bank": train.protocol}, run_dir)
+
+
+def _features(
+    config: schema.EvaluationConfig, command: str, labelled: bool
+) -> tuple[FeatureBank, FeatureBank | None, Path]:
+    """Return the features of the train and test parts, read from `config.features` or made from the data."""
+    schema.validate(config)
+    if config.features is not None:
+        train, test = (_load_features(config.features, part) for part in ("train", "test"))
+        return train, test, open_run(command, config)
+    weights = load_weights(str(config.weights))
+    spec = _spec_of(config.data, None, weights.spec)
+    manifests: tuple[Manifest, Manifest | None]
+    manifests = config.data.open_with_test(config.seed) if labelled else config.data.open()
+    if labelled:
+        _check_labelled(manifests[0])
+    pl.seed_everything(config.seed, verbose=False)
+    backbone = weights.build_backbone(config.untrained)
+    _check_backbone_fits(backbone, manifests[0], spec)
+
+    run_dir = open_run(command, config)
+    origin = _origin(config.weights, weights, config.untrained)
+    banks = [
+        None
+        if manifest is None
+        else _extract(backbone, spec, config.data, config.test, manifest, _device(config.accelerator), origin, part)
+        for part, manifest in zip(("train part", "test part"), manifests, strict=True)
+    ]
+    assert banks[0] is not None
+    return banks[0], banks[1], run_dir
+
+
+def _labelled_features(config: schema.EvaluationConfig, command: str) -> tuple[FeatureBank, FeatureBank, Path]:
+    train, test, run_dir = _features(config, command, labelled=True)
+    assert test is not None  # labelled data always have a test part
+    return train, test, run_dir
+
+
+def _load_features(features: str, part: str) -> FeatureBank:
+    file = Path(features) / f"features_{part}.pt"
+    if not file.is_file():
+        raise ConfigError([f"features={features}: {file} is not there; give the run directory of `extract`"])
+    return FeatureBank.load(file)
+
+
+def _extract(
+    backbone: Backbone,
+    spec: InputSpec,
+    data: DataConfig,
+    test: schema.TestViewsConfig,
+    manifest: Manifest,
+    device: torch.device,
+    origin: dict[str, Any],
+    title: str,
+) -> FeatureBank:
+    short_side = test.short_side or round(spec.size * 8 / 7)
+    loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side)
+    protocol = _protocol(spec, data, test, manifest, short_side) | {"weights": origin}
+    return extract_features(backbone, spec, loader, manifest, device, protocol, title)
+
+
+def _test(
+    classifier: Classifier,
+    spec: InputSpec,
+    data: DataConfig,
+    test: schema.TestViewsConfig,
+    manifest: Manifest,
+    device: torch.device,
+) -> tuple[dict[str, float], dict[str, Any]]:
+    short_side = test.short_side or round(spec.size * 8 / 7)
+    loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side)
+    scores, records = mean_over_views(
+        classifier, lambda logits: logits.softmax(dim=1), spec, loader, device, "test part"
+    )
+    labels = torch.tensor([manifest.records[index].label for index in records.tolist()])
+    return top_accuracies(scores, labels, "test"), _protocol(spec, data, test, manifest, short_side)
+
+
+def _protocol(
+    spec: InputSpec, data: DataConfig, test: schema.TestViewsConfig, manifest: Manifest, short_side: int
+) -> dict[str, Any]:
+    return {
+        "data": manifest.source,
+        "records": len(manifest.records),
+        "input": asdict(spec),
+        "clips": test.num_clips,
+        "crops": test.num_crops,
+        "short_side": short_side,
+        "decoder": data.decoder,
+    }
+
+
+def _spec_of(data: DataConfig, view: ViewConfig | None, base: InputSpec) -> InputSpec:
+    """Return what the network sees: what the settings say, and where they are silent what `base` says."""
+    spec = replace(base)
+    if view is not None:
+        spec = replace(
+            base, size=view.size or base.size, stats=view.stats or base.stats, input=view.input or base.input
+        )
+    return replace(spec, num_frames=data.num_frames or spec.num_frames, clip_s=data.clip_s or spec.clip_s)
+
+
+def _check_training(data: DataConfig, manifest: Manifest, backbone: Backbone, spec: InputSpec) -> None:
+    if len(manifest.records) < data.batch_size:
+        raise ConfigError(
+            [
+                f"data.batch_size={data.batch_size} is more than the {len(manifest.records)} records of "
+                f"{manifest.source}: no full batch; make it {len(manifest.records)} or less"
+            ]
+        )
+    _check_backbone_fits(backbone, manifest, spec)
+
+
+def _check_backbone_fits(backbone: Backbone, manifest: Manifest, spec: InputSpec) -> None:
+    moving = any(record.kind != "image" for record in manifest.records)
+    if moving and spec.num_frames > 1 and not backbone.takes_clips:
+        raise ConfigError(
+            [
+                f"the backbone takes single pictures, and {manifest.source} holds videos read as "
+                f"{spec.num_frames} frames: choose a video backbone (backbone=r3d18) or data.num_frames=1"
+            ]
+        )
+    if not moving and spec.input == "difference":
+        raise ConfigError([f"input=difference needs frames to compare, and {manifest.source} holds pictures"])
+
+
+def _check_labelled(manifest: Manifest) -> None:
+    if not manifest.classes:
+        raise ConfigError(
+            [f"{manifest.source} has no labels: put the files in one sub-folder per class, or give a list with labels"]
+        )
+
+
+def _origin(path: str | None, weights: Weights | None, untrained: bool) -> dict[str, Any]:
+    if weights is None:
+        return {"file": None, "untrained": True}
+    return {"file": path, "sha256": weights.sha256, "untrained": untrained}
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _report(command: str, config: Any, metrics: dict[str, float], protocol: dict[str, Any], run_dir: Path) -> Report:
+    return write_report(Report(command, metrics, protocol | {"seed": config.seed}, run_dir))

@@ -1,0 +1,64 @@
+"""Named lists of views, as published: global views first, and the target first where the loss is asymmetric.
+
+Sources: the views of SCE (arXiv:2111.14585, arXiv:2212.11187) and of MoCo v2 (arXiv:2003.04297). `size` and every
+other number of a view can be overridden; a policy of its own exists only where other numbers differ as well.
+"""
+
+import copy
+import difflib
+from dataclasses import replace
+
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.errors import ConfigError
+
+_IMAGE = ViewConfig(scale=[0.2, 1.0], brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, flip=0.5)
+_IMAGE_VIEWS = [replace(_IMAGE, blur=1.0), replace(_IMAGE, blur=0.1, solarize=0.2)]
+_LOCAL = replace(_IMAGE, blur=0.5, solarize=0.2)
+_MOCO_V2 = replace(_IMAGE, saturation=0.4, blur=0.5)
+_CIFAR = ViewConfig(size=32, scale=[0.2, 1.0], flip=0.5, stats="cifar10")
+_KINETICS_BASELINE = [replace(view, scale=[0.2, 0.766], stats="video") for view in _IMAGE_VIEWS]
+# Of a network that is trained already: it knows its size, input and stats.
+_IMAGE_CROP = ViewConfig(size=None, input=None, stats=None, scale=[0.08, 1.0], flip=0.5)
+_VIDEO_CROP = replace(_IMAGE_CROP, short_side=[256 / 224, 320 / 224])  # 128 to 160 at size 112
+_MOTION = ViewConfig(scale=[0.5, 1.0], input="difference", stats="difference")
+
+POLICIES: dict[str, list[ViewConfig]] = {
+    "image": _IMAGE_VIEWS,
+    "image_multicrop": [
+        *_IMAGE_VIEWS,
+        replace(_LOCAL, size=192, scale=[0.172, 0.86]),
+        replace(_LOCAL, size=160, scale=[0.143, 0.715]),
+        replace(_LOCAL, size=128, scale=[0.114, 0.571]),
+        replace(_LOCAL, size=96, scale=[0.086, 0.429]),
+    ],
+    "moco_v2": [_MOCO_V2, _MOCO_V2],
+    "cifar": [
+        _CIFAR,
+        replace(_CIFAR, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5),
+    ],
+    "kinetics": [
+        replace(view, brightness=0.8, contrast=0.8, saturation=0.4, hue=0.2, temporal_difference=0.2)
+        for view in _KINETICS_BASELINE
+    ],
+    "kinetics_baseline": _KINETICS_BASELINE,  # with size=112 also the 112 pixel recipe
+    "motion": [_MOTION, _MOTION],  # where the class is the motion itself: no colour, and left is not right
+    "finetune_image": [_IMAGE_CROP],
+    "linear_image": [_IMAGE_CROP],
+    "finetune_video": [replace(_VIDEO_CROP, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2)],
+    "linear_video": [_VIDEO_CROP],
+}
+"""The policies by name. Take them from `policy`, which copies: views share their lists here."""
+
+
+def policy(name: str) -> list[ViewConfig]:
+    """Return a fresh copy of the views of a policy.
+
+    Raises:
+        ConfigError: If there is no policy of this name.
+    """
+    if name not in POLICIES:
+        nearest = difflib.get_close_matches(name, POLICIES, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError([f"policy={name}: one of {', '.join(sorted(POLICIES))}{hint}"])
+    # View by view: copying the list at once would keep two equal views one object, and an override would change both.
+    return [copy.deepcopy(view) for view in POLICIES[name]]

@@ -1,0 +1,99 @@
+"""`eztorch-sce <command> key=value ...`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from eztorch_sce.errors import ConfigError, MediaError
+
+USAGE = """\
+usage: eztorch-sce <command> [key=value ...]
+
+  demo       make a small data set of moving shapes, learn from it without labels, show what was learned
+  pretrain   a backbone from a folder of videos or pictures, without labels     data.root=FOLDER or data.list=CSV
+  knn        how good its features are: vote of the nearest neighbours          weights=RUN data.root=FOLDER
+  linear     the same by a linear classifier on frozen features                 weights=RUN data.root=FOLDER
+  retrieve   the same by retrieval, R@1 to R@50                                 weights=RUN data.root=FOLDER
+  extract    features to files; knn, linear and retrieve take features=RUN      weights=RUN data.root=FOLDER
+  finetune   an action classifier from the backbone                             weights=RUN data.root=FOLDER
+  test       a fine-tuned classifier on several clips and crops of each video   weights=RUN data.root=FOLDER
+  recipes    the published results that can be run by recipe=NAME
+  env        versions, what is usable on this machine, what to install for what is not
+
+  eztorch-sce <command> --cfg job    shows every setting; Hydra's -m sweeps over values (-m seed=0,1,2).
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command; on a mistake of the user print it in words and exit with 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return
+    command, rest = words[0], words[1:]
+    try:
+        _run(command, rest)
+    except (ConfigError, MediaError) as error:
+        if "EZTORCH_SCE_TRACE" in os.environ:
+            raise
+        print(f"eztorch-sce {command}: this cannot run as asked\n{error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"\neztorch-sce {command}: stopped; `run.dir=... run.resume=true` goes on", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(command: str, rest: list[str]) -> None:
+    if command == "env":
+        from eztorch_sce.report.environment import print_environment
+
+        return print_environment()
+
+    from eztorch_sce.config import compose
+
+    if command == "recipes":
+        from eztorch_sce.report.tables import print_recipes
+
+        return print_recipes(compose.recipes())
+    if command not in compose.COMMANDS:
+        known = [*compose.COMMANDS, "recipes", "env"]
+        raise ConfigError(
+            [f"{command} is not a command{compose.nearest(command, known)}; commands: {', '.join(known)}"]
+        )
+    if any(word.startswith(("-", "hydra")) for word in rest):
+        return _run_by_hydra(command, rest)
+    _start(command, compose.compose(command, rest))
+
+
+def _start(command: str, config: object) -> None:
+    from eztorch_sce import api, demo
+    from eztorch_sce.report.tables import print_report
+
+    print_report(getattr(demo if command == "demo" else api, command)(config))
+
+
+def _run_by_hydra(command: str, rest: list[str]) -> None:
+    """Hand over to Hydra for what it does itself: `-m`, `--cfg job`, launchers."""
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from eztorch_sce.config import compose
+
+    flags = [word for word in rest if word.startswith("-")]
+    compose.prepare_hydra()
+    overrides = compose.expand(command, [word for word in rest if not word.startswith("-")])
+    run_dir = next((word.split("=", 1)[1] for word in overrides if word.startswith("run.dir=")), None)
+    # A run writes its own directory; Hydra adds none, and gives each job of a sweep a numbered one.
+    quiet = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]
+    quiet.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
+    sys.argv = [sys.argv[0], *flags, *quiet, *overrides]
+
+    @hydra.main(version_base="1.3", config_path=f"pkg://{compose.CONFIG_MODULE}", config_name=command)
+    def job(composed: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            composed.run.dir = HydraConfig.get().runtime.output_dir
+        _start(command, compose.to_config(composed))
+
+    job()

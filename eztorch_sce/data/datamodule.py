@@ -1,0 +1,185 @@
+"""Where the data are and how they are loaded."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from eztorch_sce import distributed
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.data.catalog import LAYOUTS, Splits, open_splits
+from eztorch_sce.data.collate import collate
+from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, TrainingClips
+from eztorch_sce.data.decoders.base import Decoder
+from eztorch_sce.data.manifest import Manifest, holdout
+from eztorch_sce.registry import choices
+from eztorch_sce.types import InputSpec
+
+
+@dataclass
+class DataConfig:
+    """The data set, and how clips come from it.
+
+    Attributes:
+        root: A folder of videos, pictures or frame folders, in sub-folders by class or not.
+        list: A CSV (path, label if any) or lines `path label`; paths are relative to `root`, or to the list's folder.
+        test_root, test_list: The same for the test part. With none given, and no val or test folder under `root`, a
+            share of the labelled records is held out.
+        layout: How the files lie; "auto" looks.
+        annotations: Folder of the official lists of UCF101, HMDB51, Kinetics; null looks in and beside `root`.
+        split: Which of the official splits.
+        test_fraction: Share of each class held out where there is no test part.
+        num_frames, clip_s: Frames and seconds of a clip; null is what the weights were trained with, else 8 and 2.56.
+        decoder: What decodes videos.
+        batch_size: Samples per optimizer step, over all devices and accumulated steps.
+        num_workers: Decoding processes per device; null is one per core, at most 16.
+        on_error: "skip" leaves an unreadable file out of training, counts and lists it; "raise" stops. Evaluation
+            always stops.
+        max_unreadable: Share of the records that may be unreadable before training stops.
+        canvas: null crops in the workers; a number sends square pictures of that size to the device, which crops.
+    """
+
+    root: str | None = None
+    list: str | None = None
+    test_root: str | None = None
+    test_list: str | None = None
+    layout: str = "auto"
+    annotations: str | None = None
+    split: int = 1
+    test_fraction: float = 0.2
+    num_frames: int | None = None
+    clip_s: float | None = None
+    decoder: str = "pyav"
+    batch_size: int = 64
+    num_workers: int | None = None
+    on_error: str = "skip"
+    max_unreadable: float = 0.05
+    canvas: int | None = None
+
+    def problems(self, prefix: str) -> Sequence[str]:
+        """Name each setting that cannot be."""
+        found = []
+        allowed = {"layout": sorted(LAYOUTS), "decoder": sorted(choices("decoder")), "on_error": ["skip", "raise"]}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                found.append(f"{prefix}.{name}={getattr(self, name)} must be one of {', '.join(values)}")
+        for name in ("batch_size", "num_frames", "split", "canvas", "clip_s"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                found.append(f"{prefix}.{name}={value} must be greater than 0")
+        if self.num_workers is not None and self.num_workers < 0:
+            found.append(f"{prefix}.num_workers={self.num_workers} must be 0 (no worker) or more")
+        for name in ("test_fraction", "max_unreadable"):
+            if not 0 <= getattr(self, name) < 1:
+                found.append(f"{prefix}.{name}={getattr(self, name)} must be at least 0 and below 1")
+        if self.root is None and self.list is None:
+            found.append(f"{prefix}.root is not set: give a folder ({prefix}.root=...) or a list ({prefix}.list=...)")
+        return found
+
+    def open(self) -> Splits:
+        """Find the records of the train and test parts.
+
+        Raises:
+            ConfigError: If files or folders are missing; it names them and what to do.
+        """
+        return open_splits(
+            self.root, self.list, self.test_root, self.test_list, self.layout, self.annotations, self.split
+        )
+
+    def open_with_test(self, seed: int) -> tuple[Manifest, Manifest]:
+        """Find the train and test parts; without a test part, hold out `test_fraction` of each class."""
+        train, test = self.open()
+        return (train, test) if test is not None else holdout(train, self.test_fraction, seed)
+
+    def build_decoder(self) -> Decoder:
+        """Return the video decoder."""
+        return choices("decoder")[self.decoder]().build()
+
+    def workers(self) -> int:
+        """Return the number of decoding processes."""
+        if self.num_workers is not None:
+            return self.num_workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(16, max(1, cores // max(1, torch.cuda.device_count())))
+
+
+class TimedLoader(DataLoader[Any]):
+    """A DataLoader that knows how long its user has waited for it.
+
+    Attributes:
+        waited_s: Seconds spent waiting since it was made.
+    """
+
+    waited_s: float = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        started = time.perf_counter()
+        batches = super().__iter__()  # starts the workers
+        while True:
+            batch = next(batches, None)
+            self.waited_s += time.perf_counter() - started
+            if batch is None:
+                return
+            yield batch
+            started = time.perf_counter()
+
+
+class TrainingData(pl.LightningDataModule):
+    """Random clips for pretraining and fine-tuning.
+
+    Args:
+        config: How to load.
+        manifest: The records.
+        views: What each view is.
+        spec: Frames and seconds of a clip.
+        seed: Of the run.
+        accumulate: Loader batches per optimizer step.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        manifest: Manifest,
+        views: list[ViewConfig],
+        spec: InputSpec,
+        seed: int,
+        accumulate: int = 1,
+    ) -> None:
+        super().__init__()
+        self.config, self.accumulate = config, accumulate
+        self.dataset = TrainingClips(manifest, views, spec, config.build_decoder(), seed, config.canvas)
+        self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
+
+    def train_dataloader(self) -> TimedLoader:
+        """Return the loader of this process."""
+        batch_size = self.config.batch_size // (distributed.world_size() * self.accumulate)
+        return _loader(self.dataset, self.sampler, batch_size, self.config.workers(), drop_last=True)
+
+
+def evaluation_loader(
+    config: DataConfig, manifest: Manifest, spec: InputSpec, num_clips: int, num_crops: int, short_side: int
+) -> TimedLoader:
+    """Return a loader of evenly spaced clips and crops of each record, in the order of the manifest."""
+    if all(record.kind == "image" for record in manifest.records):
+        num_clips = 1  # a picture has no time to spread clips over
+    dataset = EvaluationClips(manifest, spec, config.build_decoder(), num_clips, num_crops, short_side)
+    sampler = EpochSampler(len(manifest.records), seed=0, shuffle=False)
+    batch_size = max(1, config.batch_size // (num_clips * num_crops))  # as many views at once as in training
+    return _loader(dataset, sampler, batch_size, config.workers(), drop_last=False)
+
+
+def _loader(dataset: Any, sampler: EpochSampler, batch_size: int, num_workers: int, drop_last: bool) -> TimedLoader:
+    return TimedLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=collate,
+        drop_last=drop_last,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=num_workers > 0,
+    )

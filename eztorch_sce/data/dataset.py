@@ -1,0 +1,143 @@
+"""From records to samples: choose time, decode, make stackable. Runs in the workers, on the CPU, uint8 throughout."""
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from eztorch_sce import distributed
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.data.clip_sampling import random_span, uniform_spans
+from eztorch_sce.data.decoders.base import Decoder, decoder_for
+from eztorch_sce.data.manifest import Manifest
+from eztorch_sce.data.shaping import crop_resize, short_side_crops, stretch
+from eztorch_sce.errors import MediaError
+from eztorch_sce.seeding import generator_for
+from eztorch_sce.types import Failure, InputSpec, Sample
+
+
+class TrainingClips(Dataset[Sample | Failure]):
+    """Random clips of each record, one per view, drawn for (seed, epoch, record, view) and nothing else.
+
+    Args:
+        manifest: The records.
+        views: What each view is; gives the crop.
+        spec: Frames and seconds of a clip.
+        decoder: Reads the videos.
+        seed: Of the run.
+        canvas: None crops here, in the worker. A number stretches the whole picture to a square of that many pixels,
+            from which the device crops.
+    """
+
+    def __init__(
+        self, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, decoder: Decoder, seed: int, canvas: int | None
+    ) -> None:
+        self.manifest, self.views, self.spec = manifest, views, spec
+        self.decoder, self.seed, self.canvas = decoder, seed, canvas
+
+    def __len__(self) -> int:
+        return len(self.manifest.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
+        """Return the sample of (epoch, index of the record)."""
+        epoch, index = key
+        record = self.manifest.records[index]
+        decoder = decoder_for(record.kind, self.decoder)
+        try:
+            duration_s = decoder.probe(record.path).duration_s
+            spans = [
+                random_span(duration_s, self.spec.clip_s, generator_for(self.seed, epoch, index, view, "clip"))
+                for view in range(len(self.views))
+            ]
+            clips = decoder.read(record.path, spans, self.spec.num_frames)
+        except MediaError as error:
+            return Failure(index, error.path, error.reason)
+        height, width = clips[0].frames.shape[-2:]
+        views = []
+        for view, (config, clip) in enumerate(zip(self.views, clips, strict=True)):
+            if self.canvas is not None:
+                views.append(stretch(clip.frames, self.canvas))
+                continue
+            generator = generator_for(self.seed, epoch, index, view, "crop")
+            assert config.size is not None  # filled in before a run starts
+            views.append(crop_resize(clip.frames, config.draw_box(generator, height, width), config.size))
+        return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)
+
+
+class EvaluationClips(Dataset[Sample | Failure]):
+    """Evenly spaced clips of each record and crops of each clip: nothing random. The views are clips x crops.
+
+    Args:
+        manifest: The records.
+        spec: Frames, seconds and crop size of a clip.
+        decoder: Reads the videos.
+        num_clips: Clips per video.
+        num_crops: Crops per clip, 1 or 3.
+        short_side: Pixels of the short side before the crop.
+    """
+
+    def __init__(
+        self, manifest: Manifest, spec: InputSpec, decoder: Decoder, num_clips: int, num_crops: int, short_side: int
+    ) -> None:
+        self.manifest, self.spec, self.decoder = manifest, spec, decoder
+        self.num_clips, self.num_crops, self.short_side = num_clips, num_crops, short_side
+
+    def __len__(self) -> int:
+        return len(self.manifest.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
+        """Return the sample of (epoch, index of the record); the epoch changes nothing."""
+        epoch, index = key
+        record = self.manifest.records[index]
+        decoder = decoder_for(record.kind, self.decoder)
+        try:
+            spans = uniform_spans(decoder.probe(record.path).duration_s, self.spec.clip_s, self.num_clips)
+            clips = decoder.read(record.path, spans, self.spec.num_frames)
+        except MediaError as error:
+            return Failure(index, error.path, error.reason)
+        views = [
+            crop
+            for clip in clips
+            for crop in short_side_crops(clip.frames, self.short_side, self.spec.size, self.num_crops)
+        ]
+        height, width = clips[0].frames.shape[-2:]
+        return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """(epoch, record) pairs of this process, so that a sample knows its epoch in any worker.
+
+    The order of an epoch depends on (seed, epoch) alone. Process r of W takes every W-th record, so the union of the
+    processes' batches is the batch that one process would draw.
+
+    Args:
+        num_records: Length of the manifest.
+        seed: Of the run.
+        shuffle: A new order each epoch; otherwise the manifest's.
+    """
+
+    def __init__(self, num_records: int, seed: int, shuffle: bool) -> None:
+        self.num_records, self.seed, self.shuffle = num_records, seed, shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = list(range(self.num_records))
+        if self.shuffle:
+            order = torch.randperm(
+                self.num_records, generator=generator_for(self.seed, self.epoch, 0, 0, "order")
+            ).tolist()
+        rank, world_size = distributed.rank(), distributed.world_size()
+        mine = order[rank::world_size]
+        if self.shuffle:  # training: all processes take the same number of steps
+            mine = mine[: self.num_records // world_size]
+        return iter([(self.epoch, index) for index in mine])
+
+    def __len__(self) -> int:
+        rank, world_size = distributed.rank(), distributed.world_size()
+        if self.shuffle:
+            return self.num_records // world_size
+        return len(range(rank, self.num_records, world_size))

@@ -1,0 +1,94 @@
+"""What every decoder does, and which frame is shown at a time: said once, here.
+
+A span [start, end) is cut into T equal parts and the wanted times are their middles, `frame_times`. The frame shown at a
+time is the last one whose pts is not later, `shown_at`. Seconds count from the first displayed frame; before it the
+first frame is shown, after the last frame the last one, but only for `grace_s`: a file whose frames end earlier than it
+says is damaged, and is refused instead of repeating its last frame.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Protocol
+
+from eztorch_sce.errors import MediaError
+from eztorch_sce.types import Clip, ClipSpan, MediaInfo
+
+# Containers round their times (Matroska to a millisecond, decord to a float32), so a frame due in less than this is shown.
+SNAP_S = 1e-4
+
+
+class Decoder(Protocol):
+    """Reads clips from files. It holds no open file, so it can be sent to worker processes."""
+
+    def probe(self, path: str) -> MediaInfo:
+        """Return duration, frame rate, codec, and the size of the frames that `read` gives.
+
+        Raises:
+            MediaError: If the file cannot be read.
+        """
+
+    def read(self, path: str, spans: Sequence[ClipSpan], num_frames: int) -> list[Clip]:
+        """Return one clip per span, of exactly `num_frames` upright RGB frames, from one opening of the file.
+
+        `Clip.pts_s` are the times of the frames that were chosen, not the wanted times. The frames are laid out channels
+        last in memory, as decoders write and as torch resizes fastest.
+
+        Raises:
+            MediaError: If the file cannot be read, or not at the wanted times.
+        """
+
+
+def frame_times(span: ClipSpan, num_frames: int) -> list[float]:
+    """Return the middles of `num_frames` equal parts of a span.
+
+    >>> frame_times(ClipSpan(start_s=1.0, end_s=3.0), num_frames=4)
+    [1.25, 1.75, 2.25, 2.75]
+
+    Raises:
+        ValueError: If the span ends before it starts, or `num_frames` is not positive.
+    """
+    if num_frames < 1:
+        raise ValueError(f"num_frames is {num_frames}, and must be at least 1")
+    if not span.start_s <= span.end_s:
+        raise ValueError(f"a span must not end before it starts: {span}")
+    part_s = (span.end_s - span.start_s) / num_frames
+    return [span.start_s + (i + 0.5) * part_s for i in range(num_frames)]
+
+
+def shown_at(pts_s: Sequence[float], time_s: float) -> int:
+    """Return the index of the frame shown at a time, given the ascending times of all frames.
+
+    >>> shown_at([0.0, 0.5, 1.0], time_s=0.7)
+    1
+    """
+    return max(bisect_right(pts_s, time_s + SNAP_S) - 1, 0)
+
+
+def grace_s(interval_s: float) -> float:
+    """Return for how long a frame may stay on screen after its own time is over, given the time between frames."""
+    return max(0.5, interval_s)
+
+
+def ends_early(path: str, time_s: float, end_s: float, duration_s: float) -> MediaError:
+    """Return the error for a wanted time that is later than the end of the last frame by more than the grace."""
+    if duration_s > end_s:
+        return MediaError(path, f"ends at {end_s:.2f} s but says it lasts {duration_s:.2f} s: truncated?")
+    return MediaError(path, f"ends at {end_s:.2f} s; there is no frame at {time_s:.2f} s")
+
+
+def decoder_for(kind: str, video: Decoder) -> Decoder:
+    """Return the decoder of a kind of record: `video` for "video", and the one there is for "image" and "frames".
+
+    Raises:
+        ValueError: If there is no such kind.
+    """
+    from eztorch_sce.data.decoders.frames import FramesDecoder  # they import this module
+    from eztorch_sce.data.decoders.image import ImageDecoder
+
+    if kind == "video":
+        return video
+    if kind == "image":
+        return ImageDecoder()
+    if kind == "frames":
+        return FramesDecoder()
+    raise ValueError(f"kind is {kind!r}, and must be 'video', 'image' or 'frames'")

@@ -1,0 +1,76 @@
+"""Folders of numbered pictures, as data sets that dumped their videos have them."""
+
+import os
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from eztorch_sce.data.decoders.base import ends_early, frame_times, grace_s, shown_at
+from eztorch_sce.data.decoders.image import SUFFIXES, load_picture
+from eztorch_sce.errors import MediaError
+from eztorch_sce.types import Clip, ClipSpan, MediaInfo
+
+FPS = 25.0  # pictures do not say how fast they were taken
+
+
+class FramesDecoder:
+    """Reads a folder of pictures as a video, in the natural order of their names: 2.jpg before 10.jpg.
+
+    Args:
+        fps: Pictures per second.
+    """
+
+    def __init__(self, fps: float = FPS) -> None:
+        if not fps > 0:
+            raise ValueError(f"fps is {fps}, and must be positive")
+        self.fps = fps
+
+    def probe(self, path: str) -> MediaInfo:
+        """Return the number of pictures over the frame rate, and the size of the first picture."""
+        names = _pictures(path)
+        height, width, _ = load_picture(os.path.join(path, names[0])).shape
+        return MediaInfo(len(names) / self.fps, self.fps, width, height, codec="frames")
+
+    def read(self, path: str, spans: Sequence[ClipSpan], num_frames: int) -> list[Clip]:
+        """Return one clip per span, loading each wanted picture once.
+
+        Raises:
+            MediaError: If there is no picture, one cannot be read, or the pictures differ in size.
+        """
+        names = _pictures(path)
+        pts_s = [i / self.fps for i in range(len(names))]
+        rows = []
+        for span in spans:
+            times_s = frame_times(span, num_frames)
+            end_s = len(names) / self.fps
+            if times_s[-1] > end_s + grace_s(1 / self.fps):
+                raise ends_early(path, times_s[-1], end_s, end_s)
+            rows.append([shown_at(pts_s, time_s) for time_s in times_s])
+
+        pictures = {i: load_picture(os.path.join(path, names[i])) for i in sorted({i for row in rows for i in row})}
+        if len({picture.shape for picture in pictures.values()}) > 1:
+            raise MediaError(path, "holds pictures of different sizes")
+        return [
+            Clip(
+                torch.from_numpy(np.stack([pictures[i] for i in row])).permute(3, 0, 1, 2),  # (3, T, H, W)
+                torch.tensor([pts_s[i] for i in row], dtype=torch.float64),
+            )
+            for row in rows
+        ]
+
+
+def _pictures(path: str) -> list[str]:
+    try:
+        names = [name for name in os.listdir(path) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    except OSError as error:
+        raise MediaError(path, f"cannot be listed ({error.strerror})") from error
+    if not names:
+        raise MediaError(path, "holds no picture")
+    return sorted(names, key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a sort key in which numbers count by value."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]

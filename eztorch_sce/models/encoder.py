@@ -1,0 +1,29 @@
+"""A backbone with its projector and predictor."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.types import Embeddings
+
+
+class Encoder(nn.Module):
+    """Clips to unit vectors: backbone, projector, and a predictor where the method has one.
+
+    Args:
+        backbone: (B, C, T, H, W) to (B, F).
+        projector: (B, F) to (B, D).
+        predictor: (B, D) to (B, D), or None.
+    """
+
+    def __init__(self, backbone: Backbone, projector: nn.Module, predictor: nn.Module | None = None) -> None:
+        super().__init__()
+        self.backbone, self.projector, self.predictor = backbone, projector, predictor
+
+    def forward(self, clips: Tensor) -> Embeddings:
+        """Embed normalised clips (B, C, T, H, W)."""
+        h = self.backbone(clips)  # (B, F)
+        projection = self.projector(h)  # (B, D)
+        z = F.normalize(projection.float(), dim=1)
+        q = z if self.predictor is None else F.normalize(self.predictor(projection).float(), dim=1)
+        return Embeddings(h, z, q)

@@ -1,0 +1,89 @@
+"""The pictures of a report."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eztorch_sce.data.decoders.base import Decoder
+from eztorch_sce.evaluation.retrieval import nearest_neighbours
+from eztorch_sce.types import ClipSpan, FeatureBank
+
+_NUM_QUERIES = 4
+_NUM_NEIGHBOURS = 3
+_STRIP_FRAMES = 4
+
+
+def plot_demo(
+    file: Path,
+    metrics_file: Path,
+    untrained: FeatureBank,
+    test: FeatureBank,
+    bank: FeatureBank,
+    decoder: Decoder,
+    clip_s: float,
+) -> None:
+    """Draw the loss, a map of the features before and after, and queries with their nearest clips.
+
+    Args:
+        file: Where to, a png.
+        metrics_file: `metrics.csv` of the pretraining.
+        untrained: Features of the test part before training.
+        test: The same after.
+        bank: Features of the train part after.
+        decoder: Reads the clips that are shown.
+        clip_s: Seconds of a clip.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 9.5), layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a screen
+    parts: Any = figure.subfigures(2, height_ratios=[1, 1.3])
+    top, bottom = parts
+    curve, before, after = top.subplots(1, 3)
+    steps, losses = _column(metrics_file, "loss")
+    curve.plot(steps, losses)
+    curve.set(title="pretraining without labels", xlabel="step", ylabel="loss")
+    for axes, features, title in ((before, untrained, "untrained"), (after, test, "pretrained")):
+        points = principal_components(features.features)
+        for label, name in enumerate(features.classes):
+            chosen = points[features.labels == label]
+            axes.scatter(chosen[:, 0], chosen[:, 1], s=14, label=name)
+        axes.set(title=f"test clips, {title} features", xticks=[], yticks=[])
+    after.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    _draw_neighbours(bottom, test, bank, decoder, clip_s)
+    figure.savefig(file, dpi=110)
+
+
+def principal_components(features: Tensor, count: int = 2) -> Tensor:
+    """Return the coordinates (N, count) along the directions of largest variance of unit-norm features (N, F)."""
+    unit = torch.nn.functional.normalize(features - features.mean(dim=0), dim=1)
+    _, _, directions = torch.linalg.svd(unit, full_matrices=False)
+    return unit @ directions[:count].T
+
+
+def _draw_neighbours(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float) -> None:
+    rows = torch.linspace(0, len(test.features) - 1, _NUM_QUERIES + 1).long()[:_NUM_QUERIES]
+    nearest = nearest_neighbours(bank.features, test.features, _NUM_NEIGHBOURS, centred=True)
+    grid = figure.subplots(_NUM_QUERIES, 1 + _NUM_NEIGHBOURS)
+    figure.suptitle("queries (left) and their nearest clips by pretrained features; time runs from left to right")
+    for line, row in zip(grid, rows.tolist(), strict=True):
+        wanted = int(test.labels[row])
+        cells = [(test.paths[row], wanted), *((bank.paths[i], int(bank.labels[i])) for i in nearest[row].tolist())]
+        for number, (axes, (path, label)) in enumerate(zip(line, cells, strict=True)):
+            clip = decoder.read(path, [ClipSpan(0.0, clip_s)], _STRIP_FRAMES)[0].frames  # (3, T, H, W)
+            axes.imshow(torch.cat(list(clip.unbind(1)), dim=2).movedim(0, -1).numpy())
+            color = "black" if number == 0 else "green" if label == wanted else "red"
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(f"{'query: ' if number == 0 else ''}{bank.classes[label]}", color=color, fontsize=9)
+            for side in axes.spines.values():
+                side.set(color=color, linewidth=2)
+
+
+def _column(metrics_file: Path, name: str) -> tuple[list[int], list[float]]:
+    with metrics_file.open(newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get(name)]
+    return [int(row["step"]) for row in rows], [float(row[name]) for row in rows]

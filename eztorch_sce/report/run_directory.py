@@ -1,0 +1,81 @@
+"""The directory of a run: what went in, what came out."""
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from eztorch_sce import __version__
+from eztorch_sce.config.compose import to_yaml
+from eztorch_sce.distributed import rank
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.types import Report
+
+_DIR_VARIABLE = "EZTORCH_SCE_RUN_DIR"  # how the processes that Lightning starts learn the directory of the first
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "pytorchvideo",
+    "pytorch-lightning",
+    "hydra-core",
+    "av",
+    "decord",
+    "eva-decord",
+    "numpy",
+)
+
+
+def open_run(command: str, config: Any) -> Path:
+    """Make the run directory and write `config.yaml` and `versions.json`.
+
+    Raises:
+        ConfigError: If the directory holds a run already and `run.resume` is not set, or is to be resumed and holds
+            none, or several processes would each choose their own.
+    """
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("RANK", "0")) == 0
+    if not first:
+        given = config.run.dir or os.environ.get(_DIR_VARIABLE)
+        if given is None:
+            raise ConfigError(["run.dir is not set: several processes need to be told one directory (run.dir=...)"])
+        return Path(given)
+    run_dir = Path(config.run.dir) if config.run.dir is not None else _next_free(command)
+    if config.run.resume and not (run_dir / "last.ckpt").is_file():
+        raise ConfigError([f"run.resume=true, but {run_dir}/last.ckpt is not there: nothing to go on from"])
+    if not config.run.resume and (run_dir / "config.yaml").exists():
+        raise ConfigError(
+            [f"run.dir={run_dir} holds a run already: choose another directory, or go on with run.resume=true"]
+        )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    os.environ[_DIR_VARIABLE] = str(run_dir)
+    (run_dir / "config.yaml").write_text(f"# eztorch-sce {command}\n{to_yaml(config)}")
+    (run_dir / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
+    return run_dir
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of those that shape its numbers."""
+    found = {"eztorch_sce": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_report(report: Report) -> Report:
+    """Write `report.json`, on the first process; return the report."""
+    if rank() == 0:
+        content = {**asdict(report), "run_dir": str(report.run_dir), "versions": versions()}
+        (report.run_dir / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+    return report
+
+
+def _next_free(command: str) -> Path:
+    number = 1
+    while (directory := Path("runs") / f"{command}-{number}").exists():
+        number += 1
+    return directory

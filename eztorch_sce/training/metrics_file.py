@@ -1,0 +1,64 @@
+"""`metrics.csv`: one row per step, kept when a run is resumed."""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+
+class MetricsFile(Logger):
+    """Append what is logged to a CSV file. (Lightning's own deletes the rows of a run that is resumed.)
+
+    Args:
+        run_dir: Where `metrics.csv` goes.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__()
+        self.file = run_dir / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        """No sub-folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """No sub-folder."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Leave the settings to config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; a metric seen for the first time adds a column to the rows before."""
+        row: dict[str, Any] = {"step": step, **metrics}
+        header = self._header()
+        if new := [name for name in row if name not in header]:
+            self._rewrite(header + new)
+            header += new
+        with self.file.open("a", newline="") as stream:
+            csv.DictWriter(stream, header).writerow(row)
+
+    def _header(self) -> list[str]:
+        if not self.file.exists():
+            return []
+        with self.file.open(newline="") as stream:
+            return next(csv.reader(stream), [])
+
+    def _rewrite(self, header: list[str]) -> None:
+        rows: list[dict[str, str]] = []
+        if self.file.exists():
+            with self.file.open(newline="") as stream:
+                rows = list(csv.DictReader(stream))
+        partial = self.file.with_suffix(".partial")
+        with partial.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, header)
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(self.file)

@@ -1,0 +1,132 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eztorch_sce.augment import ops  # isort: split
+
+import torchvision.transforms.v2.functional as tv  # after eztorch_sce, which declares its missing operators
+
+FACTORS = torch.tensor([0.0, 0.3, 1.0, 1.7])
+TURNS = torch.tensor([-0.5, -0.13, 0.0, 0.4])
+
+
+@pytest.fixture
+def clips() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    clips = torch.rand(4, 3, 2, 14, 11, generator=generator)
+    clips[0, :, 0, :4] = 0.5  # gray, at the threshold
+    clips[1, :, 1, 2] = torch.tensor([[1.0], [1.0], [0.0]])  # two channels share the maximum
+    clips[2, :, 0, 3] = 0
+    return clips
+
+
+def each(clips: Tensor, operation: Callable[[Tensor, float], Tensor], values: Tensor) -> Tensor:
+    """Apply an operation on (..., C, H, W) to each sample with its own value."""
+    frames = clips.transpose(1, 2)
+    done = [operation(sample, value) for sample, value in zip(frames, values.tolist(), strict=True)]
+    return torch.stack(done).transpose(1, 2)
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_jitter_operations_equal_torchvision(clips: Tensor, name: str) -> None:
+    values = TURNS if name == "hue" else FACTORS
+    result = getattr(ops, f"adjust_{name}")(clips, values)
+    torch.testing.assert_close(result, each(clips, getattr(tv, f"adjust_{name}"), values), atol=1e-5, rtol=0)
+
+
+def test_gray_has_three_equal_channels_as_torchvision(clips: Tensor) -> None:
+    expected = each(clips, lambda frames, _: tv.rgb_to_grayscale(frames, num_output_channels=3), FACTORS)
+    torch.testing.assert_close(ops.to_gray(clips), expected)
+
+
+@pytest.mark.parametrize("kernel_size", [3, 7, 21])
+def test_blur_equals_torchvision(clips: Tensor, kernel_size: int) -> None:
+    sigma = torch.tensor([0.1, 0.7, 1.3, 2.0])
+    expected = each(clips, lambda frames, value: tv.gaussian_blur(frames, [kernel_size] * 2, [value] * 2), sigma)
+    torch.testing.assert_close(ops.gaussian_blur(clips, sigma, kernel_size), expected, atol=5e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kernel_size", [4, 23])
+def test_a_blur_that_cannot_be_is_refused(clips: Tensor, kernel_size: int) -> None:
+    with pytest.raises(ValueError, match=f"kernel_size={kernel_size}.*odd kernel of at most 21"):
+        ops.gaussian_blur(clips, FACTORS + 1, kernel_size)
+
+
+def test_solarize_flip_and_normalize_equal_torchvision(clips: Tensor) -> None:
+    frames = clips.transpose(1, 2)
+    assert torch.equal(ops.solarize(clips, 0.5), tv.solarize(frames, 0.5).transpose(1, 2))
+    assert torch.equal(ops.horizontal_flip(clips), tv.horizontal_flip(frames).transpose(1, 2))
+    mean, std = [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]
+    expected = tv.normalize(frames.flatten(0, 1), mean, std).view_as(frames).transpose(1, 2)
+    torch.testing.assert_close(ops.normalize(clips, torch.tensor(mean), torch.tensor(std)), expected)
+
+
+def test_temporal_difference_by_hand() -> None:
+    levels = torch.tensor([0.0, 1.0, 0.5, 0.5])  # of four gray frames
+    clips = levels.view(1, 1, 4, 1, 1).expand(2, 3, 4, 5, 6)
+    result = ops.temporal_difference(clips)
+    assert result.shape == clips.shape
+    expected = torch.tensor([0.0, 0.75, 0.5, 0.5])  # (d + 1) / 2 of -1, 0.5, 0 and the last again
+    torch.testing.assert_close(result[1, :, :, 2, 3], expected.expand(3, 4), atol=1e-4, rtol=0)
+
+
+def test_temporal_difference_of_a_picture_is_refused_in_words() -> None:
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        ops.temporal_difference(torch.rand(1, 3, 1, 4, 4))
+
+
+def test_no_operation_writes_into_its_input(clips: Tensor) -> None:
+    before = clips.clone()
+    for name in ("brightness", "contrast", "saturation"):
+        getattr(ops, f"adjust_{name}")(clips, FACTORS)
+    ops.adjust_hue(clips, TURNS)
+    ops.gaussian_blur(clips, FACTORS + 1, 3)
+    for operation in (ops.to_gray, ops.solarize, ops.horizontal_flip, ops.temporal_difference):
+        operation(clips)
+    assert torch.equal(clips, before)
+
+
+def test_rows_that_draw_nothing_are_not_computed(clips: Tensor) -> None:
+    seen = []
+
+    def negate(rows: Tensor, factor: Tensor) -> Tensor:
+        seen.append(len(rows))
+        return -rows * factor.view(-1, 1, 1, 1, 1)
+
+    result = ops.apply_to_rows(clips.clone(), [1, 3], negate, [1.0, 2.0])
+    assert seen == [2]
+    assert torch.equal(result, torch.stack([clips[0], -clips[1], clips[2], -2 * clips[3]]))
+    assert torch.equal(ops.apply_to_rows(clips, [], negate, []), clips)
+    assert seen == [2]
+
+
+BOXES = [(0, 0, 40, 31), (3, 5, 30, 20), (39, 30, 1, 1), (10, 0, 5, 31), (2, 2, 16, 16)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 16, 50])
+def test_crop_and_resize_equals_interpolating_the_slice(size: int) -> None:
+    clips = torch.rand(len(BOXES), 3, 2, 40, 31, generator=torch.Generator().manual_seed(0))
+    result = ops.crop_and_resize(clips, torch.tensor(BOXES), size)
+    assert result.shape == (len(BOXES), 3, 2, size, size)
+    for clip, (top, left, height, width), resized in zip(clips, BOXES, result, strict=True):
+        box = clip[:, :, top : top + height, left : left + width]
+        expected = F.interpolate(box, size=(size, size), mode="bilinear", antialias=True)
+        torch.testing.assert_close(resized, expected, atol=1e-5, rtol=0)
+
+
+def test_a_fractional_box_sees_nothing_outside_and_keeps_a_flat_picture_flat() -> None:
+    clips = torch.ones(2, 3, 1, 12, 12)
+    clips[:, :, :, :, 8:] = 0
+    boxes = torch.tensor([[1.5, 2.25, 6.3, 5.75], [4.1, 7.2, 0.3, 0.4]])  # both end at column 8 or before
+    torch.testing.assert_close(ops.crop_and_resize(clips, boxes, 5), torch.ones(2, 3, 1, 5, 5))
+
+
+def test_crop_and_resize_keeps_float_precision_under_autocast() -> None:
+    clips = torch.rand(2, 3, 1, 20, 20)
+    boxes = torch.tensor([[0, 0, 20, 20], [1, 2, 10, 9]])
+    expected = ops.crop_and_resize(clips, boxes, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(ops.crop_and_resize(clips, boxes, 8), expected)

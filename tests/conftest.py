@@ -1,0 +1,89 @@
+"""Real files for the tests: tiny h264 videos made on the spot, and the real footage where it is at hand."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+_BITS, _COLUMNS, _BLOCK = 10, 5, 16  # a frame number is two rows of five black or white blocks, 80 x 32 pixels
+
+
+def numbered_picture(number: int) -> np.ndarray:
+    """Return uint8 (32, 80, 3) that shows a number below 1024 in black and white blocks."""
+    bits = np.array([number >> bit & 1 for bit in range(_BITS)], np.uint8).reshape(-1, _COLUMNS)
+    return np.kron(bits, np.full((_BLOCK, _BLOCK), 255, np.uint8))[..., None].repeat(3, axis=2)
+
+
+def _numbers_shown(frames: Tensor) -> list[int]:
+    blocks = (
+        frames.float().mean(dim=0).unfold(1, _BLOCK, _BLOCK).unfold(2, _BLOCK, _BLOCK).mean(dim=(3, 4))
+    )  # (T, 2, 5)
+    bits = (blocks > 128).flatten(start_dim=1).long()  # (T, 10)
+    return (bits * 2 ** torch.arange(_BITS)).sum(dim=1).tolist()
+
+
+def _write_video(
+    path: Path,
+    num_frames: int = 120,
+    fps: int = 30,
+    key_every: int = 24,
+    b_frames: int = 2,
+    first_pts: int = 0,
+    picture: Callable[[int], np.ndarray] = numbered_picture,
+    audio: bool = False,
+) -> Path:
+    import av
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    height, width, _ = picture(0).shape
+    with av.open(str(path), "w") as container:
+        options = {"g": str(key_every), "bf": str(b_frames), "crf": "18", "threads": "1", "sc_threshold": "0"}
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if audio:
+            sound = container.add_stream("aac", rate=16000)
+            for start in range(0, 16000 * num_frames // fps - 1023, 1024):
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+                silence.sample_rate, silence.pts = 16000, start
+                container.mux(sound.encode(silence))
+            container.mux(sound.encode(None))
+        for number in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = first_pts + number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """Writes an h264 file: `write_video(path, num_frames=120, fps=30, key_every=24, b_frames=2, picture=..., audio=False)`.
+
+    Frame i shows the number i, which `numbers_shown` reads back, or what `picture(i)` returns: uint8 (H, W, 3), even sizes.
+    """
+    return _write_video
+
+
+@pytest.fixture(scope="session")
+def numbers_shown() -> Callable[[Tensor], list[int]]:
+    """Reads the frame numbers from uint8 (3, T, 32, 80), as a decoder returns the frames of `numbered_video`."""
+    return _numbers_shown
+
+
+@pytest.fixture(scope="session")
+def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Is 10 s of h264 at 30 fps, 80 x 32 pixels, with B-frames, a key frame every 1.6 s, and sound; frame i shows i."""
+    return _write_video(tmp_path_factory.mktemp("videos") / "numbered.mp4", num_frames=300, key_every=48, audio=True)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Is the folder of shared material; its `data` holds real videos and pictures."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not (folder / "data").is_dir():
+        pytest.skip("the real videos and pictures are not here: they belong beside the checkout, in ../shared/data")
+    return folder

@@ -1,0 +1,213 @@
+import copy
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.registry import choices
+
+VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
+
+# Millions of parameters as published, and the classes of the classifier that is counted in them (0: none).
+# torchvision's and pytorchvideo's model zoos; r3d18, r3d50: without classifier, from the public SCE code.
+PUBLISHED = {
+    "resnet18": (11.69, 1000),
+    "resnet34": (21.80, 1000),
+    "resnet50": (25.56, 1000),
+    "r3d18": (20.02, 0),
+    "r3d50": (31.63, 0),
+    "r2plus1d_18": (31.51, 400),
+    "r2plus1d_50": (28.11, 400),
+    "x3d_xs": (3.79, 400),
+    "x3d_s": (3.79, 400),
+    "x3d_m": (3.79, 400),
+    "x3d_l": (6.15, 400),
+}
+
+
+def build(name: str, **settings: Any) -> Backbone:
+    torch.manual_seed(0)
+    return choices("backbone")[name](**settings).build()
+
+
+def wake_residual_branches(backbone: nn.Module) -> None:
+    """Set every norm to 1: untrained, some residual branches end in a norm of 0, which hides all before it."""
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+            nn.init.ones_(module.weight)
+
+
+@pytest.fixture(scope="module", params=choices("backbone"))
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    backbone = build(request.param)
+    wake_residual_branches(backbone)
+    return backbone
+
+
+def random_clips(backbone: Backbone, num_frames: int = 4, height: int = 32, width: int = 32) -> Tensor:
+    return torch.randn(2, 3, num_frames if backbone.takes_clips else 1, height, width)
+
+
+def test_backbone_keeps_the_contract(backbone: Backbone) -> None:
+    clips = random_clips(backbone)
+
+    backbone.train()
+    features = backbone(clips)
+    assert features.shape == (2, backbone.num_features)
+    (features * torch.randn_like(features)).sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+    backbone.eval()
+    with torch.no_grad():
+        features = backbone(clips)
+        assert torch.equal(features, backbone(clips))
+        assert torch.equal(features, copy.deepcopy(backbone)(clips))  # as the momentum encoder starts
+        torch.testing.assert_close(backbone(clips[:1]), features[:1], rtol=1e-4, atol=1e-5)  # whoever shares the batch
+        assert not torch.allclose(features[0], features[1], rtol=1e-3)
+        for num_frames, height, width in ((1, 32, 32), (5, 48, 40)):
+            other = backbone(random_clips(backbone, num_frames, height, width))
+            assert other.shape == (2, backbone.num_features)
+
+    with pytest.raises(ValueError, match=rf"{backbone.name} takes \(B, C, T, H, W\), got shape \(3, 4, 32, 32\)"):
+        backbone(torch.zeros(3, 4, 32, 32))
+    if not backbone.takes_clips:
+        with pytest.raises(ValueError, match=rf"{backbone.name} takes pictures .* T = 2 .* data.num_frames=1"):
+            backbone(torch.zeros(1, 3, 2, 32, 32))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_backbone_has_as_many_parameters_as_published(name: str) -> None:
+    millions, num_classes = PUBLISHED[name]
+    with torch.device("meta"):
+        backbone = build(name)
+    classifier = num_classes * (backbone.num_features + 1) if num_classes else 0
+    count = sum(parameter.numel() for parameter in backbone.parameters()) + classifier
+    assert round(count / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(("name", "num_blocks"), [("r3d18", 8), ("r3d50", 16), ("r2plus1d_small", 7)])
+def test_untrained_residual_blocks_are_their_shortcut(name: str, num_blocks: int) -> None:
+    norms = [module for module in build(name).modules() if isinstance(module, nn.BatchNorm3d)]
+    assert sum(not norm.weight.any() for norm in norms) == num_blocks
+
+
+def test_slow_only_networks_keep_every_frame() -> None:
+    x = torch.zeros(1, 3, 5, 32, 32)
+    for block in build("r3d18").blocks:
+        x = block(x)
+        assert x.shape[2] == 5
+
+
+def test_small_input_keeps_the_resolution_of_the_first_stage() -> None:
+    backbone = build("resnet18", small_input=True)
+    x = torch.zeros(2, 3, 32, 32)
+    assert backbone.maxpool(backbone.conv1(x)).shape == (2, 64, 32, 32)
+
+
+def test_small_network_refuses_an_impossible_width() -> None:
+    with pytest.raises(ValueError, match="width=0"):
+        build("r2plus1d_small", width=0)
+
+
+# The public code's networks, filled and fed by formula: same architecture, same names. See shared/vectors.
+# Vector file entry: (our choice, settings, prefix of the public keys, classes of the head that it ends in).
+RECORDED: dict[str, tuple[str, dict[str, Any], str, int]] = {
+    "resnet18_no_fc": ("resnet18", {}, "", 0),
+    "resnet18_small_input_no_fc": ("resnet18", {"small_input": True}, "", 0),
+    "r3d18_no_fc": ("r3d18", {}, "model.", 0),
+    "r3d50_slow_no_fc": ("r3d50", {}, "model.", 0),
+    "r2plus1d_50_head400": ("r2plus1d_50", {}, "", 400),
+    "x3d_s_head400": ("x3d_s", {}, "", 400),
+    "x3d_xs_head10": ("x3d_xs", {}, "", 10),
+}
+
+
+def hash_sym(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Numbers in [-1, 1) from a name, as in backbones.json."""
+    mask = np.uint64(0xFFFFFFFF)
+    x = np.arange(int(np.prod(shape)), dtype=np.uint64) * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))
+    x &= mask
+    x ^= x >> np.uint64(16)
+    x = x * np.uint64(0x85EBCA6B) & mask
+    x ^= x >> np.uint64(13)
+    x = x * np.uint64(0xC2B2AE35) & mask
+    x ^= x >> np.uint64(16)
+    return torch.from_numpy(2 * (x / 2.0**32) - 1).reshape(shape)
+
+
+def filled(key: str, shape: tuple[int, ...]) -> Tensor:
+    """A parameter or buffer from its public key, as in backbones.json."""
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    s = hash_sym(key, shape)
+    if key.endswith("running_mean"):
+        return 0.1 * s
+    if key.endswith("running_var"):
+        return 1 + 0.5 * s
+    if len(shape) >= 2:
+        return s * (6 / (s.numel() / shape[0])) ** 0.5
+    return 1 + 0.2 * s if key.endswith("weight") else 0.05 * s
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Path:
+    if not VECTORS.is_dir():
+        pytest.skip("no ../shared/vectors beside the checkout")
+    return VECTORS
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("case", RECORDED)
+def test_outputs_are_those_of_the_public_code(vectors: Path, case: str) -> None:
+    name, settings, prefix, num_classes = RECORDED[case]
+    backbone = build(name, **settings).double().eval()
+    entries = {entry["name"]: entry for entry in json.loads((vectors / "backbones.json").read_text())["backbones"]}
+    key, _, shape = entries[case]["input"].removeprefix("hash_sym('").partition("',")
+    inputs = hash_sym(key, tuple(json.loads(shape[: shape.index("]") + 1])))
+    clips = inputs if inputs.ndim == 5 else inputs.unsqueeze(2)
+
+    backbone.load_state_dict({key: filled(prefix + key, value.shape) for key, value in backbone.state_dict().items()})
+    with torch.no_grad():
+        outputs = backbone(clips)
+    if num_classes:
+        weight = filled("blocks.5.proj.weight", (num_classes, backbone.num_features))
+        outputs = outputs @ weight.T + filled("blocks.5.proj.bias", (num_classes,))
+
+    expected = torch.from_numpy(np.load(vectors / "backbones.npz")[case])
+    torch.testing.assert_close(outputs, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("case", "name", "settings", "prefix", "head"),
+    [
+        ("resnet18_no_fc", "resnet18", {}, "", ""),
+        ("resnet18_small_input_no_fc", "resnet18", {"small_input": True}, "", ""),
+        ("resnet50_no_fc", "resnet50", {}, "", ""),
+        ("resnet50_small_input_no_fc", "resnet50", {"small_input": True}, "", ""),
+        ("r3d18_no_fc_no_head", "r3d18", {}, "", ""),
+        ("r3d18_no_fc", "r3d18", {}, "model.", ""),
+        ("r3d50_slow_no_fc", "r3d50", {}, "model.", ""),
+        ("r2plus1d_18_torchvision_repaired", "r2plus1d_18", {}, "", ""),
+        ("r2plus1d_50_no_head", "r2plus1d_50", {}, "", ""),
+        ("x3d_s_head400", "x3d_s", {}, "", "blocks.5.proj."),
+        ("x3d_xs_head10", "x3d_xs", {}, "", "blocks.5.proj."),
+    ],
+)
+def test_keys_are_those_of_the_public_code(
+    vectors: Path, case: str, name: str, settings: dict[str, Any], prefix: str, head: str
+) -> None:
+    entries = json.loads((vectors / "checkpoint_keys.json").read_text())["trunks"][case]["entries"]
+    public = {key: tuple(shape) for key, shape in entries if not (head and key.startswith(head))}
+    with torch.device("meta"):
+        backbone = build(name, **settings)
+    assert {prefix + key: tuple(value.shape) for key, value in backbone.state_dict().items()} == public

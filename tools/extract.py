@@ -1,0 +1,7 @@
+"""`eztorch-sce extract`, as a file: for torchrun and SLURM."""
+
+import sys
+
+from eztorch_sce.cli import main
+
+main(["extract", *sys.argv[1:]])

@@ -1,0 +1,7 @@
+"""`eztorch-sce finetune`, as a file: for torchrun and SLURM."""
+
+import sys
+
+from eztorch_sce.cli import main
+
+main(["finetune", *sys.argv[1:]])

@@ -1,0 +1,7 @@
+"""`eztorch-sce knn`, as a file: for torchrun and SLURM."""
+
+import sys
+
+from eztorch_sce.cli import main
+
+main(["knn", *sys.argv[1:]])

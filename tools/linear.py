@@ -1,0 +1,7 @@
+"""`eztorch-sce linear`, as a file: for torchrun and SLURM."""
+
+import sys
+
+from eztorch_sce.cli import main
+
+main(["linear", *sys.argv[1:]])

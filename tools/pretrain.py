@@ -1,0 +1,7 @@
+"""`eztorch-sce pretrain`, as a file: for torchrun and SLURM."""
+
+import sys
+
+from eztorch_sce.cli import main
+
+main(["pretrain", *sys.argv[1:]])

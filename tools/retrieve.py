@@ -1,0 +1,7 @@
+"""`eztorch-sce retrieve`, as a file: for torchrun and SLURM."""
+
+import sys
+
+from eztorch_sce.cli import main
+
+main(["retrieve", *sys.argv[1:]])

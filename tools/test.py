@@ -1,0 +1,7 @@
+"""`eztorch-sce test`, as a file: for torchrun and SLURM."""
+
+import sys
+
+from eztorch_sce.cli import main
+
+main(["test", *sys.argv[1:]])
