@@ -12,7 +12,7 @@ from torch import Tensor
 _BITS, _COLUMNS, _BLOCK = 10, 5, 16  # a frame number is two rows of five black or white blocks, 80 x 32 pixels
 
 
-def numbered_picture(number: int) -> np.ndarray:
+def _numbered_picture(number: int) -> np.ndarray:
     """Return uint8 (32, 80, 3) that shows a number below 1024 in black and white blocks."""
     bits = np.array([number >> bit & 1 for bit in range(_BITS)], np.uint8).reshape(-1, _COLUMNS)
     return np.kron(bits, np.full((_BLOCK, _BLOCK), 255, np.uint8))[..., None].repeat(3, axis=2)
@@ -33,7 +33,7 @@ def _write_video(
     key_every: int = 24,
     b_frames: int = 2,
     first_pts: int = 0,
-    picture: Callable[[int], np.ndarray] = numbered_picture,
+    picture: Callable[[int], np.ndarray] = _numbered_picture,
     audio: bool = False,
 ) -> Path:
     import av
@@ -61,11 +61,18 @@ def _write_video(
 
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
-    """Writes an h264 file: `write_video(path, num_frames=120, fps=30, key_every=24, b_frames=2, picture=..., audio=False)`.
+    """Writes h264: `write_video(path, num_frames=120, fps=30, key_every=24, b_frames=2, picture=..., audio=False)`.
 
-    Frame i shows the number i, which `numbers_shown` reads back, or what `picture(i)` returns: uint8 (H, W, 3), even sizes.
+    Frame i shows the number i, which `numbers_shown` reads back, or what `picture(i)` returns: uint8 (H, W, 3) of even
+    size. The suffix of the path chooses the container; the path is returned.
     """
     return _write_video
+
+
+@pytest.fixture(scope="session")
+def numbered_picture() -> Callable[[int], np.ndarray]:
+    """Draws a number below 1024 as uint8 (32, 80, 3)."""
+    return _numbered_picture
 
 
 @pytest.fixture(scope="session")

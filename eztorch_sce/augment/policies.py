@@ -20,7 +20,7 @@ _KINETICS_BASELINE = [replace(view, scale=[0.2, 0.766], stats="video") for view 
 # Of a network that is trained already: it knows its size, input and stats.
 _IMAGE_CROP = ViewConfig(size=None, input=None, stats=None, scale=[0.08, 1.0], flip=0.5)
 _VIDEO_CROP = replace(_IMAGE_CROP, short_side=[256 / 224, 320 / 224])  # 128 to 160 at size 112
-_MOTION = ViewConfig(scale=[0.5, 1.0], input="difference", stats="difference")
+_MOTION = ViewConfig(size=112, scale=[0.5, 1.0], input="difference", stats="difference")
 
 POLICIES: dict[str, list[ViewConfig]] = {
     "image": _IMAGE_VIEWS,

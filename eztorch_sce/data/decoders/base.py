@@ -1,9 +1,9 @@
 """What every decoder does, and which frame is shown at a time: said once, here.
 
-A span [start, end) is cut into T equal parts and the wanted times are their middles, `frame_times`. The frame shown at a
-time is the last one whose pts is not later, `shown_at`. Seconds count from the first displayed frame; before it the
-first frame is shown, after the last frame the last one, but only for `grace_s`: a file whose frames end earlier than it
-says is damaged, and is refused instead of repeating its last frame.
+A span [start, end) is cut into T equal parts and the wanted times are their middles, `frame_times`. The frame shown at
+a time is the last one whose pts is not later, `shown_at`. Seconds count from the first displayed frame; before it the
+first frame is shown, after the last frame the last one, but only for `grace_s`: a file whose frames end earlier than
+it says is damaged, and is refused instead of repeating its last frame.
 """
 
 from bisect import bisect_right
@@ -13,8 +13,9 @@ from typing import Protocol
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, ClipSpan, MediaInfo
 
-# Containers round their times (Matroska to a millisecond, decord to a float32), so a frame due in less than this is shown.
-SNAP_S = 1e-4
+# Matroska rounds times to a millisecond, so a frame that is due within this is shown. Not a round number: wanted times
+# often are, and a tie would be decided by the last bit of a float.
+SNAP_S = 7e-4
 
 
 class Decoder(Protocol):
@@ -30,8 +31,8 @@ class Decoder(Protocol):
     def read(self, path: str, spans: Sequence[ClipSpan], num_frames: int) -> list[Clip]:
         """Return one clip per span, of exactly `num_frames` upright RGB frames, from one opening of the file.
 
-        `Clip.pts_s` are the times of the frames that were chosen, not the wanted times. The frames are laid out channels
-        last in memory, as decoders write and as torch resizes fastest.
+        `Clip.pts_s` are the times of the frames that were chosen, not the wanted times. The frames lie channels last
+        in memory, as decoders write them and as torch resizes them fastest.
 
         Raises:
             MediaError: If the file cannot be read, or not at the wanted times.

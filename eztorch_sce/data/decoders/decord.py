@@ -1,8 +1,8 @@
 """Videos through decord: fast, but with an FFmpeg of 2018, so it opens fewer files than PyAV does.
 
-Where decord is known to return wrong frames and the file can be told by its looks, this decoder refuses it instead of
-passing them on. What remains wrong and cannot be told: open groups of pictures (after a seek), 4:4:4 from old versions of
-x264 (the same), and files with several video streams (it may choose another one than FFmpeg does).
+Where decord is known to return wrong frames and the file can be told by its looks, this decoder refuses it instead
+of passing them on. What remains wrong and cannot be told: open groups of pictures and 4:4:4 from old versions of x264
+(after a seek), and files with several video streams (it may choose another one than FFmpeg does).
 """
 
 from collections.abc import Sequence
@@ -82,16 +82,16 @@ def _open(path: str) -> tuple[Any, list[float], list[float]]:
         raise MediaError(path, f"cannot be opened ({error.strerror})") from error
     container = _seeks_wrong(head)
     if container:
-        raise MediaError(path, f"is {container}, in which decord returns wrong frames; decoder=pyav reads it")
+        raise MediaError(path, f"is {container}, in which decord returns wrong frames: decoder=pyav reads it")
     try:
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
         shown = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)  # (frames, 2)
     except (DECORDError, RuntimeError, AssertionError) as error:
         raise MediaError(path, f"decord cannot open it ({_in_short(error)})") from error
     if not (np.diff(shown[:, 0]) > 0).all():
-        raise MediaError(path, "decord finds no ascending time stamps in it; decoder=pyav may read it")
+        raise MediaError(path, "decord finds no ascending time stamps in it: decoder=pyav may read it")
     if shown[0, 0] < 0:
-        raise MediaError(path, "hides its first frames (an edit list), and decord miscounts them; decoder=pyav reads it")
+        raise MediaError(path, "hides its first frames (an edit list): decord miscounts them, decoder=pyav reads it")
     return reader, shown[:, 0].tolist(), shown[:, 1].tolist()
 
 

@@ -1,15 +1,16 @@
 """Videos through PyAV, which brings its own FFmpeg: frame-exact on everything FFmpeg reads.
 
-One opening of a file serves all spans. The wanted times are sorted and cut into stretches at key frames; each stretch is
-decoded once from the key frame before it, and only wanted frames are converted to RGB.
+One opening of a file serves all spans. The wanted times are sorted and cut into stretches at key frames; each stretch
+is decoded once from the key frame before it, and only wanted frames are converted to RGB.
 
-What damage does: a packet that cannot be decoded is passed over, and so is a frame with a stray time stamp. A wanted time
-in the hole that they leave, later than the grace after the frame before it, is a `MediaError`; elsewhere the file is read
-as if it were sound. In a file without visible damage a frame may stay on screen for as long as the file says, and for
-`_LONG_HOLD_S` without being told.
+What damage does: a packet that cannot be decoded is passed over, and so is a frame with a stray time stamp. A wanted
+time in the hole that they leave, later than the grace after the frame before it, is a `MediaError`; elsewhere the file
+is read as if it were sound. In a file without visible damage a frame stays on screen for as long as the file says, and
+for up to `_LONG_HOLD_S` more where the file does not say.
 """
 
 import os
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -108,11 +109,10 @@ class _Video:
     def _open(self) -> None:
         import av
 
-        if not os.path.exists(self.path):
-            raise MediaError(
-                self.path, "does not exist (a broken link?)" if os.path.islink(self.path) else "does not exist"
-            )
-        if os.path.isfile(self.path) and os.path.getsize(self.path) == 0:
+        if not os.path.isfile(self.path):
+            found = os.path.lexists(self.path)
+            raise MediaError(self.path, "is no file, or a link to nowhere" if found else "does not exist")
+        if os.path.getsize(self.path) == 0:
             raise MediaError(self.path, "is empty (0 bytes)")
         try:
             # The prefix keeps FFmpeg from taking "a:b.mp4" for a network protocol.
@@ -121,24 +121,23 @@ class _Video:
             raise MediaError(self.path, _why_not_opened(self.path, error)) from error
         try:
             self.stream = self._choose_stream()
-            self.stream.codec_context.thread_count = (
-                1  # parallel over files, in the workers; more threads get in their way
-            )
         except BaseException:
             self.container.close()
             raise
+        self.stream.codec_context.thread_count = 1  # workers decode files side by side: more threads would only wait
         self._fresh = True
 
     def _choose_stream(self) -> Any:
         """Return the stream that FFmpeg's own tools would play, which is not always the first."""
         from av.stream import Disposition
 
+        streams = self.container.streams
         pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-        movies = [stream for stream in self.container.streams.video if not stream.disposition & pictures]
+        movies = [stream for stream in streams.video if not stream.disposition & pictures]
         if not movies:
-            found = "only a cover picture" if self.container.streams.video else "audio only?"
-            raise MediaError(self.path, f"has no video stream ({found if len(self.container.streams) else 'nothing in it'})")
-        best = self.container.streams.best("video")
+            found = "only a cover picture" if streams.video else "audio only?" if len(streams) else "nothing in it"
+            raise MediaError(self.path, f"has no video stream ({found})")
+        best = streams.best("video")
         stream = next((movie for movie in movies if best is not None and movie.index == best.index), movies[0])
         if stream.codec_context is None:
             raise MediaError(self.path, "has a video stream that this FFmpeg has no decoder for")
@@ -158,16 +157,21 @@ class _Video:
             self._zero_s = stream.start_time * self._tick_s
         else:
             self._zero_s = next((time_s for time_s, _ in self._decode()), 0.0)
+        # The key frames that the file lists, if it lists more than one: a hint, for where a seek lands is looked at.
+        entries = getattr(stream, "index_entries", ())  # since PyAV 17
+        keys_s = sorted(entry.timestamp * self._tick_s - self._zero_s for entry in entries if entry.is_keyframe)
+        self._keys_s = keys_s if len(keys_s) > 1 else []
 
     def duration_s(self) -> float:
         """Return how long the video stream lasts; audio may last longer."""
         if self.stream.duration:
-            return float(self.stream.duration * self._tick_s)
-        tag = self.stream.metadata.get("DURATION", "")  # of Matroska: 00:00:10.333000000
-        if tag.count(":") == 2:
-            hours, minutes, seconds = tag.split(":")
-            last_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            return last_s - self._zero_s
+            lasts_s = float(self.stream.duration * self._tick_s)
+            # An AVI counts what precedes its first frame; a little is only the delay of the decoder.
+            skipped = self._stamp == "dts" and self._zero_s > grace_s(self.interval_s)
+            return lasts_s - self._zero_s if skipped else lasts_s
+        tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", self.stream.metadata.get("DURATION", ""))  # of Matroska
+        if tag:
+            return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3]) - self._zero_s
         return self._last_packet_end_s()
 
     def _last_packet_end_s(self) -> float:
@@ -223,11 +227,11 @@ class _Video:
             current = later
         if current is None:
             raise MediaError(self.path, self._no_frame())
-        for time_s in chain([time_s], waiting):
-            self._check_start(time_s, current)
-            if time_s > self._end_s(current) + grace_s(self.interval_s):
-                raise ends_early(self.path, time_s, self._end_s(current), self.duration_s())
-            yield time_s, current
+        for late_s in chain([time_s], waiting):
+            self._check_start(late_s, current)
+            if late_s > self._end_s(current) + grace_s(self.interval_s):
+                raise ends_early(self.path, late_s, self._end_s(current), self.duration_s())
+            yield late_s, current
 
     def _check_start(self, time_s: float, current: Shown) -> None:
         if current[0] > time_s + grace_s(self.interval_s):
@@ -245,15 +249,14 @@ class _Video:
 
     def _stretches(self, wanted: list[float]) -> list[list[float]]:
         """Cut the wanted times where a key frame lets the decoder skip what lies between."""
-        keys_s = self._key_times()
         stretches: list[list[float]] = []
         for time_s in wanted:
             if not stretches:
                 stretches.append([time_s])
                 continue
             last_s = stretches[-1][-1]
-            if keys_s:
-                skips = keys_s[max(bisect_right(keys_s, time_s) - 1, 0)] > last_s + self.interval_s
+            if self._keys_s:
+                skips = self._keys_s[max(bisect_right(self._keys_s, time_s) - 1, 0)] > last_s + self.interval_s
             else:
                 skips = time_s - last_s > _SEEK_GAP_S
             if skips:
@@ -261,12 +264,6 @@ class _Video:
             else:
                 stretches[-1].append(time_s)
         return stretches
-
-    def _key_times(self) -> list[float]:
-        """Return the times of the key frames that the file lists, or nothing. A hint: what matters is checked again."""
-        entries = getattr(self.stream, "index_entries", ())  # since PyAV 17
-        keys_s = sorted(entry.timestamp * self._tick_s - self._zero_s for entry in entries if entry.is_keyframe)
-        return keys_s if len(keys_s) > 1 else []
 
     def _decode_from(self, time_s: float) -> Iterator[Shown]:
         """Yield frames from one that is shown at `time_s` or earlier."""
@@ -281,16 +278,14 @@ class _Video:
         return self._decode()
 
     def _worth_seeking(self, time_s: float) -> bool:
-        keys_s = self._key_times()
-        return time_s > (keys_s[1] if keys_s else 2.0)
+        return time_s > (self._keys_s[1] if self._keys_s else 2.0)
 
     def _seek(self, time_s: float) -> bool:
         import av
 
         if self._fresh and "444" in (self.stream.codec_context.pix_fmt or ""):
-            next(
-                self._decode(), None
-            )  # x264 notes its version in the first packet, and old versions coded 4:4:4 differently
+            # x264 notes its version in the first packet, and FFmpeg must know it: old ones coded 4:4:4 differently.
+            next(self._decode(), None)
         self._fresh = False
         try:
             self.container.seek(int((time_s + self._zero_s) / self._tick_s), stream=self.stream)
@@ -322,11 +317,13 @@ class _Video:
                 continue
             for frame in frames:
                 time_s = self._time_of(frame, previous_s)
-                self.damaged |= frame.is_corrupt
                 if time_s is None:
                     return  # after a seek nobody knows what frames without a time stamp show
                 previous_s = time_s
                 if time_s >= key_s - SNAP_S:  # earlier ones lead the key frame and lack what they refer to
+                    self.damaged |= frame.is_corrupt
+                    if 0 in self._size:
+                        self._size = (frame.width, frame.height)  # a stream without a header
                     yield time_s, frame
 
     def _time_of(self, frame: Any, previous_s: float | None) -> float | None:
@@ -362,16 +359,21 @@ class _Video:
 
     def to_rgb(self, frame: Any) -> np.ndarray:
         """Return a frame as uint8 (H, W, 3), upright, in the size of the stream even if it changes on the way."""
+        import av
+
         width, height = self._size
-        # PyAV's default interpolation gives the same pixels as decord for ordinary 8-bit video.
-        picture = frame.reformat(width=width, height=height, format="rgb24", **_one_thread())
+        try:
+            # PyAV's default interpolation gives the same pixels as decord for ordinary 8-bit video.
+            picture = frame.reformat(width=width, height=height, format="rgb24", **_one_thread())
+        except av.FFmpegError as error:
+            raise MediaError(self.path, f"its pixels ({frame.format.name}) cannot be converted to RGB") from error
         plane = picture.planes[0]  # its rows are padded; `to_ndarray` would copy
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         return _upright(rows[:, : 3 * width].reshape(height, width, 3), _display_matrix(frame))
 
 
 def _without_strays(frames: Iterable[Shown]) -> Iterator[Shown]:
-    """Leave out frames with a stray time stamp: earlier than one before, or a long jump that the next frame takes back."""
+    """Leave out frames with a stray time stamp: earlier than one before, or a jump that the next frame takes back."""
     last_s = -float("inf")
     jumped: Shown | None = None
     for shown in frames:

@@ -1,0 +1,90 @@
+import doctest
+from itertools import pairwise
+
+import pytest
+import torch
+
+from eztorch_sce.data import clip_sampling
+from eztorch_sce.data.clip_sampling import random_span, random_spans, uniform_spans
+from eztorch_sce.types import ClipSpan
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_examples_in_the_docstrings() -> None:
+    results = doctest.testmod(clip_sampling)
+    assert results.attempted >= 3
+    assert results.failed == 0
+
+
+def test_every_start_is_equally_likely() -> None:
+    draw = generator()
+    starts = torch.tensor([random_span(12.56, 2.56, draw).start_s for _ in range(4000)])
+    assert starts.min() >= 0
+    assert starts.max() <= 10
+    counts = torch.histc(starts, bins=10, min=0, max=10)
+    assert counts.sub(400).abs().max() < 100  # five standard deviations
+
+
+def test_random_clips_have_the_asked_length_and_lie_inside() -> None:
+    for span in random_spans(10.0, 2.56, count=100, generator=generator()):
+        assert span.end_s - span.start_s == pytest.approx(2.56)
+        assert span.start_s >= 0
+        assert span.end_s <= 10.0 + 1e-9
+
+
+def test_the_two_clips_of_a_video_are_independent() -> None:
+    pairs = [random_spans(10.0, 2.0, count=2, generator=generator(seed)) for seed in range(500)]
+    starts = torch.tensor([[first.start_s, second.start_s] for first, second in pairs]).T
+    assert torch.corrcoef(starts)[0, 1].abs() < 0.15
+
+
+def test_the_same_generator_state_gives_the_same_clips() -> None:
+    assert random_spans(10.0, 2.0, 3, generator(5)) == random_spans(10.0, 2.0, 3, generator(5))
+    assert random_spans(10.0, 2.0, 3, generator(5)) != random_spans(10.0, 2.0, 3, generator(6))
+
+
+def test_a_draw_does_not_depend_on_the_length_of_the_video_before_it() -> None:
+    after_short, after_long = generator(), generator()
+    random_span(1.0, 2.0, after_short)
+    random_span(9.0, 2.0, after_long)
+    assert random_span(9.0, 2.0, after_short) == random_span(9.0, 2.0, after_long)
+
+
+def test_ten_even_clips_start_with_the_video_and_end_with_it() -> None:
+    spans = uniform_spans(10.0, 2.56, count=10)
+    assert spans[0].start_s == 0
+    assert spans[-1].end_s == pytest.approx(10.0)
+    steps = [b.start_s - a.start_s for a, b in pairwise(spans)]
+    assert steps == pytest.approx([7.44 / 9] * 9)
+
+
+def test_one_even_clip_lies_in_the_middle() -> None:
+    assert uniform_spans(10.0, 4.0, count=1) == [ClipSpan(3.0, 7.0)]
+
+
+@pytest.mark.parametrize("duration_s", [0.0, 0.04, 2.56])
+def test_a_video_no_longer_than_a_clip_is_taken_whole(duration_s: float) -> None:
+    whole = ClipSpan(0.0, duration_s)
+    assert random_span(duration_s, 2.56, generator()) == whole
+    assert random_spans(duration_s, 2.56, 2, generator()) == [whole, whole]
+    assert uniform_spans(duration_s, 2.56, 3) == [whole, whole, whole]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ((-1.0, 2.0, 1), "duration_s"),
+        ((float("nan"), 2.0, 1), "duration_s"),
+        ((5.0, 0.0, 1), "clip_s"),
+        ((5.0, 2.0, 0), "count"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: tuple[float, float, int], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        uniform_spans(*arguments)
+    duration_s, clip_s, count = arguments
+    with pytest.raises(ValueError, match=named):
+        random_spans(duration_s, clip_s, count, generator())

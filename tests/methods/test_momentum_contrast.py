@@ -1,0 +1,106 @@
+"""The order of things in a step: read the queue, compute the loss, enqueue; then the momentum encoder."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from eztorch_sce.losses.sce import SCEConfig
+from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.models.heads import ProjectorConfig
+from eztorch_sce.models.momentum import cosine_momentum
+from eztorch_sce.models.queue import Queue
+
+
+class Recorder(nn.Module):
+    """A loss that remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def forward(self, query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
+        self.calls.append((query.detach(), key.detach(), negatives.clone()))
+        return (query * key).sum()
+
+
+def method(loss: nn.Module, **settings: object) -> MomentumContrast:
+    torch.manual_seed(0)
+    config = MomentumContrastConfig(projector=ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=12, **settings)  # type: ignore[arg-type]
+    return config.build(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), loss)
+
+
+def views(count: int, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(4, 3, 2, 32, 32, generator=generator) for _ in range(count)]
+
+
+@pytest.mark.parametrize(("symmetric", "num_views", "terms"), [(True, 2, 2), (True, 6, 10), (False, 2, 1)])
+def test_number_of_terms(symmetric: bool, num_views: int, terms: int) -> None:
+    loss = Recorder()
+    method(loss, symmetric=symmetric)(views(num_views))
+    assert len(loss.calls) == terms
+    for query, key, _ in loss.calls:  # never a view against itself
+        assert not torch.equal(query, key)
+
+
+def test_the_queue_is_read_before_it_is_written_and_holds_the_keys_after() -> None:
+    loss = Recorder()
+    contrast = method(loss)
+    before = contrast.queue.keys.clone()
+    contrast(views(2))
+    assert all(torch.equal(negatives, before) for _, _, negatives in loss.calls)
+    torch.testing.assert_close(contrast.queue.keys[:8], torch.cat([loss.calls[0][1], loss.calls[1][1]]))
+    assert torch.equal(contrast.queue.keys[8:], before[8:])
+
+
+def test_queue_wraps_around_and_takes_any_number() -> None:
+    queue = Queue(size=5, dim=2)
+    for start in (0, 3, 6):
+        queue.enqueue(torch.arange(start, start + 3, dtype=torch.float32)[:, None].expand(-1, 2))
+    assert sorted(queue.keys[:, 0].tolist()) == [4, 5, 6, 7, 8]
+    queue.enqueue(torch.arange(100, 112, dtype=torch.float32)[:, None].expand(-1, 2))
+    assert sorted(queue.keys[:, 0].tolist()) == [107, 108, 109, 110, 111]
+    queue.enqueue(torch.full((1, 2), 200.0))
+    assert sorted(queue.keys[:, 0].tolist()) == [108, 109, 110, 111, 200]  # the oldest went
+
+
+def test_momentum_encoder_starts_equal_takes_no_gradient_and_follows() -> None:
+    contrast = method(SCEConfig().build(), momentum=0.75, momentum_schedule="constant")
+    slow = [p for p in contrast.momentum_encoder.parameters()]
+    fast = [*contrast.online.backbone.parameters(), *contrast.online.projector.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(slow, fast, strict=True))
+    contrast(views(2)).loss.backward()
+    assert all(p.grad is None for p in slow)
+    with torch.no_grad():
+        for parameter in fast:
+            parameter.add_(1)
+    expected = [a + 0.25 for a in copy.deepcopy(slow)]
+    contrast.after_step(progress=0.5)
+    torch.testing.assert_close(slow, expected)
+
+
+def test_cosine_momentum_goes_from_its_start_to_one() -> None:
+    assert cosine_momentum(0.99, 0) == pytest.approx(0.99)
+    assert cosine_momentum(0.99, 0.5) == pytest.approx(0.995)
+    assert cosine_momentum(0.99, 1) == 1
+
+
+def test_every_online_parameter_gets_a_gradient() -> None:
+    contrast = method(SCEConfig().build())
+    contrast(views(2)).loss.backward()
+    assert all(p.grad is not None for p in contrast.online.parameters())
+
+
+def test_head_shapes_are_those_of_the_papers() -> None:
+    projector = ProjectorConfig().build(2048)
+    assert [m.out_features for m in projector if isinstance(m, nn.Linear)] == [4096, 4096, 256]
+    assert all(m.bias is None for m in projector if isinstance(m, nn.Linear))
+    assert [m.affine for m in projector if isinstance(m, nn.BatchNorm1d)] == [True, True, False]
+    cifar = ProjectorConfig(hidden_dim=512, num_hidden=1, output_dim=128, output_norm=False).build(512)
+    assert [(m.in_features, m.out_features, m.bias is not None) for m in cifar if isinstance(m, nn.Linear)] == [
+        (512, 512, False),
+        (512, 128, True),
+    ]
