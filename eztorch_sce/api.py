@@ -39,7 +39,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     """
     schema.validate(config)
     manifest = config.data.open().train
-    spec = _spec_of(config.data, config.views[0], InputSpec())
+    spec = _spec_of(config.data, config.views[0], InputSpec(), manifest)
     pl.seed_everything(config.seed, verbose=False)
     backbone = config.backbone.build()
     _check_training(config.data, manifest, backbone, spec)
@@ -49,7 +49,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     views = Views(config.views, config.seed, config.data.canvas)
     module = PretrainModule(method, views, config.optimizer, config.schedule, config.data.batch_size)
     data = TrainingData(config.data, manifest, config.views, spec, config.seed, config.trainer.accumulate)
-    keep = []
+    keep: list[pl.Callback] = []
     if config.run.save_every_n_epochs:
         keep.append(SaveBackbone(run_dir, config.run.save_every_n_epochs, config.backbone, spec))
     trainer = fit(module, data, config, run_dir, keep)
@@ -75,7 +75,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     _check_labelled(train)
     base = InputSpec() if weights is None else weights.spec
     view = config.views[0].filled_in(base)
-    spec = _spec_of(config.data, view, base)
+    spec = _spec_of(config.data, view, base, train)
     pl.seed_everything(config.seed, verbose=False)
     backbone = config.backbone.build() if weights is None else weights.build_backbone(config.untrained)
     _check_training(config.data, train, backbone, spec)
@@ -107,8 +107,8 @@ def test(config: schema.TestConfig) -> Report:
     weights = load_weights(str(config.weights))
     if weights.head is None:
         raise ConfigError([f"weights={config.weights} holds a backbone without classifier; give a run of finetune"])
-    spec = _spec_of(config.data, None, weights.spec)
     _, manifest = config.data.open_with_test(config.seed)
+    spec = _spec_of(config.data, None, weights.spec, manifest)
     if manifest.classes != weights.classes:
         raise ConfigError(
             [f"the classes of {manifest.source} are not those the classifier was trained on ({len(weights.classes)})"]
@@ -163,9 +163,9 @@ def _features(
         train, test = (_load_features(config.features, part) for part in ("train", "test"))
         return train, test, open_run(command, config)
     weights = load_weights(str(config.weights))
-    spec = _spec_of(config.data, None, weights.spec)
     manifests: tuple[Manifest, Manifest | None]
     manifests = config.data.open_with_test(config.seed) if labelled else config.data.open()
+    spec = _spec_of(config.data, None, weights.spec, manifests[0])
     if labelled:
         _check_labelled(manifests[0])
     pl.seed_everything(config.seed, verbose=False)
@@ -244,8 +244,10 @@ def _protocol(
     }
 
 
-def _spec_of(data: DataConfig, view: ViewConfig | None, base: InputSpec) -> InputSpec:
+def _spec_of(data: DataConfig, view: ViewConfig | None, base: InputSpec, manifest: Manifest) -> InputSpec:
     """Return what the network sees: what the settings say, and where they are silent what `base` says."""
+    if all(record.kind == "image" for record in manifest.records):
+        data = replace(data, num_frames=1)  # a picture is a clip with T = 1
     spec = replace(base)
     if view is not None:
         spec = replace(

@@ -81,9 +81,9 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
 
     from eztorch_sce.config import compose
 
-    flags = [word for word in rest if word.startswith("-")]
+    flags = [word for word in rest if word.startswith("-") or "=" not in word]  # --cfg has a value of its own
     compose.prepare_hydra()
-    overrides = compose.expand(command, [word for word in rest if not word.startswith("-")])
+    overrides = compose.expand(command, [word for word in rest if word not in flags])
     run_dir = next((word.split("=", 1)[1] for word in overrides if word.startswith("run.dir=")), None)
     # A run writes its own directory; Hydra adds none, and gives each job of a sweep a numbered one.
     quiet = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]

@@ -35,9 +35,8 @@ def demo(config: DemoConfig) -> Report:
     pretrained = run_dir / "pretrain"
     shared = [f"seed={config.seed}", "recipe=demo"]
     train_list, test_list = f"data.list={videos / 'train.csv'}", f"data.test_list={videos / 'test.csv'}"
-    training = api.pretrain(
-        compose("pretrain", [*shared, train_list, f"run.dir={pretrained}", f"trainer.max_epochs={config.max_epochs}"])
-    )
+    epochs = [] if config.max_epochs is None else [f"trainer.max_epochs={config.max_epochs}"]
+    training = api.pretrain(compose("pretrain", [*shared, train_list, f"run.dir={pretrained}", *epochs]))
 
     console.print("3/4  features of both parts, untrained and pretrained")
     metrics: dict[str, float] = {}

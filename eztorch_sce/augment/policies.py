@@ -40,7 +40,8 @@ POLICIES: dict[str, list[ViewConfig]] = {
         replace(view, brightness=0.8, contrast=0.8, saturation=0.4, hue=0.2, temporal_difference=0.2)
         for view in _KINETICS_BASELINE
     ],
-    "kinetics_baseline": _KINETICS_BASELINE,  # with size=112 also the 112 pixel recipe
+    "kinetics_baseline": _KINETICS_BASELINE,
+    "kinetics_112": [replace(view, size=112) for view in _KINETICS_BASELINE],
     "motion": [_MOTION, _MOTION],  # where the class is the motion itself: no colour, and left is not right
     "finetune_image": [_IMAGE_CROP],
     "linear_image": [_IMAGE_CROP],

@@ -10,8 +10,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearProbeConfig
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
-from eztorch_sce.models.backbones.resnet3d import R3D18Config
-from eztorch_sce.optim.lars import LARSConfig
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 
@@ -101,13 +100,13 @@ class PretrainConfig:
     recipe: str | None = None
     seed: int = 0
     run: RunConfig = field(default_factory=RunConfig)
-    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=512))
-    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics"))
-    backbone: Any = field(default_factory=R3D18Config)
-    method: Any = field(default_factory=MomentumContrastConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_112"))
+    backbone: Any = field(default_factory=SmallR2Plus1DConfig)
+    method: Any = field(default_factory=lambda: MomentumContrastConfig(queue_size=4096))
     loss: Any = field(default_factory=SCEConfig)
-    optimizer: Any = field(default_factory=lambda: LARSConfig(lr=2.4))
-    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=35))
+    optimizer: Any = field(default_factory=SGDConfig)
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
     def problems(self, prefix: str) -> list[str]:
@@ -258,7 +257,7 @@ class DemoConfig:
 
     Attributes:
         num_train, num_test: Videos to make.
-        max_epochs: Of pretraining.
+        max_epochs: Of pretraining; null is what the recipe says.
     """
 
     recipe: str | None = None
@@ -266,14 +265,14 @@ class DemoConfig:
     run: RunConfig = field(default_factory=RunConfig)
     num_train: int = 256
     num_test: int = 128
-    max_epochs: int = 30
+    max_epochs: int | None = None
 
     def problems(self, prefix: str) -> list[str]:
         """Name each setting that cannot be."""
         return [
-            f"{name}={getattr(self, name)} must be at least {least}"
+            f"{name}={value} must be at least {least}"
             for name, least in (("num_train", 64), ("num_test", 8), ("max_epochs", 1))
-            if getattr(self, name) < least
+            if (value := getattr(self, name)) is not None and value < least
         ]
 
 

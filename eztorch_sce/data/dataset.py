@@ -30,7 +30,13 @@ class TrainingClips(Dataset[Sample | Failure]):
     """
 
     def __init__(
-        self, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, decoder: Decoder, seed: int, canvas: int | None
+        self,
+        manifest: Manifest,
+        views: list[ViewConfig],
+        spec: InputSpec,
+        decoder: Decoder,
+        seed: int,
+        canvas: int | None,
     ) -> None:
         self.manifest, self.views, self.spec = manifest, views, spec
         self.decoder, self.seed, self.canvas = decoder, seed, canvas

@@ -98,7 +98,10 @@ def _draw_scene(motion: str, shapes: MovingShapes, generator: torch.Generator) -
 
     texture, background = (_texture(shapes.size, generator) for _ in range(2))  # (3, H, W)
     skin = F.grid_sample(
-        texture.expand(len(t), -1, -1, -1), torch.stack([u, v], dim=-1) / 1.5, align_corners=False, padding_mode="border"
+        texture.expand(len(t), -1, -1, -1),
+        torch.stack([u, v], dim=-1) / 1.5,
+        align_corners=False,
+        padding_mode="border",
     )  # (T, 3, H, W): it moves, turns and grows with the shape
     edge = (inside * shapes.size / 4).clamp(0, 1)[:, None]  # soft over a pixel or two
     return (edge * skin + (1 - edge) * background).movedim(1, -1)

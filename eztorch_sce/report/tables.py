@@ -25,7 +25,8 @@ def print_recipes(recipes: dict[str, dict[str, str]]) -> None:
     """Print the recipes: name, command, source, expected number, hardware."""
     table = Table(title="eztorch-sce <command> recipe=NAME", title_justify="left")
     columns = ("command", "source", "expected", "hardware")
-    for column in ("recipe", *columns):
+    table.add_column("recipe", no_wrap=True)
+    for column in columns:
         table.add_column(column)
     for name, header in recipes.items():
         table.add_row(name, *(header.get(column, "") for column in columns))

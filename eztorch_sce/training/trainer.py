@@ -29,7 +29,9 @@ def fit(
         run_dir: Gets `metrics.csv`, `tensorboard/`, `last.ckpt` and, if need be, `unreadable.csv`.
         callbacks: Further ones.
     """
-    settings, every = config.trainer, config.run.log_every_n_steps
+    settings = config.trainer
+    num_steps = settings.max_epochs * (len(data.dataset) // config.data.batch_size)
+    every = max(1, min(config.run.log_every_n_steps, num_steps))  # a short run leaves a line, too
     max_unreadable = config.data.max_unreadable if config.data.on_error == "skip" else 0.0
     with _without_advice():
         trainer = pl.Trainer(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from eztorch_sce.models.backbones.base import Backbone, init_convolutions, silent_norm
+from eztorch_sce.models.backbones.base import Backbone, init_convolutions
 from eztorch_sce.registry import register
 
 
@@ -34,7 +34,7 @@ class _ResidualBlock(nn.Module):
             nn.BatchNorm3d(num_out),
             nn.ReLU(inplace=True),
             _over_time(num_out, num_out, time_stride),
-            silent_norm(num_out),
+            nn.BatchNorm3d(num_out),  # not silent at first: short trainings need the branch from the start
         )
         self.shortcut: nn.Module = nn.Identity()
         if num_in != num_out:
@@ -97,7 +97,7 @@ class SmallR2Plus1D(Backbone):
 class SmallR2Plus1DConfig:
     """See `SmallR2Plus1D`."""
 
-    width: int = 24
+    width: int = 32
     num_blocks: int = 2
 
     def build(self) -> Backbone:

@@ -1,0 +1,99 @@
+"""What a worker draws depends on (seed, epoch, record, view), not on who draws or with whom."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.data.collate import collate
+from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
+from eztorch_sce.data.dataset import EpochSampler
+from eztorch_sce.data.manifest import Manifest, from_folder
+from eztorch_sce.types import Batch, Failure, InputSpec
+
+SPEC = InputSpec(num_frames=4, clip_s=0.5, size=32)
+VIEWS = [ViewConfig(size=32), ViewConfig(size=16)]
+
+
+@pytest.fixture(scope="module")
+def manifest(write_video: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    root = tmp_path_factory.mktemp("tree")
+    for number in range(6):
+        write_video(root / f"{'ab'[number % 2]}/{number}.mp4", num_frames=40 + 10 * number)
+    return from_folder(root)
+
+
+def epoch_of(manifest: Manifest, epoch: int, batch_size: int = 2, workers: int = 0, seed: int = 0) -> list[Batch]:
+    config = DataConfig(root="x", batch_size=batch_size, num_workers=workers)
+    data = TrainingData(config, manifest, VIEWS, SPEC, seed)
+    data.sampler.set_epoch(epoch)
+    return list(data.train_dataloader())
+
+
+def by_record(batches: list[Batch]) -> dict[int, list[torch.Tensor]]:
+    return {int(r): [view[i] for view in b.views] for b in batches for i, r in enumerate(b.record)}
+
+
+def test_number_of_workers_and_batch_size_change_nothing(manifest: Manifest) -> None:
+    alone = epoch_of(manifest, epoch=3)
+    for other in (epoch_of(manifest, 3, workers=2), epoch_of(manifest, 3, batch_size=3)):
+        first, second = by_record(alone), by_record(other)
+        assert list(first) == list(second)  # the same order, too
+        assert all(torch.equal(a, b) for r in first for a, b in zip(first[r], second[r], strict=True))
+
+
+def test_epoch_seed_and_view_change_what_is_drawn(manifest: Manifest) -> None:
+    here = by_record(epoch_of(manifest, epoch=0))
+    for there in (by_record(epoch_of(manifest, epoch=1)), by_record(epoch_of(manifest, epoch=0, seed=1))):
+        assert sum(torch.equal(here[r][0], there[r][0]) for r in here) == 0
+    assert [tuple(view.shape) for view in here[0]] == [(3, 4, 32, 32), (3, 4, 16, 16)]
+
+
+def test_an_epoch_shows_each_record_once(manifest: Manifest) -> None:
+    assert sorted(by_record(epoch_of(manifest, epoch=5))) == list(range(6))
+
+
+def test_evaluation_is_in_order_and_repeats(manifest: Manifest) -> None:
+    config = DataConfig(root="x", batch_size=4, num_workers=0)
+    first, second = (list(evaluation_loader(config, manifest, SPEC, 2, 3, 40)) for _ in range(2))
+    assert [r for batch in first for r in batch.record.tolist()] == list(range(6))
+    assert len(first[0].views) == 6  # clips x crops
+    for a, b in zip(first, second, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.views, b.views, strict=True))
+    assert [b.label.tolist() for b in first] == [[0], [0], [0], [1], [1], [1]]
+
+
+def test_a_file_that_cannot_be_read_travels_by_name(manifest: Manifest, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("not a video")
+    records = [*manifest.records[:1], manifest.records[1]._replace(path=str(broken))]
+    batches = epoch_of(Manifest(records, manifest.classes, "list"), epoch=0)
+    assert len(batches[0].record) == 1
+    (failure,) = batches[0].failures
+    assert failure.path == str(broken)
+    assert failure.reason
+
+
+def test_a_batch_of_failures_alone_is_empty() -> None:
+    batch = collate([Failure(0, "a.mp4", "is empty")])
+    assert batch.views == []
+    assert len(batch.record) == 0
+
+
+def test_processes_share_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = list(EpochSampler(10, seed=0, shuffle=True))
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("eztorch_sce.distributed.rank", lambda rank=rank: rank)
+        monkeypatch.setattr("eztorch_sce.distributed.world_size", lambda: 2)
+        parts.append(list(EpochSampler(10, seed=0, shuffle=True)))
+    assert [pair for both in zip(*parts, strict=True) for pair in both] == whole
+
+
+def test_whole_pictures_go_to_the_device_when_asked(manifest: Manifest) -> None:
+    config = DataConfig(root="x", batch_size=2, num_workers=0, canvas=24)
+    batch = next(iter(TrainingData(config, manifest, VIEWS, SPEC, 0).train_dataloader()))
+    assert [tuple(view.shape) for view in batch.views] == [(2, 3, 4, 24, 24)] * 2
+    assert batch.aspect.tolist() == [2.5, 2.5]  # 80 x 32

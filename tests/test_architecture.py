@@ -1,0 +1,91 @@
+"""The rules of the house, read from the imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "eztorch_sce"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# A module may import its own floor and the floors below. What is not named here is the ground floor.
+FLOORS = (
+    {"losses", "models", "augment", "data", "optim"},
+    {"methods"},
+    {"training", "evaluation"},
+    {"config", "report"},
+    {"api"},
+    {"demo"},
+    {"cli"},
+)
+ALLOWED = {
+    "pytorch_lightning": ("training/", "data/datamodule.py", "api.py"),
+    "hydra": ("config/", "cli.py"),
+    "omegaconf": ("config/", "cli.py"),
+    "av": ("data/decoders/pyav.py", "data/video_writer.py", "report/environment.py"),
+    "decord": ("data/decoders/decord.py",),
+    "pytorchvideo": (),
+}
+
+
+def imports(file: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(file.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def floor(module: str) -> int:
+    parts = module.split(".")
+    part = parts[1] if len(parts) > 1 else ""
+    return next((number for number, names in enumerate(FLOORS, start=1) if part in names), 0)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_nothing_imports_upward(file: Path) -> None:
+    own = floor("eztorch_sce." + ".".join(file.relative_to(PACKAGE).with_suffix("").parts))
+    above = {name for name in imports(file) if name.startswith("eztorch_sce.") and floor(name) > own}
+    assert not above
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_packages_are_imported_where_they_belong(file: Path) -> None:
+    place = file.relative_to(PACKAGE).as_posix()
+    for package, places in ALLOWED.items():
+        if package in {name.split(".")[0] for name in imports(file)}:
+            assert place.startswith(places) if places else False, f"{package} in {place}"
+
+
+@pytest.mark.parametrize("package", ["av", "decord", "torchcodec", "matplotlib", "torchvision"])
+def test_heavy_packages_are_imported_inside_functions(package: str) -> None:
+    late = [file for file in MODULES if package in {n.split(".")[0] for n in imports(file, top_level_only=True)}]
+    assert not late
+
+
+def test_losses_import_torch_alone() -> None:
+    for file in (PACKAGE / "losses").glob("*.py"):
+        ours = {name for name in imports(file) if name.startswith("eztorch_sce")}
+        assert all(name.startswith(("eztorch_sce.losses", "eztorch_sce.registry")) for name in ours)
+        assert "torch.distributed" not in imports(file)
+
+
+def test_evaluation_does_not_know_the_methods() -> None:
+    for file in (PACKAGE / "evaluation").glob("*.py"):
+        assert not any(name.startswith("eztorch_sce.methods") for name in imports(file))
+
+
+def test_package_files_hide_no_home() -> None:
+    for file in PACKAGE.rglob("*/__init__.py"):
+        assert not file.read_text().strip(), file
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    listed = (ROOT / "pyproject.toml").read_text()
+    for file in PACKAGE.rglob("__init__.py"):
+        assert f'"{".".join(file.parent.relative_to(ROOT).parts)}"' in listed

@@ -1,0 +1,210 @@
+"""The line as a user runs it: the installed command on real mp4 files, in real processes."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from eztorch_sce.data.synthetic import MovingShapes, write_moving_shapes
+from eztorch_sce.training.checkpoint import load_weights
+
+COMMAND = [str(Path(sys.executable).with_name("eztorch-sce"))]
+TINY = [
+    "backbone=r2plus1d_small", "backbone.width=4", "backbone.num_blocks=1", "views.*.size=32", "data.num_frames=4",
+    "data.clip_s=0.5", "data.batch_size=8", "data.num_workers=1", "method.queue_size=32", "optimizer=sgd",
+    "trainer.max_epochs=2", "schedule.warmup_epochs=0", "run.log_every_n_steps=2",
+]  # fmt: skip
+ONE_VIEW = ["test.num_clips=1", "test.num_crops=1", "data.num_workers=0"]
+
+
+def run(*words: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=300)
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done
+
+
+def report(run_dir: Path) -> dict[str, dict[str, float]]:
+    return json.loads((run_dir / "report.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    write_moving_shapes(folder, MovingShapes(16, 8, size=32, num_scenes=1), num_processes=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("runs") / "pretrain"
+    done = run("pretrain", f"data.root={videos}", f"run.dir={run_dir}", "views=motion", *TINY)
+    assert "clips/s" in done.stderr
+    assert "data wait" in done.stderr
+    return run_dir
+
+
+def test_a_run_directory_holds_what_went_in_and_what_came_out(pretrained: Path) -> None:
+    names = {path.name for path in pretrained.iterdir()}
+    assert {
+        "config.yaml",
+        "versions.json",
+        "metrics.csv",
+        "tensorboard",
+        "last.ckpt",
+        "backbone.pt",
+        "report.json",
+    } <= names
+    with (pretrained / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["step"] for row in rows] == ["1", "3"]
+    assert all(float(row["loss"]) > 0 and float(row["clips_per_s"]) > 0 for row in rows)
+    assert report(pretrained)["protocol"]["records"] == 16  # train/ alone: test/ is for testing
+    weights = load_weights(str(pretrained))
+    assert (weights.spec.input, weights.spec.num_frames, weights.spec.size) == ("difference", 4, 32)
+
+
+def test_same_seed_same_numbers_whatever_the_workers(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+    run("pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'again'}", "views=motion", *TINY, "data.num_workers=0")
+    first, again = (load_weights(str(folder)).state for folder in (pretrained, tmp_path / "again"))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_a_stopped_run_goes_on_where_it_was(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+    words = ["pretrain", f"data.root={videos}", f"run.dir={tmp_path}", "views=motion", *TINY, "trainer.max_epochs=4"]
+    whole = tmp_path / "whole"
+    run(*words, f"run.dir={whole}")
+    command = [*COMMAND, *words, f"run.dir={tmp_path / 'cut'}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as stopped:
+        assert stopped.stderr is not None
+        for line in stopped.stderr:
+            if line.startswith("epoch 3/4"):  # two epochs are saved
+                stopped.kill()
+    run(*words, f"run.dir={tmp_path / 'cut'}", "run.resume=true")
+    first, resumed = (load_weights(str(folder)).state for folder in (whole, tmp_path / "cut"))
+    assert all(torch.equal(first[key], resumed[key]) for key in first)
+    with (tmp_path / "cut/metrics.csv").open() as stream:
+        assert {"1", "3", "5", "7"} <= {row["step"] for row in csv.DictReader(stream)}
+
+
+def test_a_run_is_not_overwritten(pretrained: Path, videos: Path) -> None:
+    done = run("pretrain", f"data.root={videos}", f"run.dir={pretrained}", "views=motion", *TINY, ok=False)
+    assert "holds a run already" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_features_once_then_knn_linear_and_retrieval(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+    extracted = tmp_path / "features"
+    run("extract", f"weights={pretrained}", f"data.root={videos}", f"run.dir={extracted}", *ONE_VIEW)
+    for command, metric in (("knn", "knn_top1"), ("linear", "linear_top1"), ("retrieve", "R@1")):
+        run(command, f"features={extracted}", f"run.dir={tmp_path / command}")
+        written = report(tmp_path / command)
+        assert 0 <= written["metrics"][metric] <= 1
+        assert written["protocol"]["weights"]["sha256"] == load_weights(str(pretrained)).sha256
+        assert written["protocol"]["clips"] == 1
+    run("knn", f"weights={pretrained}", f"data.root={videos}", f"run.dir={tmp_path / 'direct'}", *ONE_VIEW)
+    assert report(tmp_path / "direct")["metrics"] == report(tmp_path / "knn")["metrics"]
+
+
+def test_finetune_then_test_again_from_its_file(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+    shared = [f"data.root={videos}", "data.num_workers=0", "test.num_clips=2", "test.num_crops=3", "data.batch_size=8"]
+    run(
+        "finetune", f"weights={pretrained}", f"run.dir={tmp_path / 'tuned'}", *shared, "trainer.max_epochs=1",
+        "views.0.flip=0",
+    )  # fmt: skip
+    run("test", f"weights={tmp_path / 'tuned'}", f"run.dir={tmp_path / 'tested'}", *shared)
+    tuned, tested = report(tmp_path / "tuned")["metrics"], report(tmp_path / "tested")["metrics"]
+    assert tuned["test_top1"] == tested["test_top1"]
+
+
+def test_pictures_take_the_same_line(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"data/{'ab'[number % 2]}").mkdir(parents=True, exist_ok=True)
+        picture = torch.randint(0, 255, (20, 24, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        Image.fromarray(picture.numpy()).save(tmp_path / f"data/{'ab'[number % 2]}/{number}.png")
+    root = f"data.root={tmp_path / 'data'}"
+    run(
+        "pretrain", root, f"run.dir={tmp_path / 'run'}", "recipe=cifar10_resnet18", "trainer.max_epochs=1",
+        "data.batch_size=6", "data.num_workers=0", "method.queue_size=16", "run.save_every_n_epochs=1",
+    )  # fmt: skip
+    run("knn", f"weights={tmp_path / 'run/backbone-epoch-0001.pt'}", root, f"run.dir={tmp_path / 'knn'}", *ONE_VIEW)
+    assert report(tmp_path / "knn")["protocol"]["input"]["num_frames"] == 1
+
+
+def test_unreadable_files_are_skipped_in_training_listed_and_limited(
+    pretrained: Path, videos: Path, tmp_path: Path
+) -> None:
+    listed = tmp_path / "list.csv"
+    good = sorted((videos / "train").rglob("*.mp4"))
+    (tmp_path / "broken.mp4").write_bytes(good[0].read_bytes()[:300])
+    listed.write_text("\n".join(["path,label", *(f"{p},{p.parent.name}" for p in good), f"{tmp_path}/broken.mp4,up"]))
+    words = ["pretrain", f"data.list={listed}", "views=motion", *TINY]
+    stopped = run(*words, f"run.dir={tmp_path / 'strict'}", ok=False)
+    assert "broken.mp4" in stopped.stderr
+    assert "data.max_unreadable=0.05" in stopped.stderr
+    run(*words, f"run.dir={tmp_path / 'lax'}", "data.max_unreadable=0.1")
+    with (tmp_path / "lax/unreadable.csv").open() as stream:
+        assert [row["path"] for row in csv.DictReader(stream)] == [str(tmp_path / "broken.mp4")]
+    never = run(
+        "knn", f"weights={pretrained}", f"data.list={listed}", f"run.dir={tmp_path / 'knn'}", *ONE_VIEW, ok=False
+    )
+    assert "broken.mp4" in never.stderr
+    assert "Traceback" not in never.stderr
+
+
+def test_an_image_backbone_on_videos_is_refused_before_anything_starts(videos: Path, tmp_path: Path) -> None:
+    done = run("pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'x'}", *TINY[3:], "backbone=resnet18", ok=False)
+    assert "data.num_frames=1" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("words", [["data.root=/nowhere"], ["data.list=/nowhere.csv"], ["data.root={empty}"]])
+def test_data_that_is_not_there_is_named(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    words = [word.format(empty=tmp_path / "empty") for word in words]
+    done = run("pretrain", *words, f"run.dir={tmp_path / 'x'}", ok=False)
+    assert words[0].split("=")[1] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_two_processes_train_one_network(videos: Path, tmp_path: Path) -> None:
+    run(
+        "pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'two'}", "views=motion", *TINY, "trainer.devices=2",
+        "trainer.accelerator=cpu", "trainer.sync_batchnorm=false", "trainer.max_epochs=1",
+    )  # fmt: skip
+    state = torch.load(tmp_path / "two/last.ckpt", weights_only=True)["state_dict"]
+    assert int(state["method.queue.position"]) == 2 * 2 * 8 % 32
+
+
+def test_hydra_keeps_its_own_ways(videos: Path, tmp_path: Path) -> None:
+    shown = run("pretrain", f"data.root={videos}", "--cfg", "job", "loss.temperature=0.3")
+    assert "temperature: 0.3" in shown.stdout
+    words = [f"data.root={videos}", "views=motion", *TINY, "trainer.max_epochs=1", f"run.dir={tmp_path / 'sweep'}"]
+    run("pretrain", "-m", "seed=1,2", *words)
+    assert {p.parent.name for p in (tmp_path / "sweep").glob("*/report.json")} == {"0", "1"}
+
+
+def test_tools_are_the_same_commands(tmp_path: Path) -> None:
+    tool = Path(__file__).parents[1] / "tools/pretrain.py"
+    done = subprocess.run([sys.executable, str(tool), "data.rot=x"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean data.root?" in done.stderr
+
+
+def test_env_and_recipes_print_their_tables() -> None:
+    assert "decoder pyav" in run("env").stdout
+    assert "cifar10_resnet18" in run("recipes").stdout
+    assert "usage" in run().stdout
+    assert "did you mean pretrain?" in run("pretrian", ok=False).stderr
+
+
+def test_the_demo_at_toy_size(write_video: Callable[..., Path], tmp_path: Path) -> None:
+    run("demo", f"run.dir={tmp_path / 'demo'}", "num_train=64", "num_test=16", "max_epochs=1")
+    assert (tmp_path / "demo/demo.png").stat().st_size > 50_000
+    assert "pretrained" in (tmp_path / "demo/table.txt").read_text()
+    assert {"untrained_knn_top1", "pretrained_knn_top1"} <= set(report(tmp_path / "demo")["metrics"])

@@ -1,0 +1,42 @@
+"""The wheel carries everything: installed elsewhere, it composes every recipe."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eztorch_sce.config.compose import recipes
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = """
+import eztorch_sce
+from eztorch_sce.config.compose import COMMANDS, compose, recipes
+print(eztorch_sce.__file__)
+needed = {"pretrain": ["data.root=."]}
+for name, header in recipes().items():
+    compose(header["command"], [*needed.get(header["command"], ["data.root=.", "weights=x"]), f"recipe={name}"])
+    print(name)
+for command in COMMANDS:
+    compose(command, [] if command == "demo" else ["data.root=.", *([] if command == "pretrain" else ["weights=x"])])
+"""
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_composes_every_recipe(tmp_path: Path) -> None:
+    def run(*words: str, cwd: Path, **env: str) -> str:
+        done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    copy = tmp_path / "source"  # a build leaves files behind
+    run("git", "clone", "-q", str(ROOT), str(copy), cwd=tmp_path)
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), cwd=copy)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(installed), str(wheel), cwd=elsewhere)
+    said = run(sys.executable, "-c", SCRIPT, cwd=elsewhere, PYTHONPATH=str(installed)).splitlines()
+    assert Path(said[0]).is_relative_to(installed)
+    assert said[1:] == list(recipes())
