@@ -103,7 +103,7 @@ class PretrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_112"))
     backbone: Any = field(default_factory=SmallR2Plus1DConfig)
-    method: Any = field(default_factory=lambda: MomentumContrastConfig(queue_size=4096))
+    method: Any = field(default_factory=MomentumContrastConfig)
     loss: Any = field(default_factory=SCEConfig)
     optimizer: Any = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
@@ -213,7 +213,7 @@ class FinetuneConfig:
     backbone: Any = None
     dropout: float = 0.8
     views: list[ViewConfig] = field(default_factory=lambda: policy("finetune_video"))
-    optimizer: Any = field(default_factory=lambda: SGDConfig(lr=0.1, weight_decay=0.0))
+    optimizer: Any = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     test: TestViewsConfig = field(default_factory=TestViewsConfig)

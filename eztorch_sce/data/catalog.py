@@ -179,7 +179,10 @@ def _kinetics_part(places: Places, file: Path, folder: Path, classes: Sequence[s
         return from_list(file, places.root, classes, setting, missing_ok=True)
     entries = []
     for row in csv.DictReader(_lines(file)):
-        stem = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}"
+        try:
+            stem = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}"
+        except (TypeError, ValueError):
+            raise ConfigError([f"{setting}={file}: time_start and time_end must be whole seconds: {row}"]) from None
         entries.append(_Entry((stem, row["youtube_id"]), row.get("label")))
     names = sorted({entry.action for entry in entries if entry.action})
     if problems := unknown_classes(names, classes, f"{setting}={file}"):

@@ -82,7 +82,7 @@ class MomentumContrastConfig:
 
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     predictor: PredictorConfig | None = field(default_factory=PredictorConfig)
-    queue_size: int = 65536
+    queue_size: int = 4096
     momentum: float = 0.99
     momentum_schedule: str = "cosine"
     symmetric: bool = True

@@ -66,7 +66,8 @@ def principal_components(features: Tensor, count: int = 2) -> Tensor:
 
 
 def _draw_neighbours(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float) -> None:
-    rows = torch.linspace(0, len(test.features) - 1, _NUM_QUERIES + 1).long()[:_NUM_QUERIES]
+    labels = torch.linspace(0, len(test.classes) - 1, _NUM_QUERIES).long()  # the first query of each of some classes
+    rows = (test.labels[None] == labels[:, None]).int().argmax(dim=1)
     nearest = nearest_neighbours(bank.features, test.features, _NUM_NEIGHBOURS, centred=True)
     grid = figure.subplots(_NUM_QUERIES, 1 + _NUM_NEIGHBOURS)
     figure.suptitle("queries (left) and their nearest clips by pretrained features; time runs from left to right")

@@ -13,35 +13,28 @@ from eztorch_sce.models.backbones.base import Backbone, init_convolutions
 from eztorch_sce.registry import register
 
 
-def _over_space(num_in: int, num_out: int, kernel: int, stride: int) -> nn.Conv3d:
-    half = kernel // 2
-    return nn.Conv3d(
-        num_in, num_out, (1, kernel, kernel), stride=(1, stride, stride), padding=(0, half, half), bias=False
-    )
-
-
-def _over_time(num_in: int, num_out: int, stride: int = 1) -> nn.Conv3d:
-    return nn.Conv3d(num_in, num_out, (3, 1, 1), stride=(stride, 1, 1), padding=(1, 0, 0), bias=False)
+def _convolution(
+    num_in: int, num_out: int, kernel: tuple[int, int, int], stride: tuple[int, int, int], norm: bool
+) -> nn.Sequential:
+    """Convolution and batch norm, or convolution with bias."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
+    convolution = nn.Conv3d(num_in, num_out, kernel, stride, padding, bias=not norm)
+    return nn.Sequential(convolution, nn.BatchNorm3d(num_out)) if norm else nn.Sequential(convolution)
 
 
 class _ResidualBlock(nn.Module):
-    """Space, then time, beside a shortcut."""
+    """Space, then time, beside a shortcut. No branch is silent at first: short trainings need it from the start."""
 
-    def __init__(self, num_in: int, num_out: int, space_stride: int, time_stride: int) -> None:
+    def __init__(self, num_in: int, num_out: int, space_stride: int, time_stride: int, norm: bool) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            _over_space(num_in, num_out, 3, space_stride),
-            nn.BatchNorm3d(num_out),
+            _convolution(num_in, num_out, (1, 3, 3), (1, space_stride, space_stride), norm),
             nn.ReLU(inplace=True),
-            _over_time(num_out, num_out, time_stride),
-            nn.BatchNorm3d(num_out),  # not silent at first: short trainings need the branch from the start
+            _convolution(num_out, num_out, (3, 1, 1), (time_stride, 1, 1), norm),
         )
         self.shortcut: nn.Module = nn.Identity()
         if num_in != num_out:
-            stride = (time_stride, space_stride, space_stride)
-            self.shortcut = nn.Sequential(
-                nn.Conv3d(num_in, num_out, 1, stride=stride, bias=False), nn.BatchNorm3d(num_out)
-            )
+            self.shortcut = _convolution(num_in, num_out, (1, 1, 1), (time_stride, space_stride, space_stride), norm)
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,30 +49,30 @@ class SmallR2Plus1D(Backbone):
     Args:
         width: Channels of the first stage, doubled by each of the three others; F = 8 * width.
         num_blocks: Residual blocks in each stage but the first, which has one: a block costs most there.
+        norm: Batch norm after each convolution. Without it what does not move stays at exactly zero, which short
+            trainings on differences of frames gain from: the mean that a batch norm takes away is mostly stillness.
 
     Raises:
         ValueError: If either is below 1.
     """
 
-    def __init__(self, width: int, num_blocks: int) -> None:
+    def __init__(self, width: int, num_blocks: int, norm: bool = True) -> None:
         if width < 1 or num_blocks < 1:
             raise ValueError(f"width={width} and num_blocks={num_blocks} must each be at least 1")
         super().__init__("r2plus1d_small", num_features=8 * width)
         self.stem = nn.Sequential(
-            _over_space(3, width, 5, 2),
-            nn.BatchNorm3d(width),
+            _convolution(3, width, (1, 5, 5), (1, 2, 2), norm),
             nn.ReLU(inplace=True),
-            _over_time(width, width),
-            nn.BatchNorm3d(width),
+            _convolution(width, width, (3, 1, 1), (1, 1, 1), norm),
             nn.ReLU(inplace=True),
         )
         self.stages = nn.Sequential()
         num_in = width
         for stage, (space_stride, time_stride) in enumerate(((1, 1), (2, 1), (2, 2), (2, 2))):
             num_out = width * 2**stage
-            blocks = [_ResidualBlock(num_in, num_out, space_stride, time_stride)]
+            blocks = [_ResidualBlock(num_in, num_out, space_stride, time_stride, norm)]
             if stage > 0:
-                blocks += [_ResidualBlock(num_out, num_out, 1, 1) for _ in range(num_blocks - 1)]
+                blocks += [_ResidualBlock(num_out, num_out, 1, 1, norm) for _ in range(num_blocks - 1)]
             self.stages.append(nn.Sequential(*blocks))
             num_in = num_out
         init_convolutions(self)
@@ -99,7 +92,8 @@ class SmallR2Plus1DConfig:
 
     width: int = 32
     num_blocks: int = 2
+    norm: bool = True
 
     def build(self) -> Backbone:
         """Build it, untrained."""
-        return SmallR2Plus1D(self.width, self.num_blocks)
+        return SmallR2Plus1D(self.width, self.num_blocks, self.norm)
