@@ -3,20 +3,55 @@
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from eztorch_sce import distributed
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.clip_sampling import random_span, uniform_spans
-from eztorch_sce.data.decoders.base import Decoder, decoder_for
+from eztorch_sce.data.decoders.base import Decoder
+from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.data.manifest import Manifest
 from eztorch_sce.data.shaping import crop_resize, short_side_crops, stretch
 from eztorch_sce.errors import MediaError
 from eztorch_sce.seeding import generator_for
-from eztorch_sce.types import Failure, InputSpec, Sample
+from eztorch_sce.types import Clip, ClipSpan, Failure, InputSpec, Sample
 
 
-class TrainingClips(Dataset[Sample | Failure]):
+class Clips(Dataset[Sample | Failure]):
+    """Records, decoded and made stackable; which stretches of time and which crops is up to the two below."""
+
+    manifest: Manifest
+    decoder: Decoder
+    spec: InputSpec
+
+    def __len__(self) -> int:
+        return len(self.manifest.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
+        """Return the sample of (epoch, index of the record)."""
+        epoch, index = key
+        record = self.manifest.records[index]
+        decoder = decoder_for(record.kind, self.decoder)
+        try:
+            spans = self.choose_spans(epoch, index, decoder.probe(record.path).duration_s)
+            clips = decoder.read(record.path, spans, self.spec.num_frames)
+        except MediaError as error:
+            return Failure(index, error.path, error.reason)
+        views = self.make_stackable(epoch, index, clips)
+        height, width = clips[0].frames.shape[-2:]
+        return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)
+
+    def choose_spans(self, epoch: int, index: int, duration_s: float) -> list[ClipSpan]:
+        """Return the stretches of time to decode."""
+        raise NotImplementedError
+
+    def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[Tensor]:
+        """Return the views, uint8 (C, T, S, S) each."""
+        raise NotImplementedError
+
+
+class TrainingClips(Clips):
     """Random clips of each record, one per view, drawn for (seed, epoch, record, view) and nothing else.
 
     Args:
@@ -41,36 +76,26 @@ class TrainingClips(Dataset[Sample | Failure]):
         self.manifest, self.views, self.spec = manifest, views, spec
         self.decoder, self.seed, self.canvas = decoder, seed, canvas
 
-    def __len__(self) -> int:
-        return len(self.manifest.records)
+    def choose_spans(self, epoch: int, index: int, duration_s: float) -> list[ClipSpan]:
+        """Draw one stretch per view, independent of each other."""
+        return [
+            random_span(duration_s, self.spec.clip_s, generator_for(self.seed, epoch, index, view, "clip"))
+            for view in range(len(self.views))
+        ]
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
-        """Return the sample of (epoch, index of the record)."""
-        epoch, index = key
-        record = self.manifest.records[index]
-        decoder = decoder_for(record.kind, self.decoder)
-        try:
-            duration_s = decoder.probe(record.path).duration_s
-            spans = [
-                random_span(duration_s, self.spec.clip_s, generator_for(self.seed, epoch, index, view, "clip"))
-                for view in range(len(self.views))
-            ]
-            clips = decoder.read(record.path, spans, self.spec.num_frames)
-        except MediaError as error:
-            return Failure(index, error.path, error.reason)
-        height, width = clips[0].frames.shape[-2:]
+    def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[Tensor]:
+        """Cut a random crop out of each clip, or stretch it for the device to crop."""
+        if self.canvas is not None:
+            return [stretch(clip.frames, self.canvas) for clip in clips]
         views = []
         for view, (config, clip) in enumerate(zip(self.views, clips, strict=True)):
-            if self.canvas is not None:
-                views.append(stretch(clip.frames, self.canvas))
-                continue
-            generator = generator_for(self.seed, epoch, index, view, "crop")
             assert config.size is not None  # filled in before a run starts
-            views.append(crop_resize(clip.frames, config.draw_box(generator, height, width), config.size))
-        return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)
+            box = config.draw_box(generator_for(self.seed, epoch, index, view, "crop"), *clip.frames.shape[-2:])
+            views.append(crop_resize(clip.frames, box, config.size))
+        return views
 
 
-class EvaluationClips(Dataset[Sample | Failure]):
+class EvaluationClips(Clips):
     """Evenly spaced clips of each record and crops of each clip: nothing random. The views are clips x crops.
 
     Args:
@@ -88,26 +113,14 @@ class EvaluationClips(Dataset[Sample | Failure]):
         self.manifest, self.spec, self.decoder = manifest, spec, decoder
         self.num_clips, self.num_crops, self.short_side = num_clips, num_crops, short_side
 
-    def __len__(self) -> int:
-        return len(self.manifest.records)
+    def choose_spans(self, epoch: int, index: int, duration_s: float) -> list[ClipSpan]:
+        """Spread the clips evenly."""
+        return uniform_spans(duration_s, self.spec.clip_s, self.num_clips)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
-        """Return the sample of (epoch, index of the record); the epoch changes nothing."""
-        epoch, index = key
-        record = self.manifest.records[index]
-        decoder = decoder_for(record.kind, self.decoder)
-        try:
-            spans = uniform_spans(decoder.probe(record.path).duration_s, self.spec.clip_s, self.num_clips)
-            clips = decoder.read(record.path, spans, self.spec.num_frames)
-        except MediaError as error:
-            return Failure(index, error.path, error.reason)
-        views = [
-            crop
-            for clip in clips
-            for crop in short_side_crops(clip.frames, self.short_side, self.spec.size, self.num_crops)
-        ]
-        height, width = clips[0].frames.shape[-2:]
-        return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)
+    def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[Tensor]:
+        """Cut the crops out of each clip."""
+        crops = (short_side_crops(clip.frames, self.short_side, self.spec.size, self.num_crops) for clip in clips)
+        return [crop for of_clip in crops for crop in of_clip]
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -14,7 +14,8 @@ from PIL import Image
 from torch import Tensor
 
 from eztorch_sce.data.decoders import base
-from eztorch_sce.data.decoders.base import Decoder, decoder_for, frame_times, shown_at
+from eztorch_sce.data.decoders.base import Decoder, frame_times, shown_at
+from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.data.decoders.decord import DecordConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder, load_picture

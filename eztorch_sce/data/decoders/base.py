@@ -75,21 +75,3 @@ def ends_early(path: str, time_s: float, end_s: float, duration_s: float) -> Med
     if duration_s > end_s:
         return MediaError(path, f"ends at {end_s:.2f} s but says it lasts {duration_s:.2f} s: truncated?")
     return MediaError(path, f"ends at {end_s:.2f} s; there is no frame at {time_s:.2f} s")
-
-
-def decoder_for(kind: str, video: Decoder) -> Decoder:
-    """Return the decoder of a kind of record: `video` for "video", and the one there is for "image" and "frames".
-
-    Raises:
-        ValueError: If there is no such kind.
-    """
-    from eztorch_sce.data.decoders.frames import FramesDecoder  # they import this module
-    from eztorch_sce.data.decoders.image import ImageDecoder
-
-    if kind == "video":
-        return video
-    if kind == "image":
-        return ImageDecoder()
-    if kind == "frames":
-        return FramesDecoder()
-    raise ValueError(f"kind is {kind!r}, and must be 'video', 'image' or 'frames'")
