@@ -10,7 +10,7 @@ import torch
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config import schema
-from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
+from eztorch_sce.data.datamodule import DataConfig, TimedLoader, TrainingData, evaluation_loader
 from eztorch_sce.data.manifest import Manifest
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.features import extract_features, mean_over_views
@@ -207,10 +207,8 @@ def _extract(
     origin: dict[str, Any],
     title: str,
 ) -> FeatureBank:
-    short_side = test.short_side or round(spec.size * 8 / 7)
-    loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side)
-    protocol = _protocol(spec, data, test, manifest, short_side) | {"weights": origin}
-    return extract_features(backbone, spec, loader, manifest, device, protocol, title)
+    loader, protocol = _views_to_test(spec, data, test, manifest)
+    return extract_features(backbone, spec, loader, manifest, device, protocol | {"weights": origin}, title)
 
 
 def _test(
@@ -221,19 +219,21 @@ def _test(
     manifest: Manifest,
     device: torch.device,
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    short_side = test.short_side or round(spec.size * 8 / 7)
-    loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side)
+    loader, protocol = _views_to_test(spec, data, test, manifest)
     scores, records = mean_over_views(
         classifier, lambda logits: logits.softmax(dim=1), spec, loader, device, "test part"
     )
     labels = torch.tensor([manifest.records[index].label for index in records.tolist()])
-    return top_accuracies(scores, labels, "test"), _protocol(spec, data, test, manifest, short_side)
+    return top_accuracies(scores, labels, "test"), protocol
 
 
-def _protocol(
-    spec: InputSpec, data: DataConfig, test: schema.TestViewsConfig, manifest: Manifest, short_side: int
-) -> dict[str, Any]:
-    return {
+def _views_to_test(
+    spec: InputSpec, data: DataConfig, test: schema.TestViewsConfig, manifest: Manifest
+) -> tuple[TimedLoader, dict[str, Any]]:
+    """Return the loader of the clips and crops, and the protocol that describes them."""
+    short_side = test.short_side or round(spec.size * 8 / 7)
+    loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side)
+    return loader, {
         "data": manifest.source,
         "records": len(manifest.records),
         "input": asdict(spec),

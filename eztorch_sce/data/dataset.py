@@ -1,5 +1,6 @@
 """From records to samples: choose time, decode, make stackable. Runs in the workers, on the CPU, uint8 throughout."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -18,7 +19,7 @@ from eztorch_sce.seeding import generator_for
 from eztorch_sce.types import Clip, ClipSpan, Failure, InputSpec, Sample
 
 
-class Clips(Dataset[Sample | Failure]):
+class Clips(Dataset[Sample | Failure], ABC):
     """Records, decoded and made stackable; which stretches of time and which crops is up to the two below."""
 
     manifest: Manifest
@@ -42,13 +43,13 @@ class Clips(Dataset[Sample | Failure]):
         height, width = clips[0].frames.shape[-2:]
         return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)
 
+    @abstractmethod
     def choose_spans(self, epoch: int, index: int, duration_s: float) -> list[ClipSpan]:
         """Return the stretches of time to decode."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[Tensor]:
         """Return the views, uint8 (C, T, S, S) each."""
-        raise NotImplementedError
 
 
 class TrainingClips(Clips):

@@ -1,9 +1,11 @@
 """What every backbone is: clips in, one pooled feature vector per clip out."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A network without a head. A picture is a clip with T = 1.
 
     A subclass defines `features`, and sets `takes_clips = False` where it sees pictures alone. Its parameters have the
@@ -42,9 +44,9 @@ class Backbone(nn.Module):
             )
         return self.features(clips)
 
+    @abstractmethod
     def features(self, clips: Tensor) -> Tensor:
         """Do the work of `forward` on an input of the right shape."""
-        raise NotImplementedError
 
 
 class BlockBackbone(Backbone):
