@@ -1,4 +1,4 @@
-"""The two errors a user meets: a setting that cannot be, and a file that cannot be read."""
+"""The errors a user meets: a setting that cannot be, a file that cannot be read, a training that came to nothing."""
 
 from collections.abc import Sequence
 
@@ -32,3 +32,7 @@ class MediaError(RuntimeError):
 
     def __reduce__(self) -> tuple[type, tuple[str, str]]:
         return type(self), (self.path, self.reason)
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot go on; says at which step, why, and what to change."""

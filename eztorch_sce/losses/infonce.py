@@ -2,45 +2,28 @@
 
 from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-
-from eztorch_sce.losses.similarity import detached, similarities
+from eztorch_sce.losses.soft_contrast import SoftContrast, setting_problems
 from eztorch_sce.registry import register
 
 
-class InfoNCELoss(nn.Module):
+class InfoNCELoss(SoftContrast):
     """Tell the positive from the negatives: cross entropy of the softmax over similarities.
 
-    Source: van den Oord et al., 2018, arXiv:1807.03748; with a queue: He et al., CVPR 2020, arXiv:1911.05722.
+    Source: van den Oord et al., 2018, arXiv:1807.03748; with a queue: He et al., CVPR 2020, arXiv:1911.05722; MoCo v3:
+    Chen et al., ICCV 2021, arXiv:2104.02057.
 
     Args:
         temperature: Divides the similarities; > 0.
+        implementation: "streaming" or "dense", see `SoftContrast`.
+        weight: Multiplies the loss; > 0. MoCo v3 takes 2 * temperature, and the sum instead of the mean over its two
+            pairs, so 4 * temperature here.
 
     Raises:
-        ValueError: If the temperature is not positive.
+        ValueError: If an argument is out of range.
     """
 
-    def __init__(self, temperature: float = 0.1) -> None:
-        super().__init__()
-        if problems := InfoNCEConfig(temperature).problems("InfoNCELoss"):
-            raise ValueError("; ".join(problems))
-        self.temperature = temperature
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        negatives: Tensor | None = None,
-        batch_keys: Tensor | None = None,
-        batch_offset: int = 0,
-    ) -> Tensor:
-        """Return the batch mean, a scalar; arguments and shapes as in `SCELoss.forward`."""
-        negatives, batch_keys = detached(negatives), detached(batch_keys)
-        cosines = similarities(query, key.detach(), negatives, batch_keys, batch_offset)  # (B, 1 + K + G)
-        logits = cosines / self.temperature
-        return F.cross_entropy(logits, torch.zeros(len(query), dtype=torch.long, device=query.device))
+    def __init__(self, temperature: float = 0.1, implementation: str = "streaming", weight: float = 1.0) -> None:
+        super().__init__(temperature, implementation=implementation, weight=weight)
 
 
 @register("loss", "infonce")
@@ -49,11 +32,13 @@ class InfoNCEConfig:
     """Settings of `InfoNCELoss`."""
 
     temperature: float = 0.1
+    implementation: str = "streaming"
+    weight: float = 1.0
 
     def problems(self, prefix: str) -> list[str]:
         """Name each setting that cannot be."""
-        return [] if self.temperature > 0 else [f"{prefix}.temperature={self.temperature} must be greater than 0"]
+        return setting_problems(prefix, self.temperature, implementation=self.implementation, weight=self.weight)
 
     def build(self) -> InfoNCELoss:
         """Return the loss."""
-        return InfoNCELoss(self.temperature)
+        return InfoNCELoss(self.temperature, self.implementation, self.weight)

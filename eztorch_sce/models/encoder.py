@@ -1,5 +1,6 @@
 """A backbone with its projector and predictor."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +25,11 @@ class Encoder(nn.Module):
         """Embed normalised clips (B, C, T, H, W)."""
         h = self.backbone(clips)  # (B, F)
         projection = self.projector(h)  # (B, D)
-        z = F.normalize(projection.float(), dim=1)
-        q = z if self.predictor is None else F.normalize(self.predictor(projection).float(), dim=1)
+        z = _unit(projection)
+        q = z if self.predictor is None else _unit(self.predictor(projection))
         return Embeddings(h, z, q)
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Normalise in float32 at least: the losses divide similarities by small temperatures."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

@@ -31,8 +31,11 @@ class MomentumEncoder(nn.Module):
     @torch.no_grad()
     def update(self, online: Encoder, momentum: float) -> None:
         """Move to `momentum` times itself plus the rest of the online encoder; once per optimizer step."""
-        for slow, fast in ((self.encoder.backbone, online.backbone), (self.encoder.projector, online.projector)):
-            torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)
+        slow: list[Tensor] = list(
+            self.encoder.parameters()
+        )  # backbone, then projector; the momentum encoder has no predictor
+        fast: list[Tensor] = [*online.backbone.parameters(), *online.projector.parameters()]
+        torch._foreach_lerp_(slow, fast, 1 - momentum)
 
 
 def cosine_momentum(start: float, progress: float) -> float:

@@ -10,9 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eztorch_sce.losses.cosine import CosineLoss
 from eztorch_sce.losses.infonce import InfoNCELoss
+from eztorch_sce.losses.ramp import Ramp
+from eztorch_sce.losses.ressl import ReSSLLoss
 from eztorch_sce.losses.sce import SCELoss
 from eztorch_sce.registry import choices
+
+FAMILY = ("infonce", "ntxent", "ressl", "sce")
 
 
 def unit(count: int, dim: int, seed: int) -> Tensor:
@@ -47,22 +52,21 @@ def test_a_query_that_ranks_as_the_key_does_is_at_the_minimum_of_the_relation() 
         assert loss(unit(4, 16, 10 + seed), key, negatives) > others
 
 
-@pytest.mark.parametrize("name", choices("loss"))
-def test_only_the_query_learns_and_the_order_of_negatives_does_not_matter(name: str) -> None:
+@pytest.mark.parametrize("name", FAMILY)
+def test_the_order_of_negatives_does_not_matter_and_they_take_no_gradient(name: str) -> None:
     loss: nn.Module = choices("loss")[name]().build()
-    query, key, negatives = (unit(n, 16, n).requires_grad_() for n in (8, 8, 32))
-    # Each its own tensor: unit() draws by seed, and 8 is drawn twice.
-    key = unit(8, 16, 99).requires_grad_()
+    query, key, negatives = (unit(n, 16, seed).requires_grad_() for n, seed in ((8, 0), (8, 1), (32, 2)))
     value = loss(query, key, negatives)
+    torch.testing.assert_close(loss(query, key, negatives.flip(0)), value)
     value.backward()
     assert query.grad is not None
     assert query.grad.abs().sum() > 0
-    assert key.grad is None
-    assert negatives.grad is None
-    torch.testing.assert_close(loss(query, key, negatives.flip(0)), value)
+    learn = name == "ntxent"  # its keys are queries too
+    assert (key.grad is not None) == learn
+    assert (negatives.grad is not None) == learn
 
 
-@pytest.mark.parametrize("name", choices("loss"))
+@pytest.mark.parametrize("name", FAMILY)
 def test_a_batch_that_serves_as_negatives_equals_the_others_as_a_queue(name: str) -> None:
     loss: nn.Module = choices("loss")[name]().build()
     query, key = unit(3, 16, 0), unit(3, 16, 1)
@@ -70,15 +74,60 @@ def test_a_batch_that_serves_as_negatives_equals_the_others_as_a_queue(name: str
     torch.testing.assert_close(loss(query, key, batch_keys=key), torch.stack(one_by_one).mean())
 
 
-@pytest.mark.parametrize("name", choices("loss"))
+@pytest.mark.parametrize("name", FAMILY)
+def test_both_views_of_the_batch_equal_the_others_of_both_as_a_queue(name: str) -> None:
+    loss: nn.Module = choices("loss")[name]().build()
+    query, key = unit(3, 16, 0), unit(3, 16, 1)
+    others = [[j for j in range(3) if j != i] for i in range(3)]
+    one_by_one = [
+        loss(query[i : i + 1], key[i : i + 1], torch.cat([query[rows], key[rows]])) for i, rows in enumerate(others)
+    ]
+    both = loss(query, key, batch_keys=torch.stack([query, key]))
+    torch.testing.assert_close(both, torch.stack(one_by_one).mean())
+
+
+@pytest.mark.parametrize("name", FAMILY)
 def test_impossible_input_is_refused_in_words(name: str) -> None:
     loss: nn.Module = choices("loss")[name]().build()
-    with pytest.raises(ValueError, match=r"query and key must both be \(B, D\)"):
-        loss(unit(2, 8, 0), unit(3, 8, 0), unit(4, 8, 0))
-    with pytest.raises(ValueError, match=r"negatives must be \(N, 8\)"):
-        loss(unit(2, 8, 0), unit(2, 8, 1), unit(4, 9, 0))
+    query, key, negatives = unit(2, 8, 0), unit(2, 8, 1), unit(4, 8, 2)
+    with pytest.raises(ValueError, match=r"query and key must both be \(B, D\): got \(2, 8\) and \(3, 8\)"):
+        loss(query, unit(3, 8, 0), negatives)
+    with pytest.raises(ValueError, match=r"negatives must be \(N, 8\) like the query: got \(4, 9\)"):
+        loss(query, key, unit(4, 9, 0))
     with pytest.raises(ValueError, match="nothing to contrast with"):
-        loss(unit(2, 8, 0), unit(2, 8, 1))
+        loss(query, key)
+    with pytest.raises(ValueError, match="nothing to contrast with"):
+        loss(query[:1], key[:1], batch_keys=key[:1])
+    with pytest.raises(ValueError, match="negatives is empty"):
+        loss(query, key, negatives[:0])
+    with pytest.raises(ValueError, match="batch_offset=1: the 2 samples"):
+        loss(query, key, batch_keys=key, batch_offset=1)
+    with pytest.raises(ValueError, match=r"negatives must be of one floating-point type: got torch.float64"):
+        loss(query, key, negatives.double())
+    with pytest.raises(ValueError, match="key must hold unit vectors, and its norms go from 3 to 3"):
+        choices("loss")[name]().build()(query, 3 * key, negatives)
+    holed = query.clone()
+    holed[1, 3] = torch.nan
+    with pytest.raises(ValueError, match="query holds NaN or infinite numbers in 1 of 2 rows"):
+        loss(holed, key, negatives)
+
+
+def test_cosine_by_hand() -> None:
+    x, y, _ = torch.eye(3)
+    loss = CosineLoss()
+    assert loss(x[None], x[None]).item() == 0
+    assert loss(torch.stack([x, x]), torch.stack([y, -x])).item() == pytest.approx((2 + 4) / 2)
+
+
+def test_a_ramp_moves_the_target_and_ends_at_the_setting() -> None:
+    loss = SCELoss(positive_weight=0.5, positive_weight_ramp=Ramp(start=1.0, over=0.5, shape="linear"))
+    query, key, negatives = unit(8, 16, 0), unit(8, 16, 1), unit(32, 16, 2)
+    infonce = InfoNCELoss(0.1)(query, key, negatives)
+    torch.testing.assert_close(loss(query, key, negatives), infonce)
+    loss.set_progress(0.25)
+    torch.testing.assert_close(loss(query, key, negatives), SCELoss(positive_weight=0.75)(query, key, negatives))
+    loss.set_progress(0.8)
+    torch.testing.assert_close(loss(query, key, negatives), SCELoss(positive_weight=0.5)(query, key, negatives))
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"target_temperature": -1}, {"positive_weight": 1.5}])
@@ -99,6 +148,10 @@ def test_public_values(shared: Path) -> None:
             loss: nn.Module = SCELoss(params["temp"], params["temp_m"], params["coeff"])
         elif case["loss"] == "moco":
             loss = InfoNCELoss(params["temp"])
+        elif case["loss"] == "mocov3":
+            loss = InfoNCELoss(params["temp"], weight=2 * params["temp"])
+        elif case["loss"] == "ressl":
+            loss = ReSSLLoss(params["temp"], params["temp_m"])
         else:
             continue
         geometry = case["geometry"]
@@ -107,8 +160,10 @@ def test_public_values(shared: Path) -> None:
         queue = torch.from_numpy(arrays[f"{geometry}/queue"]).double() if f"{geometry}/queue" in arrays else None
         if queue is not None and len(queue) == 0:
             queue = None
+        if case["loss"] == "mocov3":
+            queue = None  # it has none
         offset = params.get("rank", 0) * len(query)
-        batch_keys = keys if params.get("use_keys") else None
+        batch_keys = keys if params.get("use_keys", True) else None
         value = loss(query, keys[offset : offset + len(query)], queue, batch_keys, offset)
         assert value.item() == pytest.approx(case["loss_f64"], rel=1e-7), case["case"]
         if f"{case['case']}/grad_q" in arrays:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from eztorch_sce.losses.pairs import PairLoss
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
@@ -14,19 +15,27 @@ from eztorch_sce.models.momentum import cosine_momentum
 from eztorch_sce.models.queue import Queue
 
 
-class Recorder(nn.Module):
+class Recorder(PairLoss):
     """A loss that remembers what it was asked."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(self, query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        negatives: Tensor | None = None,
+        batch_keys: Tensor | None = None,
+        batch_offset: int = 0,
+    ) -> Tensor:
+        assert negatives is not None
         self.calls.append((query.detach(), key.detach(), negatives.clone()))
         return (query * key).sum()
 
 
-def method(loss: nn.Module, **settings: object) -> MomentumContrast:
+def method(loss: PairLoss, **settings: object) -> MomentumContrast:
     torch.manual_seed(0)
     config = MomentumContrastConfig(projector=ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=12, **settings)  # type: ignore[arg-type]
     return config.build(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), loss)
@@ -49,6 +58,7 @@ def test_number_of_terms(symmetric: bool, num_views: int, terms: int) -> None:
 def test_the_queue_is_read_before_it_is_written_and_holds_the_keys_after() -> None:
     loss = Recorder()
     contrast = method(loss)
+    assert contrast.queue is not None
     before = contrast.queue.keys.clone()
     contrast(views(2))
     assert all(torch.equal(negatives, before) for _, _, negatives in loss.calls)

@@ -1,0 +1,39 @@
+"""The squared distance of unit vectors, the loss of BYOL."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from eztorch_sce.losses.pairs import PairLoss, check_pair, squared_distance
+from eztorch_sce.registry import register
+
+
+class CosineLoss(PairLoss):
+    """Predict the key: 2 - 2 cos(query, key). Negatives and the rest of the batch play no part.
+
+    Source: Grill et al., NeurIPS 2020, arXiv:2006.07733.
+    """
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        negatives: Tensor | None = None,
+        batch_keys: Tensor | None = None,
+        batch_offset: int = 0,
+    ) -> Tensor:
+        """Return the batch mean, a scalar in [0, 4], from unit vectors (B, D)."""
+        check_pair(query, key)
+        return squared_distance(query, key.detach()).mean()
+
+
+@register("loss", "cosine")
+@dataclass
+class CosineConfig:
+    """Settings of `CosineLoss`: none."""
+
+    needs_negatives = False
+
+    def build(self) -> CosineLoss:
+        """Return the loss."""
+        return CosineLoss()

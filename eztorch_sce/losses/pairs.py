@@ -1,0 +1,88 @@
+"""What every objective on pairs of views is: a loss of one pair, and the mean over the pairs of a batch."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class PairLosses(NamedTuple):
+    """The mean loss over pairs, a scalar with its graph, and detached scalars worth logging."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class PairLoss(nn.Module, ABC):
+    """A loss of queries and the keys of the same samples.
+
+    A new one defines `forward`; methods call `over_pairs`, which a loss may override to share work between pairs.
+    """
+
+    @abstractmethod
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        negatives: Tensor | None = None,
+        batch_keys: Tensor | None = None,
+        batch_offset: int = 0,
+    ) -> Tensor:
+        """Return the batch mean, a scalar.
+
+        Args:
+            query: Online embeddings, unit vectors (B, D).
+            key: Embeddings of another view of the same samples, unit vectors (B, D).
+            negatives: Unit vectors (K, D), usually a queue.
+            batch_keys: All keys of the global batch (G, D), or of several of its views (V, G, D), as negatives of
+                each other; a sample's own are left out.
+            batch_offset: Row of `batch_keys` where the samples of `query` begin.
+        """
+
+    def over_pairs(
+        self,
+        queries: list[Tensor],
+        keys: list[Tensor],
+        pairs: list[tuple[int, int]],
+        negatives: Tensor | None = None,
+        batch_keys: list[Tensor] | None = None,
+        batch_offset: int = 0,
+    ) -> PairLosses:
+        """Return the mean over pairs (number of the query, number of the key) of views.
+
+        Args:
+            queries, keys: One (B, D) per view.
+            pairs: Which query is compared with which key.
+            negatives, batch_offset: As in `forward`.
+            batch_keys: As in `forward`, one per key view.
+        """
+        terms = [
+            self(queries[i], keys[j], negatives, None if batch_keys is None else batch_keys[j], batch_offset)
+            for i, j in pairs
+        ]
+        aligned = [squared_distance(queries[i].detach(), keys[j].detach()).mean() for i, j in pairs]
+        return PairLosses(torch.stack(terms).mean(), {"alignment": torch.stack(aligned).mean()})
+
+    def set_progress(self, progress: float) -> None:
+        """Move scheduled settings to where they are at `progress` in [0, 1] of training; most losses have none."""
+
+
+def accurate(x: Tensor) -> Tensor:
+    """Return float32, or float64 as it is: similarities are divided by small temperatures."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def squared_distance(query: Tensor, key: Tensor) -> Tensor:
+    """Return the squared distances (B,) of unit vectors (B, D) from (B, D)."""
+    return 2 - 2 * (accurate(query) * accurate(key)).sum(dim=1)
+
+
+def check_pair(query: Tensor, key: Tensor) -> None:
+    """Refuse a query and a key that are not of one shape (B, D).
+
+    Raises:
+        ValueError: With both shapes.
+    """
+    if query.ndim != 2 or query.shape != key.shape:
+        raise ValueError(f"query and key must both be (B, D): got {tuple(query.shape)} and {tuple(key.shape)}")

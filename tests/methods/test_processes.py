@@ -1,0 +1,134 @@
+"""Several processes over gloo do what one process does on the same global batch."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eztorch_sce.losses.cosine import CosineConfig
+from eztorch_sce.losses.infonce import InfoNCEConfig
+from eztorch_sce.losses.ntxent import NTXentConfig
+from eztorch_sce.losses.ressl import ReSSLConfig
+from eztorch_sce.losses.sce import SCEConfig
+from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
+from eztorch_sce.methods.momentum_predict import MomentumPredictConfig
+from eztorch_sce.methods.simclr import SimCLRConfig
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
+
+GLOBAL_BATCH, NUM_STEPS = 8, 3
+HEADS: dict[str, Any] = {
+    "projector": ProjectorConfig(hidden_dim=16, output_dim=8),
+    "predictor": PredictorConfig(hidden_dim=16),
+}
+CASES: dict[str, tuple[Any, Any, int]] = {  # method, loss, number of views
+    "sce, queue, 2 + 1 views": (MomentumContrastConfig(**HEADS, queue_size=20), SCEConfig(), 3),
+    "sce, queue and batch": (MomentumContrastConfig(**HEADS, queue_size=20, batch_keys=True), SCEConfig(), 2),
+    "sce, batch": (MomentumContrastConfig(**HEADS, queue_size=0, batch_keys=True), SCEConfig(), 2),
+    "moco, shuffled": (
+        MomentumContrastConfig(HEADS["projector"], None, queue_size=20, symmetric=False, shuffle_bn=True),
+        InfoNCEConfig(),
+        2,
+    ),
+    "ressl": (MomentumContrastConfig(**HEADS, queue_size=20, symmetric=False), ReSSLConfig(), 2),
+    "moco v3": (MomentumPredictConfig(**HEADS), InfoNCEConfig(0.2, weight=0.8), 2),
+    "byol": (MomentumPredictConfig(**HEADS), CosineConfig(), 2),
+    "simclr": (SimCLRConfig(HEADS["projector"]), NTXentConfig(), 2),
+    "simclr, 2 + 1 views": (SimCLRConfig(HEADS["projector"]), NTXentConfig(), 3),
+}
+
+
+def global_views(step: int, num_views: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    sizes = [(2, 32)] * 2 + [(1, 32)] * (num_views - 2)
+    return [torch.randn(GLOBAL_BATCH, 3, frames, size, size, generator=generator).double() for frames, size in sizes]
+
+
+def train(case: str, rank: int, world_size: int) -> dict[str, Any]:
+    """Take a few steps on this process's share, as DDP does, with batch norm frozen; return all that should agree.
+
+    In float64, so that what differs is more than rounding.
+    """
+    config, loss, num_views = CASES[case]
+    torch.manual_seed(0)
+    method = config.build(SmallR2Plus1DConfig(width=4, num_blocks=1, norm=False).build(), loss.build()).double()
+    for module in method.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()
+    initial = copy.deepcopy(method.state_dict())
+    driven = DistributedDataParallel(method, forward_sync_buffers=False) if world_size > 1 else method
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
+    share = GLOBAL_BATCH // world_size
+    losses, gradients = [], []
+    for step in range(NUM_STEPS):
+        views = [view[rank * share : (rank + 1) * share] for view in global_views(step, num_views)]
+        output = driven(views)
+        optimizer.zero_grad()
+        output.loss.backward()
+        gradients.append([p.grad.clone() for p in method.parameters() if p.grad is not None])
+        optimizer.step()
+        method.after_step(step / NUM_STEPS)
+        mean = output.loss.detach().clone()
+        if world_size > 1:
+            dist.all_reduce(mean)
+        losses.append(mean / world_size)
+    moved = {name: not torch.equal(initial[name], value) for name, value in method.state_dict().items()}
+    return {"losses": losses, "gradients": gradients, "state": method.state_dict(), "moved": moved}
+
+
+def be_one_of(world_size: int, folder: Path, rank: int) -> None:
+    """What each process does: this file is its program."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    torch.save({case: train(case, rank, world_size) for case in CASES}, folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def tensors(nested: Any) -> list[Tensor]:
+    """Return the tensors of a list of tensors, a list of lists, or a state dict, in order."""
+    if isinstance(nested, Tensor):
+        return [nested]
+    items = nested.values() if isinstance(nested, dict) else nested
+    return [tensor for item in items for tensor in tensors(item)]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, dict[str, Any]]:
+    return {case: train(case, 0, 1) for case in CASES}
+
+
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_processes_agree_with_one(world_size: int, alone: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    command = [sys.executable, __file__, str(world_size), str(tmp_path)]
+    running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
+    assert [process.wait(timeout=300) for process in running] == [0] * world_size
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
+    for case, expected in alone.items():
+        assert any(expected["moved"].values()), case
+        for results in ranks:
+            for part in ("losses", "gradients", "state"):  # the queue and the momentum encoder are in the state
+                both = zip(tensors(results[case][part]), tensors(expected[part]), strict=True)
+                for number, (seen, wanted) in enumerate(both):
+                    error = (seen - wanted).double().norm() / wanted.double().norm().clamp_min(1e-6)
+                    assert error < 1e-8, f"{case}, {part} {number}"
+
+
+def test_every_case_moves_what_it_should(alone: dict[str, dict[str, Any]]) -> None:
+    for case, results in alone.items():
+        moved = results["moved"]
+        assert moved["online.backbone.stem.0.0.weight"], case
+        for name in moved:
+            if name.startswith("momentum_encoder") and name.endswith("0.weight"):
+                assert moved[name], f"{case}: {name}"
+        assert moved.get("queue.keys", True), case
+
+
+if __name__ == "__main__":
+    be_one_of(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,111 @@
+"""What drives a method: when the momentum encoder moves, what is logged, and how a lost training ends."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from eztorch_sce import api
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.schema import PretrainConfig
+from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.errors import TrainingError
+from eztorch_sce.losses.ramp import Ramp
+from eztorch_sce.losses.sce import SCEConfig
+from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.models.heads import ProjectorConfig
+from eztorch_sce.training.pretrain_module import CollapseWarning
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> PretrainConfig:
+    generator = torch.Generator().manual_seed(0)
+    for number in range(16):
+        pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(tmp_path / "pictures" / f"{number}.png")
+    config = PretrainConfig(
+        data=DataConfig(root=str(tmp_path / "pictures"), batch_size=8, num_workers=0),
+        views=[ViewConfig(size=32), ViewConfig(size=32)],
+        backbone=SmallR2Plus1DConfig(width=4, num_blocks=1, norm=False),
+        method=MomentumContrastConfig(ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=32),
+    )
+    config.run.dir = str(tmp_path / "run")
+    config.run.log_every_n_steps = 1
+    config.trainer.max_epochs, config.trainer.accelerator = 3, "cpu"
+    return config
+
+
+def rows(config: PretrainConfig) -> list[dict[str, str]]:
+    with (Path(str(config.run.dir)) / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_momentum_encoder_moves_once_per_optimizer_step(
+    accumulate: int, config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[float] = []
+    original = MomentumContrast.after_step
+
+    def counted(self: MomentumContrast, progress: float) -> None:
+        moves.append(progress)
+        original(self, progress)
+
+    monkeypatch.setattr(MomentumContrast, "after_step", counted)
+    config.trainer.accumulate = accumulate
+    api.pretrain(config)
+    assert moves == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])  # 3 epochs of 2 steps of 8 samples
+
+
+def test_a_run_logs_how_its_embeddings_and_targets_are(config: PretrainConfig) -> None:
+    api.pretrain(config)
+    logged: dict[str, Any] = {}
+    for row in rows(config):
+        logged |= {name: float(value) for name, value in row.items() if value}
+    assert 0 < logged["spread"] < 2
+    assert 1 <= logged["effective_rank"] <= 7
+    assert logged["uniformity"] < 0
+    assert 1 <= logged["target_neighbors"] <= 32
+    assert 0 < logged["positive_mass"] < 1
+    assert 0 <= logged["alignment"] <= 4
+    assert logged["queue_age"] == 2  # 32 keys, 16 a step
+
+
+def test_a_ramp_is_followed_and_resumed(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eztorch_sce.losses.soft_contrast import SoftContrast
+
+    seen: list[float] = []
+    original = SoftContrast.over_pairs
+
+    def watched(self: SoftContrast, *arguments: Any, **named: Any) -> Any:
+        seen.append(self.target_temperature)
+        return original(self, *arguments, **named)
+
+    monkeypatch.setattr(SoftContrast, "over_pairs", watched)
+    config.loss = SCEConfig(target_temperature=0.05, target_temperature_ramp=Ramp(0.1, over=0.5, shape="linear"))
+    api.pretrain(config)
+    assert seen == pytest.approx([0.1, 0.08, 0.06, 0.05, 0.05, 0.05])
+    seen.clear()
+    config.run.resume, config.trainer.max_epochs = True, 4
+    api.pretrain(config)
+    assert seen == pytest.approx([0.05, 0.05])
+
+
+def test_a_training_that_diverges_stops_and_says_what_to_change(config: PretrainConfig) -> None:
+    config.optimizer.lr, config.schedule.warmup_epochs = 1e30, 0
+    with pytest.raises(TrainingError, match=r"step \d+: .*lower optimizer.lr=1e\+30"):
+        api.pretrain(config)
+
+
+def test_a_collapse_is_called_one(config: PretrainConfig) -> None:
+    """Without projector norm and with nothing to tell apart, all embeddings are one point."""
+    for picture in Path(str(config.data.root)).iterdir():
+        Image.new("RGB", (40, 40), (9, 9, 9)).save(picture)
+    config.method.projector = ProjectorConfig(hidden_dim=16, num_hidden=0, output_dim=8, output_norm=False)
+    with pytest.warns(CollapseWarning, match="nearly one point"):
+        api.pretrain(config)
