@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+torch.set_num_threads(1)  # tests run side by side, one per core, on networks too small for more
+
 _BITS, _COLUMNS, _BLOCK = 10, 5, 16  # a frame number is two rows of five black or white blocks, 80 x 32 pixels
 
 

@@ -19,6 +19,8 @@ from eztorch_sce.data.manifest import (
     unknown_classes,
     walk,
 )
+from eztorch_sce.data.media_table import find_table
+from eztorch_sce.data.shards import from_shards
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import MediaRecord
 
@@ -84,7 +86,7 @@ def open_splits(
     row = LAYOUTS[layout]
     given = {"root": root, "list": list, "test_root": test_root, "test_list": test_list, "annotations": annotations}
     paths = {name: Path(os.path.expanduser(path)) if path else None for name, path in given.items()}
-    problems = [f"data.{name} is not set; data.layout={layout} needs it" for name in row.needs if not paths[name]]
+    problems = [f"data.{name} is not set; data.layout={layout} needs it" for name in row.needs if not given[name]]
     problems += [
         f"data.{name}={path} means nothing to data.layout={layout}, which reads data.{', data.'.join(row.takes)};"
         f" take it out or choose another layout"
@@ -117,6 +119,18 @@ def _folder(places: Places, train_root: Path | None = None, test_root: Path | No
 def _list(places: Places) -> Splits:
     file = places.list or Path()
     return _both(lambda: from_list(file, places.root), places)
+
+
+def _shards(places: Places) -> Splits:
+    # Of the two slashes of a URL a Path has kept one.
+    root, test_root = (
+        re.sub(r"^(\w\w+):/+", r"\1://", str(path)) if path else "" for path in (places.root, places.test_root)
+    )
+    has_test = bool(test_root)
+    return _collect(
+        lambda: from_shards(root),
+        (lambda classes: from_shards(test_root, classes, setting="data.test_root")) if has_test else None,
+    )
 
 
 def _both(train: Callable[[], Manifest], places: Places) -> Splits:
@@ -193,6 +207,7 @@ def _kinetics_part(places: Places, file: Path, folder: Path, classes: Sequence[s
 LAYOUTS: dict[str, Layout] = {
     "auto": Layout(_auto, (), ("root", "list", *_TEST), "data.list if set, else root/train and root/val, else root"),
     "folder": Layout(_folder, ("root",), ("root", *_TEST), "any tree, first-level folders are classes"),
+    "shards": Layout(_shards, ("root",), ("root", "test_root"), "WebDataset tar files: a folder, glob, range or URL"),
     "list": Layout(_list, ("list",), ("root", "list", *_TEST), "a file of paths and labels"),
     "ucf101": Layout(_ucf101, ("root",), ("root", "annotations"), "UCF101 with classInd.txt, trainlist0N, testlist0N"),
     "hmdb51": Layout(_hmdb51, ("root",), ("root", "annotations"), "HMDB51 with <action>_test_splitN.txt"),
@@ -243,6 +258,11 @@ def _locate(root: Path, entries: Iterable[_Entry]) -> dict[str, tuple[str, str]]
         raise ConfigError([f"data.root={root}: there is no such folder"])
     wanted = {stem for entry in entries for stem in entry.stems}
     found: dict[str, tuple[str, str]] = {}
+    if table := find_table(root):
+        for path, kind in zip(table.paths, table.kinds, strict=True):
+            if (stem := _stem(os.path.basename(path))) in wanted:
+                found.setdefault(stem, (path, kind))
+        return found
     for folder, subfolders, files in walk(os.path.abspath(root)):
         frames = [name for name in subfolders if name in wanted]
         subfolders[:] = [name for name in subfolders if name not in wanted]  # a frame folder may hold thousands

@@ -1,9 +1,11 @@
 """Where the data are and how they are loaded."""
 
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,9 +18,12 @@ from eztorch_sce.data.catalog import LAYOUTS, Splits, open_splits
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, TrainingClips
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.data.manifest import Manifest, holdout
+from eztorch_sce.data.manifest import Manifest, holdout, without_unusable
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
 from eztorch_sce.types import InputSpec
+
+CHOICE = "decoder.json"  # beside the data: what `data bench` found fastest
 
 
 @dataclass
@@ -26,7 +31,8 @@ class DataConfig:
     """The data set, and how clips come from it.
 
     Attributes:
-        root: A folder of videos, pictures or frame folders, in sub-folders by class or not.
+        root: A folder of videos, pictures or frame folders, in sub-folders by class or not; with layout=shards a
+            folder, glob, numbered range or URL of tar files.
         list: A CSV (path, label if any) or lines `path label`; paths are relative to `root`, or to the list's folder.
         test_root, test_list: The same for the test part. With none given, and no val or test folder under `root`, a
             share of the labelled records is held out.
@@ -35,7 +41,10 @@ class DataConfig:
         split: Which of the official splits.
         test_fraction: Share of each class held out where there is no test part.
         num_frames, clip_s: Frames and seconds of a clip; null is what the weights were trained with, else 8 and 2.56.
-        decoder: What decodes videos.
+        frame_stride: Frames of the video from one frame of a clip to the next, in place of `clip_s`.
+        near_power: null draws the clips of the views independently; a number draws the distance of two clips with a
+            density of (1 - distance / longest) ** near_power: above 1, near clips are likelier than by chance.
+        decoder: What decodes videos; "auto" is what `eztorch-sce data bench` found fastest on these files.
         batch_size: Samples per optimizer step, over all devices and accumulated steps.
         num_workers: Decoding processes per device; null is one per core, at most 16.
         on_error: "skip" leaves an unreadable file out of training, counts and lists it; "raise" stops. Evaluation
@@ -54,6 +63,8 @@ class DataConfig:
     test_fraction: float = 0.2
     num_frames: int | None = None
     clip_s: float | None = None
+    frame_stride: int | None = None
+    near_power: float | None = None
     decoder: str = "pyav"
     batch_size: int = 64
     num_workers: int | None = None
@@ -64,18 +75,28 @@ class DataConfig:
     def problems(self, prefix: str) -> Sequence[str]:
         """Name each setting that cannot be."""
         found = []
-        allowed = {"layout": sorted(LAYOUTS), "decoder": sorted(choices("decoder")), "on_error": ["skip", "raise"]}
+        allowed = {
+            "layout": sorted(LAYOUTS),
+            "decoder": ["auto", *choices("decoder")],
+            "on_error": ["skip", "raise"],
+        }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 found.append(f"{prefix}.{name}={getattr(self, name)} must be one of {', '.join(values)}")
-        for name in ("batch_size", "num_frames", "split", "canvas", "clip_s"):
+        for name in ("batch_size", "num_frames", "split", "canvas", "clip_s", "frame_stride"):
             if (value := getattr(self, name)) is not None and value <= 0:
                 found.append(f"{prefix}.{name}={value} must be greater than 0")
         if self.num_workers is not None and self.num_workers < 0:
             found.append(f"{prefix}.num_workers={self.num_workers} must be 0 (no worker) or more")
+        if self.near_power is not None and self.near_power < 0:
+            found.append(f"{prefix}.near_power={self.near_power} must be 0 or more")
         for name in ("test_fraction", "max_unreadable"):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"{prefix}.{name}={getattr(self, name)} must be at least 0 and below 1")
+        if self.frame_stride is not None and self.clip_s is not None:
+            found.append(
+                f"{prefix}.frame_stride={self.frame_stride} and {prefix}.clip_s={self.clip_s}: give one of them"
+            )
         if self.root is None and self.list is None:
             found.append(f"{prefix}.root is not set: give a folder ({prefix}.root=...) or a list ({prefix}.list=...)")
         return found
@@ -83,12 +104,22 @@ class DataConfig:
     def open(self) -> Splits:
         """Find the records of the train and test parts.
 
+        With `on_error=skip` the training part is without what `data doctor` found unusable.
+
         Raises:
-            ConfigError: If files or folders are missing; it names them and what to do.
+            ConfigError: If files or folders are missing, or the decoder cannot be used; it names them and what to do.
         """
-        return open_splits(
+        self.build_decoder()  # what cannot load is said now, not by the first worker
+        splits = open_splits(
             self.root, self.list, self.test_root, self.test_list, self.layout, self.annotations, self.split
         )
+        if self.on_error == "raise":
+            return splits
+        return splits._replace(train=without_unusable(splits.train, self.folder()))
+
+    def folder(self) -> Path:
+        """Return the folder that the training data lie below."""
+        return Path(os.path.expanduser(self.root)) if self.root else Path(os.path.expanduser(self.list or "")).parent
 
     def open_with_test(self, seed: int) -> tuple[Manifest, Manifest]:
         """Find the train and test parts; without a test part, hold out `test_fraction` of each class."""
@@ -97,7 +128,24 @@ class DataConfig:
 
     def build_decoder(self) -> Decoder:
         """Return the video decoder."""
-        return choices("decoder")[self.decoder]().build()
+        return choices("decoder")[self.decoder_name()]().build()
+
+    def decoder_name(self) -> str:
+        """Return what `decoder` stands for.
+
+        Raises:
+            ConfigError: If it is "auto", and nothing was measured.
+        """
+        if self.decoder != "auto":
+            return self.decoder
+        file = self.folder() / CHOICE
+        if not file.is_file():
+            cure = f"run `eztorch-sce data bench {self.folder()}`, or set data.decoder=pyav"
+            raise ConfigError([f"data.decoder=auto: {file} is not there, so nobody measured which is fastest; {cure}"])
+        name = json.loads(file.read_text())["decoder"]
+        if name not in choices("decoder"):
+            raise ConfigError([f"data.decoder=auto: {file} names {name!r}; run `eztorch-sce data bench` again"])
+        return str(name)
 
     def workers(self) -> int:
         """Return the number of decoding processes."""
@@ -151,7 +199,9 @@ class TrainingData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.config, self.accumulate = config, accumulate
-        self.dataset = TrainingClips(manifest, views, spec, config.build_decoder(), seed, config.canvas)
+        self.dataset = TrainingClips(
+            manifest, views, spec, config.build_decoder(), seed, config.canvas, config.near_power
+        )
         self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
 
     def train_dataloader(self) -> TimedLoader:
@@ -161,14 +211,21 @@ class TrainingData(pl.LightningDataModule):
 
 
 def evaluation_loader(
-    config: DataConfig, manifest: Manifest, spec: InputSpec, num_clips: int, num_crops: int, short_side: int
+    config: DataConfig,
+    manifest: Manifest,
+    spec: InputSpec,
+    num_clips: int,
+    num_crops: int,
+    short_side: int,
+    clips: str = "even",
 ) -> TimedLoader:
-    """Return a loader of evenly spaced clips and crops of each record, in the order of the manifest."""
+    """Return a loader of the clips and crops of each record, in the order of the manifest; see `EvaluationClips`."""
     if all(record.kind == "image" for record in manifest.records):
         num_clips = 1  # a picture has no time to spread clips over
-    dataset = EvaluationClips(manifest, spec, config.build_decoder(), num_clips, num_crops, short_side)
+    dataset = EvaluationClips(manifest, spec, config.build_decoder(), num_clips, num_crops, short_side, clips)
     sampler = EpochSampler(len(manifest.records), seed=0, shuffle=False)
-    batch_size = max(1, config.batch_size // (num_clips * num_crops))  # as many views at once as in training
+    # As many views at once as in training; videos of different length have different numbers of clips.
+    batch_size = max(1, config.batch_size // (num_clips * num_crops)) if clips == "even" else 1
     return _loader(dataset, sampler, batch_size, config.workers(), drop_last=False)
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -9,11 +10,11 @@ from torch.utils.data import Dataset, Sampler
 
 from eztorch_sce import distributed
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.data.clip_sampling import random_span, uniform_spans
-from eztorch_sce.data.decoders.base import Decoder
+from eztorch_sce.data.clip_sampling import COVERS, near_spans, random_span, strided_clip_s, uniform_spans
+from eztorch_sce.data.decoders.base import Decoder, Timing
 from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.data.manifest import Manifest
-from eztorch_sce.data.shaping import crop_resize, short_side_crops, stretch
+from eztorch_sce.data.shaping import crop_resize, scale_box, short_side_crops, stretch
 from eztorch_sce.errors import MediaError
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.types import Clip, ClipSpan, Failure, InputSpec, Sample
@@ -33,23 +34,32 @@ class Clips(Dataset[Sample | Failure], ABC):
         """Return the sample of (epoch, index of the record)."""
         epoch, index = key
         record = self.manifest.records[index]
-        decoder = decoder_for(record.kind, self.decoder)
+        decoder = decoder_for(record.kind, self.decoder, partial(self.least_scale, epoch, index))
         try:
-            spans = self.choose_spans(epoch, index, decoder.probe(record.path).duration_s)
-            clips = decoder.read(record.path, spans, self.spec.num_frames)
+            clips = decoder.read(record.path, partial(self.choose_spans, epoch, index), self.spec.num_frames)
         except MediaError as error:
             return Failure(index, error.path, error.reason)
         views = self.make_stackable(epoch, index, clips)
-        height, width = clips[0].frames.shape[-2:]
+        height, width = clips[0].full_size or clips[0].frames.shape[-2:]
         return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)
 
     @abstractmethod
-    def choose_spans(self, epoch: int, index: int, duration_s: float) -> list[ClipSpan]:
+    def choose_spans(self, epoch: int, index: int, timing: Timing) -> list[ClipSpan]:
         """Return the stretches of time to decode."""
+
+    def clip_s(self, timing: Timing) -> float:
+        """Return how many seconds of a video a clip covers."""
+        if self.spec.frame_stride is None:
+            return self.spec.clip_s
+        return strided_clip_s(self.spec.num_frames, self.spec.frame_stride, timing.fps)
 
     @abstractmethod
     def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[Tensor]:
         """Return the views, uint8 (C, T, S, S) each."""
+
+    @abstractmethod
+    def least_scale(self, epoch: int, index: int, height: int, width: int) -> float:
+        """Return the share of a picture's height and width that is enough for all its views."""
 
 
 class TrainingClips(Clips):
@@ -63,6 +73,7 @@ class TrainingClips(Clips):
         seed: Of the run.
         canvas: None crops here, in the worker. A number stretches the whole picture to a square of that many pixels,
             from which the device crops.
+        near_power: None draws independent clips; a number two clips at a distance drawn by that power (`near_spans`).
     """
 
     def __init__(
@@ -73,14 +84,18 @@ class TrainingClips(Clips):
         decoder: Decoder,
         seed: int,
         canvas: int | None,
+        near_power: float | None = None,
     ) -> None:
         self.manifest, self.views, self.spec = manifest, views, spec
-        self.decoder, self.seed, self.canvas = decoder, seed, canvas
+        self.decoder, self.seed, self.canvas, self.near_power = decoder, seed, canvas, near_power
 
-    def choose_spans(self, epoch: int, index: int, duration_s: float) -> list[ClipSpan]:
-        """Draw one stretch per view, independent of each other."""
+    def choose_spans(self, epoch: int, index: int, timing: Timing) -> list[ClipSpan]:
+        """Draw one stretch per view: independent of each other, or two at a drawn distance."""
+        if self.near_power is not None:
+            draw = generator_for(self.seed, epoch, index, 0, "clip")
+            return near_spans(timing.duration_s, self.clip_s(timing), draw, self.near_power)
         return [
-            random_span(duration_s, self.spec.clip_s, generator_for(self.seed, epoch, index, view, "clip"))
+            random_span(timing.duration_s, self.clip_s(timing), generator_for(self.seed, epoch, index, view, "clip"))
             for view in range(len(self.views))
         ]
 
@@ -91,9 +106,21 @@ class TrainingClips(Clips):
         views = []
         for view, (config, clip) in enumerate(zip(self.views, clips, strict=True)):
             assert config.size is not None  # filled in before a run starts
-            box = config.draw_box(generator_for(self.seed, epoch, index, view, "crop"), *clip.frames.shape[-2:])
+            full_size = clip.full_size or (clip.frames.shape[-2], clip.frames.shape[-1])
+            box = scale_box(self.box(epoch, index, view, *full_size), full_size, clip.frames)
             views.append(crop_resize(clip.frames, box, config.size))
         return views
+
+    def least_scale(self, epoch: int, index: int, height: int, width: int) -> float:
+        """Return the largest of what the views need: their size of the crop's, or of the whole for the device."""
+        if self.canvas is not None:
+            return self.canvas / min(height, width)
+        boxes = [self.box(epoch, index, view, height, width) for view in range(len(self.views))]
+        return max((config.size or 0) / min(box[2:]) for config, box in zip(self.views, boxes, strict=True))
+
+    def box(self, epoch: int, index: int, view: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return the crop (top, left, height, width) that a view takes of a frame of this size."""
+        return self.views[view].draw_box(generator_for(self.seed, epoch, index, view, "crop"), height, width)
 
 
 class EvaluationClips(Clips):
@@ -103,25 +130,39 @@ class EvaluationClips(Clips):
         manifest: The records.
         spec: Frames, seconds and crop size of a clip.
         decoder: Reads the videos.
-        num_clips: Clips per video.
+        num_clips: Clips per video where they are evenly spaced.
         num_crops: Crops per clip, 1 or 3.
         short_side: Pixels of the short side before the crop.
+        clips: "even", or how else a video is covered: a key of `COVERS`, which gives each video its own number.
     """
 
     def __init__(
-        self, manifest: Manifest, spec: InputSpec, decoder: Decoder, num_clips: int, num_crops: int, short_side: int
+        self,
+        manifest: Manifest,
+        spec: InputSpec,
+        decoder: Decoder,
+        num_clips: int,
+        num_crops: int,
+        short_side: int,
+        clips: str = "even",
     ) -> None:
         self.manifest, self.spec, self.decoder = manifest, spec, decoder
-        self.num_clips, self.num_crops, self.short_side = num_clips, num_crops, short_side
+        self.num_clips, self.num_crops, self.short_side, self.clips = num_clips, num_crops, short_side, clips
 
-    def choose_spans(self, epoch: int, index: int, duration_s: float) -> list[ClipSpan]:
-        """Spread the clips evenly."""
-        return uniform_spans(duration_s, self.spec.clip_s, self.num_clips)
+    def choose_spans(self, epoch: int, index: int, timing: Timing) -> list[ClipSpan]:
+        """Spread the clips evenly, or cover the video."""
+        if self.clips == "even":
+            return uniform_spans(timing.duration_s, self.clip_s(timing), self.num_clips)
+        return COVERS[self.clips](timing.duration_s, self.clip_s(timing))
 
     def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[Tensor]:
         """Cut the crops out of each clip."""
-        crops = (short_side_crops(clip.frames, self.short_side, self.spec.size, self.num_crops) for clip in clips)
-        return [crop for of_clip in crops for crop in of_clip]
+        settings = (self.short_side, self.spec.size, self.num_crops)
+        return [crop for clip in clips for crop in short_side_crops(clip.frames, *settings, clip.full_size)]
+
+    def least_scale(self, epoch: int, index: int, height: int, width: int) -> float:
+        """Return the scale at which the short side is as it will be."""
+        return self.short_side / min(height, width)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

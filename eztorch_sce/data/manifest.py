@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from eztorch_sce.data.media_table import find_table
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import MediaRecord
 
@@ -64,8 +65,9 @@ def from_folder(root: Path, classes: Sequence[str] | None = None, setting: str =
     if not root.is_dir():
         cure = "it is a file; a list file goes to data.list" if root.is_file() else "there is no such folder"
         raise ConfigError([f"{setting}={root}: {cure}"])
-    media = _scan(root, setting)
-    parts = [os.path.relpath(path, root).split(os.sep) for path, _ in media]
+    media = find_media(root, setting)
+    start = len(os.path.join(root, ""))
+    parts = [path[start:].split(os.sep) for path, _ in media]
     names = sorted({first for first, *below in parts if below})
     sole_is_known = classes is not None and set(names) <= set(classes)
     if any(len(part) == 1 for part in parts) or (len(names) == 1 and not sole_is_known):
@@ -150,6 +152,19 @@ def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, M
     )
 
 
+def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
+    """Leave out what the doctor's table of any of the folders calls unusable, and count it in `source`."""
+    tables = [table for folder in folders if folder and (table := find_table(folder))]
+    unusable = {path for table in tables for path, usable in zip(table.paths, table.usable, strict=True) if not usable}
+    records = [record for record in manifest.records if record.path not in unusable]
+    if len(records) == len(manifest.records):
+        return manifest
+    left_out = f"{len(manifest.records) - len(records)} of {len(manifest.records)} left out as unusable"
+    if not records:
+        raise ConfigError([f"{manifest.source}: {left_out} by {tables[0].file}; run `eztorch-sce data doctor` again"])
+    return Manifest(records, manifest.classes, f"{manifest.source} ({left_out} by {tables[0].file})")
+
+
 def check_disjoint(train: Manifest, test: Manifest) -> None:
     """Raise ConfigError if a file is in both parts, under one name or through a linked folder."""
     folders: dict[str, str] = {}
@@ -194,8 +209,20 @@ def _listing(folder: str) -> tuple[list[str], list[str]]:
     return sorted(subfolders), sorted(files)
 
 
-def _scan(root: Path, setting: str) -> list[tuple[str, str]]:
-    """Return (path, kind) of all that can be read below `root`, sorted by path."""
+def find_media(root: Path, setting: str, fresh: bool = False) -> list[tuple[str, str]]:
+    """Return (path, kind) of all that can be read below `root`, sorted by path.
+
+    Args:
+        root: The folder.
+        setting: What an error calls it.
+        fresh: Look at the folders even if `data doctor` left a table of what is in them.
+
+    Raises:
+        ConfigError: If there is nothing to read, or it is ambiguous.
+    """
+    table = None if fresh else find_table(root)
+    if table is not None and table.paths:
+        return list(zip(table.paths, table.kinds, strict=True))
     media: list[tuple[str, str]] = []
     pictures: dict[str, list[str]] = {}
     numbered: set[str] = set()

@@ -13,12 +13,28 @@ def crop_resize(frames: Tensor, box: tuple[int, int, int, int], size: int) -> Te
     return _resize(frames[:, :, top : top + height, left : left + width], size, size)
 
 
+def scale_box(box: tuple[int, int, int, int], full_size: tuple[int, int], frames: Tensor) -> tuple[int, int, int, int]:
+    """Return the pixels of a box (top, left, height, width) of a picture in the same picture decoded smaller.
+
+    Edges fall on the nearest pixel, so a crop moves by half a pixel at most where the frames are shrunk no further
+    than the crop will be.
+    """
+    edges = []
+    for start, extent, full, length in zip(box[:2], box[2:], full_size, frames.shape[-2:], strict=True):
+        first = min(round(start * length / full), length - 1)
+        edges.append((first, max(1, round((start + extent) * length / full) - first)))
+    (top, height), (left, width) = edges
+    return top, left, height, width
+
+
 def stretch(frames: Tensor, size: int) -> Tensor:
     """Resize whole frames to (size, size), whatever their aspect, for crops to be taken later on the device."""
     return _resize(frames, size, size)
 
 
-def short_side_crops(frames: Tensor, short_side: int, size: int, num_crops: int) -> list[Tensor]:
+def short_side_crops(
+    frames: Tensor, short_side: int, size: int, num_crops: int, full_size: tuple[int, int] | None = None
+) -> list[Tensor]:
     """Resize the short side to `short_side`, then cut out squares of `size`.
 
     Args:
@@ -27,6 +43,7 @@ def short_side_crops(frames: Tensor, short_side: int, size: int, num_crops: int)
         size: Edge of a crop in pixels, at most `short_side`.
         num_crops: 1 for the centre; 3 for the start, the centre and the end of the long side (left, centre, right of
             a wide video), centred along the short side.
+        full_size: Height and width to show the frames at, if not their own; gives the aspect.
 
     Raises:
         ValueError: If the crop is larger than the short side, or the number of crops is another.
@@ -35,7 +52,7 @@ def short_side_crops(frames: Tensor, short_side: int, size: int, num_crops: int)
         raise ValueError(f"size={size}: a crop is at most as large as short_side={short_side}")
     if num_crops not in (1, 3):
         raise ValueError(f"num_crops={num_crops}: 1 (centre) or 3 (along the long side) are possible")
-    height, width = frames.shape[-2:]
+    height, width = full_size or frames.shape[-2:]
     scale = short_side / min(height, width)
     # max: rounding must not take a pixel from the short side
     frames = _resize(frames, max(short_side, round(height * scale)), max(short_side, round(width * scale)))

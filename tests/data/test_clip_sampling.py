@@ -5,7 +5,17 @@ import pytest
 import torch
 
 from eztorch_sce.data import clip_sampling
-from eztorch_sce.data.clip_sampling import random_span, random_spans, uniform_spans
+from eztorch_sce.data.clip_sampling import (
+    COVERS,
+    cover_spans,
+    half_overlap_spans,
+    near_spans,
+    random_span,
+    random_spans,
+    strided_clip_s,
+    uniform_spans,
+    whole_span,
+)
 from eztorch_sce.types import ClipSpan
 
 
@@ -15,7 +25,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def test_the_examples_in_the_docstrings() -> None:
     results = doctest.testmod(clip_sampling)
-    assert results.attempted >= 3
+    assert results.attempted >= 7
     assert results.failed == 0
 
 
@@ -61,6 +71,46 @@ def test_ten_even_clips_start_with_the_video_and_end_with_it() -> None:
     assert steps == pytest.approx([7.44 / 9] * 9)
 
 
+def test_near_clips_are_more_often_near_than_far() -> None:
+    draw = generator()
+    pairs = torch.tensor([[span.start_s for span in near_spans(12.0, 2.0, draw, power=1)] for _ in range(6000)])
+    distances = (pairs[:, 0] - pairs[:, 1]).abs()
+    # A density that falls linearly to 0 at the longest distance, 10 s: mean a third of it, 3/4 in the first half.
+    assert distances.mean().item() == pytest.approx(10 / 3, abs=0.15)
+    assert (distances < 5).double().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert pairs.min() >= 0
+    assert pairs.max() <= 10
+    assert (pairs[:, 0] < pairs[:, 1]).double().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert pairs.mean().item() == pytest.approx(5.0, abs=0.2)  # neither end of the video is preferred
+
+
+def test_no_power_makes_every_distance_equally_likely() -> None:
+    draw = generator()
+    pairs = torch.tensor([[span.start_s for span in near_spans(12.0, 2.0, draw, power=0)] for _ in range(4000)])
+    assert (pairs[:, 0] - pairs[:, 1]).abs().mean().item() == pytest.approx(5.0, abs=0.2)
+
+
+@pytest.mark.parametrize("duration_s", [2.56, 2.57, 5.12, 7.7, 10.0, 300.3])
+def test_covers_leave_no_moment_out(duration_s: float) -> None:
+    for spans in (half_overlap_spans(duration_s, 2.56), cover_spans(duration_s, 2.56), whole_span(duration_s, 2.56)):
+        assert spans[0].start_s == 0
+        assert spans[-1].end_s == pytest.approx(duration_s)
+        assert all(later.start_s <= earlier.end_s + 1e-9 for earlier, later in pairwise(spans))
+    assert all(
+        later.start_s - earlier.start_s <= 1.28 + 1e-9 for earlier, later in pairwise(half_overlap_spans(9, 2.56))
+    )
+
+
+def test_the_least_cover_of_whole_clips_has_no_overlap() -> None:
+    assert [span.start_s for span in cover_spans(0.3 * 3, 0.3)] == pytest.approx([0.0, 0.3, 0.6])
+    assert len(half_overlap_spans(0.3 * 3, 0.3)) == 5
+
+
+def test_a_stride_puts_frames_that_many_frames_apart() -> None:
+    assert strided_clip_s(num_frames=8, stride=4, fps=25) == pytest.approx(1.28)
+    assert strided_clip_s(num_frames=1, stride=4, fps=0) > 0  # a picture has no frame rate
+
+
 def test_one_even_clip_lies_in_the_middle() -> None:
     assert uniform_spans(10.0, 4.0, count=1) == [ClipSpan(3.0, 7.0)]
 
@@ -71,6 +121,8 @@ def test_a_video_no_longer_than_a_clip_is_taken_whole(duration_s: float) -> None
     assert random_span(duration_s, 2.56, generator()) == whole
     assert random_spans(duration_s, 2.56, 2, generator()) == [whole, whole]
     assert uniform_spans(duration_s, 2.56, 3) == [whole, whole, whole]
+    assert near_spans(duration_s, 2.56, generator(), 1) == [whole, whole]
+    assert all(cover(duration_s, 2.56) == [whole] for cover in COVERS.values())
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import torch
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
-from eztorch_sce.data.dataset import EpochSampler
+from eztorch_sce.data.dataset import EpochSampler, TrainingClips
+from eztorch_sce.data.decoders.base import Timing
 from eztorch_sce.data.manifest import Manifest, from_folder
 from eztorch_sce.types import Batch, Failure, InputSpec
 
@@ -97,3 +98,36 @@ def test_whole_pictures_go_to_the_device_when_asked(manifest: Manifest) -> None:
     batch = next(iter(TrainingData(config, manifest, VIEWS, SPEC, 0).train_dataloader()))
     assert [tuple(view.shape) for view in batch.views] == [(2, 3, 4, 24, 24)] * 2
     assert batch.aspect.tolist() == [2.5, 2.5]  # 80 x 32
+
+
+def test_views_can_be_drawn_near_in_time(manifest: Manifest) -> None:
+    decoder = DataConfig(root="x").build_decoder()
+    timing = Timing(duration_s=10.5, fps=30)  # so the longest distance of two clips of 0.5 s is 10 s
+    for power, mean_s in (
+        (None, 10 / 3),
+        (1.0, 10 / 3),
+        (3.0, 2.0),
+    ):  # of independent clips, of the densities' integrals
+        clips = TrainingClips(manifest, VIEWS, SPEC, decoder, seed=0, canvas=None, near_power=power)
+        pairs = [clips.choose_spans(0, index, timing) for index in range(1500)]
+        assert sum(abs(a.start_s - b.start_s) for a, b in pairs) / 1500 == pytest.approx(mean_s, abs=0.2)
+        assert clips.choose_spans(0, 3, timing) == pairs[3]
+
+
+def test_a_stride_counts_frames_of_the_video(manifest: Manifest) -> None:
+    spec = InputSpec(num_frames=4, clip_s=9.9, size=32, frame_stride=5)
+    clips = TrainingClips(manifest, VIEWS, spec, DataConfig(root="x").build_decoder(), seed=0, canvas=None)
+    [first, _] = clips.choose_spans(0, 0, Timing(duration_s=10.0, fps=30))
+    assert first.end_s - first.start_s == pytest.approx(20 / 30)
+
+
+@pytest.mark.parametrize(("clips", "numbers"), [("cover", [3, 4, 4, 5, 6, 6]), ("whole", [1] * 6)])
+def test_a_video_can_be_covered_by_as_many_clips_as_it_takes(
+    clips: str, numbers: list[int], manifest: Manifest
+) -> None:
+    config = DataConfig(root="x", batch_size=4, num_workers=0)
+    batches = list(evaluation_loader(config, manifest, SPEC, 1, 1, 32, clips))
+    assert [r for batch in batches for r in batch.record.tolist()] == list(range(6))
+    assert [len(batch.views) for batch in batches] == [
+        numbers[int(Path(manifest.records[r].path).stem)] for batch in batches for r in batch.record.tolist()
+    ]

@@ -3,8 +3,10 @@ import importlib
 import os
 import pickle
 import random
+import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from eztorch_sce.data import clip_sampling
 from eztorch_sce.data.decoders import base
 from eztorch_sce.data.decoders.base import Decoder, frame_times, shown_at
 from eztorch_sce.data.decoders.by_kind import decoder_for
@@ -20,6 +23,7 @@ from eztorch_sce.data.decoders.decord import DecordConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder, load_picture
 from eztorch_sce.data.decoders.pyav import PyAVConfig, _without_strays
+from eztorch_sce.data.decoders.torchcodec import TorchcodecConfig
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import choices
 from eztorch_sce.types import ClipSpan
@@ -28,9 +32,18 @@ FPS = 30
 Numbers = Callable[[Tensor], list[int]]
 
 
-@pytest.fixture(params=["pyav", "decord"])
+def built(name: str) -> Decoder:
+    try:
+        return choices("decoder")[name]().build()
+    except ConfigError as error:
+        if name == "torchcodec":  # an extra, which needs FFmpeg from the system
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.fixture(params=["pyav", "decord", "torchcodec"])
 def decoder(request: pytest.FixtureRequest) -> Decoder:
-    return choices("decoder")[request.param]().build()
+    return built(request.param)
 
 
 def expected_numbers(span: ClipSpan, num_frames: int, last: int) -> list[int]:
@@ -122,7 +135,7 @@ def test_time_starts_with_the_first_displayed_frame_in_every_container(
     for name in ("pyav", "decord"):
         if name == "decord" and container in ("avi", "ts"):
             continue  # refused: no time stamps, wrong frames
-        decoder = choices("decoder")[name]().build()
+        decoder = built(name)
         for span in (ClipSpan(0.0, 1.0), ClipSpan(2.3, 3.9)):
             [clip] = decoder.read(str(path), [span], 8)
             assert numbers_shown(clip.frames) == expected_numbers(span, 8, last=119)
@@ -212,7 +225,125 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(
         config.build()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isfile("/proc/self/statm"), reason="memory is read in /proc, which is not here")
+@pytest.mark.parametrize(
+    ("name", "num_reads", "bytes_per_read"),  # the last: what may stay behind; torchcodec itself leaves up to 15 kB
+    [("pyav", 10000, 200), ("decord", 2000, 1000), ("torchcodec", 2000, 20000)],
+)
+def test_ten_thousand_reads_leave_nothing_behind(
+    name: str, num_reads: int, bytes_per_read: int, write_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    built(name)  # skips what is not here
+    video, text = write_video(tmp_path / "short.mp4", num_frames=60), tmp_path / "text.mp4"
+    text.write_text("no video" * 40)
+    # In a process of its own, whose memory no other test has used and given back.
+    words = [sys.executable, "-c", _READ_AND_MEASURE, name, str(num_reads), str(video), str(text)]
+    grown = subprocess.run(words, check=True, capture_output=True, text=True).stdout.split()
+    new_files, new_bytes = map(int, grown)
+    assert new_files == 0
+    assert new_bytes < num_reads * bytes_per_read
+
+
+_READ_AND_MEASURE = """
+import ctypes, os, sys
+from eztorch_sce.errors import MediaError
+from eztorch_sce.registry import choices
+from eztorch_sce.types import ClipSpan
+
+name, num_reads, video, text = sys.argv[1:]
+decoder = choices("decoder")[name]().build()
+
+def read(times):
+    for number in range(times):
+        decoder.read(video, [ClipSpan(0.0, 0.4), ClipSpan(1.0, 1.9)], 4)
+        if number % 10 == 0:
+            try:
+                decoder.read(text, [ClipSpan(0.0, 0.5)], 2)
+                raise SystemExit("text was read as a video")
+            except MediaError:
+                pass
+
+def in_use():
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)  # what is free but kept for later is no leak
+    with open("/proc/self/statm") as file:
+        return len(os.listdir("/proc/self/fd")), int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+read(int(num_reads) // 10)
+files, memory = in_use()
+read(int(num_reads))
+new_files, new_memory = in_use()
+print(new_files - files, new_memory - memory)
+"""
+
+
+def test_torchcodec_missing_or_without_ffmpeg_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", None)
+    with pytest.raises(ConfigError, match=r"pip install 'eztorch-sce\[torchcodec\]'"):
+        TorchcodecConfig().build()
+
+
 # What PyAV is there for.
+
+
+def _units(packet: bytes) -> list[bytes]:
+    """Return the NAL units of an H.264 packet of an mp4 file."""
+    units, place = [], 0
+    while place < len(packet):
+        length = int.from_bytes(packet[place : place + 4], "big")
+        units.append(packet[place + 4 : place + 4 + length])
+        place += 4 + length
+    return units
+
+
+def test_what_nothing_refers_to_is_not_decoded(numbered_video: Path, numbers_shown: Numbers, tmp_path: Path) -> None:
+    import av
+
+    content, spoiled = bytearray(numbered_video.read_bytes()), []
+    with av.open(str(numbered_video)) as container:
+        for packet in container.demux(video=0):
+            slices = [unit for unit in _units(bytes(packet)) if unit[0] & 31 in (1, 5)]
+            if slices and all(unit[0] >> 5 & 3 == 0 for unit in slices):  # nal_ref_idc: no reference
+                spoiled.append(round(packet.pts * packet.time_base * FPS))
+                content[packet.pos + 6 : packet.pos + packet.size] = bytes(packet.size - 6)
+    assert len(spoiled) > 100
+    (tmp_path / "spoiled.mp4").write_bytes(content)
+    intact = sorted(set(range(300)) - set(spoiled))
+    spans = [ClipSpan((number + 0.4) / FPS, (number + 0.6) / FPS) for number in intact]
+    clips = PyAVConfig().build().read(str(tmp_path / "spoiled.mp4"), spans, 1)
+    assert [numbers_shown(clip.frames)[0] for clip in clips] == intact
+
+
+def test_spans_may_depend_on_the_timing(decoder: Decoder, numbered_video: Path, numbers_shown: Numbers) -> None:
+    def last_second(timing: base.Timing) -> list[ClipSpan]:
+        assert timing.fps == pytest.approx(FPS)
+        return [ClipSpan(timing.duration_s - 1, timing.duration_s)]
+
+    [clip] = decoder.read(str(numbered_video), last_second, 3)
+    assert numbers_shown(clip.frames) == [275, 285, 295]
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_pixels_that_are_not_square_are_told(
+    decoder: Decoder, turns: int, numbered_video: Path, tmp_path: Path
+) -> None:
+    import av
+
+    with av.open(str(numbered_video)) as source, av.open(str(tmp_path / "wide.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        stream.sample_aspect_ratio = Fraction(2, 1)
+        if turns:
+            stream.set_display_rotation(90)
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    [clip] = decoder.read(str(tmp_path / "wide.mp4"), [ClipSpan(0.0, 1.0)], 2)
+    assert clip.frames.shape[-2:] == ((80, 32) if turns else (32, 80))
+    assert clip.full_size == ((80, 16) if turns else (32, 160))  # 1 : 5 and 5 : 1
 
 
 @pytest.mark.parametrize("key_every", [1, 7, 1000])
@@ -308,6 +439,21 @@ def test_a_gif_is_a_video(
     late, early = PyAVConfig().build().read(str(tmp_path / "moving.gif"), spans, 3)
     assert numbers_shown(late.frames) == [3, 4, 5]
     assert numbers_shown(early.frames) == [0, 1, 2]
+
+
+def test_a_gif_shows_each_picture_for_as_long_as_it_says(
+    tmp_path: Path, numbered_picture: Callable[[int], np.ndarray], numbers_shown: Numbers
+) -> None:
+    pictures = [Image.fromarray(numbered_picture(i)) for i in range(3)]
+    lasts_ms = [100, 400, 100]
+    pictures[0].save(tmp_path / "slow.gif", save_all=True, append_images=pictures[1:], duration=lasts_ms, loop=0)
+    decoder, path = PyAVConfig().build(), str(tmp_path / "slow.gif")
+    assert decoder.probe(path).duration_s == pytest.approx(0.6, abs=0.02)
+    [clip] = decoder.read(path, [ClipSpan(0.0, 0.6)], 6)
+    assert numbers_shown(clip.frames) == [0, 1, 1, 1, 1, 2]
+    pictures[2].save(tmp_path / "still.gif")
+    [clip] = decoder.read(str(tmp_path / "still.gif"), [ClipSpan(0.0, 0.0)], 2)
+    assert numbers_shown(clip.frames) == [2, 2]
 
 
 def test_decord_and_pyav_return_the_same_pixels(numbered_video: Path) -> None:
@@ -504,6 +650,20 @@ _DECORD_ROUNDS = {  # largest mean difference per clip, in gray levels
     "transcoded/interlaced_tff.mp4": (1.5, "chroma of fields is upsampled otherwise"),
     "transcoded/odd_161x121_vp9.webm": (1.5, "chroma of odd sizes is upsampled otherwise"),
 }
+_TORCHCODEC_REFUSES = {  # with FFmpeg 5.1; AVI files besides, which store no times
+    "real/decord__corrupted.mp4": "stops at a packet that it cannot decode",
+    "real/hfdatasets__test_video_66x50.mov": "an edit list hides the first frames",
+    "transcoded/edit_list_copy_cut.mp4": "an edit list hides the first frames",
+    "transcoded/h264.ts": "cannot seek in MPEG-TS",
+    "transcoded/mpeg2.mpg": "cannot seek in MPEG-PS",
+    "transcoded/mpeg2.ts": "cannot seek in MPEG-TS",
+}
+_TORCHCODEC_ROUNDS = {  # largest mean difference per clip, in gray levels, as for decord
+    "real/torchcodec__h264_10bits.mp4": 5,
+    "real/torchcodec__h265_10bits.mp4": 5,
+    "transcoded/interlaced_tff.mp4": 1.5,
+    "transcoded/odd_161x121_vp9.webm": 1.5,
+}
 _DECORD_IS_WRONG = {
     "real/imageio__cockatoo.mp4": "after a seek it does not know that an old x264 coded this 4:4:4",
     "real/torchcodec__h265_video.mp4": "open groups of pictures: frames before a key frame lack what they refer to",
@@ -597,6 +757,61 @@ def test_decord_agrees_with_pyav_on_real_videos_or_refuses_them(name: str, share
     for a, b in zip(ours, theirs, strict=True):
         assert a.pts_s.tolist() == pytest.approx(b.pts_s.tolist(), abs=1e-4)
         assert a.frames.shape == b.frames.shape
+        assert (a.frames.int() - b.frames.int()).abs().float().mean() <= allowed
+
+
+def _all_samplers(timing: base.Timing) -> list[ClipSpan]:
+    """Return what every sampler asks of a video, with clips of a sixth of it or 1.28 s if that is more."""
+    lasts_s, draw = timing.duration_s, torch.Generator().manual_seed(0)
+    clip_s = max(lasts_s / 6, 1.28)
+    return [
+        clip_sampling.random_span(lasts_s, clip_s, draw),
+        clip_sampling.random_span(lasts_s, clip_sampling.strided_clip_s(2, 5, timing.fps), draw),
+        *clip_sampling.random_spans(lasts_s, clip_s, 2, draw),
+        *clip_sampling.near_spans(lasts_s, clip_s, draw, 2),
+        *clip_sampling.uniform_spans(lasts_s, clip_s, 3),
+        *clip_sampling.half_overlap_spans(lasts_s, clip_s),
+        *clip_sampling.cover_spans(lasts_s, clip_s),
+        *clip_sampling.whole_span(lasts_s, clip_s),
+    ]
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _ASSORTED)
+def test_every_sampler_gets_ffmpegs_own_frames_of_any_real_video(name: str, shared: Path) -> None:
+    path, decoder = str(shared / "data" / "assorted" / name), PyAVConfig().build()
+    spans: list[ClipSpan] = []
+
+    def noting(timing: base.Timing) -> list[ClipSpan]:
+        spans.extend(_all_samplers(timing))
+        return spans
+
+    clips = decoder.read(path, noting, 2)
+    times_s, kept = _in_display_order(path, {t for clip in clips for t in clip.pts_s.tolist()})
+    for clip, span in zip(clips, spans, strict=True):
+        assert clip.frames.shape[1] == 2
+        for slot, time_s in enumerate(frame_times(span, 2)):
+            shown_s = times_s[shown_at(times_s, time_s)]
+            assert clip.pts_s[slot].item() == pytest.approx(shown_s, abs=1e-6)
+            assert torch.equal(clip.frames[:, slot].permute(1, 2, 0), kept[round(shown_s, 5)])
+
+
+@pytest.mark.real_data
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _ASSORTED)
+def test_torchcodec_agrees_with_pyav_on_real_videos_or_refuses_them(name: str, shared: Path) -> None:
+    path, torchcodec = str(shared / "data" / "assorted" / name), built("torchcodec")
+    spans = _spans(PyAVConfig().build().probe(path).duration_s, name)
+    if name in _TORCHCODEC_REFUSES or name.endswith(".avi"):
+        with pytest.raises(MediaError):
+            torchcodec.read(path, spans, 4)
+        return
+    allowed = _TORCHCODEC_ROUNDS.get(name, 0)
+    for a, b in zip(PyAVConfig().build().read(path, spans, 4), torchcodec.read(path, spans, 4), strict=True):
+        assert a.pts_s.tolist() == pytest.approx(b.pts_s.tolist(), abs=1e-4)
+        assert a.frames.shape == b.frames.shape
+        assert a.full_size == b.full_size
         assert (a.frames.int() - b.frames.int()).abs().float().mean() <= allowed
 
 

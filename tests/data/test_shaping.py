@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eztorch_sce.data.shaping import crop_resize, short_side_crops, stretch
+from eztorch_sce.data.shaping import crop_resize, scale_box, short_side_crops, stretch
 
 
 def random_frames(frames: int, height: int, width: int) -> Tensor:
@@ -78,3 +78,19 @@ def test_impossible_crops_are_refused() -> None:
         short_side_crops(frames, short_side=20, size=30, num_crops=1)
     with pytest.raises(ValueError, match="num_crops=2"):
         short_side_crops(frames, short_side=20, size=20, num_crops=2)
+
+
+def test_pixels_that_are_not_square_are_cropped_as_they_are_shown() -> None:
+    ramp = torch.arange(80, dtype=torch.uint8).expand(3, 2, 32, 80).contiguous()  # says which column it is
+    [stored] = short_side_crops(ramp, 32, 32, 1)
+    [shown] = short_side_crops(ramp, 32, 32, 1, full_size=(32, 160))
+    assert stored.shape == shown.shape
+    for crop, columns in ((stored, 32), (shown, 16)):  # twice as wide: a square holds half as many
+        assert crop[0, 0, 0, -1].item() - crop[0, 0, 0, 0].item() == pytest.approx(columns - 1, abs=1)
+        assert crop.float().mean().item() == pytest.approx(39.5, abs=0.6)
+
+
+def test_a_box_lies_at_the_same_place_whatever_the_pixels() -> None:
+    frames = torch.zeros(3, 1, 32, 80, dtype=torch.uint8)
+    assert scale_box((8, 40, 16, 80), (32, 160), frames) == (8, 20, 16, 40)
+    assert scale_box((0, 159, 1, 1), (32, 160), frames) == (0, 79, 1, 1)  # never empty, never outside

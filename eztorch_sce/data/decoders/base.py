@@ -7,8 +7,8 @@ it says is damaged, and is refused instead of repeating its last frame.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
 
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, ClipSpan, MediaInfo
@@ -16,6 +16,17 @@ from eztorch_sce.types import Clip, ClipSpan, MediaInfo
 # Matroska rounds times to a millisecond, so a frame that is due within this is shown. Not a round number: wanted times
 # often are, and a tie would be decided by the last bit of a float.
 SNAP_S = 7e-4
+
+
+class Timing(NamedTuple):
+    """Seconds that a video lasts, and frames per second; both 0 for a picture."""
+
+    duration_s: float
+    fps: float
+
+
+# The stretches to read, or what chooses them when told how long the video is: then one opening of the file is enough.
+Spans: TypeAlias = Sequence[ClipSpan] | Callable[[Timing], Sequence[ClipSpan]]
 
 
 class Decoder(Protocol):
@@ -28,15 +39,21 @@ class Decoder(Protocol):
             MediaError: If the file cannot be read.
         """
 
-    def read(self, path: str, spans: Sequence[ClipSpan], num_frames: int) -> list[Clip]:
+    def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
         """Return one clip per span, of exactly `num_frames` upright RGB frames, from one opening of the file.
 
         `Clip.pts_s` are the times of the frames that were chosen, not the wanted times. The frames lie channels last
-        in memory, as decoders write them and as torch resizes them fastest.
+        in memory, as decoders write them and as torch resizes them fastest. They have the file's own pixels: where
+        those are not square, `Clip.full_size` is the size to show them at.
 
         Raises:
             MediaError: If the file cannot be read, or not at the wanted times.
         """
+
+
+def choose_spans(spans: Spans, timing: Callable[[], Timing]) -> Sequence[ClipSpan]:
+    """Return the stretches to read; `timing` is called only if they depend on it."""
+    return spans(timing()) if callable(spans) else spans
 
 
 def frame_times(span: ClipSpan, num_frames: int) -> list[float]:

@@ -5,18 +5,17 @@ of passing them on. What remains wrong and cannot be told: open groups of pictur
 (after a seek), and files with several video streams (it may choose another one than FFmpeg does).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch  # before decord, which otherwise loads libraries that torch cannot live with
 
-from eztorch_sce.data.decoders.base import Decoder, ends_early, frame_times, grace_s, shown_at
+from eztorch_sce.data.decoders.base import Decoder, Spans, choose_spans, ends_early, frame_times, grace_s, shown_at
 from eztorch_sce.data.decoders.pyav import PyAVDecoder
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import register
-from eztorch_sce.types import Clip, ClipSpan, MediaInfo
+from eztorch_sce.types import Clip, MediaInfo
 
 
 @register("decoder", "decord")
@@ -46,15 +45,18 @@ class DecordDecoder:
         """Return what PyAV says: decord does not tell the codec, and a clip must not depend on the decoder."""
         return PyAVDecoder().probe(path)
 
-    def read(self, path: str, spans: Sequence[ClipSpan], num_frames: int) -> list[Clip]:
+    def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
         """Return one clip per span; decord seeks and sorts the frames itself."""
-        times = [frame_times(span, num_frames) for span in spans]
         reader, starts_s, ends_s = _open(path)
+        # What PyAV says, not `ends_s[-1]`: which stretches are chosen must not depend on the decoder.
+        timing, full_size = PyAVDecoder().timing_and_size(path)
+        chosen_spans = choose_spans(spans, lambda: timing)
+        times = [frame_times(span, num_frames) for span in chosen_spans]
         rows = [[shown_at(starts_s, time_s) for time_s in row] for row in times]
         end_s, interval_s = ends_s[-1], ends_s[-1] - starts_s[-1]
         latest_s = max(row[-1] for row in times)
         if latest_s > end_s + grace_s(interval_s):
-            raise ends_early(path, latest_s, end_s, self.probe(path).duration_s)
+            raise ends_early(path, latest_s, end_s, timing.duration_s)
 
         chosen = sorted({i for row in rows for i in row})
         pictures = _decode(path, reader, chosen)  # (N, H, W, 3)
@@ -63,6 +65,7 @@ class DecordDecoder:
             Clip(
                 torch.from_numpy(pictures[[place[i] for i in row]]).permute(3, 0, 1, 2),  # (3, T, H, W)
                 torch.tensor([starts_s[i] for i in row], dtype=torch.float64),
+                full_size,
             )
             for row in rows
         ]

@@ -2,15 +2,15 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 
-from eztorch_sce.data.decoders.base import ends_early, frame_times, grace_s, shown_at
+from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, ends_early, frame_times, grace_s, shown_at
 from eztorch_sce.data.decoders.image import SUFFIXES, load_picture
 from eztorch_sce.errors import MediaError
-from eztorch_sce.types import Clip, ClipSpan, MediaInfo
+from eztorch_sce.types import Clip, MediaInfo
 
 FPS = 25.0  # pictures do not say how fast they were taken
 
@@ -33,7 +33,7 @@ class FramesDecoder:
         height, width, _ = load_picture(os.path.join(path, names[0])).shape
         return MediaInfo(len(names) / self.fps, self.fps, width, height, codec="frames")
 
-    def read(self, path: str, spans: Sequence[ClipSpan], num_frames: int) -> list[Clip]:
+    def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
         """Return one clip per span, loading each wanted picture once.
 
         Raises:
@@ -41,17 +41,15 @@ class FramesDecoder:
         """
         names = _pictures(path)
         pts_s = [i / self.fps for i in range(len(names))]
+        end_s = len(names) / self.fps
         rows = []
-        for span in spans:
+        for span in choose_spans(spans, lambda: Timing(end_s, self.fps)):
             times_s = frame_times(span, num_frames)
-            end_s = len(names) / self.fps
             if times_s[-1] > end_s + grace_s(1 / self.fps):
                 raise ends_early(path, times_s[-1], end_s, end_s)
             rows.append([shown_at(pts_s, time_s) for time_s in times_s])
 
-        pictures = {i: load_picture(os.path.join(path, names[i])) for i in sorted({i for row in rows for i in row})}
-        if len({picture.shape for picture in pictures.values()}) > 1:
-            raise MediaError(path, "holds pictures of different sizes")
+        pictures = _load(path, names, sorted({i for row in rows for i in row}))
         return [
             Clip(
                 torch.from_numpy(np.stack([pictures[i] for i in row])).permute(3, 0, 1, 2),  # (3, T, H, W)
@@ -59,6 +57,24 @@ class FramesDecoder:
             )
             for row in rows
         ]
+
+    def check(self, path: str, full: bool) -> int:
+        """Load the first, middle and last picture, or all with `full`; return how many there are.
+
+        Raises:
+            MediaError: If one cannot be read, or they differ in size.
+        """
+        names = _pictures(path)
+        last = len(names) - 1
+        _load(path, names, range(len(names)) if full else sorted({0, last // 2, last}))
+        return len(names)
+
+
+def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, np.ndarray]:
+    pictures = {i: load_picture(os.path.join(path, names[i])) for i in numbers}
+    if len({picture.shape for picture in pictures.values()}) > 1:
+        raise MediaError(path, "holds pictures of different sizes")
+    return pictures
 
 
 def _pictures(path: str) -> list[str]:

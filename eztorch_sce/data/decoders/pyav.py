@@ -1,7 +1,10 @@
 """Videos through PyAV, which brings its own FFmpeg: frame-exact on everything FFmpeg reads.
 
 One opening of a file serves all spans. The wanted times are sorted and cut into stretches at key frames; each stretch
-is decoded once from the key frame before it, and only wanted frames are converted to RGB.
+is decoded once from the key frame before it, and only wanted frames are converted to RGB. Of H.264 the packets of a
+stretch are looked at first: what they say of time picks the wanted frames before anything is decoded, so pictures that
+are neither wanted nor referred to are skipped, and decoding ends with the last wanted one. Where a packet says too
+little, or the decoder does not return what was picked, the stretch is decoded in full.
 
 What damage does: a packet that cannot be decoded is passed over, and so is a frame with a stray time stamp. A wanted
 time in the hole that they leave, later than the grace after the frame before it, is a `MediaError`; elsewhere the file
@@ -9,28 +12,86 @@ is read as if it were sound. In a file without visible damage a frame stays on s
 for up to `_LONG_HOLD_S` more where the file does not say.
 """
 
+import gc
+import io
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from eztorch_sce.data.decoders.base import SNAP_S, Decoder, ends_early, frame_times, grace_s
+from eztorch_sce.data.decoders.base import (
+    SNAP_S,
+    Decoder,
+    Spans,
+    Timing,
+    choose_spans,
+    ends_early,
+    frame_times,
+    grace_s,
+    shown_at,
+)
+from eztorch_sce.data.shards import is_member, read_member
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import register
-from eztorch_sce.types import Clip, ClipSpan, MediaInfo
+from eztorch_sce.types import Clip, MediaInfo
 
+# Codecs whose standard forbids all reference to pictures that the stream marks so (nal_ref_idc = 0). HEVC is not one of
+# them: there only pictures of the same temporal layer may not refer to such a picture.
+_MARK_UNREFERENCED = frozenset({"h264"})
+_SQUARE = 0.01  # encoders note 1279:1280 where a size was rounded
 _LONG_HOLD_S = 10.0  # slides and screen recordings hold a frame for seconds; a stray time stamp jumps by minutes
 _SEEK_GAP_S = 10.0  # without a table of key frames: a gap that seeking probably bridges faster than decoding
 _SEEK_BACK_S = (0.0, 2.0, 10.0)  # how much earlier to seek each time the last seek landed too late
 
+_UNKNOWN = object()  # a display matrix that nobody has looked for yet
+
 Shown = tuple[float, Any]  # a time in seconds and the av.VideoFrame that is first shown then
+
+
+class Inspection(NamedTuple):
+    """What one reading of a file shows, unjudged; `data.doctor` judges it.
+
+    Attributes:
+        info: What `probe` says.
+        num_packets: Packets of the video stream whose frames are shown.
+        num_keys: Those of them that decoding can start at.
+        starts_with_key: Whether decoding can start at the first packet of all.
+        times_s: When each packet's frame is first shown, as stored; nan where the file does not say.
+        interval_s: Seconds between frames by the frame rate.
+        ends_at_s: When the last frame ends.
+        bytes_missing: How many bytes the file's own index points to that are not there.
+        cover: "first" if a cover picture precedes the video stream, "later" if one follows it, else "".
+        turned: Degrees that the frames are turned for showing, with "mirrored" where they are.
+        pixel_aspect: Width over height of a stored pixel.
+        sizes: Width and height of the decoded frames, in the order met.
+        num_decoded: Frames decoded, all of them where that was asked.
+        complaint: What the decoder said of a damaged packet; "" where it met none.
+        unreadable: Why a clip at the beginning, in the middle or at the end cannot be read; "" where all can.
+    """
+
+    info: MediaInfo
+    num_packets: int
+    num_keys: int
+    starts_with_key: bool
+    times_s: list[float]
+    interval_s: float
+    ends_at_s: float
+    bytes_missing: int
+    cover: str
+    turned: str
+    pixel_aspect: float
+    sizes: list[tuple[int, int]]
+    num_decoded: int
+    complaint: str
+    unreadable: str
 
 
 @register("decoder", "pyav")
@@ -61,29 +122,69 @@ class PyAVDecoder:
             height, width = video.upright_size()
             return MediaInfo(video.duration_s(), video.fps, width, height, video.codec)
 
-    def read(self, path: str, spans: Sequence[ClipSpan], num_frames: int) -> list[Clip]:
+    def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
         """Return one clip per span; spans that overlap share their frames."""
         places: dict[float, list[tuple[int, int]]] = {}
-        for clip, span in enumerate(spans):
-            for slot, time_s in enumerate(frame_times(span, num_frames)):
-                places.setdefault(time_s, []).append((clip, slot))
-
         frames: list[np.ndarray] = []
-        pts_s = np.zeros((len(spans), num_frames))
         with _Video(path) as video:
+            chosen = choose_spans(spans, video.timing)
+            for clip, span in enumerate(chosen):
+                for slot, time_s in enumerate(frame_times(span, num_frames)):
+                    places.setdefault(time_s, []).append((clip, slot))
+            pts_s = np.zeros((len(chosen), num_frames))
             converted, picture = None, None
             for time_s, (first_shown_s, frame) in video.shown_at(sorted(places)):
                 if picture is None or frame is not converted:
                     converted, picture = frame, video.to_rgb(frame)  # (H, W, 3)
                 if not frames:
-                    frames = [np.empty((num_frames, *picture.shape), np.uint8) for _ in spans]
+                    full_size = video.full_size(frame)
+                    frames = [np.empty((num_frames, *picture.shape), np.uint8) for _ in chosen]
                 for clip, slot in places[time_s]:
                     frames[clip][slot] = picture
                     pts_s[clip, slot] = first_shown_s
         return [
-            Clip(torch.from_numpy(thwc).permute(3, 0, 1, 2), torch.from_numpy(pts))
+            Clip(torch.from_numpy(thwc).permute(3, 0, 1, 2), torch.from_numpy(pts), full_size)
             for thwc, pts in zip(frames, pts_s, strict=True)
         ]
+
+    def timing_and_size(self, path: str) -> tuple[Timing, tuple[int, int] | None]:
+        """Return what decoders need that do not tell it themselves: the timing, and `Clip.full_size`."""
+        with _Video(path) as video:
+            frame = None if video.pixel_aspect() == 1 else next(video.all_frames(), (0.0, None))[1]
+            return video.timing(), None if frame is None else video.full_size(frame)
+
+    def inspect(self, path: str, full: bool) -> Inspection:
+        """Read all packets of a file; decode the first, middle and last frame, or all with `full`.
+
+        Raises:
+            MediaError: If the file cannot be opened, or has no video stream.
+        """
+        with _Video(path) as video:
+            return video.inspection(full)
+
+    def frames(self, path: str, short_side: int) -> Iterator[tuple[float, np.ndarray]]:
+        """Yield every frame in the order of showing: its time in seconds and its pixels, uint8 RGB (H, W, 3).
+
+        The frames are upright, of square pixels and even size; their short side is `short_side` pixels, or less where
+        the video has less.
+
+        Raises:
+            MediaError: If the file cannot be read, or as soon as it proves damaged.
+        """
+        with _Video(path) as video:
+            size = video.small_size(short_side)
+            shown = None
+            for shown in _without_strays(video.all_frames()):
+                if video.damaged:
+                    break
+                yield shown[0], video.to_rgb(shown[1], size)
+            if video.damaged:
+                raise MediaError(path, "has damaged packets")
+            if shown is None:
+                raise MediaError(path, video.no_frame())
+            end_s = video.end_s(shown)
+            if video.duration_s() > end_s + grace_s(video.interval_s):
+                raise ends_early(path, video.duration_s(), end_s, video.duration_s())
 
 
 class _Video:
@@ -93,6 +194,7 @@ class _Video:
         self.path = path
         self.damaged = False
         self._complaint = ""
+        self._matrix: Any = _UNKNOWN
         self._open()
         try:
             self._measure()
@@ -105,18 +207,22 @@ class _Video:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.container.close()
+        if self._matrix is not _UNKNOWN:
+            gc.collect(0)  # a frame whose side data were looked at is part of a cycle, and megabytes large
 
     def _open(self) -> None:
         import av
 
-        if not os.path.isfile(self.path):
+        in_shard = is_member(self.path)
+        if not in_shard and not os.path.isfile(self.path):
             found = os.path.lexists(self.path)
             raise MediaError(self.path, "is no file, or a link to nowhere" if found else "does not exist")
-        if os.path.getsize(self.path) == 0:
+        if not in_shard and os.path.getsize(self.path) == 0:
             raise MediaError(self.path, "is empty (0 bytes)")
         try:
             # The prefix keeps FFmpeg from taking "a:b.mp4" for a network protocol.
-            self.container = av.open(f"file:{self.path}", metadata_errors="ignore")
+            source = io.BytesIO(read_member(self.path)) if in_shard else f"file:{self.path}"
+            self.container = av.open(source, "r", metadata_errors="ignore")
         except (av.FFmpegError, OSError) as error:
             raise MediaError(self.path, _why_not_opened(self.path, error)) from error
         try:
@@ -191,15 +297,102 @@ class _Video:
             if packet.pts is not None
         ]
 
+    def inspection(self, full: bool) -> Inspection:
+        """Return what `PyAVDecoder.inspect` does."""
+        from av.stream import Disposition
+
+        self._rewind()
+        sent = [packet for packet in self._packets() if packet.size]
+        packets = [packet for packet in sent if not packet.is_discard]  # an edit list hides the others
+        times_s = [float("nan") if packet.pts is None else self._s(packet.pts) for packet in packets]
+        entries = getattr(self.stream, "index_entries", ())
+        end = max((entry.pos + entry.size for entry in entries), default=0)
+        first = next(self.all_frames(), None)
+        if first is None:
+            raise MediaError(self.path, self.no_frame())
+        duration_s, (height, width) = self.duration_s(), self._upright_size_of(first[1])
+        shown, num_decoded = [first[1]], 0
+        unreadable = ""
+        try:
+            wanted = [0.0, duration_s / 2, max(0.0, duration_s - self.interval_s / 2)]
+            shown += [frame for _, (_, frame) in self.shown_at(wanted)]
+        except MediaError as error:
+            unreadable = error.reason
+        sizes = dict.fromkeys((frame.width, frame.height) for frame in shown)
+        if full:
+            for _, frame in self.all_frames():
+                num_decoded += 1
+                sizes[frame.width, frame.height] = None
+        videos = list(self.container.streams.video)
+        covers = [stream.index for stream in videos if stream.disposition & Disposition.attached_pic]
+        return Inspection(
+            info=MediaInfo(duration_s, self.fps, width, height, self.codec),
+            num_packets=len(packets),
+            num_keys=sum(packet.is_keyframe for packet in packets),
+            starts_with_key=bool(sent) and sent[0].is_keyframe,
+            times_s=times_s,
+            interval_s=self.interval_s,
+            ends_at_s=max((time_s for time_s in times_s if time_s == time_s), default=0.0) + self.interval_s,
+            bytes_missing=max(0, end - os.path.getsize(self.path)),
+            cover="" if not covers else "first" if covers[0] < self.stream.index else "later",
+            turned=_turn_in_words(self._matrix_of(first[1])),
+            pixel_aspect=self.pixel_aspect(),
+            sizes=list(sizes),
+            num_decoded=num_decoded,
+            complaint=self._complaint or ("frames marked corrupt" if self.damaged else ""),
+            unreadable=unreadable,
+        )
+
+    def all_frames(self) -> Iterator[Shown]:
+        """Yield every frame from the beginning."""
+        self._rewind()
+        return self._decode()
+
+    def small_size(self, short_side: int) -> tuple[int, int]:
+        """Return even width and height, as stored, of frames shrunk to a short side, their pixels made square."""
+        width, height = self._size
+        if 0 in self._size:
+            next(self.all_frames(), None)
+            width, height = self._size
+        shown_width = width * self.pixel_aspect()
+        scale = min(1.0, short_side / min(shown_width, height))
+        return max(2, 2 * round(shown_width * scale / 2)), max(2, 2 * round(height * scale / 2))
+
+    def pixel_aspect(self) -> float:
+        """Return how wide a stored pixel is to be shown, over its height."""
+        ratio = float(self.stream.sample_aspect_ratio or 1)
+        return ratio if abs(ratio - 1) > _SQUARE else 1.0
+
+    def _matrix_of(self, frame: Any) -> np.ndarray | None:
+        """Return how the file wants its frames turned, told by any of them."""
+        if self._matrix is _UNKNOWN:
+            self._matrix = _display_matrix(frame)
+        return self._matrix
+
+    def full_size(self, frame: Any) -> tuple[int, int] | None:
+        """Return the height and width to show frames at, or None where their pixels are square."""
+        if self.pixel_aspect() == 1:
+            return None
+        height, width = self._upright_size_of(frame)
+        turned = _swaps_axes(self._matrix_of(frame))
+        return height, max(1, round(width * self.pixel_aspect() ** (-1 if turned else 1)))
+
+    def timing(self) -> Timing:
+        """Return how long the video stream lasts, and its frame rate."""
+        return Timing(self.duration_s(), self.fps)
+
     def upright_size(self) -> tuple[int, int]:
         """Return height and width of the frames as they are shown."""
         self._rewind()
         shown = next(self._decode(), None)
         if shown is None:
-            raise MediaError(self.path, self._no_frame())
+            raise MediaError(self.path, self.no_frame())
+        return self._upright_size_of(shown[1])
+
+    def _upright_size_of(self, frame: Any) -> tuple[int, int]:
         width, height = self._size
         blank = np.broadcast_to(np.uint8(0), (height, width, 3))
-        height, width, _ = _upright(blank, _display_matrix(shown[1])).shape
+        height, width, _ = _upright(blank, self._matrix_of(frame)).shape
         return height, width
 
     def shown_at(self, wanted: list[float]) -> Iterator[tuple[float, Shown]]:
@@ -209,7 +402,90 @@ class _Video:
             MediaError: If there is no frame at all, or none near a wanted time.
         """
         for stretch in self._stretches(wanted):
-            yield from self._shown_in(stretch)
+            num_found = 0
+            if self.codec in _MARK_UNREFERENCED and self._stamp == "pts":
+                for found in self._picked_in(stretch):
+                    yield found
+                    num_found += 1
+            if num_found < len(stretch):
+                yield from self._shown_in(stretch[num_found:])
+
+    def _picked_in(self, stretch: list[float]) -> Iterator[tuple[float, Shown]]:
+        """Yield what `_shown_in` does while all is as the packets say, decoding what is wanted or referred to alone."""
+        import av
+
+        picked = self._pick(stretch)
+        if picked is None:
+            return
+        packets, wanted = picked
+        context = self.stream.codec_context
+        previous_pts = -float("inf")
+        remaining = list(wanted)
+        try:
+            for packet in chain(packets, [None]):  # None: give out what is still waiting for its turn
+                context.skip_frame = "DEFAULT" if packet is None or packet.pts in wanted else "NONREF"
+                for frame in context.decode(packet):
+                    if frame.is_corrupt or frame.pts is None or frame.pts <= previous_pts:
+                        return
+                    previous_pts = frame.pts
+                    if remaining and frame.pts == remaining[0]:
+                        remaining.pop(0)
+                        shown = (self._s(frame.pts), frame)
+                        yield from ((time_s, shown) for time_s in wanted[frame.pts])
+        except av.FFmpegError:
+            return
+        finally:
+            context.skip_frame = "DEFAULT"
+
+    def _pick(self, stretch: list[float]) -> tuple[list[Any], dict[int, list[float]]] | None:
+        """Return the packets to decode and, by the pts of the frame that is shown then, the wanted times; ascending.
+
+        Returns None where the packets do not tell. Times that only `_shown_in` may judge are left out, with all later.
+        """
+        for sought in self._starts(stretch[0]):
+            packets, at_end = self._packets_until(stretch[-1], sought)
+            complete = bool(packets) and all(packet.pts is not None for packet in packets)
+            if not sought or (complete and self._s(packets[0].pts) <= stretch[0] + SNAP_S):
+                break
+        if not complete:
+            return None
+        first = packets[0].pts  # what is shown before a key frame, though it follows in the file, lacks its references
+        shown = {packet.pts: packet for packet in packets if packet.pts >= first and not packet.is_discard}
+        stamps = sorted(shown)
+        times_s = [self._s(pts) for pts in stamps]
+        if len({packet.pts for packet in packets}) < len(packets) or any(
+            later - earlier > _LONG_HOLD_S for earlier, later in pairwise(times_s)
+        ):
+            return None
+        wanted: dict[int, list[float]] = {}
+        for time_s in stretch:
+            place = shown_at(times_s, time_s)
+            end_s = times_s[place] + ((shown[stamps[place]].duration or 0) * self._tick_s or self.interval_s)
+            late_s = grace_s(self.interval_s) if at_end and place == len(stamps) - 1 else _LONG_HOLD_S
+            if not times_s[place] - SNAP_S <= time_s <= end_s + late_s:
+                break
+            wanted.setdefault(stamps[place], []).append(time_s)
+        last = max((number for number, packet in enumerate(packets) if packet.pts in wanted), default=0)
+        return (packets[: last + 1], wanted) if wanted else None
+
+    def _packets_until(self, time_s: float, sought: bool) -> tuple[list[Any], bool]:
+        """Return the packets of all frames shown until a time, and whether the file ends there.
+
+        After a seek the first one is a key frame.
+        """
+        packets: list[Any] = []
+        for packet in self._packets():
+            if packet.size == 0:
+                continue  # the end: nothing but an order to the decoder
+            if sought and not packets and not packet.is_keyframe:
+                continue
+            packets.append(packet)
+            if packet.dts is not None and self._s(packet.dts) > time_s + SNAP_S:
+                return packets, False  # whatever follows is decoded later, so shown later
+        return packets, True
+
+    def _s(self, stamp: int) -> float:
+        return stamp * self._tick_s - self._zero_s
 
     def _shown_in(self, stretch: list[float]) -> Iterator[tuple[float, Shown]]:
         waiting = iter(stretch)
@@ -226,11 +502,11 @@ class _Video:
                 time_s = following
             current = later
         if current is None:
-            raise MediaError(self.path, self._no_frame())
+            raise MediaError(self.path, self.no_frame())
         for late_s in chain([time_s], waiting):
             self._check_start(late_s, current)
-            if late_s > self._end_s(current) + grace_s(self.interval_s):
-                raise ends_early(self.path, late_s, self._end_s(current), self.duration_s())
+            if late_s > self.end_s(current) + grace_s(self.interval_s):
+                raise ends_early(self.path, late_s, self.end_s(current), self.duration_s())
             yield late_s, current
 
     def _check_start(self, time_s: float, current: Shown) -> None:
@@ -239,11 +515,12 @@ class _Video:
 
     def _check_hold(self, time_s: float, current: Shown) -> None:
         patience_s = grace_s(self.interval_s) if self.damaged else _LONG_HOLD_S
-        if time_s > self._end_s(current) + patience_s:
+        if time_s > self.end_s(current) + patience_s:
             why = "damaged packets" if self.damaged else "time stamps that jump"
-            raise MediaError(self.path, f"has no frame from {self._end_s(current):.2f} s to {time_s:.2f} s: {why}")
+            raise MediaError(self.path, f"has no frame from {self.end_s(current):.2f} s to {time_s:.2f} s: {why}")
 
-    def _end_s(self, shown: Shown) -> float:
+    def end_s(self, shown: Shown) -> float:
+        """Return until when the file wants a frame on screen."""
         lasts_s = (getattr(shown[1], "duration", None) or 0) * self._tick_s
         return shown[0] + (lasts_s or self.interval_s)
 
@@ -267,15 +544,21 @@ class _Video:
 
     def _decode_from(self, time_s: float) -> Iterator[Shown]:
         """Yield frames from one that is shown at `time_s` or earlier."""
+        for sought in self._starts(time_s):
+            frames = self._decode(sought)
+            first = next(frames, None)
+            if first is not None and (not sought or first[0] <= time_s + SNAP_S):
+                return chain([first], frames)
+        return iter(())
+
+    def _starts(self, time_s: float) -> Iterator[bool]:
+        """Go to ever earlier places before a time, at last to the beginning; yield whether it was by seeking."""
         for back_s in _SEEK_BACK_S:
             if not self._worth_seeking(time_s - back_s) or not self._seek(time_s - back_s):
                 break
-            frames = self._decode(sought=True)
-            first = next(frames, None)
-            if first is not None and first[0] <= time_s + SNAP_S:
-                return chain([first], frames)
+            yield True
         self._rewind()
-        return self._decode()
+        yield False
 
     def _worth_seeking(self, time_s: float) -> bool:
         return time_s > (self._keys_s[1] if self._keys_s else 2.0)
@@ -309,7 +592,7 @@ class _Video:
                 if not packet.is_keyframe:
                     continue
                 stamp = getattr(packet, self._stamp)
-                key_s = -float("inf") if stamp is None else stamp * self._tick_s - self._zero_s
+                key_s = -float("inf") if stamp is None else self._s(stamp)
             try:
                 frames = packet.decode()
             except av.FFmpegError as error:
@@ -329,39 +612,46 @@ class _Video:
     def _time_of(self, frame: Any, previous_s: float | None) -> float | None:
         stamp = getattr(frame, self._stamp)
         if stamp is not None:
-            return float(stamp * self._tick_s - self._zero_s)
+            return self._s(stamp)
         return None if previous_s is None else previous_s + self.interval_s
 
     def _packets(self) -> Iterator[Any]:
         import av
 
         self._fresh = False
-        packets = self.container.demux(self.stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except (av.FFmpegError, OSError) as error:  # what comes after it cannot be found
-                self._note(error)
-                return
-            if packet is None:
-                return
-            yield packet
+        demuxed: Any = self.container.demux(self.stream)
+        with closing(demuxed) as packets:  # left half read, it would keep its buffer for good: 250 bytes a file
+            while True:
+                try:
+                    packet = next(packets, None)
+                except (av.FFmpegError, OSError) as error:  # what comes after it cannot be found
+                    self._note(error)
+                    return
+                if packet is None:
+                    return
+                yield packet
 
     def _note(self, error: Exception) -> None:
         import av
 
         if not isinstance(error, av.EOFError):
             self.damaged = True
-            self._complaint = str(error)
+            self._complaint = getattr(error, "strerror", None) or str(error)
 
-    def _no_frame(self) -> str:
+    def no_frame(self) -> str:
+        """Return why there is no frame at all."""
         return "no frame can be decoded" + (f" ({self._complaint})" if self._complaint else "")
 
-    def to_rgb(self, frame: Any) -> np.ndarray:
-        """Return a frame as uint8 (H, W, 3), upright, in the size of the stream even if it changes on the way."""
+    def to_rgb(self, frame: Any, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Return a frame as uint8 (H, W, 3), upright.
+
+        Args:
+            frame: The av.VideoFrame.
+            size: Width and height before turning; None is the size of the stream, even if it changes on the way.
+        """
         import av
 
-        width, height = self._size
+        width, height = size or self._size
         try:
             # PyAV's default interpolation gives the same pixels as decord for ordinary 8-bit video.
             picture = frame.reformat(width=width, height=height, format="rgb24", **_one_thread())
@@ -369,7 +659,7 @@ class _Video:
             raise MediaError(self.path, f"its pixels ({frame.format.name}) cannot be converted to RGB") from error
         plane = picture.planes[0]  # its rows are padded; `to_ndarray` would copy
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-        return _upright(rows[:, : 3 * width].reshape(height, width, 3), _display_matrix(frame))
+        return _upright(rows[:, : 3 * width].reshape(height, width, 3), self._matrix_of(frame))
 
 
 def _without_strays(frames: Iterable[Shown]) -> Iterator[Shown]:
@@ -401,11 +691,28 @@ def _display_matrix(frame: Any) -> np.ndarray | None:
     return None if matrix is None else np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)
 
 
+def _turn_in_words(matrix: np.ndarray | None) -> str:
+    if matrix is None:
+        return ""
+    corners = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
+    shown = _upright(corners, matrix)
+    for mirrored, stored in (("", corners), ("mirrored", corners[:, ::-1])):
+        for turns in range(4):
+            if np.array_equal(np.rot90(stored, -turns), shown):
+                degrees = f"{90 * turns} degrees clockwise" if turns else ""
+                return " ".join(filter(None, (degrees, mirrored)))
+    raise AssertionError("a quarter turn, mirrored or not, is one of eight")
+
+
+def _swaps_axes(matrix: np.ndarray | None) -> bool:
+    return matrix is not None and bool(abs(matrix[0, 1]) > abs(matrix[0, 0]))
+
+
 def _upright(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     """Turn and mirror (H, W, 3) by quarter turns; a pixel at (x, y) moves to (x, y) times the matrix."""
     if matrix is None:
         return picture
-    if abs(matrix[0, 1]) > abs(matrix[0, 0]):  # x becomes y
+    if _swaps_axes(matrix):
         picture = picture.transpose(1, 0, 2)
         turned_x, turned_y = matrix[1, 0] < 0, matrix[0, 1] < 0
     else:
