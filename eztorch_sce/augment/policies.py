@@ -1,7 +1,9 @@
 """Named lists of views, as published: global views first, and the target first where the loss is asymmetric.
 
-Sources: the views of SCE (arXiv:2111.14585, arXiv:2212.11187) and of MoCo v2 (arXiv:2003.04297). `size` and every
-other number of a view can be overridden; a policy of its own exists only where other numbers differ as well.
+Sources: the views of SCE (arXiv:2111.14585, arXiv:2212.11187), MoCo v2 (arXiv:2003.04297), SimCLR (arXiv:2002.05709),
+BYOL (arXiv:2006.07733) and DINO (arXiv:2104.14294). `size` and every other number of a view can be overridden; a policy
+of its own exists only where other numbers differ as well. What a record is tested on is not a view: see
+`TestViewsConfig`.
 """
 
 import copy
@@ -15,6 +17,8 @@ _IMAGE = ViewConfig(scale=[0.2, 1.0], brightness=0.4, contrast=0.4, saturation=0
 _IMAGE_VIEWS = [replace(_IMAGE, blur=1.0), replace(_IMAGE, blur=0.1, solarize=0.2)]
 _LOCAL = replace(_IMAGE, blur=0.5, solarize=0.2)
 _MOCO_V2 = replace(_IMAGE, saturation=0.4, blur=0.5)
+_SIMCLR = replace(_IMAGE, scale=[0.08, 1.0], brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
+_DINO_LOCAL = replace(_IMAGE, size=96, scale=[0.05, 0.4], blur=0.5)
 _CIFAR = ViewConfig(size=32, scale=[0.2, 1.0], flip=0.5, stats="cifar10")
 _KINETICS_BASELINE = [replace(view, scale=[0.2, 0.766], stats="video") for view in _IMAGE_VIEWS]
 # Of a network that is trained already: it knows its size, input and stats.
@@ -32,6 +36,9 @@ POLICIES: dict[str, list[ViewConfig]] = {
         replace(_LOCAL, size=96, scale=[0.086, 0.429]),
     ],
     "moco_v2": [_MOCO_V2, _MOCO_V2],
+    "simclr": [_SIMCLR, _SIMCLR],
+    "byol": [replace(view, scale=[0.08, 1.0]) for view in _IMAGE_VIEWS],
+    "dino": [*(replace(view, scale=[0.4, 1.0]) for view in _IMAGE_VIEWS), *([_DINO_LOCAL] * 8)],
     "cifar": [
         _CIFAR,
         replace(_CIFAR, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5),

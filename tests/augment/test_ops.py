@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -33,31 +34,61 @@ def each(clips: Tensor, operation: Callable[[Tensor, float], Tensor], values: Te
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
 def test_jitter_operations_equal_torchvision(clips: Tensor, name: str) -> None:
     values = TURNS if name == "hue" else FACTORS
-    result = getattr(ops, f"adjust_{name}")(clips, values)
+    if name == "hue":
+        result = ops.adjust_hue(clips, values)
+    else:
+        result = ops.linear_color(clips, [getattr(ops, name)(factor) for factor in values.tolist()])
     torch.testing.assert_close(result, each(clips, getattr(tv, f"adjust_{name}"), values), atol=1e-5, rtol=0)
 
 
-def test_gray_has_three_equal_channels_as_torchvision(clips: Tensor) -> None:
-    expected = each(clips, lambda frames, _: tv.rgb_to_grayscale(frames, num_output_channels=3), FACTORS)
-    torch.testing.assert_close(ops.to_gray(clips), expected)
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_one_channel_stands_for_three_equal_ones(clips: Tensor, name: str) -> None:
+    values = TURNS if name == "hue" else FACTORS
+    one = clips[:, :1]
+    if name == "hue":
+        result = ops.adjust_hue(one, values)
+    else:
+        result = ops.linear_color(one, [getattr(ops, name)(factor) for factor in values.tolist()])
+    assert result.shape[1] == 1
+    expected = each(one.expand_as(clips), getattr(tv, f"adjust_{name}"), values)
+    torch.testing.assert_close(result.expand_as(clips), expected, atol=1e-5, rtol=0)
+
+
+def test_gray_is_one_channel_as_torchvision(clips: Tensor) -> None:
+    expected = each(clips, lambda frames, _: tv.rgb_to_grayscale(frames), FACTORS)
+    torch.testing.assert_close(ops.linear_color(clips, [ops.GRAY] * 4), expected)
+
+
+@pytest.mark.parametrize("names", list(itertools.permutations(["brightness", "contrast", "saturation", "gray"])))
+def test_changes_of_color_in_one_pass_equal_one_after_the_other(clips: Tensor, names: tuple[str, ...]) -> None:
+    one_by_one, together = clips.transpose(1, 2), None
+    for name, factor in zip(names, (0.7, 0.9, 0.4, 1.6), strict=True):  # only the last may leave [0, 1]
+        if name == "gray":
+            one_by_one, change = tv.rgb_to_grayscale(one_by_one, num_output_channels=3), ops.GRAY
+        else:
+            one_by_one, change = getattr(tv, f"adjust_{name}")(one_by_one, factor), getattr(ops, name)(factor)
+        together = change if together is None else together.then(change)
+    assert together is not None
+    result = ops.linear_color(clips, [together] * 4)
+    torch.testing.assert_close(result.expand_as(clips), one_by_one.transpose(1, 2), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kernel_size", [3, 7, 21])
 def test_blur_equals_torchvision(clips: Tensor, kernel_size: int) -> None:
     sigma = torch.tensor([0.1, 0.7, 1.3, 2.0])
     expected = each(clips, lambda frames, value: tv.gaussian_blur(frames, [kernel_size] * 2, [value] * 2), sigma)
-    torch.testing.assert_close(ops.gaussian_blur(clips, sigma, kernel_size), expected, atol=5e-6, rtol=0)
+    torch.testing.assert_close(ops.gaussian_blur(clips, sigma.tolist(), kernel_size), expected, atol=5e-6, rtol=0)
 
 
 @pytest.mark.parametrize("kernel_size", [4, 23])
 def test_a_blur_that_cannot_be_is_refused(clips: Tensor, kernel_size: int) -> None:
     with pytest.raises(ValueError, match=f"kernel_size={kernel_size}.*odd kernel of at most 21"):
-        ops.gaussian_blur(clips, FACTORS + 1, kernel_size)
+        ops.gaussian_blur(clips, [1.0] * 4, kernel_size)
 
 
 def test_solarize_flip_and_normalize_equal_torchvision(clips: Tensor) -> None:
     frames = clips.transpose(1, 2)
-    assert torch.equal(ops.solarize(clips, 0.5), tv.solarize(frames, 0.5).transpose(1, 2))
+    assert torch.equal(ops.solarize(clips), tv.solarize(frames, 0.5).transpose(1, 2))
     assert torch.equal(ops.horizontal_flip(clips), tv.horizontal_flip(frames).transpose(1, 2))
     mean, std = [0.4, 0.5, 0.6], [0.1, 0.2, 0.3]
     expected = tv.normalize(frames.flatten(0, 1), mean, std).view_as(frames).transpose(1, 2)
@@ -68,9 +99,9 @@ def test_temporal_difference_by_hand() -> None:
     levels = torch.tensor([0.0, 1.0, 0.5, 0.5])  # of four gray frames
     clips = levels.view(1, 1, 4, 1, 1).expand(2, 3, 4, 5, 6)
     result = ops.temporal_difference(clips)
-    assert result.shape == clips.shape
-    expected = torch.tensor([0.0, 0.75, 0.5, 0.5])  # (d + 1) / 2 of -1, 0.5, 0 and the last again
-    torch.testing.assert_close(result[1, :, :, 2, 3], expected.expand(3, 4), atol=1e-4, rtol=0)
+    assert result.shape == (2, 1, 4, 5, 6)
+    expected = torch.tensor([[0.0, 0.75, 0.5, 0.5]])  # (d + 1) / 2 of -1, 0.5, 0 and the last again
+    torch.testing.assert_close(result[1, :, :, 2, 3], expected, atol=1e-4, rtol=0)
 
 
 def test_temporal_difference_of_a_picture_is_refused_in_words() -> None:
@@ -81,10 +112,10 @@ def test_temporal_difference_of_a_picture_is_refused_in_words() -> None:
 def test_no_operation_writes_into_its_input(clips: Tensor) -> None:
     before = clips.clone()
     for name in ("brightness", "contrast", "saturation"):
-        getattr(ops, f"adjust_{name}")(clips, FACTORS)
+        ops.linear_color(clips, [getattr(ops, name)(factor) for factor in FACTORS.tolist()])
     ops.adjust_hue(clips, TURNS)
-    ops.gaussian_blur(clips, FACTORS + 1, 3)
-    for operation in (ops.to_gray, ops.solarize, ops.horizontal_flip, ops.temporal_difference):
+    ops.gaussian_blur(clips, [1.0] * 4, 3)
+    for operation in (ops.solarize, ops.horizontal_flip, ops.temporal_difference):
         operation(clips)
     assert torch.equal(clips, before)
 

@@ -9,10 +9,21 @@ from torch import Tensor
 
 from eztorch_sce.augment import ops
 from eztorch_sce.augment.policies import POLICIES, policy
-from eztorch_sce.augment.view import STATS, View, ViewConfig, evaluation_view, random_crop_box, random_square_box
+from eztorch_sce.augment.view import (
+    STATS,
+    View,
+    ViewConfig,
+    ViewParameters,
+    blur_kernel_size,
+    evaluation_view,
+    random_crop_box,
+    random_square_box,
+)
 from eztorch_sce.data.shaping import crop_resize, stretch
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import InputSpec
+
+import torchvision.transforms.v2.functional as tv  # isort: skip  # after eztorch_sce, which declares its missing operators
 
 NUM_DRAWS = 4096
 EVERYTHING = ViewConfig(
@@ -53,7 +64,13 @@ def test_rates_are_the_probabilities() -> None:
 
 @pytest.mark.parametrize(
     ("name", "low", "high"),
-    [("brightness", 0.2, 1.8), ("saturation", 0.6, 1.4), ("hue", -0.2, 0.2), ("blur_sigma", 0.1, 2.0)],
+    [
+        ("brightness", 0.2, 1.8),
+        ("contrast", 0.2, 1.8),
+        ("saturation", 0.6, 1.4),
+        ("hue", -0.2, 0.2),
+        ("blur_sigma", 0.1, 2.0),
+    ],
 )
 def test_factors_are_uniform_over_their_range(name: str, low: float, high: float) -> None:
     view = View(replace(EVERYTHING, blur=1.0))
@@ -100,16 +117,29 @@ def test_a_setting_does_not_change_what_the_others_draw() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-@pytest.mark.parametrize("size", [8, 33, 64])
-def test_a_sample_is_the_same_alone_and_in_any_batch(frames: int, size: int) -> None:
+@pytest.mark.parametrize("size", [8, 33, 64, 224])
+def test_a_sample_is_the_same_alone_and_in_a_batch_of_64(frames: int, size: int) -> None:
     config = replace(EVERYTHING, size=size, temporal_difference=0.2 if frames > 1 else 0.0)
-    view, seeds = View(config), list(range(8))
-    same = random_clips(1, frames, size).expand(8, -1, -1, -1, -1)
+    batch = {33: 64}.get(size, 8)
+    view, seeds = View(config), list(range(batch))
+    same = random_clips(1, frames, size).expand(batch, -1, -1, -1, -1)
     together = view(same, seeds)
     for row, seed in enumerate(seeds):
         assert torch.equal(view(same[:1], [seed])[0], together[row])
     assert torch.equal(view(same[:3], [7, 0, 7]), together[[7, 0, 7]])
-    assert len(set(together.mean(dim=(1, 2, 3, 4)).tolist())) == 8
+    assert len(set(together.mean(dim=(1, 2, 3, 4)).tolist())) > batch // 2
+
+
+@pytest.mark.parametrize("batch", [1, 7, 512])
+def test_pixels_are_changed_at_the_rates_asked_for_whatever_the_batch(batch: int) -> None:
+    view = View(ViewConfig(size=4, flip=0.3))
+    clip = torch.linspace(0, 0.4, 4).expand(1, 3, 1, 4, 4)  # brighter to the right
+    flipped = 0
+    for first in range(0, NUM_DRAWS, batch):
+        seeds = range(first, min(first + batch, NUM_DRAWS))
+        seen = view(clip.expand(len(seeds), -1, -1, -1, -1), seeds)
+        flipped += int((seen[:, 0, 0, 0, 0] > seen[:, 0, 0, 0, -1]).sum())
+    assert flipped / NUM_DRAWS == pytest.approx(0.3, abs=4 * math.sqrt(0.21 / NUM_DRAWS))
 
 
 def test_the_frames_of_a_clip_share_one_draw() -> None:
@@ -118,32 +148,40 @@ def test_the_frames_of_a_clip_share_one_draw() -> None:
     assert torch.equal(views, views[:, :, :1].expand_as(views))
 
 
-def test_the_view_is_its_parameters_applied_in_the_published_order() -> None:
-    view = View(replace(EVERYTHING, jitter_p=1.0, gray=0.5, blur=0.8, solarize=0.5, temporal_difference=0.5))
-    clips = random_clips(16)
-    result = view(clips, range(16))
-    for seed in range(16):
-        drawn, clip = view.draw(seed), clips[seed : seed + 1] / 255
-        if drawn.temporal_difference:
-            clip = ops.temporal_difference(clip)
-        for name in drawn.jitter:
-            clip = getattr(ops, f"adjust_{name}")(clip, torch.tensor([getattr(drawn, name)]))
-        if drawn.gray:
-            clip = ops.to_gray(clip)
-        if drawn.blur_sigma:
-            clip = ops.gaussian_blur(clip, torch.tensor([drawn.blur_sigma]), kernel_size=3)
-        if drawn.solarize:
-            clip = ops.solarize(clip)
-        if drawn.flip:
-            clip = clip.flip(-1)
-        torch.testing.assert_close(result[seed], (clip[0] - 0.45) / 0.225)
+def with_torchvision(drawn: ViewParameters, clip: Tensor) -> Tensor:
+    """Return what torchvision's functions make of a clip (3, T, H, W) in [0, 1], in the published order."""
+    frames = clip.transpose(0, 1)
+    if drawn.temporal_difference:
+        gray = tv.rgb_to_grayscale(frames)
+        difference = (gray[:-1] - gray[1:] + 1) / 2
+        frames = torch.cat([difference, difference[-1:]]).repeat(1, 3, 1, 1)
+    for name in drawn.jitter:
+        frames = getattr(tv, f"adjust_{name}")(frames, getattr(drawn, name))
+    if drawn.gray:
+        frames = tv.rgb_to_grayscale(frames, num_output_channels=3)
+    if drawn.blur_sigma:
+        frames = tv.gaussian_blur(frames, [blur_kernel_size(clip.shape[-1])] * 2, [drawn.blur_sigma] * 2)
+    if drawn.solarize:
+        frames = tv.solarize(frames, 0.5)
+    return (tv.horizontal_flip(frames) if drawn.flip else frames).transpose(0, 1)
+
+
+@pytest.mark.parametrize("size", [32, 225])  # several samples at a time, and several times for one sample
+def test_the_view_is_its_parameters_applied_in_the_published_order(size: int) -> None:
+    config = replace(EVERYTHING, size=size, gray=0.5, blur=0.8, solarize=0.5, temporal_difference=0.5)
+    batch = 16 if size == 32 else 4
+    view, clips = View(config), random_clips(batch, frames=3, size=size)
+    result = view(clips, range(batch))
+    for seed in range(batch):
+        expected = (with_torchvision(view.draw(seed), clips[seed] / 255) - 0.45) / 0.225
+        torch.testing.assert_close(result[seed], expected, atol=1e-4, rtol=0)
 
 
 def test_uint8_and_float_input_give_the_same_and_are_left_alone() -> None:
     clips = random_clips(4)
     as_float = clips / 255
     kept = as_float.clone()
-    assert torch.equal(View(EVERYTHING)(clips, range(4)), View(EVERYTHING)(as_float, range(4)))
+    torch.testing.assert_close(View(EVERYTHING)(clips, range(4)), View(EVERYTHING)(as_float, range(4)))
     assert torch.equal(as_float, kept)
 
 
@@ -155,11 +193,23 @@ def test_evaluation_only_normalises() -> None:
     assert not view.is_random
 
 
+def test_a_standardized_clip_shows_neither_light_nor_contrast() -> None:
+    clip = random_clips(1, frames=3) / 255
+    flat = torch.full_like(clip, 0.3)
+    view = View(evaluation_view(InputSpec(size=32, stats="clip")))
+    seen, dim, dark, nothing = view(torch.cat([clip, clip * 0.5 + 0.2, clip * 0.1, flat]))
+    assert seen.mean().item() == pytest.approx(0, abs=1e-5)
+    assert seen.std().item() == pytest.approx(1, abs=1e-3)
+    torch.testing.assert_close(dim, seen, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(dark, seen, atol=1e-4, rtol=1e-4)
+    assert nothing.abs().max() < 1e-4
+
+
 def test_the_input_of_a_network_stays_the_difference_in_evaluation() -> None:
     clips = random_clips(2, frames=3)
     training = policy("motion")[0]
     view = View(evaluation_view(InputSpec(size=32, stats="difference", input="difference")))
-    expected = (ops.temporal_difference(clips / 255) - 0.5) / 0.1
+    expected = ((ops.temporal_difference(clips / 255) - 0.5) / 0.1).expand_as(clips)
     torch.testing.assert_close(view(clips), expected)
     torch.testing.assert_close(View(training)(clips, [0, 1]), expected)
 
@@ -308,6 +358,24 @@ def test_published_numbers() -> None:
         first, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, temporal_difference=0.0
     )
     assert [view.size for view in policy("image_multicrop")] == [224, 224, 192, 160, 128, 96]
+    shares = [[0.2, 1], [0.2, 1], [0.172, 0.86], [0.143, 0.715], [0.114, 0.571], [0.086, 0.429]]
+    assert [view.scale for view in policy("image_multicrop")] == shares
+    assert {view.blur for view in policy("image_multicrop")[2:]} == {0.5}
+    (moco, _), (simclr, _) = policy("moco_v2"), policy("simclr")
+    assert (moco.brightness, moco.contrast, moco.saturation, moco.hue, moco.blur) == (0.4, 0.4, 0.4, 0.1, 0.5)
+    assert (simclr.brightness, simclr.contrast, simclr.saturation, simclr.hue) == (0.8, 0.8, 0.8, 0.2)
+    assert (simclr.scale, simclr.jitter_p, simclr.gray, simclr.blur, simclr.flip) == ([0.08, 1.0], 0.8, 0.2, 0.5, 0.5)
+    assert [(view.scale, view.blur, view.solarize) for view in policy("byol")] == [
+        ([0.08, 1.0], 1.0, 0.0),
+        ([0.08, 1.0], 0.1, 0.2),
+    ]
+    dino = policy("dino")
+    assert [view.size for view in dino] == [224] * 2 + [96] * 8
+    assert [(view.scale, view.blur, view.solarize) for view in dino[:3]] == [
+        ([0.4, 1.0], 1.0, 0.0),
+        ([0.4, 1.0], 0.1, 0.2),
+        ([0.05, 0.4], 0.5, 0.0),
+    ]
     weak, strong = policy("cifar")
     assert not View(replace(weak, flip=0.0)).is_random
     assert (strong.brightness, strong.blur, strong.stats) == (0.4, 0.5, "cifar10")

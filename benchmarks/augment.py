@@ -1,0 +1,196 @@
+"""Pictures and clips per second from uint8 to two normalised views, ours beside others', on one core in one run.
+
+    python benchmarks/augment.py --json benchmarks/results/augment.json
+
+The recipes are those of SCE: `views=image` and `views=kinetics_112`, without the crop, which others make in the
+workers. Every contender draws for each sample anew, gets the layout that it wants, and returns float32. How the peers
+are set up:
+
+torchaug: as its authors run the recipe, a SequentialTransform of its random transforms, by which a batch is cut into
+    as many chunks as it has samples. Its requirements name old versions of torch, so: pip install --no-deps torchaug
+kornia: its augmentations in nn.Sequential, for clips in VideoSequential.
+torchvision: transforms.v2, sample by sample in a loop, on uint8 until the end, as its documentation advises.
+torch: a plain copy to float32, the least that anyone can do.
+
+A rate is samples (two views each) over the median time of the rounds; the order changes from round to round.
+"""
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from common import cpu_name
+from torch import Tensor, nn
+
+from eztorch_sce.augment.policies import policy
+from eztorch_sce.augment.view import BLUR_SIGMA, STATS, View, ViewConfig, blur_kernel_size
+
+Contender = Callable[[int], Sequence[Tensor]]  # told the round, returns the two views
+
+
+def ours(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    made = [View(view).to(clips.device) for view in views]
+    return lambda number: [
+        view(clips, [10_000 * number + 100 * place + row for row in range(len(clips))])
+        for place, view in enumerate(made)
+    ]
+
+
+def torchaug(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    import torchaug.transforms as ta
+
+    def sequence(view: ViewConfig) -> nn.Module:
+        assert view.size is not None
+        transforms = [
+            ta.ToDtype(torch.float32, scale=True),
+            ta.RandomColorJitter(view.brightness, view.contrast, view.saturation, view.hue, p=view.jitter_p),
+            ta.RandomGrayscale(p=view.gray),
+            ta.RandomGaussianBlur(blur_kernel_size(view.size), BLUR_SIGMA, p=view.blur),
+            ta.RandomSolarize(0.5, p=view.solarize),
+            ta.RandomHorizontalFlip(p=view.flip),
+            ta.Normalize(*STATS[str(view.stats)]),
+        ]
+        return ta.SequentialTransform(transforms).to(clips.device)
+
+    frames = frames_first(clips)
+    made = [sequence(view) for view in views]
+    return lambda _: [view(frames) for view in made]
+
+
+def kornia(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    import kornia.augmentation as ka
+
+    def sequence(view: ViewConfig) -> nn.Module:
+        assert view.size is not None
+        kernel = (blur_kernel_size(view.size),) * 2
+        transforms = [
+            ka.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue, p=view.jitter_p),
+            ka.RandomGrayscale(p=view.gray),
+            ka.RandomGaussianBlur(kernel, BLUR_SIGMA, p=view.blur),
+            ka.RandomSolarize(thresholds=(0.5, 0.5), additions=(0.0, 0.0), p=view.solarize),
+            ka.RandomHorizontalFlip(p=view.flip),
+            ka.Normalize(*(torch.tensor(values) for values in STATS[str(view.stats)])),
+        ]
+        many = clips.shape[2] > 1
+        return (ka.VideoSequential(*transforms) if many else nn.Sequential(*transforms)).to(clips.device)
+
+    frames = frames_first(clips)
+    made = [sequence(view) for view in views]
+    return lambda _: [view(frames / 255) for view in made]
+
+
+def torchvision(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    import torchvision.transforms.v2 as tv
+
+    def sequence(view: ViewConfig) -> nn.Module:
+        assert view.size is not None
+        jitter = tv.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
+        blur = tv.GaussianBlur(blur_kernel_size(view.size), BLUR_SIGMA)
+        return tv.Compose(
+            [
+                tv.RandomApply([jitter], p=view.jitter_p),
+                tv.RandomGrayscale(p=view.gray),
+                tv.RandomApply([blur], p=view.blur),
+                tv.RandomSolarize(128, p=view.solarize),
+                tv.RandomHorizontalFlip(p=view.flip),
+                tv.ToDtype(torch.float32, scale=True),
+                tv.Normalize(*STATS[str(view.stats)]),
+            ]
+        )
+
+    frames = frames_first(clips)
+    made = [sequence(view) for view in views]
+    return lambda _: [torch.stack([view(sample) for sample in frames]) for view in made]
+
+
+def plain_copy(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    return lambda _: [clips.float() for _ in views]
+
+
+def frames_first(clips: Tensor) -> Tensor:
+    """Return (B, T, C, H, W), of pictures (B, C, H, W), from (B, C, T, H, W)."""
+    return clips.squeeze(2) if clips.shape[2] == 1 else clips.transpose(1, 2).contiguous()
+
+
+CONTENDERS = {
+    "eztorch_sce": ours,
+    "torchaug": torchaug,
+    "kornia": kornia,
+    "torchvision": torchvision,
+    "torch": plain_copy,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    device = torch.device(options.device)
+    generator = torch.Generator().manual_seed(0)
+    jobs = {
+        ("two views of 32 pictures 224 x 224", "pictures/s"): ((32, 3, 1, 224, 224), policy("image")),
+        ("two views of 4 clips 8 x 112 x 112", "clips/s"): ((4, 3, 8, 112, 112), policy("kinetics_112")),
+    }
+    rows = []
+    for (what, unit), (shape, views) in jobs.items():
+        assert all(view.temporal_difference == 0 for view in views)  # which no peer has
+        coarse = torch.rand(*shape[:3], shape[3] // 8, shape[4] // 8, generator=generator)
+        clips = nn.functional.interpolate(coarse.flatten(1, 2), scale_factor=8, mode="bilinear").view(shape)
+        clips = (clips * 255).round().byte().to(device)
+        views = [replace(view, size=shape[-1]) for view in views]
+        contenders = {who: make(clips, views) for who, make in CONTENDERS.items()}
+        for who, seconds in measure(contenders, options.rounds, device).items():
+            rows.append({"what": what, "who": who, "value": round(shape[0] / seconds, 2), "unit": unit})
+    report(rows, options.json, device)
+
+
+def measure(contenders: dict[str, Contender], rounds: int, device: torch.device) -> dict[str, float]:
+    """Return the median seconds of each; the first round is not counted."""
+    seconds: dict[str, list[float]] = {who: [] for who in contenders}
+    draw = random.Random(0)
+    for number in range(rounds + 1):
+        for who in draw.sample(list(contenders), len(contenders)):
+            started = time.perf_counter()
+            contenders[who](number)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds[who].append(time.perf_counter() - started)
+    return {who: statistics.median(times[1:]) for who, times in seconds.items()}
+
+
+def report(rows: list[dict[str, object]], file: Path | None, device: torch.device) -> None:
+    rates = {(str(row["what"]), str(row["who"])): float(str(row["value"])) for row in rows}
+    for (what, who), rate in rates.items():
+        print(f"{what:38s} {who:12s} {rate:10.1f}/s   ours is {rates[what, 'eztorch_sce'] / rate:6.2f}x")
+    if file:
+        versions = {"python": platform.python_version(), "processor": processor(device), "threads": "1"}
+        for package in ("eztorch-sce", "torch", "torchvision", "torchaug", "kornia"):
+            try:
+                versions[package] = version(package)
+            except PackageNotFoundError:
+                versions[package] = "not installed"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"versions": versions, "rows": rows}, indent=2) + "\n")
+
+
+def processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_name()
+
+
+if __name__ == "__main__":
+    main()
