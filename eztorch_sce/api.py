@@ -8,11 +8,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.config import schema
+from eztorch_sce.data.bench import BenchResult
+from eztorch_sce.data.bench import bench as bench_decoders
+from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import DataConfig, TimedLoader, TrainingData, evaluation_loader
 from eztorch_sce.data.manifest import Manifest
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.features import extract_features, mean_over_views
 from eztorch_sce.evaluation.knn import knn_accuracy
 from eztorch_sce.evaluation.linear import linear_probe
@@ -21,6 +24,7 @@ from eztorch_sce.evaluation.retrieval import retrieval_recall
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.report.run_directory import open_run, write_report
+from eztorch_sce.report.views import draw_views, rows_to_show
 from eztorch_sce.training.checkpoint import SaveBackbone, Weights, load_weights, save_weights
 from eztorch_sce.training.classify_module import ClassifyModule
 from eztorch_sce.training.optimization import effective_lr
@@ -154,6 +158,42 @@ def retrieve(config: schema.RetrieveConfig) -> Report:
     return _report("retrieve", config, metrics, test.protocol | {"bank": train.protocol}, run_dir)
 
 
+def show_views(config: schema.ShowViewsConfig) -> Report:
+    """Draw some records with all their views and what each drew, as a run would see them: `views.png`, or `.webp`.
+
+    Raises:
+        ConfigError: Before anything heavy starts: settings that cannot be, files that are not there.
+        MediaError: If no file that was tried can be read.
+    """
+    schema.validate(config)
+    manifest = config.data.open().train
+    views = [view.filled_in(InputSpec()) for view in config.views]
+    spec = _spec_of(config.data, views[0], InputSpec(), manifest)
+    if spec.num_frames == 1 and (moving := [n for n, v in enumerate(views) if View(v).needs_frames]):
+        raise ConfigError([f"views.{n} compares frames, and {manifest.source} gives single ones" for n in moving])
+
+    run_dir = open_run("show-views", config)
+    data = TrainingData(config.data, manifest, views, spec, config.seed)
+    data.sampler.set_epoch(config.epoch)
+    tried = [data.dataset[key] for key in list(data.sampler)[: config.num_samples]]
+    batch = collate(tried)
+    if not batch.views:
+        raise MediaError(batch.failures[0].path, batch.failures[0].reason)
+    on_device = Views(views, config.seed, config.data.canvas)
+    file = draw_views(run_dir / "views", rows_to_show(data.dataset, on_device, batch))
+    counts = {"records": len(batch.record), "unreadable": len(batch.failures), "views": len(views)}
+    protocol = {"data": manifest.source, "file": file.name, "epoch": config.epoch, "input": asdict(spec)}
+    return _report("show-views", config, {name: float(count) for name, count in counts.items()}, protocol, run_dir)
+
+
+def bench(config: schema.PretrainConfig) -> BenchResult:
+    """Measure the decoders on the videos of a pretraining, as it samples them, for `data.decoder=auto`."""
+    schema.validate(config)
+    manifest = config.data.open().train
+    spec = _spec_of(config.data, config.views[0], InputSpec(), manifest)
+    return bench_decoders(config.data, manifest, config.views, spec, config.seed)
+
+
 def _features(
     config: schema.EvaluationConfig, command: str, labelled: bool
 ) -> tuple[FeatureBank, FeatureBank | None, Path]:
@@ -232,15 +272,15 @@ def _views_to_test(
 ) -> tuple[TimedLoader, dict[str, Any]]:
     """Return the loader of the clips and crops, and the protocol that describes them."""
     short_side = test.short_side or round(spec.size * 8 / 7)
-    loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side)
+    loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side, test.clips)
     return loader, {
         "data": manifest.source,
         "records": len(manifest.records),
         "input": asdict(spec),
-        "clips": test.num_clips,
+        "clips": test.num_clips if test.clips == "even" else test.clips,
         "crops": test.num_crops,
         "short_side": short_side,
-        "decoder": data.decoder,
+        "decoder": data.decoder_name(),
     }
 
 
@@ -253,7 +293,10 @@ def _spec_of(data: DataConfig, view: ViewConfig | None, base: InputSpec, manifes
         spec = replace(
             base, size=view.size or base.size, stats=view.stats or base.stats, input=view.input or base.input
         )
-    return replace(spec, num_frames=data.num_frames or spec.num_frames, clip_s=data.clip_s or spec.clip_s)
+    spec = replace(spec, num_frames=data.num_frames or spec.num_frames, clip_s=data.clip_s or spec.clip_s)
+    if data.frame_stride or data.clip_s:  # what is said here comes before what the weights were trained with
+        spec = replace(spec, frame_stride=data.frame_stride)
+    return spec
 
 
 def _check_training(data: DataConfig, manifest: Manifest, backbone: Backbone, spec: InputSpec) -> None:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.errors import ConfigError, MediaError, TrainingError
 
 USAGE = """\
 usage: eztorch-sce <command> [key=value ...]
@@ -17,6 +17,9 @@ usage: eztorch-sce <command> [key=value ...]
   extract    features to files; knn, linear and retrieve take features=RUN      weights=RUN data.root=FOLDER
   finetune   an action classifier from the backbone                             weights=RUN data.root=FOLDER
   test       a fine-tuned classifier on several clips and crops of each video   weights=RUN data.root=FOLDER
+  show-views what a network would see: a picture of some records with all views data.root=FOLDER views=POLICY
+  data       before a run: `data doctor FOLDER` looks for bad files, `data prepare FOLDER OUT` makes copies that decode
+             fast, `data bench FOLDER` finds the fastest decoder                --help tells more
   recipes    the published results that can be run by recipe=NAME
   env        versions, what is usable on this machine, what to install for what is not
 
@@ -33,10 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, rest = words[0], words[1:]
     try:
         _run(command, rest)
-    except (ConfigError, MediaError) as error:
+    except (ConfigError, MediaError, TrainingError) as error:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise
-        print(f"eztorch-sce {command}: this cannot run as asked\n{error}", file=sys.stderr)
+        what = "stopped" if isinstance(error, TrainingError) else "this cannot run as asked"
+        print(f"eztorch-sce {command}: {what}\n{error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\neztorch-sce {command}: stopped; `run.dir=... run.resume=true` goes on", file=sys.stderr)
@@ -49,14 +53,21 @@ def _run(command: str, rest: list[str]) -> None:
 
         return print_environment()
 
+    if command == "data" and rest[:1] != ["bench"]:
+        from eztorch_sce.data.command import run_data
+
+        return run_data(rest)
+
     from eztorch_sce.config import compose
 
+    if command == "data":
+        return _bench(rest[1:])
     if command == "recipes":
         from eztorch_sce.report.tables import print_recipes
 
         return print_recipes(compose.recipes())
     if command not in compose.COMMANDS:
-        known = [*compose.COMMANDS, "recipes", "env"]
+        known = [*compose.COMMANDS, "data", "recipes", "env"]
         raise ConfigError(
             [f"{command} is not a command{compose.nearest(command, known)}; commands: {', '.join(known)}"]
         )
@@ -65,11 +76,23 @@ def _run(command: str, rest: list[str]) -> None:
     _start(command, compose.compose(command, rest))
 
 
+def _bench(words: list[str]) -> None:
+    from eztorch_sce import api
+    from eztorch_sce.config import compose
+    from eztorch_sce.data.command import print_bench
+
+    if not words or "=" in words[0] or words[0].startswith("-"):
+        raise ConfigError(
+            ["data bench FOLDER [key=value ...]: FOLDER is missing; the settings are those of `pretrain`"]
+        )
+    print_bench(api.bench(compose.compose("pretrain", [f"data.root={words[0]}", *words[1:]])))
+
+
 def _start(command: str, config: object) -> None:
     from eztorch_sce import api, demo
     from eztorch_sce.report.tables import print_report
 
-    print_report(getattr(demo if command == "demo" else api, command)(config))
+    print_report(getattr(demo if command == "demo" else api, command.replace("-", "_"))(config))
 
 
 def _run_by_hydra(command: str, rest: list[str]) -> None:

@@ -43,10 +43,18 @@ class MediaInfo(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """Frames of a stretch of time: uint8 (C, T, H, W), and when each is first shown: float64 seconds (T,)."""
+    """Frames of a stretch of time.
+
+    Attributes:
+        frames: uint8 (C, T, H, W).
+        pts_s: When each is first shown: float64 seconds (T,).
+        full_size: Height and width to show the frames at, where they are not those of `frames`: the file was decoded at
+            a smaller scale, or its pixels are not square.
+    """
 
     frames: Tensor
     pts_s: Tensor
+    full_size: tuple[int, int] | None = None
 
 
 class Sample(NamedTuple):
@@ -107,10 +115,11 @@ class Embeddings(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """A scalar loss with its graph, and detached scalars worth logging."""
+    """A scalar loss with its graph, detached scalars worth logging, and detached embeddings (B, D) to look at."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
+    embeddings: Tensor
 
 
 @dataclass
@@ -120,8 +129,9 @@ class InputSpec:
     Attributes:
         num_frames: Frames of a clip (T).
         clip_s: Seconds that a clip covers.
+        frame_stride: The frames of a clip lie this many frames of the video apart, in place of `clip_s`; or None.
         size: Side of the square crop in pixels (S).
-        stats: Name of the mean and standard deviation (see `augment.view.STATS`).
+        stats: Name of the mean and standard deviation (see `augment.view.ALL_STATS`).
         input: "rgb", or "difference" for the difference of consecutive frames.
     """
 
@@ -130,6 +140,7 @@ class InputSpec:
     size: int = 224
     stats: str = "video"
     input: str = "rgb"
+    frame_stride: int | None = None
 
 
 @dataclass

@@ -25,6 +25,8 @@ ALLOWED = {
     "omegaconf": ("config/", "cli.py"),
     "av": ("data/decoders/pyav.py", "data/video_writer.py", "report/environment.py"),
     "decord": ("data/decoders/decord.py",),
+    "torchcodec": ("data/decoders/torchcodec.py",),
+    "pyarrow": ("data/media_table.py",),
     "pytorchvideo": (),
 }
 
@@ -62,7 +64,7 @@ def test_packages_are_imported_where_they_belong(file: Path) -> None:
             assert place.startswith(places) if places else False, f"{package} in {place}"
 
 
-@pytest.mark.parametrize("package", ["av", "decord", "torchcodec", "matplotlib", "torchvision"])
+@pytest.mark.parametrize("package", ["av", "decord", "torchcodec", "pyarrow", "matplotlib", "torchvision"])
 def test_heavy_packages_are_imported_inside_functions(package: str) -> None:
     late = [file for file in MODULES if package in {n.split(".")[0] for n in imports(file, top_level_only=True)}]
     assert not late

@@ -19,8 +19,10 @@ needed = {"pretrain": ["data.root=."]}
 for name, header in recipes().items():
     compose(header["command"], [*needed.get(header["command"], ["data.root=.", "weights=x"]), f"recipe={name}"])
     print(name)
+without_weights = ("pretrain", "show-views")
 for command in COMMANDS:
-    compose(command, [] if command == "demo" else ["data.root=.", *([] if command == "pretrain" else ["weights=x"])])
+    weights = [] if command in without_weights else ["weights=x"]
+    compose(command, [] if command == "demo" else ["data.root=.", *weights])
 """
 
 

@@ -11,7 +11,7 @@ from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,6 +30,7 @@ COMMANDS: dict[str, type] = {
     "knn": schema.KnnConfig,
     "retrieve": schema.RetrieveConfig,
     "demo": schema.DemoConfig,
+    "show-views": schema.ShowViewsConfig,
 }
 _GROUPS = ("backbone", "loss", "method", "optimizer")  # what `group=name` chooses, besides views and recipe
 
@@ -165,8 +166,10 @@ def _explain_choice(text: str) -> str:
 def _explain_key(command: str, chosen: list[str], text: str, failure: Exception) -> str:
     try:
         key = OverridesParser.create().parse_override(text).key_or_group
-    except OverrideParseException:
-        return f"'{text}' is not of the form key=value"
+    except HydraException:
+        name, value = text.split("=", 1)
+        quoted = f"'{name}=\"{value}\"'"
+        return f"'{text}' is not of the form key=value; put a value with special characters in quotes: {quoted}"
     known = _flat_keys(OmegaConf.to_container(_compose(command, chosen)))
     if key not in known:
         return f"{key} is not a setting of {command}{nearest(key, known)}; `eztorch-sce {command} --cfg job` lists all"

@@ -5,6 +5,7 @@ from typing import Any
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearProbeConfig
@@ -43,7 +44,7 @@ class TrainerConfig:
         num_nodes: Machines.
         precision: "32-true", "16-mixed" or "bf16-mixed".
         accumulate: Loader batches per optimizer step; `data.batch_size` is divided by it.
-        sync_batchnorm: Batch statistics over all devices.
+        sync_batchnorm: Batch statistics over all devices; null is true on GPUs. Torch has none for CPUs.
     """
 
     max_epochs: int = 200
@@ -52,7 +53,7 @@ class TrainerConfig:
     num_nodes: int = 1
     precision: str = "32-true"
     accumulate: int = 1
-    sync_batchnorm: bool = True
+    sync_batchnorm: bool | None = None
 
     def problems(self, prefix: str) -> list[str]:
         """Name each setting that cannot be."""
@@ -64,6 +65,8 @@ class TrainerConfig:
         for name in ("max_epochs", "num_nodes", "accumulate"):
             if getattr(self, name) < 1:
                 found.append(f"{prefix}.{name}={getattr(self, name)} must be at least 1")
+        if self.sync_batchnorm and self.accelerator == "cpu":
+            found.append(f"{prefix}.sync_batchnorm=true needs GPUs, and {prefix}.accelerator=cpu: leave it out")
         return found
 
 
@@ -72,13 +75,16 @@ class TestViewsConfig:
     """What a record is tested on: clips spread over time, crops spread over space.
 
     Attributes:
-        num_clips: Clips per video, evenly spaced; a picture has one.
+        clips: "even" spreads `num_clips` over the video; "half_overlap" (each starts in the middle of the one before)
+            and "cover" (as few as can be) take as many as cover it; "whole" spreads the frames of one over all of it.
+        num_clips: Clips per video if evenly spaced; a picture has one.
         num_crops: 1 (centre) or 3 along the long side.
         short_side: Pixels of the short side before the crop; null is 8/7 of the crop (256 for 224).
     """
 
     __test__ = False  # not a test, whatever its name makes pytest think
 
+    clips: str = "even"
     num_clips: int = 10
     num_crops: int = 3
     short_side: int | None = None
@@ -86,6 +92,8 @@ class TestViewsConfig:
     def problems(self, prefix: str) -> list[str]:
         """Name each setting that cannot be."""
         found = []
+        if self.clips not in ("even", *COVERS):
+            found.append(f"{prefix}.clips={self.clips} must be one of even, {', '.join(COVERS)}")
         if self.num_clips < 1:
             found.append(f"{prefix}.num_clips={self.num_clips} must be at least 1")
         if self.num_crops not in (1, 3):
@@ -118,13 +126,31 @@ class PretrainConfig:
             found.append(
                 f"method.num_global_views={self.method.num_global_views} is more than the {len(self.views)} views"
             )
+        if not self.method.has_negatives and getattr(self.loss, "needs_negatives", True):
+            found.append(
+                "method has neither queue nor batch_keys: set method.queue_size or method.batch_keys=true, or take a "
+                "loss without negatives (loss=cosine)"
+            )
+        num_splits = getattr(self.method, "bn_splits", 1)
+        devices = (self.trainer.devices or 1) * self.trainer.num_nodes
+        if num_splits > 1 and self.data.batch_size < 2 * num_splits * devices * self.trainer.accumulate:
+            found.append(
+                f"method.bn_splits={num_splits} leaves less than 2 samples to a part of data.batch_size="
+                f"{self.data.batch_size} over {devices} devices x {self.trainer.accumulate} accumulated batches"
+            )
+        parts_differ = num_splits > 1 or getattr(self.method, "shuffle_bn", False)
+        if parts_differ and devices > 1 and self.trainer.sync_batchnorm is not False:
+            found.append(
+                "trainer.sync_batchnorm=true makes one batch of all devices, so method.bn_splits and method.shuffle_bn "
+                "would do nothing: set trainer.sync_batchnorm=false"
+            )
         for name in ("size", "stats", "input"):
             found += [
                 f"views.{number}.{name} is not set: pretraining has no weights file to take it from"
                 for number, view in enumerate(self.views)
                 if getattr(view, name) is None
             ]
-        return found + _batch_problems(self.data, self.trainer)
+        return found + _batch_problems(self.data, self.trainer) + _clips_problems(self.data, len(self.views))
 
 
 @dataclass
@@ -227,7 +253,7 @@ class FinetuneConfig:
             found.append(f"views has {len(self.views)} views: a classifier is trained on one")
         if not 0 <= self.dropout < 1:
             found.append(f"dropout={self.dropout} must be at least 0 and below 1")
-        return found + _batch_problems(self.data, self.trainer)
+        return found + _batch_problems(self.data, self.trainer) + _clips_problems(self.data, len(self.views))
 
 
 @dataclass
@@ -276,6 +302,33 @@ class DemoConfig:
         ]
 
 
+@dataclass
+class ShowViewsConfig:
+    """`eztorch-sce show-views`: a picture of what the network would see.
+
+    Attributes:
+        num_samples: Records to show.
+        epoch: Whose draws to show; 0 is the first.
+    """
+
+    recipe: str | None = None
+    seed: int = 0
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_112"))
+    num_samples: int = 4
+    epoch: int = 0
+
+    def problems(self, prefix: str) -> list[str]:
+        """Name each setting that cannot be."""
+        found = [
+            f"{name}={value} must be at least {least}"
+            for name, value, least in (("num_samples", self.num_samples, 1), ("epoch", self.epoch, 0))
+            if value < least
+        ]
+        return found + ["views is empty: give at least one"] * (not self.views)
+
+
 def validate(config: Any) -> None:
     """Check every part of a config.
 
@@ -298,6 +351,12 @@ def _collect(config: Any, prefix: str) -> list[str]:
             if is_dataclass(child):
                 found += _collect(child, path if number is None else f"{path}.{number}")
     return found
+
+
+def _clips_problems(data: DataConfig, num_views: int) -> list[str]:
+    if data.near_power is not None and num_views != 2:
+        return [f"data.near_power={data.near_power} draws the distance of two clips, and there are {num_views} views"]
+    return []
 
 
 def _batch_problems(data: DataConfig, trainer: TrainerConfig) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
 
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.training.callbacks import RunProgress, UnreadableFiles
@@ -33,15 +34,21 @@ def fit(
     num_steps = settings.max_epochs * (len(data.dataset) // config.data.batch_size)
     every = max(1, min(config.run.log_every_n_steps, num_steps))  # a short run leaves a line, too
     max_unreadable = config.data.max_unreadable if config.data.on_error == "skip" else 0.0
+    devices = settings.devices or max(1, torch.cuda.device_count())
+    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    # The queue is the same everywhere already, and statistics are synchronised or each device's own: no buffer is sent.
+    alone = devices * settings.num_nodes == 1
+    strategy = "auto" if alone else DDPStrategy(forward_sync_buffers=False)
     with _without_advice():
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
-            devices=settings.devices or ("auto" if torch.cuda.is_available() else 1),
+            devices=devices,
+            strategy=strategy,
             num_nodes=settings.num_nodes,
             precision=settings.precision,
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=settings.accumulate,
-            sync_batchnorm=settings.sync_batchnorm,
+            sync_batchnorm=on_gpu if settings.sync_batchnorm is None else settings.sync_batchnorm,
             use_distributed_sampler=False,  # ours shards itself, and knows the epoch
             log_every_n_steps=every,
             logger=[MetricsFile(run_dir), TensorBoardLogger(str(run_dir), name="", version="tensorboard")],

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from eztorch_sce.augment.view import View, ViewConfig
+from eztorch_sce.augment.view import View, ViewConfig, ViewParameters
 from eztorch_sce.seeding import seed_for
 from eztorch_sce.types import Batch
 
@@ -23,14 +23,21 @@ class Views(nn.Module):
 
     def forward(self, batch: Batch) -> list[Tensor]:
         """Return one float (B, C, T, S, S) per view."""
-        drawn_for = list(zip(batch.epoch.tolist(), batch.record.tolist(), strict=True))
         made = []
         for number, clips in enumerate(batch.views):  # none where nothing of the batch could be read
             view: View = self.views[number]  # type: ignore[assignment]
             if self.canvas is not None:
-                clips = view.crop_on_device(clips, batch.aspect, self._seeds(drawn_for, number, "crop"))
-            made.append(view(clips, self._seeds(drawn_for, number, "pixels")))
+                clips = view.crop_on_device(clips, batch.aspect, self._seeds(batch, number, "crop"))
+            made.append(view(clips, self._seeds(batch, number, "pixels")))
         return made
 
-    def _seeds(self, drawn_for: list[tuple[int, int]], view: int, purpose: str) -> list[int]:
+    def draws(self, batch: Batch) -> list[list[ViewParameters]]:
+        """Return what each sample of each view draws in `forward`."""
+        return [
+            [view.draw(seed) for seed in self._seeds(batch, number, "pixels")]  # type: ignore[operator]
+            for number, view in enumerate(self.views)
+        ]
+
+    def _seeds(self, batch: Batch, view: int, purpose: str) -> list[int]:
+        drawn_for = zip(batch.epoch.tolist(), batch.record.tolist(), strict=True)
         return [seed_for(self.seed, epoch, record, view, purpose) for epoch, record in drawn_for]

@@ -11,7 +11,12 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.models.backbones.resnet2d import ResNet18Config
 
-NEEDED = {"pretrain": ["data.root=."], "demo": [], "finetune": ["data.root=.", "weights=w.pt"]}
+NEEDED = {
+    "pretrain": ["data.root=."],
+    "show-views": ["data.root=."],
+    "demo": [],
+    "finetune": ["data.root=.", "weights=w.pt"],
+}
 
 
 def needed(command: str) -> list[str]:
@@ -73,7 +78,7 @@ def problems(command: str, *overrides: str) -> str:
         ("recipe=cifar", "recipe=cifar is not known"),
         ("views=kinetic", "did you mean kinetics?"),
         ("trainer.max_epochs=many", "trainer.max_epochs=many"),
-        ("data.decoder=ffmpeg", "data.decoder=ffmpeg must be one of decord, pyav"),
+        ("data.decoder=ffmpeg", "data.decoder=ffmpeg must be one of auto, decord, pyav, torchcodec"),
         ("loss.temperature=0", "loss.temperature=0.0 must be greater than 0"),
         ("views.1.blur=2", "views.1.blur=2.0: a probability, from 0 (never) to 1 (always)"),
         ("method.momentum=2", "method.momentum=2.0 must be between 0 and 1"),
@@ -83,6 +88,28 @@ def problems(command: str, *overrides: str) -> str:
 )
 def test_a_mistake_is_named_with_its_cure(override: str, words: str) -> None:
     assert words in problems("pretrain", "data.root=x", override)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method.queue_size=0"], "neither queue nor batch_keys"),
+        (["method.bn_splits=8", "data.batch_size=8"], "method.bn_splits=8 leaves less than 2 samples"),
+        (["method.shuffle_bn=true", "trainer.devices=2"], "set trainer.sync_batchnorm=false"),
+        (["trainer.sync_batchnorm=true", "trainer.accelerator=cpu"], "trainer.sync_batchnorm=true needs GPUs"),
+        (["loss.implementation=fast"], "loss.implementation=fast must be one of streaming, dense"),
+        (["loss.positive_weight_ramp.over=0"], "loss.positive_weight_ramp.over=0.0 must be above 0"),
+        (["loss=infonce", "loss.weight=0"], "loss.weight=0.0 must be greater than 0"),
+    ],
+)
+def test_an_objective_that_cannot_be_is_refused(overrides: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        compose("pretrain", ["data.root=.", *overrides])
+
+
+def test_a_loss_without_negatives_needs_none() -> None:
+    config = compose("pretrain", ["data.root=.", "loss=cosine", "method.queue_size=0"])
+    assert not config.method.has_negatives
 
 
 def test_all_mistakes_come_at_once() -> None:
