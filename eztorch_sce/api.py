@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from eztorch_sce import distributed
 from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.config import schema
 from eztorch_sce.data.bench import BenchResult
@@ -15,20 +16,26 @@ from eztorch_sce.data.bench import bench as bench_decoders
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import DataConfig, TimedLoader, TrainingData, evaluation_loader
 from eztorch_sce.data.manifest import Manifest
+from eztorch_sce.data.published import published
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.features import extract_features, mean_over_views
+from eztorch_sce.evaluation.few_shot import few_shot_accuracy
 from eztorch_sce.evaluation.knn import knn_accuracy
-from eztorch_sce.evaluation.linear import linear_probe
+from eztorch_sce.evaluation.linear import LinearHeads, Probe, linear_metrics, linear_probe, train_heads
 from eztorch_sce.evaluation.metrics import top_accuracies
-from eztorch_sce.evaluation.retrieval import retrieval_recall
+from eztorch_sce.evaluation.retrieval import retrieval
+from eztorch_sce.evaluation.svm import import_scikit_learn, svm_precision
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
-from eztorch_sce.report.run_directory import open_run, write_report
+from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
 from eztorch_sce.report.views import draw_views, rows_to_show
 from eztorch_sce.training.checkpoint import SaveBackbone, Weights, load_weights, save_weights
 from eztorch_sce.training.classify_module import ClassifyModule
+from eztorch_sce.training.online import OnlineEvaluation
 from eztorch_sce.training.optimization import effective_lr
+from eztorch_sce.training.plan import Plan, plan_pretraining
 from eztorch_sce.training.pretrain_module import PretrainModule
+from eztorch_sce.training.probe_module import ProbeModule
 from eztorch_sce.training.trainer import fit
 from eztorch_sce.training.views import Views
 from eztorch_sce.types import FeatureBank, InputSpec, Report
@@ -47,13 +54,17 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     pl.seed_everything(config.seed, verbose=False)
     backbone = config.backbone.build()
     _check_training(config.data, manifest, backbone, spec)
+    online = None
+    if config.online.every_n_epochs:
+        labelled = config.online.open(config.data, config.seed)
+        online = OnlineEvaluation(config.online, config.data, labelled, spec, config.seed)
 
     run_dir = open_run("pretrain", config)
     method = config.method.build(backbone, config.loss.build())
     views = Views(config.views, config.seed, config.data.canvas)
     module = PretrainModule(method, views, config.optimizer, config.schedule, config.data.batch_size)
     data = TrainingData(config.data, manifest, config.views, spec, config.seed, config.trainer.accumulate)
-    keep: list[pl.Callback] = []
+    keep: list[pl.Callback] = [] if online is None else [online]
     if config.run.save_every_n_epochs:
         keep.append(SaveBackbone(run_dir, config.run.save_every_n_epochs, config.backbone, spec))
     trainer = fit(module, data, config, run_dir, keep)
@@ -68,7 +79,19 @@ def pretrain(config: schema.PretrainConfig) -> Report:
         "lr": effective_lr(config.optimizer.lr, config.data.batch_size),
         "input": asdict(spec),
     }
+    if online is not None:
+        protocol["online"] = online.protocol()
     return _report("pretrain", config, metrics, protocol, run_dir)
+
+
+def plan(config: schema.PlanConfig) -> Plan:
+    """Find what a pretraining would take: parameters, FLOPs, memory, network, time. Nothing is trained or written.
+
+    Raises:
+        ConfigError: For settings that cannot be.
+    """
+    schema.validate(config)
+    return plan_pretraining(config, config.num_records or published(config.data.layout, config.data.split).train)
 
 
 def finetune(config: schema.FinetuneConfig) -> Report:
@@ -86,8 +109,17 @@ def finetune(config: schema.FinetuneConfig) -> Report:
 
     run_dir = open_run("finetune", config)
     classifier = Classifier(backbone, len(train.classes), config.dropout)
+    if config.probe_first:
+        once = schema.TestViewsConfig(num_clips=1, num_crops=1)
+        device = _device(config.trainer.accelerator)
+        bank = _extract(
+            backbone, spec, config.data, once, train, device, {}, "features for the classifier to start from"
+        )
+        heads = train_heads(bank, len(train.classes), Probe(seed=config.seed))
+        classifier.linear.load_state_dict(heads.heads[0].state_dict())
     views = Views([view], config.seed, config.data.canvas)
-    module = ClassifyModule(classifier, views, config.optimizer, config.schedule, config.data.batch_size)
+    settings = (config.optimizer, config.schedule, config.data.batch_size, config.layer_decay, config.mixup)
+    module = ClassifyModule(classifier, views, *settings)
     data = TrainingData(config.data, train, [view], spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, data, config, run_dir, [])
     if trainer.is_global_zero:
@@ -100,6 +132,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     protocol |= {
         "train": train.source,
         "epochs": config.trainer.max_epochs,
+        "probe_first": config.probe_first,
         "weights": _origin(config.weights, weights, config.untrained),
     }
     return _report("finetune", config, metrics, protocol, run_dir)
@@ -120,7 +153,7 @@ def test(config: schema.TestConfig) -> Report:
     run_dir = open_run("test", config)
     classifier = Classifier(weights.build_backbone(), len(weights.classes))
     classifier.linear.load_state_dict(weights.head)
-    metrics, protocol = _test(classifier, spec, config.data, config.test, manifest, _device(config.accelerator))
+    metrics, protocol = _test(classifier, spec, config.data, config.test, manifest, _join(config.accelerator))
     return _report("test", config, metrics, protocol | {"weights": _origin(config.weights, weights, False)}, run_dir)
 
 
@@ -128,9 +161,12 @@ def extract(config: schema.ExtractConfig) -> Report:
     """Write the features of the train and test parts to `features_train.pt` and `features_test.pt`."""
     train, test, run_dir = _features(config, "extract", labelled=False)
     metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
-    train.save(run_dir / "features_train.pt")
+    first = distributed.rank() == 0
+    if first:
+        train.save(run_dir / "features_train.pt")
     if test is not None:
-        test.save(run_dir / "features_test.pt")
+        if first:
+            test.save(run_dir / "features_test.pt")
         metrics["test_records"] = float(len(test.features))
     return _report("extract", config, metrics, train.protocol, run_dir)
 
@@ -138,24 +174,80 @@ def extract(config: schema.ExtractConfig) -> Report:
 def knn(config: schema.KnnConfig) -> Report:
     """Classify the test part by the vote of its nearest neighbours in the train part."""
     train, test, run_dir = _labelled_features(config, "knn")
-    metrics = knn_accuracy(train, test, config.k, config.temperature)
+    metrics = knn_accuracy(train, test, config.k, config.temperature, _join(config.accelerator))
     protocol = test.protocol | {"train": train.protocol, "k": config.k, "temperature": config.temperature}
     return _report("knn", config, metrics, protocol, run_dir)
 
 
 def linear(config: schema.LinearConfig) -> Report:
-    """Classify the test part by a linear classifier trained on the features of the train part."""
+    """Classify the test part by linear classifiers on a frozen backbone, trained on the train part."""
+    if config.views:
+        return _linear_on_views(config)
     train, test, run_dir = _labelled_features(config, "linear")
-    metrics = linear_probe(train, test, config.probe, config.seed)
-    protocol = test.protocol | {"train": train.protocol, "probe": asdict(config.probe)}
+    metrics = linear_probe(train, test, config.probe())
+    protocol = test.protocol | {"train": train.protocol, "probe": _probe_in_words(config)}
     return _report("linear", config, metrics, protocol, run_dir)
 
 
+def _linear_on_views(config: schema.LinearConfig) -> Report:
+    """Make the training features anew in each epoch, from random views; test on clips x crops, softmax averaged."""
+    schema.validate(config)
+    weights = load_weights(str(config.weights))
+    train, test = config.data.open_with_test(config.seed)
+    _check_labelled(train)
+    view = config.views[0].filled_in(weights.spec)
+    spec = _spec_of(config.data, view, weights.spec, train)
+    pl.seed_everything(config.seed, verbose=False)
+    backbone = weights.build_backbone(config.untrained)
+    _check_training(config.data, train, backbone, spec)
+
+    run_dir = open_run("linear", config)
+    heads = LinearHeads(backbone.num_features, len(train.classes), config.probe().lrs)
+    views = Views([view], config.seed, config.data.canvas)
+    module = ProbeModule(backbone, heads, views, config.optimizer, config.schedule, config.data.batch_size)
+    data = TrainingData(config.data, train, [view], spec, config.seed, config.trainer.accumulate)
+    trainer = fit(module, data, config, run_dir, [])
+
+    loader, protocol = _views_to_test(spec, config.data, config.test, test)
+    device = trainer.strategy.root_device
+    scores, records = mean_over_views(module, lambda logits: logits.softmax(dim=-1), spec, loader, device, "test part")
+    metrics = linear_metrics(heads.lrs, scores.transpose(0, 1), _labels_of(test, records))
+    protocol |= {"train": train.source, "probe": _probe_in_words(config)}
+    protocol |= {"weights": _origin(config.weights, weights, config.untrained)}
+    return _report("linear", config, metrics, protocol, run_dir)
+
+
+def _probe_in_words(config: schema.LinearConfig) -> dict[str, Any]:
+    return {"features": "of random views" if config.views else "made once", **asdict(config.probe())}
+
+
 def retrieve(config: schema.RetrieveConfig) -> Report:
-    """Find the records of the test part in the train part: R@1, 5, 10, 20, 50, centred and not."""
+    """Find the records of the test part in the train part: R@1, 5, 10, 20, 50 and mAP, centred and not.
+
+    `by_class.csv` in the run directory has the centred R@1 and AP of each class.
+    """
     train, test, run_dir = _labelled_features(config, "retrieve")
-    metrics = retrieval_recall(bank=train, queries=test)
-    return _report("retrieve", config, metrics, test.protocol | {"bank": train.protocol}, run_dir)
+    scores = retrieval(bank=train, queries=test, device=_join(config.accelerator))
+    write_by_class(run_dir, scores.by_class)
+    return _report("retrieve", config, scores.metrics, test.protocol | {"bank": train.protocol}, run_dir)
+
+
+def svm(config: schema.SvmConfig) -> Report:
+    """Rank the test part by a linear SVM per class, trained on the train part; `by_class.csv` has each class's."""
+    import_scikit_learn()  # what is missing is said before the features are made
+    train, test, run_dir = _labelled_features(config, "svm")
+    scores = svm_precision(train, test, config.costs, config.folds, config.seed)
+    write_by_class(run_dir, scores.by_class)
+    protocol = test.protocol | {"train": train.protocol, "costs": config.costs, "folds": config.folds}
+    return _report("svm", config, scores.metrics, protocol, run_dir)
+
+
+def few_shot(config: schema.FewShotConfig) -> Report:
+    """Classify records of the test part by the nearest centroid of a few records of the train part, many times."""
+    train, test, run_dir = _labelled_features(config, "few-shot")
+    settings = {name: getattr(config, name) for name in ("ways", "shots", "queries", "episodes")}
+    metrics = few_shot_accuracy(train, test, **settings, seed=config.seed)
+    return _report("few-shot", config, metrics, test.protocol | {"train": train.protocol} | settings, run_dir)
 
 
 def show_views(config: schema.ShowViewsConfig) -> Report:
@@ -199,8 +291,9 @@ def _features(
 ) -> tuple[FeatureBank, FeatureBank | None, Path]:
     """Return the features of the train and test parts, read from `config.features` or made from the data."""
     schema.validate(config)
+    device = _join(config.accelerator)
     if config.features is not None:
-        train, test = (_load_features(config.features, part) for part in ("train", "test"))
+        train, test = (_load_features(config.features, part, labelled) for part in ("train", "test"))
         return train, test, open_run(command, config)
     weights = load_weights(str(config.weights))
     manifests: tuple[Manifest, Manifest | None]
@@ -215,9 +308,7 @@ def _features(
     run_dir = open_run(command, config)
     origin = _origin(config.weights, weights, config.untrained)
     banks = [
-        None
-        if manifest is None
-        else _extract(backbone, spec, config.data, config.test, manifest, _device(config.accelerator), origin, part)
+        None if manifest is None else _extract(backbone, spec, config.data, config.test, manifest, device, origin, part)
         for part, manifest in zip(("train part", "test part"), manifests, strict=True)
     ]
     assert banks[0] is not None
@@ -230,11 +321,14 @@ def _labelled_features(config: schema.EvaluationConfig, command: str) -> tuple[F
     return train, test, run_dir
 
 
-def _load_features(features: str, part: str) -> FeatureBank:
+def _load_features(features: str, part: str, labelled: bool) -> FeatureBank:
     file = Path(features) / f"features_{part}.pt"
     if not file.is_file():
         raise ConfigError([f"features={features}: {file} is not there; give the run directory of `extract`"])
-    return FeatureBank.load(file)
+    bank = FeatureBank.load(file)
+    if labelled and int(bank.labels.min()) < 0:
+        raise ConfigError([f"features={features}: {file} has records without labels; extract them from labelled data"])
+    return bank
 
 
 def _extract(
@@ -263,8 +357,11 @@ def _test(
     scores, records = mean_over_views(
         classifier, lambda logits: logits.softmax(dim=1), spec, loader, device, "test part"
     )
-    labels = torch.tensor([manifest.records[index].label for index in records.tolist()])
-    return top_accuracies(scores, labels, "test"), protocol
+    return top_accuracies(scores, _labels_of(manifest, records), "test"), protocol
+
+
+def _labels_of(manifest: Manifest, records: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([manifest.records[index].label for index in records.tolist()])
 
 
 def _views_to_test(
@@ -337,9 +434,18 @@ def _origin(path: str | None, weights: Weights | None, untrained: bool) -> dict[
 
 
 def _device(accelerator: str) -> torch.device:
-    if accelerator == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    """Return the device of this process."""
+    on_gpu = accelerator != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+
+
+def _join(accelerator: str) -> torch.device:
+    """Return the device of this process, after joining those that torchrun started beside it."""
+    device = _device(accelerator)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.join(device.type == "cuda")
+    return device
 
 
 def _report(command: str, config: Any, metrics: dict[str, float], protocol: dict[str, Any], run_dir: Path) -> Report:

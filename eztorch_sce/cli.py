@@ -11,15 +11,20 @@ usage: eztorch-sce <command> [key=value ...]
 
   demo       make a small data set of moving shapes, learn from it without labels, show what was learned
   pretrain   a backbone from a folder of videos or pictures, without labels     data.root=FOLDER or data.list=CSV
+  plan       what a pretraining would take: FLOPs, memory, time                 recipe=NAME devices=8 device=A100-80G
   knn        how good its features are: vote of the nearest neighbours          weights=RUN data.root=FOLDER
   linear     the same by a linear classifier on frozen features                 weights=RUN data.root=FOLDER
-  retrieve   the same by retrieval, R@1 to R@50                                 weights=RUN data.root=FOLDER
-  extract    features to files; knn, linear and retrieve take features=RUN      weights=RUN data.root=FOLDER
+  retrieve   the same by retrieval, R@1 to R@50 and mAP, also by class          weights=RUN data.root=FOLDER
+  svm        the same by a linear support vector machine per class              weights=RUN data.root=FOLDER
+  few-shot   the same from a few labelled records of a few classes              weights=RUN data.root=FOLDER
+  extract    features to files; the five above take features=RUN instead        weights=RUN data.root=FOLDER
   finetune   an action classifier from the backbone                             weights=RUN data.root=FOLDER
   test       a fine-tuned classifier on several clips and crops of each video   weights=RUN data.root=FOLDER
   show-views what a network would see: a picture of some records with all views data.root=FOLDER views=POLICY
   data       before a run: `data doctor FOLDER` looks for bad files, `data prepare FOLDER OUT` makes copies that decode
-             fast, `data bench FOLDER` finds the fastest decoder                --help tells more
+             fast, `data bench FOLDER` finds the fastest decoder, `data check NAME ROOT` counts what a publisher names,
+             `data unpack SOURCE OUT` makes picture files of CIFAR and STL-10     --help tells more
+  compare    runs side by side: their numbers, and where their protocols differ compare RUN RUN ...
   recipes    the published results that can be run by recipe=NAME
   env        versions, what is usable on this machine, what to install for what is not
 
@@ -66,8 +71,12 @@ def _run(command: str, rest: list[str]) -> None:
         from eztorch_sce.report.tables import print_recipes
 
         return print_recipes(compose.recipes())
+    if command == "compare":
+        from eztorch_sce.report.compare import print_comparison
+
+        return print_comparison(rest)
     if command not in compose.COMMANDS:
-        known = [*compose.COMMANDS, "data", "recipes", "env"]
+        known = [*compose.COMMANDS, "data", "compare", "recipes", "env"]
         raise ConfigError(
             [f"{command} is not a command{compose.nearest(command, known)}; commands: {', '.join(known)}"]
         )
@@ -90,9 +99,10 @@ def _bench(words: list[str]) -> None:
 
 def _start(command: str, config: object) -> None:
     from eztorch_sce import api, demo
-    from eztorch_sce.report.tables import print_report
+    from eztorch_sce.report.tables import print_plan, print_report
 
-    print_report(getattr(demo if command == "demo" else api, command.replace("-", "_"))(config))
+    result = getattr(demo if command == "demo" else api, command.replace("-", "_"))(config)
+    print_plan(result) if command == "plan" else print_report(result)
 
 
 def _run_by_hydra(command: str, rest: list[str]) -> None:

@@ -1,12 +1,17 @@
 """Several processes as one; everything is the identity where torch.distributed is not initialised."""
 
-from typing import Any, TypeVar
+import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-T = TypeVar("T")
+
+def join(on_gpu: bool) -> None:
+    """Join the processes that torchrun started beside this one, if it did and they are not joined yet."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
 
 
 def rank() -> int:
@@ -67,12 +72,3 @@ def _counts(rows: Tensor) -> list[int]:
     counts = [torch.zeros_like(count) for _ in range(world_size())]
     dist.all_gather(counts, count)
     return [int(n) for n in counts]
-
-
-def gather_lists(items: list[T]) -> list[T]:
-    """Return the items of all processes, in the order of their ranks."""
-    if world_size() == 1:
-        return items
-    parts: list[list[T]] = [[] for _ in range(world_size())]
-    dist.all_gather_object(parts, items)
-    return [item for part in parts for item in part]

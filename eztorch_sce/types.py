@@ -167,8 +167,8 @@ class FeatureBank:
 
     @classmethod
     def load(cls, path: Path) -> "FeatureBank":
-        """Read what `save` wrote."""
-        return cls(**torch.load(path, weights_only=True))
+        """Read what `save` wrote; the features stay in the file until they are used, so they may exceed the memory."""
+        return cls(**torch.load(path, weights_only=True, mmap=True))
 
 
 @dataclass

@@ -101,8 +101,10 @@ def test_a_run_is_not_overwritten(pretrained: Path, videos: Path) -> None:
 def test_features_once_then_knn_linear_and_retrieval(pretrained: Path, videos: Path, tmp_path: Path) -> None:
     extracted = tmp_path / "features"
     run("extract", f"weights={pretrained}", f"data.root={videos}", f"run.dir={extracted}", *ONE_VIEW)
-    for command, metric in (("knn", "knn_top1"), ("linear", "linear_top1"), ("retrieve", "R@1")):
-        run(command, f"features={extracted}", f"run.dir={tmp_path / command}")
+    settings = {"svm": ["folds=2"], "few-shot": ["shots=2", "queries=1", "episodes=10"]}  # two records of each class
+    metrics = {"knn": "knn_top1", "linear": "linear_top1", "retrieve": "mAP", "svm": "svm_mAP"}
+    for command, metric in (metrics | {"few-shot": "few_shot_top1"}).items():
+        run(command, f"features={extracted}", f"run.dir={tmp_path / command}", *settings.get(command, []))
         written = report(tmp_path / command)
         assert 0 <= written["metrics"][metric] <= 1
         assert written["protocol"]["weights"]["sha256"] == load_weights(str(pretrained)).sha256

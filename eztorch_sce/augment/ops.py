@@ -2,14 +2,17 @@
 
 A picture is a clip with T = 1. Each operation gives the numbers of its namesake in torchvision's
 transforms.v2.functional, sample by sample, on any device. A gray clip may have one channel, which stands for three
-equal ones. Pixels meet plain multiplications and additions only (no fused ones), so that on a CPU a sample has the
-same bits alone and in any batch. What decides the speed is how often the pixels are passed over, and comparisons and
-selections, which torch computes several times slower than arithmetic, minima and maxima: hence the forms below.
+equal ones. Pixels meet plain multiplications and additions (no fused ones) and matrix products without odd edges only,
+so that on a CPU a sample has the same bits alone and in any batch. What decides the speed is how often the pixels are
+passed over, how many calls that takes, and comparisons and selections, which torch computes several times slower than
+arithmetic, minima and maxima: hence the forms below.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +21,8 @@ from torch import Tensor
 _GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, the digits torchvision uses
 _GRAY_SUM = sum(_GRAY_WEIGHTS)
 _BLOCK = 16  # pixels of a line that one product blurs
+_SHORT_LINE = 64  # up to here all pixels of a line are blurred by one product
+_REACH = 5.8  # sigmas: what a Gaussian has farther out is less than the last digit of its sum
 
 
 class LinearColor(NamedTuple):
@@ -70,68 +75,70 @@ def to_float(clips: Tensor) -> Tensor:
     return clips.float().div_(255) if clips.dtype == torch.uint8 else clips.to(torch.float32, copy=True)
 
 
-def apply_to_rows(
-    clips: Tensor, rows: Sequence[int], operation: Callable[..., Tensor], *parameters: Sequence[float]
-) -> Tensor:
+def apply_to_rows(clips: Tensor, rows: Sequence[int], operation: Callable[[Tensor], Tensor]) -> Tensor:
     """Apply an operation to some samples, and compute nothing for the others.
 
     Args:
         clips: (B, C, T, H, W); its memory may be reused for the result.
         rows: The samples that the operation is for, in ascending order.
-        operation: Called with the clips of these rows and one (len(rows),) tensor per parameter.
-        parameters: One number per row each.
+        operation: Called with the clips of these rows.
     """
     if not rows:
         return clips
-    values = [torch.tensor(numbers, dtype=torch.float32, device=clips.device) for numbers in parameters]
     if len(rows) == len(clips):
-        return operation(clips, *values)
-    index = torch.tensor(rows, device=clips.device)
-    result = operation(clips.index_select(0, index), *values)
+        return operation(clips)
+    index = _tensor(rows, clips.device, torch.long)
+    result = operation(clips.index_select(0, index))
     return clips.index_copy_(0, index, result.expand(-1, clips.shape[1], -1, -1, -1))
 
 
 def linear_color(clips: Tensor, changes: Sequence[LinearColor]) -> Tensor:
     """Apply to each sample its change of color; one channel comes out where all become gray."""
-    of_pixels, of_gray, of_mean = (
-        None if not any(factors) else clips.new_tensor(factors).view(-1, 1, 1, 1, 1)
-        for factors in list(zip(*changes, strict=True))[:3]
-    )
-    result = clips * of_pixels if of_pixels is not None else None
-    if of_gray is not None:
-        gray = _gray(clips).mul_(of_gray)
-        result = result.add_(gray) if result is not None else gray
-    if of_mean is not None:
-        # Rows first, then columns: one long sum would be split among threads differently in other batches. And of the
-        # channels, not of the gray picture, which is then often not needed.
-        mean = _gray(clips.mean(dim=-1, keepdim=True).mean(dim=-2, keepdim=True)).mul_(of_mean)
-        result = result.add_(mean) if result is not None else mean.expand(-1, -1, -1, *clips.shape[-2:]).clone()
-    if result is None:
-        return torch.zeros_like(clips)
+    of_pixels, of_gray, of_mean = ([change[place] for change in changes] for place in range(3))
+    added = None  # (B, 1, T, H, W), or (B, 1, T, 1, 1)
+    if any(of_gray) or any(of_mean):
+        gray = _gray(clips)
+        if any(of_mean):
+            # Lines first, then columns: one long sum would be split among threads differently in other batches.
+            added = gray.mean(dim=-1, keepdim=True).mean(dim=-2, keepdim=True)
+            added.mul_(_per_sample(of_mean, clips.device))
+        if any(of_gray):
+            gray.mul_(_per_sample(of_gray, clips.device))
+            added = gray if added is None else gray.add_(added)
+    if not any(of_pixels):
+        one_channel = clips[:, :1]
+        return torch.zeros_like(one_channel) if added is None else added.expand_as(one_channel).clamp(0, 1)
+    result = clips * _per_sample(of_pixels, clips.device)
+    if added is not None:
+        result.add_(added)
+    elif not any(change.clamps for change in changes):
+        return result  # no brighter than before
     return result.clamp_(0, 1)  # all of them: what a sample becomes must not depend on its neighbours
 
 
-def adjust_hue(clips: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue by (B,) turns, in [-0.5, 0.5]; 0 changes nothing. Takes any range of values, [0, 255] too."""
+def adjust_hue(clips: Tensor, turns: Sequence[float]) -> Tensor:
+    """Turn the hue by B turns, in [-0.5, 0.5]; 0 changes nothing. Takes any range of values, [0, 255] too."""
     if clips.shape[1] == 1:
         return clips  # gray has no hue
     red, green, blue = clips.unbind(dim=1)
-    value, low = torch.maximum(red, green), torch.minimum(red, green)  # (B, T, H, W), as all below
+    turned = torch.empty_like(clips)
+    hue, free, other = turned.unbind(dim=1)  # (B, T, H, W), as all below
+    value, low = torch.maximum(red, green), torch.minimum(red, green)
     torch.maximum(value, blue, out=value)
     torch.minimum(low, blue, out=low)
     chroma = value.sub_(low)
     # The way from red along the hexagon of hues, in sixths of a turn: 1 - r + g + b of the channels scaled to [0, 1],
-    # positive on the green side. Gray has no hue, and any will do.
-    hue = (green + blue).sub_(red).sub_(low).div_(chroma.clamp_min(1e-12)).add_(1)
-    side = (green - blue).add_(1e-30).sign_()  # never 0: cyan is as far away on either
-    hue.mul_(side).add_(6 * turns.view(-1, 1, 1, 1))
-    hue.sub_((hue / 6).round_(), alpha=6)  # in [-3, 3]; whole multiples, so nothing is rounded
-    turned = torch.empty_like(clips)
-    red, green, blue = turned.unbind(dim=1)
-    torch.abs(hue, out=red).neg_().add_(2)
-    torch.add(hue, 1, out=green).abs_().sub_(1)
-    torch.sub(hue, 1, out=blue).abs_().sub_(1)
-    return turned.clamp_(0, 1).mul_(chroma[:, None]).add_(low[:, None])
+    # positive on the green side. Gray has no hue, and any will do; cyan is as far away on either side.
+    torch.add(green, blue, out=hue).sub_(red).sub_(low).div_(torch.clamp_min(chroma, 1e-12, out=free)).add_(1)
+    torch.copysign(hue, torch.sub(green, blue, out=free), out=hue)
+    hue.add_(_per_sample([6 * turn for turn in turns], clips.device, num_axes=4))
+    hue.sub_(torch.mul(hue, 1 / 6, out=free).round_(), alpha=6)  # in [-3, 3]; whole multiples, so nothing is rounded
+    # A channel is the highest up to one sixth from its own hue, the lowest from two sixths on, and between in between.
+    torch.add(hue, 1, out=free)
+    torch.sub(hue, 1, out=other)
+    turned.abs_().sub_(1).clamp_(0, 1)
+    hue.neg_().add_(1)  # how red it is not
+    return turned.mul_(chroma[:, None]).add_(low[:, None])
 
 
 def gaussian_blur(clips: Tensor, sigmas: Sequence[float], kernel_size: int) -> Tensor:
@@ -148,14 +155,27 @@ def gaussian_blur(clips: Tensor, sigmas: Sequence[float], kernel_size: int) -> T
             f"{2 * min(height, width) - 1}"
         )
     # Not by torch, whose exponentials have other last bits in vectors of other lengths.
-    kernels = [[math.exp(-0.5 * (step / sigma) ** 2) for step in range(-radius, radius + 1)] for sigma in sigmas]
-    weights = clips.new_tensor([[weight / sum(kernel) for weight in kernel] for kernel in kernels])
-    return _blur_blocks(clips, weights)  # weights (B, kernel_size)
+    halves = [[math.exp(-0.5 * (step / sigma) ** 2) for step in range(radius + 1)] for sigma in sigmas]
+    sums = [2 * sum(half) - 1 for half in halves]
+    weights = _tensor(
+        [[weight / total for weight in (*half[:0:-1], *half)] for half, total in zip(halves, sums, strict=True)],
+        clips.device,
+    )
+    columns = _blur_matrix(weights, width)
+    rows = columns if height == width else _blur_matrix(weights, height)
+    if clips.device.type != "cpu" or max(height, width) <= _SHORT_LINE:
+        return _separable(clips, rows, columns)
+    blurred = clips.new_empty(clips.shape)
+    for sample, sigma in enumerate(sigmas):
+        reach = min(radius, math.ceil(_REACH * sigma))
+        _separable_bands(clips[sample], rows[sample], columns[sample], reach, out=blurred[sample])
+    return blurred
 
 
 def solarize(clips: Tensor) -> Tensor:
     """Invert what is 0.5 or brighter."""
-    return torch.minimum(clips, 1 - clips)
+    inverted = 1 - clips
+    return torch.minimum(clips, inverted, out=inverted)
 
 
 def horizontal_flip(clips: Tensor) -> Tensor:
@@ -184,8 +204,16 @@ def temporal_difference(clips: Tensor, white: float = 1.0) -> Tensor:
 
 
 def normalize(clips: Tensor, mean: Tensor, std: Tensor, out: Tensor | None = None) -> Tensor:
-    """Subtract a mean (3,) and divide by a standard deviation (3,); three channels come out, into `out` if given."""
-    return torch.sub(clips, mean.view(-1, 1, 1, 1), out=out).div_(std.view(-1, 1, 1, 1))
+    """Subtract a mean (3,) and divide by a standard deviation (3,); three channels come out.
+
+    Args:
+        clips: (B, C, T, H, W).
+        mean, std: Per channel.
+        out: Where the result goes; the memory of `clips` is then reused on the way.
+    """
+    in_place = clips if out is not None and clips.shape[1] == 3 else None
+    centered = torch.sub(clips, mean.view(-1, 1, 1, 1), out=in_place)
+    return torch.div(centered, std.view(-1, 1, 1, 1), out=centered if out is None else out)
 
 
 def standardize(clips: Tensor) -> Tensor:
@@ -222,39 +250,78 @@ def crop_and_resize(clips: Tensor, boxes: Tensor, size: int) -> Tensor:
 
 def _gray(clips: Tensor) -> Tensor:
     """Return (B, 1, T, H, W), a new tensor."""
-    red, green, blue = clips.split(1, dim=1) if clips.shape[1] == 3 else (clips, clips, clips)  # the same roundings
-    gray, part = red * _GRAY_WEIGHTS[0], green * _GRAY_WEIGHTS[1]
-    gray.add_(part)
-    return gray.add_(torch.mul(blue, _GRAY_WEIGHTS[2], out=part))
+    batch, channels = clips.shape[:2]
+    pixels = clips.flatten(2) if channels == 3 else clips.flatten(2).expand(-1, 3, -1)  # the same roundings
+    with _full_precision(clips.device):
+        gray = torch.bmm(_gray_weights(clips.device).expand(batch, 1, 3), pixels)
+    return gray.view(batch, 1, *clips.shape[2:])
 
 
-def _blur_blocks(clips: Tensor, weights: Tensor) -> Tensor:
-    """Convolve columns and lines with odd weights (B, taps), borders reflected.
+@cache
+def _gray_weights(device: torch.device) -> Tensor:
+    return _tensor(_GRAY_WEIGHTS, device)
 
-    Every block of pixels is a small matrix product with the pixels that it sees: six times less work than with the
-    matrix of a whole line, and faster than convolutions, which know no kernel per sample.
+
+def _full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Return where products are of float32: half precision has too few digits for pixels."""
+    if not torch.is_autocast_enabled(device.type):
+        return nullcontext()  # what follows takes a tenth of the time of entering this
+    return torch.autocast(device.type, enabled=False)
+
+
+def _tensor(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return numbers as a tensor; the host does not wait for a GPU that is still at work."""
+    tensor = torch.tensor(numbers, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _per_sample(numbers: Sequence[float], device: torch.device, num_axes: int = 5) -> Tensor | float:
+    """Return one number per sample, to be combined with tensors of so many axes; a bare one is the cheapest."""
+    return numbers[0] if len(numbers) == 1 else _tensor(numbers, device).view(-1, *[1] * (num_axes - 1))
+
+
+def _blur_matrix(weights: Tensor, length: int) -> Tensor:
+    """Return (B, length, length): the convolution of a line with odd weights (B, taps), borders reflected."""
+    batch, taps = weights.shape
+    radius = taps // 2
+    wide = weights.new_zeros(batch, length, length + 2 * radius)  # row i holds the weights from column i on
+    wide.as_strided((batch, length, taps), (length * wide.shape[2], wide.shape[2] + 1, 1)).copy_(
+        weights[:, None].expand(-1, length, -1)
+    )
+    matrix = wide[:, :, radius : radius + length]
+    if radius:  # what lies outside is the same as what lies as far inside
+        matrix[:, :, 1 : radius + 1] += wide[:, :, :radius].flip(-1)
+        matrix[:, :, -radius - 1 : -1] += wide[:, :, -radius:].flip(-1)
+    return matrix
+
+
+def _separable_bands(clip: Tensor, rows: Tensor, columns: Tensor, reach: int, out: Tensor) -> None:
+    """Do to one clip (C, T, H, W) what `_separable` does, with blur matrices that are 0 off a diagonal band.
+
+    Every block of a line is the product of a small matrix with the pixels that it sees: several times less work than
+    with the whole matrix, and faster than convolutions.
     """
-    batch, channels, frames, height, width = clips.shape
-    taps, radius = weights.shape[1], weights.shape[1] // 2
-    seen = _BLOCK + taps - 1
-    band = weights.new_zeros(batch, _BLOCK, seen)  # row i holds the weights from column i on
-    band.as_strided((batch, _BLOCK, taps), (_BLOCK * seen, seen + 1, 1)).copy_(weights[:, None].expand(-1, _BLOCK, -1))
-    planes = F.pad(clips.flatten(1, 2), (radius,) * 4, mode="reflect")
-    if height % _BLOCK or width % _BLOCK:  # to whole blocks
-        planes = F.pad(planes, (0, -width % _BLOCK, 0, -height % _BLOCK))
-    num_planes, tall, wide = planes.shape[1:]
-    down, across = (tall - 2 * radius) // _BLOCK, (wide - 2 * radius) // _BLOCK
-    num_lines = num_planes * down * _BLOCK
-    with torch.autocast(clips.device.type, enabled=False):  # half precision has too few digits for pixels
-        size = tall * wide
-        rows = planes.as_strided(  # windows that overlap
-            (batch, num_planes, down, seen, wide), (num_planes * size, size, _BLOCK * wide, wide, 1)
-        )
-        lines = torch.matmul(band[:, None, None], rows)  # (B, planes, down, _BLOCK, wide)
-        columns = lines.as_strided((batch, across, num_lines, seen), (num_lines * wide, _BLOCK, wide, 1))
-        blurred = torch.matmul(columns, band.transpose(1, 2)[:, None])  # (B, across, lines, _BLOCK)
-    blurred = blurred.view(batch, across, channels, frames, down * _BLOCK, _BLOCK).permute(0, 2, 3, 4, 1, 5)
-    return blurred.reshape(batch, channels, frames, down * _BLOCK, -1)[..., :height, :width].contiguous()
+    height, width = clip.shape[-2:]
+    pixels, lines = clip.reshape(-1, width), clip.new_empty(clip.numel() // width, width)
+    frames, blocks = lines.view(-1, height, width), []
+    with _full_precision(clip.device):
+        for (seen, weights), block in zip(_bands(columns, reach), lines.split(_BLOCK, dim=1), strict=True):
+            torch.mm(pixels[:, seen], weights.t(), out=block)
+        for seen, weights in _bands(rows, reach):
+            blocks.append(torch.bmm(weights.expand(len(frames), -1, -1), frames[:, seen]))
+    torch.cat(blocks, dim=1, out=out.view_as(frames))
+
+
+def _bands(matrix: Tensor, reach: int) -> Iterator[tuple[slice, Tensor]]:
+    """Yield for each block of a line the pixels that it sees, and their weights."""
+    length, inside = len(matrix), None
+    for first in range(0, length, _BLOCK):
+        seen = slice(max(0, first - reach), min(length, first + _BLOCK + reach))
+        if seen.stop - seen.start < _BLOCK + 2 * reach:  # at a border
+            yield seen, matrix[first : first + _BLOCK, seen]
+        else:  # the same everywhere
+            inside = matrix[first : first + _BLOCK, seen] if inside is None else inside
+            yield seen, inside
 
 
 def _resize_matrix(start: Tensor, extent: Tensor, length: int, size: int) -> Tensor:
@@ -276,7 +343,7 @@ def _separable(clips: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     # Where the edges of a matrix fall decides how a product rounds, and with them the batch and the threads. In blocks
     # of 16 there are no odd edges. The zeros cost little.
     clips, rows, columns = _pad_to_blocks(clips), _pad_to_blocks(rows), _pad_to_blocks(columns)
-    with torch.autocast(clips.device.type, enabled=False):  # half precision has too few digits for pixels
+    with _full_precision(clips.device):
         # Each product leaves its new axis first, so that the next one finds its own last, without a copy.
         lines = torch.bmm(columns, clips.reshape(batch, -1, columns.shape[2]).transpose(1, 2))
         pixels = torch.bmm(lines.view(batch, -1, rows.shape[2]), rows.transpose(1, 2))

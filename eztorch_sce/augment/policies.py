@@ -19,8 +19,14 @@ _LOCAL = replace(_IMAGE, blur=0.5, solarize=0.2)
 _MOCO_V2 = replace(_IMAGE, saturation=0.4, blur=0.5)
 _SIMCLR = replace(_IMAGE, scale=[0.08, 1.0], brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, blur=0.5)
 _DINO_LOCAL = replace(_IMAGE, size=96, scale=[0.05, 0.4], blur=0.5)
-_CIFAR = ViewConfig(size=32, scale=[0.2, 1.0], flip=0.5, stats="cifar10")
+_CIFAR_WEAK = ViewConfig(size=32, scale=[0.2, 1.0], flip=0.5, stats="cifar10")
+_CIFAR_STRONG = replace(_CIFAR_WEAK, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5)
+_CIFAR = [_CIFAR_WEAK, _CIFAR_STRONG]
 _KINETICS_BASELINE = [replace(view, scale=[0.2, 0.766], stats="video") for view in _IMAGE_VIEWS]
+_KINETICS = [
+    replace(view, brightness=0.8, contrast=0.8, saturation=0.4, hue=0.2, temporal_difference=0.2)
+    for view in _KINETICS_BASELINE
+]
 # Of a network that is trained already: it knows its size, input and stats.
 _IMAGE_CROP = ViewConfig(size=None, input=None, stats=None, scale=[0.08, 1.0], flip=0.5)
 _VIDEO_CROP = replace(_IMAGE_CROP, short_side=[256 / 224, 320 / 224])  # 128 to 160 at size 112
@@ -39,14 +45,12 @@ POLICIES: dict[str, list[ViewConfig]] = {
     "simclr": [_SIMCLR, _SIMCLR],
     "byol": [replace(view, scale=[0.08, 1.0]) for view in _IMAGE_VIEWS],
     "dino": [*(replace(view, scale=[0.4, 1.0]) for view in _IMAGE_VIEWS), *([_DINO_LOCAL] * 8)],
-    "cifar": [
-        _CIFAR,
-        replace(_CIFAR, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2, blur=0.5),
-    ],
-    "kinetics": [
-        replace(view, brightness=0.8, contrast=0.8, saturation=0.4, hue=0.2, temporal_difference=0.2)
-        for view in _KINETICS_BASELINE
-    ],
+    "cifar": _CIFAR,
+    "cifar_strong": [_CIFAR_STRONG, _CIFAR_STRONG],  # where both views are targets, as in SimCLR
+    "cifar100": [replace(view, stats="cifar100") for view in _CIFAR],
+    "small_image": [replace(view, size=64, stats="image") for view in _CIFAR],
+    "kinetics": _KINETICS,
+    "kinetics_160": [replace(view, size=160) for view in _KINETICS],
     "kinetics_baseline": _KINETICS_BASELINE,
     "kinetics_112": [replace(view, size=112) for view in _KINETICS_BASELINE],
     "motion": [_MOTION, _MOTION],  # where the class is the motion itself: no colour, and left is not right

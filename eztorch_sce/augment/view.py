@@ -36,7 +36,8 @@ INPUTS = ("rgb", "difference")
 ASPECT = (3 / 4, 4 / 3)
 BLUR_SIGMA = (0.1, 2.0)
 JITTER = ("brightness", "contrast", "saturation", "hue")
-_CACHE_PIXELS = 2**16  # what a CPU works on at a time: with its temporaries a few hundred KB, what a core's cache holds
+_CACHE_PIXELS = 2**17  # what a CPU works on at a time, at most: about what stays in its cache
+_LARGE_PIXELS = 2**14  # a sample of so many is worked on alone: more calls, but no copies of those that draw something
 _NUM_UNIFORMS = 15  # per sample: order (4), factors (4), and jitter, gray, blur, sigma, solarise, flip, difference
 
 
@@ -169,6 +170,7 @@ class View(nn.Module):
 
     Args:
         config: The numbers of the view.
+        dtype: What comes out; computed is in float32, and rounded once, at the end.
 
     Raises:
         ConfigError: If a setting is impossible.
@@ -177,13 +179,13 @@ class View(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ViewConfig) -> None:
+    def __init__(self, config: ViewConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         if problems := config.problems("view"):
             raise ConfigError(problems)
         if config.size is None or config.input is None or config.stats is None:
             raise ConfigError([f"a view must say its size, input and stats: {config}"])
-        self.config, self.size = config, config.size
+        self.config, self.size, self.dtype = config, config.size, dtype
         mean, std = STATS.get(config.stats, ((0.0,) * 3, (1.0,) * 3))
         self.register_buffer("mean", torch.tensor(mean), persistent=False)  # a setting, not a weight
         self.register_buffer("std", torch.tensor(std), persistent=False)
@@ -199,7 +201,7 @@ class View(nn.Module):
 
     @torch.no_grad()
     def forward(self, clips: Tensor, seeds: Sequence[int] = ()) -> Tensor:
-        """Return float32 (B, C, T, S, S), normalised.
+        """Return (B, C, T, S, S), normalised.
 
         Args:
             clips: (B, 3, T, S, S), uint8, or float in [0, 1]. They are left as they are.
@@ -213,7 +215,9 @@ class View(nn.Module):
         if self.needs_frames and clips.shape[2] == 1:
             ops.temporal_difference(clips)  # refuses, whether or not a sample draws it
         draws = [self.draw(seed) for seed in seeds] if self.is_random else [UNCHANGED] * len(clips)
-        seen = torch.empty((len(clips), 3, *clips.shape[2:]), device=clips.device)
+        standardized = self.config.stats == STANDARDIZED
+        dtype = torch.float32 if standardized else self.dtype
+        seen = torch.empty((len(clips), 3, *clips.shape[2:]), dtype=dtype, device=clips.device)
         white = 255.0 if clips.dtype == torch.uint8 else 1.0
         with torch.inference_mode():  # a tenth faster; what is returned was made outside, and can be trained on
             for samples, frames in _parts(clips):
@@ -225,7 +229,7 @@ class View(nn.Module):
                 for some in frames:
                     pixels = self._augment(part[:, :, some].to(torch.float32, copy=True), 1 / white, drawn)
                     ops.normalize(pixels, self.mean, self.std, out=seen[samples, :, some])
-        return ops.standardize(seen) if self.config.stats == STANDARDIZED else seen
+        return ops.standardize(seen).to(self.dtype) if standardized else seen
 
     def draw(self, seed: int) -> ViewParameters:
         """Return what the sample of this seed draws."""
@@ -293,7 +297,7 @@ class View(nn.Module):
             turns = {row: step for row, step in at_place.items() if isinstance(step, float)}
             linear = partial(ops.linear_color, changes=list(changes.values()))
             clips = ops.apply_to_rows(clips, list(changes), linear)
-            clips = ops.apply_to_rows(clips, list(turns), ops.adjust_hue, list(turns.values()))
+            clips = ops.apply_to_rows(clips, list(turns), partial(ops.adjust_hue, turns=list(turns.values())))
         blurred = rows(lambda draw: draw.blur_sigma)
         sigmas = [draws[row].blur_sigma for row in blurred]
         blur = partial(ops.gaussian_blur, sigmas=sigmas, kernel_size=blur_kernel_size(clips.shape[-1]))
@@ -334,8 +338,9 @@ def _parts(clips: Tensor) -> Iterator[tuple[slice, list[slice]]]:
     if clips.device.type != "cpu":
         yield slice(0, batch), [slice(0, num_frames)]
         return
-    num_samples = max(1, _CACHE_PIXELS // (num_frames * height * width))
-    frames_at_once = math.ceil(num_frames / math.ceil(num_frames * height * width / _CACHE_PIXELS))  # of equal parts
+    pixels = num_frames * height * width
+    num_samples = 1 if pixels >= _LARGE_PIXELS else _CACHE_PIXELS // pixels
+    frames_at_once = math.ceil(num_frames / math.ceil(pixels / _CACHE_PIXELS))  # of equal parts
     frames = [slice(first, first + frames_at_once) for first in range(0, num_frames, frames_at_once)]
     for first in range(0, batch, num_samples):
         yield slice(first, first + num_samples), frames

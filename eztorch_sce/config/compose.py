@@ -23,12 +23,15 @@ from eztorch_sce.errors import ConfigError
 CONFIG_MODULE = "eztorch_sce.configs"
 COMMANDS: dict[str, type] = {
     "pretrain": schema.PretrainConfig,
+    "plan": schema.PlanConfig,
     "linear": schema.LinearConfig,
     "finetune": schema.FinetuneConfig,
     "test": schema.TestConfig,
     "extract": schema.ExtractConfig,
     "knn": schema.KnnConfig,
     "retrieve": schema.RetrieveConfig,
+    "svm": schema.SvmConfig,
+    "few-shot": schema.FewShotConfig,
     "demo": schema.DemoConfig,
     "show-views": schema.ShowViewsConfig,
 }
@@ -86,7 +89,8 @@ def prepare_hydra() -> None:
         store.store(group="views", name=name, node={"views": policy(name)}, package="_global_")
     for command, cls in COMMANDS.items():
         # Groups are left open here: which choice fills them is said once, in the YAML of the command.
-        missing = {item.name: "???" for item in fields(cls) if item.name in _GROUPS and item.default is not None}
+        open_groups = [item for item in fields(cls) if item.name in _GROUPS and item.type is Any]
+        missing = {item.name: "???" for item in open_groups if item.default is not None}
         store.store(group="schema", name=command, node=cls(**missing), package="_global_")
 
 

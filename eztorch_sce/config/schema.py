@@ -1,6 +1,7 @@
 """The settings of a run: one dataclass per command, made of the dataclasses that sit beside what they build."""
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from eztorch_sce.augment.policies import policy
@@ -8,12 +9,14 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.evaluation.linear import LinearProbeConfig
+from eztorch_sce.evaluation.linear import Probe, probe_sgd
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
+from eztorch_sce.training.devices import DEVICES
+from eztorch_sce.training.online import OnlineConfig
 
 
 @dataclass
@@ -116,6 +119,7 @@ class PretrainConfig:
     optimizer: Any = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    online: OnlineConfig = field(default_factory=OnlineConfig)
 
     def problems(self, prefix: str) -> list[str]:
         """Name what does not fit together."""
@@ -154,6 +158,55 @@ class PretrainConfig:
 
 
 @dataclass
+class PlannedDataConfig(DataConfig):
+    """The data of a plan: nobody opens them, so they may be nowhere."""
+
+    def problems(self, prefix: str) -> Sequence[str]:
+        """Name each setting that cannot be."""
+        return DataConfig.problems(replace(self, root=self.root or "."), prefix)
+
+
+@dataclass
+class PlanConfig(PretrainConfig):
+    """`eztorch-sce plan`: what a `pretrain` of these settings would take; nothing is trained, no data are opened.
+
+    Attributes:
+        device: What it would run on; a name of `training.devices.DEVICES`.
+        devices: How many in each machine: sets `trainer.devices`, which is 1 here where neither is given.
+        num_records: Of the training part; null is the publisher's number.
+        throughput: Measured clips/s on all devices together, `clips_per_s` of a run; null estimates.
+        utilization: Share of the device's peak rates that the estimate counts on. Published trainings of ResNet-50
+            reach 0.5 (TF32 on an A100; MoCo on V100s) to 0.9 (NVIDIA's, float32 on a V100).
+        memory_share: Share of the device's memory that tensors may take.
+    """
+
+    data: DataConfig = field(default_factory=PlannedDataConfig)
+    device: str = "A100-80G"
+    devices: int | None = None
+    num_records: int | None = None
+    throughput: float | None = None
+    utilization: float = 0.5
+    memory_share: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.devices is not None:
+            self.trainer.devices = self.devices
+
+    def problems(self, prefix: str) -> list[str]:
+        """Name what does not fit together."""
+        found = []
+        if self.device not in DEVICES:
+            found.append(f"device={self.device} must be one of {', '.join(DEVICES)}")
+        for name in ("devices", "num_records", "throughput"):
+            if (value := getattr(self, name)) is not None and value <= 0:
+                found.append(f"{name}={value} must be greater than 0")
+        for name in ("utilization", "memory_share"):
+            if not 0 < getattr(self, name) <= 1:
+                found.append(f"{name}={getattr(self, name)} must be above 0 and at most 1")
+        return found + super().problems(prefix)
+
+
+@dataclass
 class EvaluationConfig:
     """What the commands on frozen features share.
 
@@ -177,7 +230,14 @@ class EvaluationConfig:
         """Name what does not fit together."""
         if self.weights is None and self.features is None:
             return ["weights is not set: give the run directory of a pretraining, or its backbone.pt (weights=...)"]
-        return []
+        if self.features is None:
+            return []
+        return [
+            f"data.{name}={value} chooses among the data, and features={self.features} were made of all of them: give "
+            "weights and data in place of features"
+            for name in ("train_share", "train_subset")
+            if (value := getattr(self.data, name)) is not None
+        ]
 
 
 @dataclass
@@ -187,7 +247,7 @@ class ExtractConfig(EvaluationConfig):
 
 @dataclass
 class RetrieveConfig(EvaluationConfig):
-    """`eztorch-sce retrieve`: R@k of the test part in the train part."""
+    """`eztorch-sce retrieve`: R@k and mean average precision of the test part in the train part."""
 
 
 @dataclass
@@ -213,10 +273,92 @@ class KnnConfig(EvaluationConfig):
 
 
 @dataclass
-class LinearConfig(EvaluationConfig):
-    """`eztorch-sce linear`: a linear classifier on frozen features."""
+class SvmConfig(EvaluationConfig):
+    """`eztorch-sce svm`: a linear support vector machine per class.
 
-    probe: LinearProbeConfig = field(default_factory=LinearProbeConfig)
+    Attributes:
+        costs: Of errors on the train part; cross-validation chooses one for each class.
+        folds: Of the cross-validation.
+    """
+
+    costs: list[float] = field(default_factory=lambda: [0.01, 0.1, 1.0, 10.0])
+    folds: int = 3
+
+    def problems(self, prefix: str) -> list[str]:
+        """Name what does not fit together."""
+        found = super().problems(prefix)
+        if not self.costs or min(self.costs) <= 0:
+            found.append(f"costs={self.costs} must be one or more numbers greater than 0")
+        if self.folds < 2:
+            found.append(f"folds={self.folds} must be at least 2")
+        return found
+
+
+@dataclass
+class FewShotConfig(EvaluationConfig):
+    """`eztorch-sce few-shot`: many small tasks, each with a few labelled records of a few classes.
+
+    Attributes:
+        ways: Classes of a task.
+        shots: Labelled records of each, from the train part.
+        queries: Records of each to classify, from the test part; all of a class that has fewer.
+        episodes: Tasks.
+    """
+
+    ways: int = 5
+    shots: int = 5
+    queries: int = 15
+    episodes: int = 600
+
+    def problems(self, prefix: str) -> list[str]:
+        """Name what does not fit together."""
+        return super().problems(prefix) + [
+            f"{name}={getattr(self, name)} must be at least {least}"
+            for name, least in (("ways", 2), ("shots", 1), ("queries", 1), ("episodes", 2))
+            if getattr(self, name) < least
+        ]
+
+
+@dataclass
+class LinearConfig(EvaluationConfig):
+    """`eztorch-sce linear`: linear classifiers on a frozen backbone.
+
+    Attributes:
+        data: `batch_size` is of one step of the classifiers.
+        views: Empty: the features are made once, from the views of `test`. One view (`views=linear_video`): they are
+            made anew in each epoch, from random views, as in the published protocols.
+        lrs: Further base learning rates besides `optimizer.lr`, one classifier each, all in one pass.
+        optimizer: Of the classifiers.
+        schedule: Of their learning rates.
+        trainer: Epochs in either case; with a view also the devices and the precision.
+        standardize: Without a view: shift and scale each feature by its mean and deviation over the training part.
+    """
+
+    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
+    views: list[ViewConfig] = field(default_factory=list)
+    lrs: list[float] = field(default_factory=list)
+    optimizer: SGDConfig = field(default_factory=probe_sgd)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=100))
+    standardize: bool = True
+
+    def probe(self) -> Probe:
+        """Return how the classifiers are trained; each learning rate is tried once."""
+        lrs = list(dict.fromkeys([self.optimizer.lr, *self.lrs]))
+        settings = (self.trainer.max_epochs, self.data.batch_size, self.standardize, self.seed)
+        return Probe(lrs, self.optimizer, self.schedule, *settings)
+
+    def problems(self, prefix: str) -> list[str]:
+        """Name what does not fit together."""
+        found = super().problems(prefix)
+        found += [f"lrs: {lr} must be greater than 0" for lr in self.probe().lrs if lr <= 0]
+        if len(self.views) > 1:
+            found.append(f"views has {len(self.views)} views: the classifiers are trained on one, or on none")
+        if self.views and self.features is not None:
+            found.append("features were made once, and views asks for them anew in each epoch: give one of them")
+        if self.views:
+            found += _batch_problems(self.data, self.trainer)
+        return found
 
 
 @dataclass
@@ -228,6 +370,10 @@ class FinetuneConfig:
         untrained: The network of the weights, but as initialised: training from scratch.
         backbone: The network where there are no weights.
         dropout: Before the classifier.
+        probe_first: Start the classifier as a linear probe of the features leaves it, rather than at random: features
+            that were learned are then not undone while it finds its way (Kumar et al., ICLR 2022, arXiv:2202.10054).
+        layer_decay: Of the learning rate from each block of the network to the one before it; 1 is the same for all.
+        mixup: Parameter of the beta distribution that pairs of samples are mixed by; 0 is off.
     """
 
     recipe: str | None = None
@@ -238,6 +384,9 @@ class FinetuneConfig:
     untrained: bool = False
     backbone: Any = None
     dropout: float = 0.8
+    probe_first: bool = False
+    layer_decay: float = 1.0
+    mixup: float = 0.0
     views: list[ViewConfig] = field(default_factory=lambda: policy("finetune_video"))
     optimizer: Any = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -253,6 +402,10 @@ class FinetuneConfig:
             found.append(f"views has {len(self.views)} views: a classifier is trained on one")
         if not 0 <= self.dropout < 1:
             found.append(f"dropout={self.dropout} must be at least 0 and below 1")
+        if not 0 < self.layer_decay <= 1:
+            found.append(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (the same rate for all)")
+        if self.mixup < 0:
+            found.append(f"mixup={self.mixup} must be 0 (off) or more")
         return found + _batch_problems(self.data, self.trainer) + _clips_problems(self.data, len(self.views))
 
 

@@ -1,9 +1,11 @@
 """Where the data are and how they are loaded."""
 
+import gc
 import json
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from torch.utils.data import DataLoader
 
 from eztorch_sce import distributed
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.data.catalog import LAYOUTS, Splits, open_splits
+from eztorch_sce.data.catalog import LAYOUTS, open_splits
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, TrainingClips
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.data.manifest import Manifest, holdout, without_unusable
+from eztorch_sce.data.manifest import Manifest, draw_share, holdout, keep_listed, without_unusable
+from eztorch_sce.data.splits import Splits
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
 from eztorch_sce.types import InputSpec
@@ -37,9 +40,12 @@ class DataConfig:
         test_root, test_list: The same for the test part. With none given, and no val or test folder under `root`, a
             share of the labelled records is held out.
         layout: How the files lie; "auto" looks.
-        annotations: Folder of the official lists of UCF101, HMDB51, Kinetics; null looks in and beside `root`.
+        annotations: Folder of the publisher's lists of UCF101, HMDB51, Kinetics, Something-Something; null looks in and
+            beside `root`. With imagenet100 and Kinetics a text file: the classes to keep, one a line.
         split: Which of the official splits.
         test_fraction: Share of each class held out where there is no test part.
+        train_share: Share of each class of the training part that labels are used of, drawn by the seed of the run.
+        train_subset: A published list of the files of the training part that labels are used of, a name a line.
         num_frames, clip_s: Frames and seconds of a clip; null is what the weights were trained with, else 8 and 2.56.
         frame_stride: Frames of the video from one frame of a clip to the next, in place of `clip_s`.
         near_power: null draws the clips of the views independently; a number draws the distance of two clips with a
@@ -61,6 +67,8 @@ class DataConfig:
     annotations: str | None = None
     split: int = 1
     test_fraction: float = 0.2
+    train_share: float | None = None
+    train_subset: str | None = None
     num_frames: int | None = None
     clip_s: float | None = None
     frame_stride: int | None = None
@@ -93,6 +101,11 @@ class DataConfig:
         for name in ("test_fraction", "max_unreadable"):
             if not 0 <= getattr(self, name) < 1:
                 found.append(f"{prefix}.{name}={getattr(self, name)} must be at least 0 and below 1")
+        if self.train_share is not None and not 0 < self.train_share <= 1:
+            found.append(f"{prefix}.train_share={self.train_share} must be above 0 and at most 1, as in 0.01")
+        if self.train_share is not None and self.train_subset is not None:
+            both = f"{prefix}.train_share={self.train_share} and {prefix}.train_subset={self.train_subset}"
+            found.append(f"{both}: give one of them")
         if self.frame_stride is not None and self.clip_s is not None:
             found.append(
                 f"{prefix}.frame_stride={self.frame_stride} and {prefix}.clip_s={self.clip_s}: give one of them"
@@ -107,24 +120,46 @@ class DataConfig:
         With `on_error=skip` the training part is without what `data doctor` found unusable.
 
         Raises:
-            ConfigError: If files or folders are missing, or the decoder cannot be used; it names them and what to do.
+            ConfigError: If files or folders are missing, the decoder cannot be used, or a part of the labels is asked
+                for where none are used; it names them and what to do.
         """
+        given = {"train_share": self.train_share, "train_subset": self.train_subset}
+        if chosen := [f"data.{name}={value}" for name, value in given.items() if value is not None]:
+            cure = "means nothing where no labels are used, it is for linear, finetune, knn, retrieve: take it out"
+            raise ConfigError([f"{setting} {cure}" for setting in chosen])
+        return self._open()
+
+    def _open(self) -> Splits:
         self.build_decoder()  # what cannot load is said now, not by the first worker
-        splits = open_splits(
-            self.root, self.list, self.test_root, self.test_list, self.layout, self.annotations, self.split
-        )
-        if self.on_error == "raise":
-            return splits
-        return splits._replace(train=without_unusable(splits.train, self.folder()))
+        with _without_collector():
+            splits = open_splits(
+                self.root, self.list, self.test_root, self.test_list, self.layout, self.annotations, self.split
+            )
+            if self.on_error == "raise":
+                return splits
+            return splits._replace(train=without_unusable(splits.train, self.folder()))
 
     def folder(self) -> Path:
         """Return the folder that the training data lie below."""
         return Path(os.path.expanduser(self.root)) if self.root else Path(os.path.expanduser(self.list or "")).parent
 
     def open_with_test(self, seed: int) -> tuple[Manifest, Manifest]:
-        """Find the train and test parts; without a test part, hold out `test_fraction` of each class."""
-        train, test = self.open()
-        return (train, test) if test is not None else holdout(train, self.test_fraction, seed)
+        """Find the train and test parts of labelled data.
+
+        Without a test part, `test_fraction` of each class is held out; then `train_share` or `train_subset` says what
+        of the training part is kept.
+
+        Raises:
+            ConfigError: As `open`, or if `train_subset` names what is not in the training part.
+        """
+        train, test = self._open()
+        if test is None:
+            train, test = holdout(train, self.test_fraction, seed)
+        if self.train_share is not None:
+            train = draw_share(train, self.train_share, seed)
+        if self.train_subset is not None:
+            train = keep_listed(train, Path(self.train_subset))
+        return train, test
 
     def build_decoder(self) -> Decoder:
         """Return the video decoder."""
@@ -153,6 +188,18 @@ class DataConfig:
             return self.num_workers
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(16, max(1, cores // max(1, torch.cuda.device_count())))
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Make many records in a sixth of the time: the collector would look through all of them at every few thousand."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class TimedLoader(DataLoader[Any]):

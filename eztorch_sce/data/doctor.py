@@ -5,7 +5,7 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import NamedTuple
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.decoders.pyav import Inspection, PyAVDecoder
-from eztorch_sce.data.manifest import Manifest, find_media, from_list
-from eztorch_sce.data.media_table import MediaRow, check_writable, write_table
+from eztorch_sce.data.manifest import Manifest, find_media, from_list, walk
+from eztorch_sce.data.media_table import NAME, MediaRow, check_writable, write_table
 from eztorch_sce.data.workers import for_each, num_cores, progress
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import MediaInfo
@@ -24,6 +24,7 @@ from eztorch_sce.types import MediaInfo
 _LIMIT_S = {False: 60.0, True: 3600.0}  # by `full`: a file that takes longer hangs
 _STRAY_S = 10.0  # a gap between two frames that no slide show has
 _UNEVEN = 0.2  # share by which an interval may differ from the usual one before it counts as another frame rate
+_OURS = frozenset({NAME, "decoder.json", "prepare.json", "unpack.json"})  # what `data` commands leave in a folder
 _NO_INFO = MediaInfo(0.0, 0.0, 0, 0, "")
 
 
@@ -33,10 +34,12 @@ class Diagnosis(NamedTuple):
     Attributes:
         rows: Sorted by path.
         seconds: Of scanning.
+        others: Files below the folder that by their names are neither video nor picture; nobody reads them.
     """
 
     rows: list[MediaRow]
     seconds: float
+    others: list[str]
 
     @property
     def num_unusable(self) -> int:
@@ -68,7 +71,8 @@ def diagnose(
         root: The folder.
         full: Decode every frame, not the first, middle and last ones alone.
         workers: Processes; None is one per core.
-        lists: List files with paths relative to `root`: a file named in two of them is reported.
+        lists: List files with paths relative to `root`: content that two of them name is reported, under whatever
+            names.
 
     Returns:
         What was found, and the path of the table.
@@ -88,10 +92,10 @@ def diagnose(
         for job, row, why in for_each(_examine, jobs, workers or num_cores(), _LIMIT_S[full]):
             rows[job.path] = row or _row(job, _NO_INFO, [f"unreadable: {why}"], usable=False)
             bar.update(task, advance=1, says=f"{len(rows) / (time.perf_counter() - started):.0f} files/s")
-    rows = _with_duplicates(rows, list(_in_several(listed)))
-    ordered = [rows[path]._replace(path=os.path.relpath(path, root).replace(os.sep, "/")) for path in sorted(rows)]
+    named = {path: row._replace(path=_name_below(root, path)) for path, row in sorted(rows.items())}
+    ordered = list(_with_listed_twice(_with_duplicates(named), listed).values())
     seconds = time.perf_counter() - started
-    return Diagnosis(ordered, seconds), write_table(root, ordered)
+    return Diagnosis(ordered, seconds, _others(root, rows.keys())), write_table(root, ordered)
 
 
 def judge(seen: Inspection) -> tuple[list[str], bool]:
@@ -179,12 +183,32 @@ def _num_bytes(path: str) -> int:
         return 0  # a link to nowhere
 
 
-def _in_several(manifests: Sequence[Manifest]) -> Iterator[str]:
-    counts = Counter(path for manifest in manifests for path in {record.path for record in manifest.records})
-    return (path for path, count in counts.items() if count > 1)
+def _name_below(root: Path, path: str) -> str:
+    return os.path.relpath(path, root).replace(os.sep, "/")
 
 
-def _with_duplicates(rows: dict[str, MediaRow], in_several: list[str]) -> dict[str, MediaRow]:
+def _others(root: Path, known: Collection[str]) -> list[str]:
+    """Return the files that were not looked at, but for what `data` commands leave themselves."""
+    others = []
+    for folder, subfolders, files in walk(str(root)):
+        subfolders[:] = [name for name in subfolders if os.path.join(folder, name) not in known]  # frames of a video
+        paths = (os.path.join(folder, name) for name in files if folder != str(root) or name not in _OURS)
+        others += [_name_below(root, path) for path in paths if path not in known]
+    return others
+
+
+def _with_listed_twice(rows: dict[str, MediaRow], lists: Sequence[Manifest]) -> dict[str, MediaRow]:
+    """Note which content several lists name."""
+    contents = {path: row.digest or path for path, row in rows.items()}
+    counts = Counter(
+        content
+        for manifest in lists
+        for content in {contents.get(record.path, record.path) for record in manifest.records}
+    )
+    return {path: _noting(row, "in two lists") if counts[contents[path]] > 1 else row for path, row in rows.items()}
+
+
+def _with_duplicates(rows: dict[str, MediaRow]) -> dict[str, MediaRow]:
     """Note which files have the same content; only files of the same size are read for it."""
     by_size: dict[int, list[str]] = {}
     for path, row in rows.items():
@@ -195,11 +219,8 @@ def _with_duplicates(rows: dict[str, MediaRow], in_several: list[str]) -> dict[s
     for path in sorted(path for paths in by_size.values() if len(paths) > 1 for path in paths):
         rows[path] = rows[path]._replace(digest=_digest(path))
         original = first.setdefault(rows[path].digest, path)
-        if original != path:
-            rows[path] = _noting(rows[path], f"duplicate: the content of {os.path.basename(original)}")
-    for path in in_several:
-        if path in rows:
-            rows[path] = _noting(rows[path], "in two lists")
+        if rows[path].digest and original != path:
+            rows[path] = _noting(rows[path], f"duplicate: the content of {rows[original].path}")
     return rows
 
 
@@ -209,7 +230,10 @@ def _noting(row: MediaRow, finding: str) -> MediaRow:
 
 def _digest(path: str) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return ""  # not ours to read: its row says so
     return digest.hexdigest()

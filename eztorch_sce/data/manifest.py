@@ -38,11 +38,13 @@ class Manifest:
         records: What is to be read, in a fixed order.
         classes: The name of each label; empty if unlabelled.
         source: Where the records come from, for people.
+        missing: Name and label of what a list has and the disk has not; None where no list says what there should be.
     """
 
     records: list[MediaRecord]
     classes: list[str]
     source: str
+    missing: list[tuple[str, int | None]] | None = None
 
 
 def from_folder(root: Path, classes: Sequence[str] | None = None, setting: str = "data.root") -> Manifest:
@@ -111,20 +113,20 @@ def from_list(
     base = _absolute(root or list_file.parent)
     folders: dict[str, dict[str, bool]] = {}
     found = [_find(os.path.normpath(os.path.join(base, row.path)), folders) if row.path else None for row in rows]
-    missing = [
-        row.path or f"(line {row.line} names none)" for row, media in zip(rows, found, strict=True) if media is None
-    ]
+    gone = [row.path or f"(line {row.line} names none)" for row, media in zip(rows, found, strict=True) if not media]
     if not rows:
         problems.append(f"{where}: the file lists nothing")
-    elif missing and not (missing_ok and len(missing) < len(rows)):
+    elif gone and not (missing_ok and len(gone) < len(rows)):
         problems.append(
-            f"{where}: {len(missing)} of {len(rows)} files are not there: {shorten(missing)}; paths are relative to"
+            f"{where}: {len(gone)} of {len(rows)} files are not there: {shorten(gone)}; paths are relative to"
             f" {base}; set {setting.replace('list', 'root')} to the folder that they start from"
         )
     if problems:
         raise ConfigError(problems)
     records = [MediaRecord(media[0], label, media[1]) for media, label in zip(found, labels, strict=True) if media]
-    return Manifest(records, names, source_of(str(list_file), len(missing), len(rows)))
+    unlisted = [label for media, label in zip(found, labels, strict=True) if not media]
+    missing = list(zip(gone, unlisted, strict=True))
+    return Manifest(records, names, source_of(str(list_file), len(gone), len(rows)), missing)
 
 
 def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, Manifest]:
@@ -134,12 +136,8 @@ def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, M
     """
     if not 0 < fraction < 1:
         raise ConfigError([f"data.test_fraction={fraction}: a share lies between 0 and 1, for instance 0.2"])
-    members: dict[int | None, list[int]] = {}
-    for index, record in enumerate(manifest.records):
-        members.setdefault(record.label, []).append(index)
     held: set[int] = set()
-    for label, indices in members.items():
-        name = "" if label is None else manifest.classes[label]
+    for name, indices in _by_class(manifest).items():
         num_test = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
         held.update(random.Random(f"{seed}/{name}").sample(indices, num_test))
     if not held:
@@ -150,6 +148,82 @@ def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, M
         Manifest(train, manifest.classes, f"{manifest.source}, without the share {fraction} held out by seed {seed}"),
         Manifest(test, manifest.classes, f"{manifest.source}, the share {fraction} held out by seed {seed}"),
     )
+
+
+def draw_share(manifest: Manifest, share: float, seed: int) -> Manifest:
+    """Keep a share of each class, drawn at random, at least one record of it; the order stays.
+
+    What a class gives does not depend on the other classes, and a larger share holds what a smaller one of the same
+    seed holds.
+    """
+    drawn: set[int] = set()
+    for name, indices in _by_class(manifest).items():
+        shuffled = random.Random(f"share {seed}/{name}").sample(indices, len(indices))
+        drawn.update(shuffled[: max(round(share * len(indices)), 1)])
+    records = [record for index, record in enumerate(manifest.records) if index in drawn]
+    source = f"{manifest.source}, the share {share} of each class drawn by seed {seed} ({len(records)} records)"
+    return Manifest(records, manifest.classes, source)
+
+
+def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_subset") -> Manifest:
+    """Keep the records that a published subset names: a line is the name of a file, or the end of its path.
+
+    Raises:
+        ConfigError: If there is no such list, or a line names no record or several: all such problems at once.
+    """
+    list_file = _absolute(list_file)
+    where = f"{setting}={list_file}"
+    if not list_file.is_file():
+        raise ConfigError([f"{where}: there is no such file"])
+    text = list_file.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    names = list(dict.fromkeys(line.strip() for line in text.split("\n") if line.strip()))
+    by_name: dict[str, list[str]] = {}
+    for record in manifest.records:
+        by_name.setdefault(os.path.basename(record.path), []).append(record.path)
+    found = [[path for path in by_name.get(os.path.basename(name), ()) if _ends_with(path, name)] for name in names]
+    problems = [] if names else [f"{where}: the file lists nothing"]
+    if gone := [name for name, paths in zip(names, found, strict=True) if not paths]:
+        absent = f"{len(gone)} of {len(names)} names are not in the training part: {shorten(gone)}"
+        problems.append(f"{where}: {absent}; it must name files of {manifest.source}")
+    if unclear := [name for name, paths in zip(names, found, strict=True) if len(paths) > 1]:
+        cure = "write as much of the path before them as tells which is meant"
+        problems.append(f"{where}: {len(unclear)} names stand for several files: {shorten(unclear)}; {cure}")
+    if problems:
+        raise ConfigError(problems)
+    kept = {path for paths in found for path in paths}
+    records = [record for record in manifest.records if record.path in kept]
+    source = f"{manifest.source}, only the {len(records)} records of {list_file}"
+    return Manifest(records, manifest.classes, source)
+
+
+def keep_classes(manifest: Manifest, names: Sequence[str], where: str, missing_ok: bool = False) -> Manifest:
+    """Keep the classes that are named; in a name, a space and an underscore are the same.
+
+    Args:
+        manifest: With labels.
+        names: Of the classes, in any order: the classes keep theirs.
+        where: What an error calls the list of names.
+        missing_ok: Take a class that the manifest has not for one without records.
+
+    Raises:
+        ConfigError: If the manifest has no labels, or not that class.
+    """
+    if not manifest.classes:
+        raise ConfigError([f"{where}: {manifest.source} has no labels, so its classes cannot be chosen"])
+    wanted = {name.replace("_", " "): name for name in names}
+    there = {name.replace("_", " ") for name in manifest.classes}
+    gone = sorted(name for plain, name in wanted.items() if plain not in there)
+    if gone and not missing_ok:
+        absent = f"{len(gone)} of {len(names)} classes are not in {manifest.source}: {shorten(gone)}"
+        raise ConfigError([f"{where}: {absent}; it must name classes of the data set, one a line"])
+    kept = [label for label, name in enumerate(manifest.classes) if name.replace("_", " ") in wanted]
+    new: dict[int | None, int] = {label: place for place, label in enumerate(kept)}
+    records = [record._replace(label=new[record.label]) for record in manifest.records if record.label in new]
+    missing: list[tuple[str, int | None]] | None = None
+    if manifest.missing is not None:
+        missing = [(name, new[label]) for name, label in manifest.missing if label in new]
+    source = f"{manifest.source}, only the {len(wanted)} classes of {where}"
+    return Manifest(records, [*(manifest.classes[label] for label in kept), *gone], source, missing)
 
 
 def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
@@ -384,6 +458,18 @@ def _find(path: str, folders: dict[str, dict[str, bool]]) -> tuple[str, str] | N
             kind = "image" if _suffix(candidate) in PICTURE_SUFFIXES else "video"
             return os.path.join(folder, candidate), "frames" if folders[folder][candidate] else kind
     return None
+
+
+def _by_class(manifest: Manifest) -> dict[str, list[int]]:
+    """Return the places of the records by the name of their class, "" where there is no label."""
+    members: dict[str, list[int]] = {}
+    for index, record in enumerate(manifest.records):
+        members.setdefault("" if record.label is None else manifest.classes[record.label], []).append(index)
+    return members
+
+
+def _ends_with(path: str, end: str) -> bool:
+    return os.path.join(os.sep, path).endswith(os.path.join(os.sep, os.path.normpath(end)))
 
 
 def _absolute(path: Path) -> Path:

@@ -1,11 +1,11 @@
 """`manifest.parquet`: what `data doctor` found below a folder, so that a run needs to look at no file to start."""
 
 import os
+import uuid
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from eztorch_sce.data.video_writer import partial_name
 from eztorch_sce.errors import ConfigError
 
 NAME = "manifest.parquet"
@@ -17,7 +17,7 @@ class MediaRow(NamedTuple):
     Attributes:
         path: Relative to the folder of the table, with forward slashes.
         kind: "video", "image" or "frames".
-        usable: Whether clips can be read from its beginning, middle and end.
+        usable: Whether clips can be read from its beginning, middle and end; after `--full`, from all of it.
         findings: What is odd, "kind" or "kind: details" each.
         bytes: Size of the file; of a frame folder the sum.
         digest: Of the content, where another file has the same size; else "".
@@ -76,7 +76,7 @@ def write_table(folder: Path, rows: list[MediaRow]) -> Path:
 
     columns = {name: [getattr(row, name) for row in rows] for name in MediaRow._fields}
     file = folder / NAME
-    partial = partial_name(file)
+    partial = file.with_name(f"{NAME}.{uuid.uuid4().hex}.partial")  # shards of a job array may end at the same time
     try:
         table = pa.table(columns)
     except UnicodeEncodeError as error:

@@ -6,6 +6,7 @@ import random
 import shutil
 import statistics
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -24,6 +25,7 @@ from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.types import ClipSpan
 
 _NOTE = "prepare.json"  # how the copies were made, beside them
+_FAILED = ".prepare"  # a hidden folder beside them: what each shard could not copy, and why
 _LIMIT_S = 3600.0  # a file that takes longer hangs
 _NUM_TIMED = 5  # files of which the gain is measured
 _JPEG_QUALITY = 95
@@ -80,14 +82,16 @@ class Prepared:
 
     Attributes:
         num_made, num_kept: Copies made now, and those that were there.
+        num_copies: All that there are now, of all shards.
         failed: Why, by the path of the source.
         seconds: That it took.
         gain: How many times faster a clip is read from a copy, measured on a few files; None where none was made.
-        complete: Whether every source of every shard has its copy or was tried now.
+        complete: Whether every source of every shard has its copy, or was tried in vain by its shard.
     """
 
     num_made: int = 0
     num_kept: int = 0
+    num_copies: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     gain: float | None = None
@@ -114,12 +118,28 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     if problems := config.problems() + _folder_problems(root, out):
         raise ConfigError(problems)
     videos = [path for path, kind in find_media(root, "FOLDER", fresh=True) if kind == "video"]
+    if not videos:
+        raise ConfigError([f"FOLDER={root}: holds pictures and no video, and pictures are left as they are"])
     targets = _targets(root, out, videos, config)
     _note_settings(root, out, config)
     part, parts = map(int, config.shard.split("/"))
     mine = list(targets.items())[part - 1 :: parts]
     missing = [(source, target) for source, target in mine if not _is_done(source, target)]
     done = Prepared(num_kept=len(mine) - len(missing))
+    try:
+        _make_all(missing, config, done)
+    except OSError as error:  # no file is to blame
+        cure = "what was made stays, and the same command goes on from there"
+        raise ConfigError([f"OUT={out} cannot be written to ({error}): {cure}"]) from error
+    _write_json(out / _FAILED / f"{part}-of-{parts}.json", done.failed)
+    tried = {source for note in (out / _FAILED).glob("*.json") for source in json.loads(note.read_text())}
+    without = {source for source, target in targets.items() if not os.path.exists(target)}
+    done.num_copies, done.complete = len(targets) - len(without), without <= tried
+    return done
+
+
+def _make_all(missing: list[tuple[str, str]], config: PrepareConfig, done: Prepared) -> None:
+    """Make copies side by side; what came of it is put into `done`."""
     jobs = [_Job(*pair, config, timed=number < _NUM_TIMED) for number, pair in enumerate(missing)]
     started, gains = time.perf_counter(), []
     with progress() as bar:
@@ -131,12 +151,10 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
                 done.num_made += 1
                 gains += [gain] if gain else []
             rate = (done.num_made + len(done.failed)) / (time.perf_counter() - started)
-            expected = f", reads {statistics.median(gains):.1f}x faster" if gains else ""
+            done.gain = statistics.median(gains) if gains else None
+            expected = f", reads {done.gain:.1f}x faster" if done.gain else ""
             bar.update(task, advance=1, says=f"{rate:.1f} files/s{expected}")
     done.seconds = time.perf_counter() - started
-    done.gain = statistics.median(gains) if gains else None
-    done.complete = all(os.path.exists(target) or source in done.failed for source, target in targets.items())
-    return done
 
 
 def _folder_problems(root: Path, out: Path) -> list[str]:
@@ -145,7 +163,8 @@ def _folder_problems(root: Path, out: Path) -> list[str]:
         return [f"FOLDER={root}: there is no such folder"]
     if real_root == real_out or real_root in real_out.parents or real_out in real_root.parents:
         return [f"OUT={out}: must lie outside FOLDER={root}, so that no source is overwritten or read as a copy"]
-    if out.is_dir() and any(out.iterdir()) and not (out / _NOTE).is_file():
+    strange = [path for path in out.iterdir() if not path.name.startswith(_NOTE)] if out.is_dir() else []
+    if strange and not (out / _NOTE).is_file():  # looked for last: another shard may just be writing it
         return [f"OUT={out}: holds files that were not made by `data prepare`; choose a new or an empty folder"]
     return []
 
@@ -157,7 +176,9 @@ def _targets(root: Path, out: Path, videos: list[str], config: PrepareConfig) ->
     for source, target in targets.items():
         sources.setdefault(target, []).append(source)
     if doubles := [" and ".join(paths) for paths in sources.values() if len(paths) > 1]:
-        raise ConfigError([f"{shorten(doubles)}: differ only in their suffix, so their copies would have one name"])
+        raise ConfigError(
+            [f"{shorten(doubles)}: differ only in their suffix, so their copies would have one name: rename them"]
+        )
     return targets
 
 
@@ -171,14 +192,22 @@ def _note_settings(root: Path, out: Path, config: PrepareConfig) -> None:
         raise ConfigError(
             [f"OUT={out}: its copies were made with {other}; choose another folder, or the same settings"]
         )
-    out.mkdir(parents=True, exist_ok=True)
-    partial = partial_name(note)
-    partial.write_text(json.dumps(now, indent=2) + "\n")
-    os.replace(partial, note)
+    if not note.is_file():
+        _write_json(note, now)
+
+
+def _write_json(file: Path, content: object) -> None:
+    """Write atomically, even where several shards write one file at once."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, file)
 
 
 def _is_done(source: str, target: str) -> bool:
-    return os.path.exists(target) and os.path.getmtime(target) >= os.path.getmtime(source)
+    if not os.path.exists(target):
+        return False
+    return not os.path.exists(source) or os.path.getmtime(target) >= os.path.getmtime(source)
 
 
 def _make(job: _Job) -> float | str | None:

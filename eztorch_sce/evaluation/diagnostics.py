@@ -16,9 +16,11 @@ def embedding_diagnostics(embeddings: Tensor) -> dict[str, Tensor]:
     `effective_rank`: exp of the entropy of the singular values of the centred embeddings (Roy and Vetterli, EUSIPCO
     2007): the number of dimensions in use, at most min(B - 1, D).
     `uniformity`: log of the mean of exp(-2 ||x - y||^2) over pairs (Wang and Isola, ICML 2020): 0 in one point, about
-    -4 on the whole sphere of many dimensions.
+    -4 on the whole sphere of many dimensions. All are NaN where an embedding is not finite.
     """
     rows = embeddings[:MAX_ROWS].float()
+    if not bool(rows.isfinite().all()):  # there are no singular values then, and torch says so in its own words
+        return dict.fromkeys(("spread", "effective_rank", "uniformity"), rows.new_tensor(torch.nan))
     centered = rows - rows.mean(dim=0)
     spread = rows.std(dim=0).mean() * rows.shape[1] ** 0.5
     # The squares of the singular values, from the smaller of the two products.

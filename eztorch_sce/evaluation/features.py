@@ -11,7 +11,7 @@ from torch import Tensor
 from eztorch_sce.augment.view import View, evaluation_view
 from eztorch_sce.data.datamodule import TimedLoader
 from eztorch_sce.data.manifest import Manifest
-from eztorch_sce.distributed import gather_lists, gather_rows
+from eztorch_sce.distributed import gather_rows
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Batch, FeatureBank, InputSpec
 
@@ -67,14 +67,15 @@ def mean_over_views(
         outputs = torch.stack([finish(network(view)).float() for view in views])  # (V, B, F)
         rows.append(outputs.mean(dim=0).cpu())
         records.append(batch.record)
-    return gather_rows(torch.cat(rows)), gather_rows(torch.cat(records))
+    # Through the device: between GPUs nothing else can be sent.
+    return gather_rows(torch.cat(rows).to(device)).cpu(), gather_rows(torch.cat(records).to(device)).cpu()
 
 
 def _raise_on_failures(batch: Batch) -> None:
-    failures = gather_lists(batch.failures)
-    if failures:
-        first = failures[0]
-        more = "" if len(failures) == 1 else f" (and {len(failures) - 1} more in the same batch)"
+    """Stop at a file that cannot be read; processes have different numbers of batches, so nobody is asked first."""
+    if batch.failures:
+        first = batch.failures[0]
+        more = "" if len(batch.failures) == 1 else f" (and {len(batch.failures) - 1} more in the same batch)"
         raise MediaError(
             first.path, f"{first.reason}{more}. Evaluation leaves no file out: mend it or take it off the list"
         )

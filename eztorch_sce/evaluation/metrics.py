@@ -1,7 +1,16 @@
-"""Accuracies of ranked classes."""
+"""Scores of an evaluation, and accuracies of ranked classes."""
+
+from typing import NamedTuple
 
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
+
+
+class Scores(NamedTuple):
+    """What an evaluation found: numbers by name, and for each class by name its own; rates are in [0, 1]."""
+
+    metrics: dict[str, float]
+    by_class: dict[str, dict[str, float]]
 
 
 def top_accuracies(scores: Tensor, labels: Tensor, name: str) -> dict[str, float]:

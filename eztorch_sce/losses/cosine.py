@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from eztorch_sce.losses.pairs import PairLoss, check_pair, squared_distance
+from eztorch_sce.losses.pairs import PairLoss, check_finite, check_pair, squared_distance
 from eztorch_sce.registry import register
 
 
@@ -22,9 +22,15 @@ class CosineLoss(PairLoss):
         batch_keys: Tensor | None = None,
         batch_offset: int = 0,
     ) -> Tensor:
-        """Return the batch mean, a scalar in [0, 4], from unit vectors (B, D)."""
+        """Return the batch mean, a scalar in [0, 4], from unit vectors (B, D).
+
+        Raises:
+            ValueError: If the shapes differ, or (on a CPU) an embedding is not finite.
+        """
         check_pair(query, key)
-        return squared_distance(query, key.detach()).mean()
+        loss = squared_distance(query, key.detach()).mean()
+        check_finite(loss, [("query", query), ("key", key)])
+        return loss
 
 
 @register("loss", "cosine")

@@ -79,10 +79,44 @@ def squared_distance(query: Tensor, key: Tensor) -> Tensor:
 
 
 def check_pair(query: Tensor, key: Tensor) -> None:
-    """Refuse a query and a key that are not of one shape (B, D).
+    """Refuse a query and a key that are not of one shape (B, D), or empty.
 
     Raises:
         ValueError: With both shapes.
     """
     if query.ndim != 2 or query.shape != key.shape:
         raise ValueError(f"query and key must both be (B, D): got {tuple(query.shape)} and {tuple(key.shape)}")
+    if len(query) == 0:
+        raise ValueError(f"query and key are empty, {tuple(query.shape)}: skip such a batch")
+
+
+def check_finite(loss: Tensor, embeddings: list[tuple[str, Tensor]]) -> None:
+    """Refuse a loss that is no number, on a CPU: reading it back from a GPU would stop that.
+
+    Raises:
+        ValueError: Naming which of the embeddings (name, (..., D)) holds NaN or infinite numbers, and in how many rows.
+    """
+    if loss.is_cuda or bool(loss.isfinite()):
+        return
+    for name, rows in embeddings:
+        _norms(name, rows)
+
+
+def check_norms(name: str, rows: Tensor) -> None:
+    """Refuse rows (..., D) that are not finite, or not of unit norm to 5 %, which bf16 and small steps are.
+
+    Raises:
+        ValueError: With the norms seen.
+    """
+    norms = _norms(name, rows)
+    if bool(((norms - 1).abs() > 0.05).any()):
+        seen = f"{norms.min().item():.3g} to {norms.max().item():.3g}"
+        raise ValueError(f"{name} must hold unit vectors, and its norms go from {seen}: normalise (F.normalize) first")
+
+
+def _norms(name: str, rows: Tensor) -> Tensor:
+    """Return the norms (...,) of finite rows (..., D)."""
+    norms = rows.detach().norm(dim=-1)  # in their own type: a million rows are not copied to float32
+    if bad := int((~norms.isfinite()).sum()):
+        raise ValueError(f"{name} holds NaN or infinite numbers in {bad} of {norms.numel()} rows")
+    return norms

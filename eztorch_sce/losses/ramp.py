@@ -9,7 +9,7 @@ class Ramp:
     """Go from `start` to the value of the setting over the first part of training, then stay.
 
     Attributes:
-        start: Value at the first step; null is no ramp.
+        start: Value at the first step, in the range of the setting; null is no ramp.
         over: Share of training that it takes, in (0, 1].
         shape: "linear", or "cosine" for half a cosine.
     """

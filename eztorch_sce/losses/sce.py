@@ -60,7 +60,13 @@ class SCEConfig:
     def problems(self, prefix: str) -> list[str]:
         """Name each setting that cannot be."""
         return setting_problems(
-            prefix, self.temperature, self.target_temperature, self.positive_weight, self.implementation
+            prefix,
+            self.temperature,
+            self.target_temperature,
+            self.positive_weight,
+            self.implementation,
+            target_temperature_ramp=self.target_temperature_ramp,
+            positive_weight_ramp=self.positive_weight_ramp,
         )
 
     def build(self) -> SCELoss:

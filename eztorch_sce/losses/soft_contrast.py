@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eztorch_sce.losses.pairs import PairLoss, PairLosses, accurate, check_pair
+from eztorch_sce.losses.pairs import PairLoss, PairLosses, accurate, check_finite, check_norms, check_pair
 from eztorch_sce.losses.ramp import NO_RAMP, Ramp
 from eztorch_sce.losses.streaming import Keys, attend, log_sum_exp
 
@@ -16,8 +16,9 @@ IMPLEMENTATIONS = ("streaming", "dense")
 class SoftContrast(PairLoss):
     """Cross entropy between a target over the keys and the softmax of a query's similarities with them.
 
-    With keys k_j, the target of sample i is one vector, T_i = w k_i + (1 - w) softmax(k_i . k_j / target_temperature)
-    k_j, w the weight of the positive; then the loss is logsumexp_j(q_i . k_j / temperature) - q_i . T_i / temperature.
+    With keys k_j, the relation of sample i is one vector, R_i = softmax_j(k_i . k_j / target_temperature) k_j, the
+    positive left out. With w the weight of the positive and p_i what is predicted for it, the loss is
+    -w log p_i + (1 - w) (logsumexp_j(q_i . k_j / temperature) - q_i . R_i / temperature).
 
     Args:
         temperature: Divides the similarities of the query; > 0.
@@ -47,9 +48,20 @@ class SoftContrast(PairLoss):
         positive_weight_ramp: Ramp = NO_RAMP,
     ) -> None:
         super().__init__()
-        if problems := setting_problems(
-            type(self).__name__, temperature, target_temperature, positive_weight, implementation, weight
-        ):
+        name = type(self).__name__
+        problems = setting_problems(
+            name,
+            temperature,
+            target_temperature,
+            positive_weight,
+            implementation,
+            weight,
+            target_temperature_ramp,
+            positive_weight_ramp,
+        )
+        problems += target_temperature_ramp.problems(f"{name}.target_temperature_ramp")
+        problems += positive_weight_ramp.problems(f"{name}.positive_weight_ramp")
+        if problems:
             raise ValueError("; ".join(problems))
         self.temperature, self.implementation, self.weight = temperature, implementation, weight
         self.final_target_temperature, self.target_temperature_ramp = target_temperature, target_temperature_ramp
@@ -81,8 +93,8 @@ class SoftContrast(PairLoss):
         """Return the batch mean, a scalar; arguments as in `PairLoss.forward`.
 
         Raises:
-            ValueError: If shapes or types do not fit, there is nothing to contrast with, an embedding is not finite,
-                or (found on the first call) not of unit norm.
+            ValueError: If shapes or types do not fit, there is nothing to contrast with, an embedding is not finite
+                (on a GPU found on the first call only), or not of unit norm (found on the first call).
         """
         in_batch = None if batch_keys is None else [batch_keys]
         return self.over_pairs([query], [key], [(0, 0)], negatives, in_batch, batch_offset).loss
@@ -96,8 +108,11 @@ class SoftContrast(PairLoss):
         batch_keys: list[Tensor] | None = None,
         batch_offset: int = 0,
     ) -> PairLosses:
-        """Return the mean over pairs; a target is made once per key view, and the queue seen once per query view."""
-        self._check(queries, keys, negatives, batch_keys, batch_offset)
+        """Return the mean over pairs; a target is made once per key view, and the queue is read once for all of them.
+
+        The queue is read a second time for all query views.
+        """
+        named = self._check(queries, keys, negatives, batch_keys, batch_offset)
         if not self.keys_learn:
             keys = [key.detach() for key in keys]
             negatives = None if negatives is None else negatives.detach()
@@ -111,7 +126,9 @@ class SoftContrast(PairLoss):
                     "nothing to contrast with: give negatives (a queue) or the keys of a batch larger than 1"
                 )
             compare = self._dense if self.implementation == "dense" else self._streaming
-            return compare(queries, keys, pairs, shared, in_batch)
+            losses = compare(queries, keys, pairs, shared, in_batch)
+        check_finite(losses.loss, named)
+        return losses
 
     def _streaming(
         self,
@@ -123,41 +140,53 @@ class SoftContrast(PairLoss):
     ) -> PairLosses:
         """Compare with `shared` keys, the same for every pair, and with those of the batch, by key view."""
         parts = [_log_sum_exps(queries, others, self.temperature) for others in shared]  # each (views, B)
-        targets = [self._target(key, shared + in_batch[view]) for view, key in enumerate(keys)]
+        relations = self._relations(keys, shared, in_batch) if self.positive_weight < 1 else []
         terms, positive_mass, alignment = [], [], []
         for i, j in pairs:
             cosine = (queries[i] * keys[j]).sum(dim=1)  # (B,)
-            candidates = [part[i] for part in parts]
-            candidates += [log_sum_exp(queries[i], others, self.temperature) for others in in_batch[j]]
-            if self.positive_is_candidate:
-                candidates.append(cosine / self.temperature)
-            total = torch.stack(candidates).logsumexp(dim=0)  # (B,)
-            vector = targets[j][0]
-            wanted = cosine if vector is keys[j] else (queries[i] * vector).sum(dim=1)
-            terms.append((total - wanted / self.temperature).mean())
-            positive_mass.append((cosine / self.temperature - total).detach().exp().mean())
+            totals = [part[i] for part in parts]
+            totals += [log_sum_exp(queries[i], others, self.temperature) for others in in_batch[j]]
+            positive, total = cosine / self.temperature, torch.stack(totals).logsumexp(dim=0)  # (B,)
+            # A total less the positive would lose its digits where the positive stands out; this does not.
+            log_positive = F.logsigmoid(positive - total) if self.positive_is_candidate else positive - total
+            term = -log_positive
+            if relations:
+                related = (queries[i] * relations[j][0]).sum(dim=1) / self.temperature
+                total = torch.logaddexp(total, positive) if self.positive_is_candidate else total
+                term = self.positive_weight * term + (1 - self.positive_weight) * (total - related)
+            terms.append(term.mean())
+            positive_mass.append(log_positive.detach().exp().mean())
             alignment.append((2 - 2 * cosine).detach().mean())
         metrics = {"alignment": torch.stack(alignment).mean()}
         if self.positive_is_candidate:
             metrics["positive_mass"] = torch.stack(positive_mass).mean()
-        entropies = [entropy for _, entropy in targets if entropy is not None]
-        if entropies:
-            metrics["target_entropy"] = torch.cat(entropies).mean()
-            metrics["target_neighbors"] = torch.cat(entropies).exp().mean()
+        if relations:
+            entropies = torch.cat([entropy for _, entropy in relations])
+            metrics["target_entropy"] = entropies.mean()
+            metrics["target_neighbors"] = entropies.exp().mean()
         return PairLosses(self.weight * torch.stack(terms).mean(), metrics)
 
-    def _target(self, key: Tensor, others: list[Keys]) -> tuple[Tensor, Tensor | None]:
-        """Return the target vectors (B, D) of a key view, and the entropies (B,) of its relations, if any, in nats."""
-        if self.positive_weight == 1:
-            return key, None
-        with torch.no_grad():
-            totals, means = zip(*(attend(key, part, self.target_temperature) for part in others), strict=True)
+    @torch.no_grad()
+    def _relations(
+        self, keys: list[Tensor], shared: list[Keys], in_batch: list[list[Keys]]
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return per key view the mean of the keys related to it (B, D), and the entropy (B,) of its relation in nats.
+
+        The shared keys are read once for all views.
+        """
+        sizes, together = [len(key) for key in keys], torch.cat(keys)
+        parts = [attend(together, others, self.target_temperature) for others in shared]
+        by_view = [list(zip(total.split(sizes), mean.split(sizes), strict=True)) for total, mean in parts]
+        relations = []
+        for view, key in enumerate(keys):
+            seen = [part[view] for part in by_view]
+            seen += [attend(key, others, self.target_temperature) for others in in_batch[view]]
+            totals, means = zip(*seen, strict=True)
             stacked = torch.stack(totals)  # (parts, B)
-            shares = stacked.softmax(dim=0)[..., None]
-            relation = (shares * torch.stack(means)).sum(dim=0)  # (B, D)
-            expected = (key * relation).sum(dim=1) / self.target_temperature
-            entropy = (stacked.logsumexp(dim=0) - expected).clamp_min(0)
-        return self.positive_weight * key + (1 - self.positive_weight) * relation, entropy
+            mean = (stacked.softmax(dim=0)[..., None] * torch.stack(means)).sum(dim=0)  # (B, D)
+            expected = (key * mean).sum(dim=1) / self.target_temperature
+            relations.append((mean, (stacked.logsumexp(dim=0) - expected).clamp_min(0)))
+        return relations
 
     def _dense(
         self,
@@ -202,11 +231,13 @@ class SoftContrast(PairLoss):
         negatives: Tensor | None,
         batch_keys: list[Tensor] | None,
         batch_offset: int,
-    ) -> None:
+    ) -> list[tuple[str, Tensor]]:
+        """Refuse what does not fit; return all embeddings with the names of their arguments."""
         query = queries[0]
+        for other in queries:
+            check_pair(other, keys[0])
         for key in keys:
             check_pair(query, key)
-        named = [("query", x) for x in queries] + [("key", x) for x in keys]
         others = [] if negatives is None else [("negatives", negatives)]
         others += [("batch_keys", rows) for rows in batch_keys or []]
         for name, rows in others:
@@ -220,18 +251,15 @@ class SoftContrast(PairLoss):
                     f"batch_offset={batch_offset}: the {len(query)} samples of the query must lie within the "
                     f"{rows.shape[-2]} rows of batch_keys"
                 )
-        for name, rows in named + others:
+        named = [("query", x) for x in queries] + [("key", x) for x in keys] + others
+        for name, rows in named:
             if rows.dtype != query.dtype or not rows.is_floating_point():
                 raise ValueError(f"{name} must be of one floating-point type: got {rows.dtype} beside {query.dtype}")
-        # Reading a value back from a GPU stops it, so there only the first call is checked.
-        for name, rows in named if not query.is_cuda or not self._norms_checked else []:
-            if not bool(rows.detach().sum(dtype=torch.float32).isfinite()):
-                bad = int((~rows.isfinite()).any(dim=1).sum())
-                raise ValueError(f"{name} holds NaN or infinite numbers in {bad} of {len(rows)} rows")
         if not self._norms_checked:
-            for name, rows in named + others:
-                _check_norms(name, rows)
+            for name, rows in named:
+                check_norms(name, rows)
             self._norms_checked = True
+        return named
 
 
 def setting_problems(
@@ -241,16 +269,27 @@ def setting_problems(
     positive_weight: float = 1.0,
     implementation: str = "streaming",
     weight: float = 1.0,
+    target_temperature_ramp: Ramp = NO_RAMP,
+    positive_weight_ramp: Ramp = NO_RAMP,
 ) -> list[str]:
     """Name each setting of a loss of the family that cannot be; `prefix` is where it is, as in "loss"."""
-    positive = {"temperature": temperature, "target_temperature": target_temperature, "weight": weight}
+    positive = {
+        "temperature": temperature,
+        "target_temperature": target_temperature,
+        "target_temperature_ramp.start": target_temperature_ramp.start,
+        "weight": weight,
+    }
+    shares = {"positive_weight": positive_weight, "positive_weight_ramp.start": positive_weight_ramp.start}
     found = [
         f"{prefix}.{name}={value} must be greater than 0"
         for name, value in positive.items()
-        if not 0 < value < math.inf
+        if value is not None and not 0 < value < math.inf
     ]
-    if not 0 <= positive_weight <= 1:
-        found.append(f"{prefix}.positive_weight={positive_weight} must be between 0 and 1")
+    found += [
+        f"{prefix}.{name}={value} must be between 0 and 1"
+        for name, value in shares.items()
+        if value is not None and not 0 <= value <= 1
+    ]
     if implementation not in IMPLEMENTATIONS:
         found.append(f"{prefix}.implementation={implementation} must be one of {', '.join(IMPLEMENTATIONS)}")
     return found
@@ -268,10 +307,3 @@ def _per_view(batch_keys: list[Tensor] | None, view: int, own: int) -> list[Keys
 def _log_sum_exps(queries: list[Tensor], others: Keys, temperature: float) -> tuple[Tensor, ...]:
     """Return one (B,) per query view from a single pass over the keys."""
     return log_sum_exp(torch.cat(queries), others, temperature).split([len(query) for query in queries])
-
-
-def _check_norms(name: str, rows: Tensor) -> None:
-    norms = rows.detach().float().norm(dim=-1)
-    if bool(((norms - 1).abs() > 0.05).any()):
-        seen = f"{norms.min().item():.3g} to {norms.max().item():.3g}"
-        raise ValueError(f"{name} must hold unit vectors, and its norms go from {seen}: normalise (F.normalize) first")

@@ -1,7 +1,5 @@
 """How the views of a batch go through an encoder."""
 
-from itertools import groupby
-
 import torch
 from torch import Tensor
 
@@ -10,7 +8,7 @@ from eztorch_sce.types import Embeddings
 
 
 def embed_views(encoder: Encoder, views: list[Tensor], num_global: int) -> list[Embeddings]:
-    """Embed each global view by itself, and neighbouring local views of one shape in one forward pass.
+    """Embed each global view by itself, and the local views of one shape in one forward pass.
 
     Args:
         encoder: The network.
@@ -18,9 +16,11 @@ def embed_views(encoder: Encoder, views: list[Tensor], num_global: int) -> list[
         num_global: How many are global.
     """
     embedded = [encoder(view) for view in views[:num_global]]
-    for _, group in groupby(views[num_global:], key=lambda view: view.shape):
-        alike = list(group)
-        together = encoder(torch.cat(alike))
+    local = views[num_global:]
+    by_number: dict[int, Embeddings] = {}
+    for shape in dict.fromkeys(view.shape for view in local):
+        alike = [number for number, view in enumerate(local) if view.shape == shape]
+        together = encoder(torch.cat([local[number] for number in alike]))
         parts = zip(*(part.chunk(len(alike)) for part in together), strict=True)
-        embedded += [Embeddings(*part) for part in parts]
-    return embedded
+        by_number |= {number: Embeddings(*part) for number, part in zip(alike, parts, strict=True)}
+    return embedded + [by_number[number] for number in range(len(local))]

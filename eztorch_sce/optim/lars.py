@@ -54,18 +54,23 @@ class LARS(Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                update = parameter.grad
-                if parameter.ndim > 1:
-                    update = update.add(parameter, alpha=group["weight_decay"])
-                    norm, update_norm = parameter.norm(), update.norm()
-                    ratio = group["trust_coefficient"] * norm / update_norm
-                    # A tensor at zero, or without gradient, takes a plain step.
-                    update = update * torch.where((norm > 0) & (update_norm > 0), ratio, torch.ones_like(ratio))
+                gradient, decay = parameter.grad, group["weight_decay"]
                 state = self.state[parameter]
                 if "velocity" not in state:
                     state["velocity"] = torch.zeros_like(parameter)
-                state["velocity"].mul_(group["momentum"]).add_(update)
-                parameter.add_(state["velocity"], alpha=-group["lr"])
+                velocity = state["velocity"].mul_(group["momentum"])
+                if parameter.ndim > 1:
+                    # The norm of gradient + decay * parameter, and that sum times the ratio, without a copy of either.
+                    norm, along = parameter.norm(), torch.dot(gradient.reshape(-1), parameter.reshape(-1))
+                    squared = gradient.norm().square() + 2 * decay * along + (decay * norm).square()
+                    update_norm = squared.clamp_min(0).sqrt()
+                    ratio = group["trust_coefficient"] * norm / update_norm
+                    # A tensor at zero, or without gradient, takes a plain step.
+                    ratio = torch.where((norm > 0) & (update_norm > 0), ratio, torch.ones_like(ratio))
+                    velocity.addcmul_(gradient, ratio).addcmul_(parameter, ratio, value=decay)
+                else:
+                    velocity.add_(gradient)
+                parameter.add_(velocity, alpha=-group["lr"])
         return loss
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.evaluation.retrieval import nearest_neighbours
+from eztorch_sce.evaluation.search import nearest_neighbours
 from eztorch_sce.types import ClipSpan, FeatureBank
 
 _NUM_QUERIES = 4
@@ -68,7 +68,7 @@ def principal_components(features: Tensor, count: int = 2) -> Tensor:
 def _draw_neighbours(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float) -> None:
     labels = torch.linspace(0, len(test.classes) - 1, _NUM_QUERIES).long()  # the first query of each of some classes
     rows = (test.labels[None] == labels[:, None]).int().argmax(dim=1)
-    nearest = nearest_neighbours(bank.features, test.features, _NUM_NEIGHBOURS, centred=True)
+    nearest = nearest_neighbours(bank.features, test.features, _NUM_NEIGHBOURS, centred=True).indices
     grid = figure.subplots(_NUM_QUERIES, 1 + _NUM_NEIGHBOURS)
     figure.suptitle("queries (left) and their nearest clips by pretrained features; time runs from left to right")
     for line, row in zip(grid, rows.tolist(), strict=True):

@@ -1,5 +1,6 @@
 """The directory of a run: what went in, what came out."""
 
+import csv
 import json
 import os
 import platform
@@ -25,6 +26,7 @@ PACKAGES = (
     "decord",
     "eva-decord",
     "numpy",
+    "scikit-learn",
 )
 
 
@@ -72,6 +74,15 @@ def write_report(report: Report) -> Report:
         content = {**asdict(report), "run_dir": str(report.run_dir), "versions": versions()}
         (report.run_dir / "report.json").write_text(json.dumps(content, indent=2) + "\n")
     return report
+
+
+def write_by_class(run_dir: Path, by_class: dict[str, dict[str, float]]) -> None:
+    """Write the numbers of each class to `by_class.csv`, on the first process."""
+    if rank() == 0:
+        with (run_dir / "by_class.csv").open("w", newline="") as stream:
+            rows = csv.DictWriter(stream, ["class", *next(iter(by_class.values()))])
+            rows.writeheader()
+            rows.writerows({"class": name, **numbers} for name, numbers in by_class.items())
 
 
 def _next_free(command: str) -> Path:

@@ -1,9 +1,12 @@
 """Tables for the terminal."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
 from eztorch_sce.distributed import rank
+from eztorch_sce.training.plan import GIB, Plan
 from eztorch_sce.types import Report
 
 
@@ -19,6 +22,35 @@ def print_report(report: Report) -> None:
     console = Console()
     console.print(table)
     console.print(f"written to {report.run_dir}", highlight=False, soft_wrap=True)
+
+
+def print_plan(plan: Plan) -> None:
+    """Print what a pretraining would take, and what that rests on."""
+    console = Console()
+    console.print(plan.title, highlight=False, soft_wrap=True)
+    _print_columns("parameters", ("M",), {name: (count / 1e6,) for name, count in plan.parameters.items()})
+    flops = {name: (part.forward / 1e9, part.backward / 1e9) for name, part in plan.flops.items()}
+    _print_columns("training step, per sample", ("GFLOP forward", "GFLOP backward"), flops)
+    console.print(f"backbone, one view, forward: {plan.view_flops / 1e9:.2f} GFLOP", highlight=False)
+    memory = {name: (size.at(plan.batch) / GIB, size.per_sample / 2**20) for name, size in plan.memory.items()}
+    _print_columns(f"memory of a device, batch {plan.batch}", ("GiB", "MiB per sample"), memory)
+    if sent := {name: (count / 1e6,) for name, count in plan.network.items() if count}:
+        _print_columns("sent by a device per optimizer step", ("MB",), sent)
+    for line in plan.verdict():
+        console.print(line, highlight=False, soft_wrap=True)
+    for line in plan.assumptions:
+        console.print(f"- {line}", highlight=False, soft_wrap=True)
+
+
+def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[float, ...]]) -> None:
+    """Print a table of numbers with their sums below."""
+    table = Table("part", title=title, title_justify="left", show_footer=True)
+    table.columns[0].footer = "in all"
+    for unit, total in zip(units, map(sum, zip(*rows.values(), strict=True)), strict=True):
+        table.add_column(unit, f"{total:.2f}", justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *(f"{value:.2f}" if value else "" for value in values))
+    Console().print(table)
 
 
 def print_recipes(recipes: dict[str, dict[str, str]]) -> None:

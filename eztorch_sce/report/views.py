@@ -45,7 +45,8 @@ def rows_to_show(dataset: TrainingClips, views: Views, batch: Batch) -> list[tup
             assert isinstance(view, View)
             lines = describe(draws[number][place], dataset.box(epoch, index, number, height, width), height, width)
             pixels = view.before_normalization(made[number][place])
-            shown.append(ShownView(pixels, [f"view {number}: {view.size} px", *lines]))
+            what = ", difference of frames" if view.config.input == "difference" else ""
+            shown.append(ShownView(pixels, [f"view {number}: {view.size} px{what}", *lines]))
         rows.append((f"{record.path}  ({info.width} x {info.height})", shown))
     return rows
 
@@ -100,7 +101,7 @@ def _draw(rows: Sequence[tuple[str, Sequence[ShownView]]], time: int) -> Image.I
     pen = ImageDraw.Draw(sheet)
     top = _GAP
     for (title, views), height in zip(rows, heights, strict=True):
-        pen.text((_GAP, top), title, "black", font)
+        pen.text((_GAP, top), _fitting(title, width - 2 * _GAP, font), "black", font)
         for place, view in enumerate(views):
             left = _GAP + place * (_EDGE + _GAP)
             frame = view.pixels[:, min(time, view.pixels.shape[1] - 1)]
@@ -109,6 +110,14 @@ def _draw(rows: Sequence[tuple[str, Sequence[ShownView]]], time: int) -> Image.I
                 pen.text((left, top + _LINE + _EDGE + 4 + _LINE * number), line, "black", font)
         top += height
     return sheet
+
+
+def _fitting(title: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Return a title, or its end where it is wider than so many pixels: the end tells files apart."""
+    start = 0
+    while font.getlength(shown := title if start == 0 else f"...{title[start:]}") > width and start < len(title):
+        start += 1
+    return shown
 
 
 def _picture(frame: Tensor) -> Image.Image:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.optimization import optimizer_and_schedule
+from eztorch_sce.training.optimization import effective_lr, scheduled
 from eztorch_sce.training.views import Views
 from eztorch_sce.types import Batch
 
@@ -52,7 +52,7 @@ class PretrainModule(pl.LightningModule):
         except ValueError as error:  # the loss says what it cannot take
             raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
         metrics = output.metrics | {"loss": output.loss.detach()}
-        if batch_idx % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             metrics |= embedding_diagnostics(output.embeddings)
             self._look_at(metrics)
         self.log_dict(metrics, batch_size=len(batch.record))
@@ -85,5 +85,5 @@ class PretrainModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer at its effective rate."""
-        parameters = list(self.method.parameters())
-        return optimizer_and_schedule(self.trainer, parameters, self.optimizer, self.schedule, self.batch_size)
+        lr = effective_lr(self.optimizer.lr, self.batch_size)
+        return scheduled(self.trainer, self.optimizer.build(self.method.parameters(), lr), self.schedule)

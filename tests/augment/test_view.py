@@ -10,6 +10,8 @@ from torch import Tensor
 from eztorch_sce.augment import ops
 from eztorch_sce.augment.policies import POLICIES, policy
 from eztorch_sce.augment.view import (
+    ASPECT,
+    BLUR_SIGMA,
     STATS,
     View,
     ViewConfig,
@@ -117,7 +119,7 @@ def test_a_setting_does_not_change_what_the_others_draw() -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 3])
-@pytest.mark.parametrize("size", [8, 33, 64, 224])
+@pytest.mark.parametrize("size", [8, 33, 64, 96, 224])
 def test_a_sample_is_the_same_alone_and_in_a_batch_of_64(frames: int, size: int) -> None:
     config = replace(EVERYTHING, size=size, temporal_difference=0.2 if frames > 1 else 0.0)
     batch = {33: 64}.get(size, 8)
@@ -183,6 +185,14 @@ def test_uint8_and_float_input_give_the_same_and_are_left_alone() -> None:
     kept = as_float.clone()
     torch.testing.assert_close(View(EVERYTHING)(clips, range(4)), View(EVERYTHING)(as_float, range(4)))
     assert torch.equal(as_float, kept)
+
+
+@pytest.mark.parametrize("stats", ["video", "clip"])
+def test_half_precision_is_the_same_rounded_once(stats: str) -> None:
+    clips, config = random_clips(4), replace(EVERYTHING, stats=stats)
+    half = View(config, dtype=torch.bfloat16)(clips, range(4))
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half, View(config)(clips, range(4)).bfloat16())
 
 
 def test_evaluation_only_normalises() -> None:
@@ -348,37 +358,83 @@ def test_a_policy_is_a_fresh_copy_view_by_view() -> None:
     assert policy("image")[0].scale == [0.2, 1.0]
 
 
-def test_published_numbers() -> None:
-    first, second = policy("kinetics")
-    assert (first.brightness, first.contrast, first.saturation, first.hue) == (0.8, 0.8, 0.4, 0.2)
-    assert (first.blur, first.solarize, second.blur, second.solarize) == (1.0, 0.0, 0.1, 0.2)
-    assert first.scale == [0.2, 0.766]
-    assert first.temporal_difference == second.temporal_difference == 0.2
-    assert policy("kinetics_baseline")[0] == replace(
-        first, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, temporal_difference=0.0
-    )
-    assert [view.size for view in policy("image_multicrop")] == [224, 224, 192, 160, 128, 96]
-    shares = [[0.2, 1], [0.2, 1], [0.172, 0.86], [0.143, 0.715], [0.114, 0.571], [0.086, 0.429]]
-    assert [view.scale for view in policy("image_multicrop")] == shares
-    assert {view.blur for view in policy("image_multicrop")[2:]} == {0.5}
-    (moco, _), (simclr, _) = policy("moco_v2"), policy("simclr")
-    assert (moco.brightness, moco.contrast, moco.saturation, moco.hue, moco.blur) == (0.4, 0.4, 0.4, 0.1, 0.5)
-    assert (simclr.brightness, simclr.contrast, simclr.saturation, simclr.hue) == (0.8, 0.8, 0.8, 0.2)
-    assert (simclr.scale, simclr.jitter_p, simclr.gray, simclr.blur, simclr.flip) == ([0.08, 1.0], 0.8, 0.2, 0.5, 0.5)
-    assert [(view.scale, view.blur, view.solarize) for view in policy("byol")] == [
-        ([0.08, 1.0], 1.0, 0.0),
-        ([0.08, 1.0], 0.1, 0.2),
+# size, scale, brightness, contrast, saturation, hue, gray, blur, solarize, flip, temporal_difference, stats
+IMAGE_1 = (224, [0.2, 1.0], 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0, "image")
+IMAGE_2 = (224, [0.2, 1.0], 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0, "image")
+MOCO_V2 = (224, [0.2, 1.0], 0.4, 0.4, 0.4, 0.1, 0.2, 0.5, 0.0, 0.5, 0.0, "image")
+SIMCLR = (224, [0.08, 1.0], 0.8, 0.8, 0.8, 0.2, 0.2, 0.5, 0.0, 0.5, 0.0, "image")
+DINO_LOCAL = (96, [0.05, 0.4], 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.0, 0.5, 0.0, "image")
+PUBLISHED = {
+    "image": [IMAGE_1, IMAGE_2],
+    "image_multicrop": [
+        IMAGE_1,
+        IMAGE_2,
+        (192, [0.172, 0.86], 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.2, 0.5, 0.0, "image"),
+        (160, [0.143, 0.715], 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.2, 0.5, 0.0, "image"),
+        (128, [0.114, 0.571], 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.2, 0.5, 0.0, "image"),
+        (96, [0.086, 0.429], 0.4, 0.4, 0.2, 0.1, 0.2, 0.5, 0.2, 0.5, 0.0, "image"),
+    ],
+    "moco_v2": [MOCO_V2, MOCO_V2],
+    "simclr": [SIMCLR, SIMCLR],
+    "byol": [
+        (224, [0.08, 1.0], 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0, "image"),
+        (224, [0.08, 1.0], 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0, "image"),
+    ],
+    "dino": [
+        (224, [0.4, 1.0], 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0, "image"),
+        (224, [0.4, 1.0], 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0, "image"),
+        *[DINO_LOCAL] * 8,
+    ],
+    "cifar": [
+        (32, [0.2, 1.0], 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, "cifar10"),
+        (32, [0.2, 1.0], 0.4, 0.4, 0.4, 0.1, 0.2, 0.5, 0.0, 0.5, 0.0, "cifar10"),
+    ],
+    "kinetics": [
+        (224, [0.2, 0.766], 0.8, 0.8, 0.4, 0.2, 0.2, 1.0, 0.0, 0.5, 0.2, "video"),
+        (224, [0.2, 0.766], 0.8, 0.8, 0.4, 0.2, 0.2, 0.1, 0.2, 0.5, 0.2, "video"),
+    ],
+    "kinetics_baseline": [
+        (224, [0.2, 0.766], 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0, "video"),
+        (224, [0.2, 0.766], 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0, "video"),
+    ],
+    "kinetics_112": [
+        (112, [0.2, 0.766], 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0, "video"),
+        (112, [0.2, 0.766], 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0, "video"),
+    ],
+    "linear_image": [(None, [0.08, 1.0], 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, None)],
+    "linear_video": [(None, [], 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.5, 0.0, None)],
+    "finetune_video": [(None, [], 0.4, 0.4, 0.4, 0.1, 0.2, 0.0, 0.0, 0.5, 0.0, None)],
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_numbers(name: str) -> None:
+    found = [
+        (
+            *(view.size, [] if view.short_side else view.scale),
+            *(view.brightness, view.contrast, view.saturation, view.hue),
+            *(view.gray, view.blur, view.solarize, view.flip, view.temporal_difference, view.stats),
+        )
+        for view in policy(name)
     ]
-    dino = policy("dino")
-    assert [view.size for view in dino] == [224] * 2 + [96] * 8
-    assert [(view.scale, view.blur, view.solarize) for view in dino[:3]] == [
-        ([0.4, 1.0], 1.0, 0.0),
-        ([0.4, 1.0], 0.1, 0.2),
-        ([0.05, 0.4], 0.5, 0.0),
-    ]
-    weak, strong = policy("cifar")
-    assert not View(replace(weak, flip=0.0)).is_random
-    assert (strong.brightness, strong.blur, strong.stats) == (0.4, 0.5, "cifar10")
+    assert found == PUBLISHED[name]
+    assert {view.jitter_p for view in policy(name)} == {0.8}
+
+
+@pytest.mark.parametrize(("size", "shortest", "longest"), [(224, 256, 320), (112, 128, 160)])
+@pytest.mark.parametrize("name", ["linear_video", "finetune_video"])
+def test_a_video_is_cropped_from_a_published_short_side(name: str, size: int, shortest: int, longest: int) -> None:
+    (view,) = policy(name)
+    assert [round(multiple * size) for multiple in view.short_side] == [shortest, longest]
+
+
+def test_published_constants() -> None:
+    assert (BLUR_SIGMA, ASPECT) == ((0.1, 2.0), (3 / 4, 4 / 3))
+    assert blur_kernel_size(224) == 23
+    assert STATS["image"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert STATS["video"] == ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+    assert STATS["cifar10"] == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert STATS["cifar100"] == ((0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023))
 
 
 def test_an_unknown_policy_is_answered_with_the_nearest() -> None:

@@ -13,6 +13,7 @@ from eztorch_sce.models.backbones.resnet2d import ResNet18Config
 
 NEEDED = {
     "pretrain": ["data.root=."],
+    "plan": [],
     "show-views": ["data.root=."],
     "demo": [],
     "finetune": ["data.root=.", "weights=w.pt"],

@@ -165,7 +165,7 @@ def test_kinetics_finds_ids_in_any_folder_and_counts_the_missing(tmp_path: Path)
 def test_kinetics_of_which_nothing_is_there(tmp_path: Path) -> None:
     make(tmp_path, "train/abseiling/other.mp4")
     listed = write(tmp_path / "train.csv", KINETICS.format("abseiling,b,1,11,train,0\n"))
-    with pytest.raises(ConfigError, match="1 of 1 videos are not there"):
+    with pytest.raises(ConfigError, match="1 of 1 files are not there"):
         opened("kinetics", tmp_path, list=listed)
 
 

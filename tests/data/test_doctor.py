@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 
 from eztorch_sce import cli
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data import doctor
+from eztorch_sce.data.datamodule import CHOICE, DataConfig
 from eztorch_sce.data.decoders.pyav import PyAVDecoder
 from eztorch_sce.data.doctor import diagnose, judge
 from eztorch_sce.data.manifest import from_folder
 from eztorch_sce.data.media_table import NAME, MediaRow, find_table, write_table
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.types import ClipSpan
 
 SQUARE = "pixels not square"
 
@@ -54,6 +56,7 @@ BROKEN = {
     "zero_bytes.mp4": (False, ["unreadable"]),
     "zero_frames.mp4": (False, ["unreadable"]),
 }
+NOT_LOOKED_AT = ["ODD.tsv", "no_extension"]  # a name without a suffix of videos: no run reads it
 
 
 def kinds(row: MediaRow) -> list[str]:
@@ -62,7 +65,10 @@ def kinds(row: MediaRow) -> list[str]:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("full", [False, True])
-def test_what_it_says_of_broken_files(full: bool, shared: Path, tmp_path: Path) -> None:
+def test_what_it_says_of_broken_files(
+    full: bool, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "_LIMIT_S", {full: 10.0})  # a file that takes longer is reported for it
     shutil.copytree(shared / "data" / "broken", tmp_path / "broken", symlinks=True)
     os.chmod(tmp_path / "broken", 0o755)
     diagnosis, _ = diagnose(tmp_path / "broken", full)
@@ -70,11 +76,13 @@ def test_what_it_says_of_broken_files(full: bool, shared: Path, tmp_path: Path) 
     expected = dict(BROKEN)
     if full:  # only who decodes all of it meets these
         expected["corrupt_middle.avi"] = (True, ["damaged", "duration against frames"])
-        expected["corrupt_middle.mp4"] = (True, ["damaged", "frames against packets"])
+        expected["corrupt_middle.mp4"] = (False, ["unreadable in part", "damaged", "frames against packets"])
+        expected["bit_noise.mp4"] = (True, ["damaged", "frames against packets", SQUARE])
         expected["corrupt_middle.ts"] = (False, [*BROKEN["corrupt_middle.ts"][1], "frames against packets"])
     differing = {name for name in expected | found if expected.get(name) != found.get(name)}
     assert {name: (expected.get(name), found.get(name)) for name in differing} == {}
-    assert diagnosis.seconds < 10 * len(found)
+    assert diagnosis.others == NOT_LOOKED_AT
+    assert {*found, *NOT_LOOKED_AT} == {path.name for path in (shared / "data" / "broken").iterdir()}
 
 
 @pytest.fixture
@@ -113,6 +121,68 @@ def test_the_same_file_in_two_lists_is_found(tree: Path, tmp_path: Path) -> None
     (tmp_path / "test.csv").write_text("path\nb/two.mp4\n")
     diagnosis, _ = diagnose(tree, lists=[tmp_path / "train.csv", tmp_path / "test.csv"])
     assert [row.path for row in diagnosis.rows if "in two lists" in row.findings] == ["b/two.mp4"]
+    (tmp_path / "test.csv").write_text("path\nb/one again.mp4\n")  # what train.csv has under another name
+    diagnosis, _ = diagnose(tree, lists=[tmp_path / "train.csv", tmp_path / "test.csv"])
+    assert [row.path for row in diagnosis.rows if "in two lists" in row.findings] == ["a/one.mp4", "b/one again.mp4"]
+
+
+def test_names_are_shown_as_they_are(
+    write_video: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "a" / "[bold]one [id].mp4", num_frames=40)
+    shutil.copy(tmp_path / "a" / "[bold]one [id].mp4", tmp_path / "a" / "z [x].mp4")
+    (tmp_path / "a" / "no [suffix").write_text("a text")
+    (tmp_path / "b [").mkdir()
+    (tmp_path / "b [" / "red].mp4").write_text("not a video\n" * 30)
+    (tmp_path / CHOICE).write_text("{}")
+    with pytest.raises(SystemExit):
+        cli.main(["data", "doctor", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "unusable: b [/red].mp4: unreadable" in said
+    assert "a/z [x].mp4" in said
+    assert "want of a suffix of videos or pictures: a/no [suffix\n" in said
+    duplicate = diagnose(tmp_path)[0].rows[1]
+    assert duplicate.findings[-1] == "duplicate: the content of a/[bold]one [id].mp4"
+
+
+def test_a_video_that_starts_in_the_middle_has_no_key_frame_at_its_start(
+    write_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    import av
+
+    whole = write_video(tmp_path / "whole.ts", num_frames=90, key_every=30)
+    (tmp_path / "folder").mkdir()
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "folder" / "late.ts"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.dts is not None and number >= 5:
+                packet.stream = stream
+                target.mux(packet)
+    [row] = diagnose(tmp_path / "folder")[0].rows
+    assert "no key frame at the start" in row.findings
+    assert not row.usable  # nothing can be shown for the first 25 frames
+
+
+def test_a_change_of_resolution_is_told(
+    write_video: Callable[..., Path], numbered_picture: Callable[[int], np.ndarray], tmp_path: Path
+) -> None:
+    def large(number: int) -> np.ndarray:
+        return np.kron(numbered_picture(number), np.ones((2, 2, 1), np.uint8))
+
+    first = write_video(tmp_path / "first.ts", num_frames=60).read_bytes()
+    second = write_video(tmp_path / "second.ts", num_frames=60, first_pts=60, picture=large).read_bytes()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "both.ts").write_bytes(first + second)
+    [row] = diagnose(tmp_path / "folder", full=True)[0].rows
+    assert "resolution change: 80x32, 160x64" in row.findings
+    [clip] = PyAVDecoder().read(str(tmp_path / "folder" / "both.ts"), [ClipSpan(0.0, 4.0)], 8)
+    assert clip.frames.shape == (3, 8, 32, 80)
+
+
+def test_a_file_that_hangs_or_kills_its_reader_costs_its_own_row(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_LIMIT_S", {False: 0.0})
+    rows = diagnose(tree)[0].rows
+    assert [row.findings[0] for row in rows] == ["unreadable: took longer than 0 s"] * 5
 
 
 def test_a_run_is_without_what_is_unusable_and_says_so(tree: Path) -> None:

@@ -4,7 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from eztorch_sce.data.manifest import Manifest, check_disjoint, from_folder, from_list, holdout
+from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.manifest import (
+    Manifest,
+    check_disjoint,
+    draw_share,
+    from_folder,
+    from_list,
+    holdout,
+    keep_classes,
+    keep_listed,
+)
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import MediaRecord
 
@@ -220,3 +230,81 @@ def test_a_file_in_both_parts_is_named_even_through_a_linked_folder(tmp_path: Pa
     with pytest.raises(ConfigError, match=r"2 files are in train .* and in test .*val/run/a\.mp4"):
         check_disjoint(train, test)
     check_disjoint(Manifest(train.records[:1], [], ""), Manifest(test.records[1:], [], ""))
+
+
+def test_a_share_is_drawn_of_each_class() -> None:
+    whole = labelled({"many": 100, "pair": 2, "sole": 1})
+    drawn = draw_share(whole, share=0.1, seed=3)
+    assert Counter(record.label for record in drawn.records) == {0: 10, 1: 1, 2: 1}
+    assert drawn.classes == whole.classes
+    assert drawn.records == [record for record in whole.records if record in drawn.records]  # in their order
+    assert drawn == draw_share(whole, share=0.1, seed=3)
+    assert drawn.records != draw_share(whole, share=0.1, seed=4).records
+    assert draw_share(whole, share=1, seed=3).records == whole.records
+    assert "the share 0.1 of each class drawn by seed 3 (12 records)" in drawn.source
+
+
+def test_a_larger_share_holds_the_smaller() -> None:
+    whole = labelled({"a": 200, "b": 50})
+    small, large = ({record.path for record in draw_share(whole, share, seed=0).records} for share in (0.01, 0.1))
+    assert small < large
+
+
+def test_a_published_subset_by_names_or_by_the_ends_of_paths(tmp_path: Path) -> None:
+    make(tmp_path, *(f"train/{name}/{name}_{i}.JPEG" for name in ("n01", "n02") for i in range(3)), "train/n02/x.png")
+    train = from_folder(tmp_path / "train")
+    for text in ("n02_0.JPEG\nn01_2.JPEG\nn01_2.JPEG\n\n", "n02/n02_0.JPEG\r\nn01/n01_2.JPEG\r\n"):
+        kept = keep_listed(train, write(tmp_path / "1percent.txt", text))
+        assert in_short(kept, tmp_path / "train") == [("n01/n01_2.JPEG", 0, "image"), ("n02/n02_0.JPEG", 1, "image")]
+        assert kept.classes == ["n01", "n02"]
+        assert f"only the 2 records of {tmp_path}/1percent.txt" in kept.source
+
+
+def test_a_subset_that_does_not_fit(tmp_path: Path) -> None:
+    make(tmp_path, "train/cat/1.png", "train/dog/1.png", "train/dog/2.png")
+    train = from_folder(tmp_path / "train")
+    with pytest.raises(ConfigError) as caught:
+        keep_listed(train, write(tmp_path / "list.txt", "1.png\ngone.png\n2.png\nat/1.png\n"))
+    assert len(caught.value.problems) == 2
+    assert "2 of 4 names are not in the training part: gone.png, at/1.png" in caught.value.problems[0]
+    assert "1 names stand for several files: 1.png" in caught.value.problems[1]
+    with pytest.raises(ConfigError, match=r"data\.train_subset=.*nowhere\.txt: there is no such file"):
+        keep_listed(train, tmp_path / "nowhere.txt")
+    with pytest.raises(ConfigError, match="lists nothing"):
+        keep_listed(train, write(tmp_path / "empty.txt", "\n"))
+
+
+def test_kept_classes_have_new_labels_and_take_what_is_missing_with_them() -> None:
+    whole = labelled({"a": 1, "b b": 2, "c": 1})
+    whole.missing = [("gone_a", 0), ("gone_c", 2)]
+    kept = keep_classes(whole, ["c", "b_b"], where="list.txt")
+    assert kept.classes == ["b b", "c"]
+    assert [record.label for record in kept.records] == [0, 0, 1]
+    assert kept.missing == [("gone_c", 1)]
+    with pytest.raises(ConfigError, match="no labels"):
+        keep_classes(Manifest([], [], "somewhere"), ["a"], where="list.txt")
+
+
+def test_a_part_of_the_labels_is_for_what_uses_labels(tmp_path: Path) -> None:
+    folders = [f"{part}/{name}/{part}_{name}" for part in ("train", "val") for name in "ab"]
+    make(tmp_path, *(f"{folder}_{number}.png" for folder in folders for number in range(20)))
+    root = str(tmp_path)
+    train, test = DataConfig(root=root, train_share=0.1).open_with_test(seed=1)
+    assert Counter(record.label for record in train.records) == {0: 2, 1: 2}
+    assert len(test.records) == 40
+    assert train == DataConfig(root=root, train_share=0.1).open_with_test(seed=1)[0]
+    listed = write(tmp_path / "list.txt", "train_b_3.png\n")
+    train, test = DataConfig(root=root, train_subset=str(listed)).open_with_test(seed=1)
+    assert [Path(record.path).name for record in train.records] == ["train_b_3.png"]
+    assert len(test.records) == 40
+    with pytest.raises(ConfigError, match=r"data\.train_share=0\.1 means nothing where no labels are used"):
+        DataConfig(root=root, train_share=0.1).open()
+
+
+def test_a_part_of_the_labels_that_cannot_be() -> None:
+    for share in (0.0, -0.1, 1.1):
+        [problem] = DataConfig(root="x", train_share=share).problems("data")
+        assert problem.startswith(f"data.train_share={share} must be above 0 and at most 1")
+    [problem] = DataConfig(root="x", train_share=0.1, train_subset="list.txt").problems("data")
+    assert "data.train_share=0.1 and data.train_subset=list.txt: give one of them" in problem
+    assert DataConfig(root="x", train_share=1).problems("data") == []

@@ -1,13 +1,15 @@
 """Pictures from the file to the crop: one decoding, at the scale that is enough, for all views."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
+from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
 from eztorch_sce.data.dataset import TrainingClips
@@ -15,6 +17,7 @@ from eztorch_sce.data.decoders.image import ImageDecoder, load_picture, read_pic
 from eztorch_sce.data.manifest import from_folder
 from eztorch_sce.data.shaping import stretch
 from eztorch_sce.errors import MediaError
+from eztorch_sce.training.views import Views
 from eztorch_sce.types import ClipSpan, Failure, InputSpec, Sample
 
 SPEC = InputSpec(num_frames=1, size=24)
@@ -75,6 +78,19 @@ def test_a_shrunk_picture_is_upright_too(orientation: int, tmp_path: Path) -> No
     assert (info.height, info.width) == full_size
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_of_any_format_is_turned_once(orientation: int, suffix: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth(16, 24).save(tmp_path / f"turned.{suffix}", exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    with Image.open(tmp_path / f"turned.{suffix}") as picture:
+        upright = np.asarray(ImageOps.exif_transpose(picture))
+    assert np.array_equal(load_picture(str(tmp_path / f"turned.{suffix}")), upright)
+    info = ImageDecoder().probe(str(tmp_path / f"turned.{suffix}"))
+    assert (info.height, info.width) == upright.shape[:2] == ((24, 16) if orientation > 4 else (16, 24))
+
+
 def test_a_harmless_fault_is_forgiven_and_a_truncated_file_is_not(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     smooth(64, 64).save(buffer, "JPEG")
@@ -131,18 +147,21 @@ def test_a_truncated_picture_is_a_failure_with_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # more than this machine has cores
-def test_crops_are_the_same_on_one_worker_and_four(tmp_path: Path) -> None:
-    for number in range(9):
-        smooth(120 + 40 * number, 200, seed=number).save(tmp_path / f"{number}.jpg")
+@pytest.mark.parametrize("canvas", [None, 40])
+def test_views_are_the_same_alone_and_among_64_on_one_worker_and_four(canvas: int | None, tmp_path: Path) -> None:
+    for number in range(64):
+        smooth(40 + 3 * number, 100, seed=number).save(tmp_path / f"{number:02d}.jpg")
     manifest = from_folder(tmp_path)
+    configs = [replace(policy("image")[1], size=24, blur=0.5), replace(policy("moco_v2")[0], size=16)]
 
-    def crops(workers: int, batch_size: int) -> dict[int, list[torch.Tensor]]:
-        config = DataConfig(root="x", batch_size=batch_size, num_workers=workers)
-        batches = TrainingData(config, manifest, VIEWS, SPEC, seed=1).train_dataloader()
-        return {int(r): [view[i] for view in b.views] for b in batches for i, r in enumerate(b.record)}
+    def made(workers: int, batch_size: int) -> dict[int, list[torch.Tensor]]:
+        config = DataConfig(root="x", batch_size=batch_size, num_workers=workers, canvas=canvas)
+        batches = TrainingData(config, manifest, configs, SPEC, seed=1).train_dataloader()
+        views = Views(configs, seed=1, canvas=canvas)
+        return {int(r): [v[i] for v in seen] for b in batches for seen in [views(b)] for i, r in enumerate(b.record)}
 
-    alone, together = crops(1, 1), crops(4, 3)
-    assert sorted(alone) == sorted(together) == list(range(9))
+    alone, together = made(1, 1), made(4, 64)
+    assert sorted(alone) == sorted(together) == list(range(64))
     assert all(torch.equal(a, b) for r in alone for a, b in zip(alone[r], together[r], strict=True))
 
 

@@ -1,14 +1,18 @@
 """Copies show what their sources show."""
 
+import errno
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.pyav import PyAVDecoder
+from eztorch_sce.data.manifest import find_media
 from eztorch_sce.data.media_table import NAME
 from eztorch_sce.data.prepare import PrepareConfig, prepare
 from eztorch_sce.errors import ConfigError
@@ -70,7 +74,60 @@ def test_shards_share_the_work(write_video: Callable[..., Path], tmp_path: Path)
     first = prepare(tmp_path / "s", tmp_path / "c", PrepareConfig(**config, shard="1/2"))
     assert (first.num_made, first.complete) == (3, False)
     second = prepare(tmp_path / "s", tmp_path / "c", PrepareConfig(**config, shard="2/2"))
-    assert (second.num_made, second.complete) == (2, True)
+    assert (second.num_made, second.complete, second.num_copies) == (2, True, 5)
+
+
+def test_the_last_shard_knows_what_the_others_could_not_copy(sources: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    shards = ("2/3", "3/3", "1/3")  # text.avi is the second of three by name
+    done = [prepare(sources, copies, PrepareConfig(short_side=16, workers=1, shard=shard)) for shard in shards]
+    assert list(done[0].failed) == [str(sources / "b" / "text.avi")]
+    assert [shard.complete for shard in done] == [False, False, True]
+    assert find_media(copies, "COPIES") == [
+        (str(copies / "a" / "one.mp4"), "video"),
+        (str(copies / "b" / "two.mp4"), "video"),
+    ]
+
+
+def test_shards_may_start_while_another_one_notes_the_settings(sources: Path, tmp_path: Path) -> None:
+    copies = tmp_path / "copies"
+    copies.mkdir()
+    (copies / "prepare.json.0123.partial").write_text("{")  # by another process, which is about to rename it
+    assert prepare(sources, copies, SMALL).num_made == 2
+
+
+def test_a_hole_is_not_filled_with_one_frame(write_video: Callable[..., Path], tmp_path: Path) -> None:
+    import av
+
+    whole = write_video(tmp_path / "whole.mkv", num_frames=60)
+    (tmp_path / "s").mkdir()
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "s" / "hole.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                late = 600_000 if packet.pts > 1000 else 0  # milliseconds
+                packet.pts, packet.dts, packet.stream = packet.pts + late, packet.dts + late, stream
+                target.mux(packet)
+    for out, fps in (("c", None), ("d", 10)):
+        done = prepare(tmp_path / "s", tmp_path / out, PrepareConfig(short_side=16, workers=1, fps=fps))
+        assert "time stamps that jump" in done.failed[str(tmp_path / "s" / "hole.mkv")]
+
+
+def test_a_full_disk_is_said_in_words(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Iterator[None]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield
+
+    monkeypatch.setattr("eztorch_sce.data.prepare.for_each", full)
+    with pytest.raises(ConfigError, match=r"No space left on device.* goes on from there"):
+        prepare(sources, tmp_path / "copies", SMALL)
+
+
+def test_pictures_alone_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "s" / "picture.png")
+    with pytest.raises(ConfigError, match="no video"):
+        prepare(tmp_path / "s", tmp_path / "c", SMALL)
 
 
 def test_turned_and_anamorphic_videos_become_upright_and_square(numbered_video: Path, tmp_path: Path) -> None:

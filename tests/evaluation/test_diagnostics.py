@@ -43,5 +43,8 @@ def test_known_rank() -> None:
     assert seen["effective_rank"] == pytest.approx(4, rel=1e-4)
 
 
-def test_nan_is_named() -> None:
-    assert "NaN" in (verdict({"spread": float("nan")}) or "")
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_nan_is_named(value: float) -> None:
+    rows = torch.eye(64)
+    rows[3, 5] = value
+    assert "NaN" in (verdict(looked_at(rows)) or "")

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from eztorch_sce.evaluation.knn import knn_accuracy
-from eztorch_sce.evaluation.linear import LinearProbeConfig, linear_probe
+from eztorch_sce.evaluation.linear import Probe, linear_probe
 from eztorch_sce.evaluation.metrics import top_accuracies
-from eztorch_sce.evaluation.retrieval import retrieval_recall
+from eztorch_sce.evaluation.retrieval import retrieval
 from eztorch_sce.types import FeatureBank
 
 
@@ -46,7 +46,7 @@ def test_knn_takes_a_bank_smaller_than_k() -> None:
 def test_recall_counts_queries_with_their_class_among_the_nearest() -> None:
     train = bank(torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1.0]]), [0, 1, 2])
     queries = bank(torch.tensor([[1.0, 0.02], [1.0, 0.01]]), [0, 1])
-    metrics = retrieval_recall(train, queries, ranks=(1, 2, 3, 50))
+    metrics = retrieval(train, queries, ranks=(1, 2, 3, 50)).metrics
     assert metrics["R@1_uncentred"] == 0.5
     assert metrics["R@2_uncentred"] == 1
     assert "R@50" not in metrics  # the bank has three
@@ -57,22 +57,37 @@ def test_centring_removes_what_all_features_share() -> None:
     train, queries = clusters(30, 0), clusters(30, 1)
     offset = 1000 * torch.randn(8, generator=generator)
     shifted = FeatureBank(queries.features + offset, queries.labels, queries.paths, queries.classes)
-    plain, moved = retrieval_recall(train, queries), retrieval_recall(train, shifted)
+    plain, moved = retrieval(train, queries).metrics, retrieval(train, shifted).metrics
     assert plain["R@1"] == moved["R@1"] == 1
     assert moved["R@1_uncentred"] < 0.7
 
 
+def probed(train: FeatureBank, test: FeatureBank, lrs: tuple[float, ...] = (0.3,)) -> dict[str, float]:
+    return linear_probe(train, test, Probe(list(lrs), max_epochs=20))
+
+
 def test_linear_probe_separates_what_is_separable_and_repeats() -> None:
     train, test = clusters(90, 0), clusters(30, 1)
-    metrics = linear_probe(train, test, LinearProbeConfig(epochs=20), seed=0)
+    metrics = probed(train, test)
     assert metrics["linear_top1"] == 1
-    assert metrics == linear_probe(train, test, LinearProbeConfig(epochs=20), seed=0)
+    assert metrics == probed(train, test)
+
+
+def test_a_sweep_of_learning_rates_in_one_pass_equals_one_pass_each() -> None:
+    train, test = clusters(90, 0), clusters(30, 1)
+    train.features += 2 * torch.randn(train.features.shape, generator=torch.Generator().manual_seed(2))
+    lrs = (0.001, 0.3, 3.0)
+    sweep = probed(train, test, lrs)
+    alone = [probed(train, test, (lr,))["linear_top1"] for lr in lrs]
+    assert [sweep[f"linear_top1@{lr:g}"] for lr in lrs] == alone
+    assert sweep["linear_top1"] == max(alone)
+    assert sweep["linear_lr"] == lrs[alone.index(max(alone))]
 
 
 def test_linear_probe_learns_nothing_from_noise() -> None:
     generator = torch.Generator().manual_seed(0)
     train, test = (bank(torch.randn(300, 8, generator=generator), [i % 3 for i in range(300)]) for _ in range(2))
-    assert linear_probe(train, test, LinearProbeConfig(epochs=20), seed=0)["linear_top1"] < 0.45
+    assert probed(train, test)["linear_top1"] < 0.45
 
 
 def test_top5_of_a_few_classes_is_one() -> None:

@@ -106,10 +106,29 @@ def test_impossible_input_is_refused_in_words(name: str) -> None:
         loss(query, key, negatives.double())
     with pytest.raises(ValueError, match="key must hold unit vectors, and its norms go from 3 to 3"):
         choices("loss")[name]().build()(query, 3 * key, negatives)
-    holed = query.clone()
-    holed[1, 3] = torch.nan
-    with pytest.raises(ValueError, match="query holds NaN or infinite numbers in 1 of 2 rows"):
-        loss(holed, key, negatives)
+    with pytest.raises(ValueError, match=r"query and key are empty, \(0, 8\)"):
+        loss(query[:0], key[:0], negatives)
+    with pytest.raises(ValueError, match=r"query and key must both be \(B, D\): got \(3, 8\) and \(2, 8\)"):
+        loss.over_pairs([query, unit(3, 8, 0)], [key], [(1, 0)], negatives)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("calls_before", [0, 1])
+def test_what_holds_nan_is_named_on_any_call(name: str, calls_before: int) -> None:
+    loss: nn.Module = choices("loss")[name]().build()
+    given = {"query": unit(2, 8, 0), "key": unit(2, 8, 1), "negatives": unit(4, 8, 2), "batch_keys": unit(5, 8, 3)}
+    for holed in given:
+        for _ in range(calls_before):
+            loss(**given)
+        bad = given[holed].clone()
+        bad[-1, 3] = torch.nan
+        with pytest.raises(ValueError, match=f"{holed} holds NaN or infinite numbers in 1 of {len(bad)} rows"):
+            loss(**given | {holed: bad})
+
+
+def test_cosine_names_nan_too() -> None:
+    with pytest.raises(ValueError, match="key holds NaN or infinite numbers in 2 of 2 rows"):
+        CosineLoss()(unit(2, 8, 0), unit(2, 8, 1) * torch.inf)
 
 
 def test_cosine_by_hand() -> None:
@@ -137,23 +156,40 @@ def test_impossible_settings_name_the_setting_and_the_value(settings: dict[str, 
         SCELoss(**settings)
 
 
+@pytest.mark.parametrize(
+    ("name", "ramp", "said"),
+    [
+        ("target_temperature_ramp", Ramp(start=-0.1), "start=-0.1 must be greater than 0"),
+        ("positive_weight_ramp", Ramp(start=1.5), "start=1.5 must be between 0 and 1"),
+        ("positive_weight_ramp", Ramp(start=1, over=0), "over=0 must be above 0"),
+    ],
+)
+def test_impossible_ramps_are_named(name: str, ramp: Ramp, said: str) -> None:
+    with pytest.raises(ValueError, match=f"SCELoss.{name}.{said}"):
+        SCELoss(**{name: ramp})
+    if ramp.over:  # the ramp says the rest of itself
+        assert any(said in problem for problem in choices("loss")["sce"](**{name: ramp}).problems("loss"))
+
+
 @pytest.mark.real_data
 def test_public_values(shared: Path) -> None:
-    """The public code's losses and gradients; without in-batch keys its target has the positive in, with logit 0."""
+    """The public code's losses and gradients.
+
+    Without in-batch keys, its relation has the positive in as a key of similarity 0: what that takes from the others is
+    weight of the positive, sample by sample.
+    """
     recorded, arrays = json.loads((shared / "vectors/losses.json").read_text()), np.load(shared / "vectors/losses.npz")
-    checked = 0
+    assert recorded["cases"]
     for case in recorded["cases"]:
         params = case["params"]
-        if case["loss"] == "sce" and params["use_keys"]:
+        if case["loss"] == "sce":
             loss: nn.Module = SCELoss(params["temp"], params["temp_m"], params["coeff"])
         elif case["loss"] == "moco":
             loss = InfoNCELoss(params["temp"])
         elif case["loss"] == "mocov3":
             loss = InfoNCELoss(params["temp"], weight=2 * params["temp"])
-        elif case["loss"] == "ressl":
-            loss = ReSSLLoss(params["temp"], params["temp_m"])
         else:
-            continue
+            loss = ReSSLLoss(params["temp"], params["temp_m"])
         geometry = case["geometry"]
         query = torch.from_numpy(arrays[f"{geometry}/q"]).double().requires_grad_()
         keys = torch.from_numpy(arrays[f"{geometry}/k_global"]).double()
@@ -164,11 +200,24 @@ def test_public_values(shared: Path) -> None:
             queue = None  # it has none
         offset = params.get("rank", 0) * len(query)
         batch_keys = keys if params.get("use_keys", True) else None
-        value = loss(query, keys[offset : offset + len(query)], queue, batch_keys, offset)
+        key = keys[offset : offset + len(query)]
+        if case["loss"] == "sce" and not params["use_keys"]:
+            value = with_the_positive_in_the_relation(params, query, key, queue)
+        else:
+            value = loss(query, key, queue, batch_keys, offset)
         assert value.item() == pytest.approx(case["loss_f64"], rel=1e-7), case["case"]
         if f"{case['case']}/grad_q" in arrays:
             value.backward()
             expected = torch.from_numpy(arrays[f"{case['case']}/grad_q"]).double()
             torch.testing.assert_close(query.grad, expected, rtol=1e-5, atol=1e-7)
-        checked += 1
-    assert checked >= 4
+
+
+def with_the_positive_in_the_relation(params: dict[str, float], query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
+    """Return the mean of SCE whose positives have their weight and their share of a softmax with a similarity of 0."""
+    shares = F.softmax(F.pad(key @ queue.T / params["temp_m"], (1, 0)), dim=1)[:, 0]
+    weights = params["coeff"] + (1 - params["coeff"]) * shares
+    terms = [
+        SCELoss(params["temp"], params["temp_m"], weight)(query[i : i + 1], key[i : i + 1], queue)
+        for i, weight in enumerate(weights.tolist())
+    ]
+    return torch.stack(terms).mean()

@@ -76,7 +76,7 @@ def test_local_views_of_one_size_share_a_forward_pass() -> None:
     seen: list[torch.Size] = []
     backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape))
     encoder = Encoder(backbone, PROJECTOR.build(backbone.num_features)).eval()
-    many = views(64, 64, 32, 32, 48)
+    many = views(64, 64, 32, 48, 32)
     embedded = embed_views(encoder, many, num_global=2)
     assert [shape[0] for shape in seen] == [4, 4, 8, 4]
     for view, embeddings in zip(many, embedded, strict=True):
@@ -118,6 +118,12 @@ def test_splits_and_shuffling_reach_every_norm_and_keep_the_order_of_keys() -> N
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(isinstance(norm, SplitBatchNorm) for norm in norms)
+    (view,) = views(32, batch=8)
+    torch.manual_seed(3)
+    keys = method._keys(view)
+    torch.manual_seed(3)
+    order = torch.randperm(len(view))
+    torch.testing.assert_close(keys[order], method.momentum_encoder(view[order]))
+    assert not torch.allclose(keys, method.momentum_encoder(view), atol=1e-3)  # other companions, other statistics
     method.eval()  # statistics frozen: any order gives the same keys
-    view = views(32)[0]
     torch.testing.assert_close(method._keys(view), method.momentum_encoder(view))

@@ -77,6 +77,15 @@ def test_queue_wraps_around_and_takes_any_number() -> None:
     assert sorted(queue.keys[:, 0].tolist()) == [108, 109, 110, 111, 200]  # the oldest went
 
 
+def test_a_queue_goes_on_where_it_was_saved() -> None:
+    saved, resumed = Queue(size=5, dim=2), Queue(size=5, dim=2)
+    saved.enqueue(torch.full((3, 2), 1.0))
+    resumed.load_state_dict(saved.state_dict())
+    for number in (2.0, 3.0):
+        resumed.enqueue(torch.full((2, 2), number))
+    assert resumed.keys[:, 0].tolist() == [3, 3, 1, 2, 2]
+
+
 def test_momentum_encoder_starts_equal_takes_no_gradient_and_follows() -> None:
     contrast = method(SCEConfig().build(), momentum=0.75, momentum_schedule="constant")
     slow = [p for p in contrast.momentum_encoder.parameters()]

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,18 @@ CASES: dict[str, tuple[Any, Any, int]] = {  # method, loss, number of views
     "simclr": (SimCLRConfig(HEADS["projector"]), NTXentConfig(), 2),
     "simclr, 2 + 1 views": (SimCLRConfig(HEADS["projector"]), NTXentConfig(), 3),
 }
+OWN_STATISTICS = "moco, shuffled, each process with its own batch statistics"
+CASES[OWN_STATISTICS] = (
+    MomentumContrastConfig(
+        ProjectorConfig(num_hidden=0, output_dim=8, output_norm=False),
+        None,
+        queue_size=20,
+        symmetric=False,
+        shuffle_bn=True,
+    ),
+    InfoNCEConfig(),
+    2,
+)
 
 
 def global_views(step: int, num_views: int) -> list[Tensor]:
@@ -51,14 +64,17 @@ def global_views(step: int, num_views: int) -> list[Tensor]:
     return [torch.randn(GLOBAL_BATCH, 3, frames, size, size, generator=generator).double() for frames, size in sizes]
 
 
-def train(case: str, rank: int, world_size: int) -> dict[str, Any]:
+def train(case: str, rank: int, world_size: int, bn_splits: int = 1) -> dict[str, Any]:
     """Take a few steps on this process's share, as DDP does, with batch norm frozen; return all that should agree.
 
-    In float64, so that what differs is more than rounding.
+    In float64, so that what differs is more than rounding. With `bn_splits`, a process stands for as many.
     """
     config, loss, num_views = CASES[case]
+    if bn_splits > 1:
+        config = replace(config, bn_splits=bn_splits)
     torch.manual_seed(0)
-    method = config.build(SmallR2Plus1DConfig(width=4, num_blocks=1, norm=False).build(), loss.build()).double()
+    backbone = SmallR2Plus1DConfig(width=4, num_blocks=1, norm=case == OWN_STATISTICS).build()
+    method = config.build(backbone, loss.build()).double()
     for module in method.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
@@ -80,7 +96,8 @@ def train(case: str, rank: int, world_size: int) -> dict[str, Any]:
             dist.all_reduce(mean)
         losses.append(mean / world_size)
     moved = {name: not torch.equal(initial[name], value) for name, value in method.state_dict().items()}
-    return {"losses": losses, "gradients": gradients, "state": method.state_dict(), "moved": moved}
+    state = {name: value for name, value in method.state_dict().items() if "running" not in name}
+    return {"losses": losses, "gradients": gradients, "state": state, "moved": moved}
 
 
 def be_one_of(world_size: int, folder: Path, rank: int) -> None:
@@ -101,7 +118,7 @@ def tensors(nested: Any) -> list[Tensor]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[str, dict[str, Any]]:
-    return {case: train(case, 0, 1) for case in CASES}
+    return {case: train(case, 0, 1) for case in CASES if case != OWN_STATISTICS}
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
@@ -110,7 +127,8 @@ def test_processes_agree_with_one(world_size: int, alone: dict[str, dict[str, An
     running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
     assert [process.wait(timeout=300) for process in running] == [0] * world_size
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
-    for case, expected in alone.items():
+    split = train(OWN_STATISTICS, 0, 1, bn_splits=world_size)  # in one process, which shuffles over its parts
+    for case, expected in (alone | {OWN_STATISTICS: split}).items():
         assert any(expected["moved"].values()), case
         for results in ranks:
             for part in ("losses", "gradients", "state"):  # the queue and the momentum encoder are in the state

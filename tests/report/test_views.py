@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewParameters
 from eztorch_sce.cli import main
 from eztorch_sce.config.compose import compose
 from eztorch_sce.errors import ConfigError, MediaError
-from eztorch_sce.report.views import describe
+from eztorch_sce.report.views import _fitting, describe
 
 
 def test_what_a_view_drew_is_said_in_the_order_in_which_it_is_done() -> None:
@@ -78,6 +78,15 @@ def test_clips_become_an_animation(write_video: Callable[..., Path], tmp_path: P
             moments.append(np.asarray(sheet.convert("RGB")).astype(int))
     assert all(np.abs(a - b).max() > 50 for a, b in itertools.pairwise(moments))  # the numbers count up
     assert '"unreadable": 1.0' in (tmp_path / "shown" / "report.json").read_text()
+
+
+def test_a_long_path_is_shown_from_its_end() -> None:
+    font = ImageFont.load_default(size=11)
+    assert _fitting("a/b.jpg", 200, font) == "a/b.jpg"
+    shown = _fitting("a/" * 200 + "b.jpg  (60 x 40)", 200, font)
+    assert shown.startswith("...")
+    assert shown.endswith("/b.jpg  (60 x 40)")
+    assert 190 < font.getlength(shown) <= 200
 
 
 def test_what_cannot_be_shown_is_refused_in_words(tmp_path: Path) -> None:

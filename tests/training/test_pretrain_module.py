@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
@@ -19,6 +20,7 @@ from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumCont
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.training.pretrain_module import CollapseWarning
+from eztorch_sce.types import StepOutput
 
 
 @pytest.fixture
@@ -74,6 +76,24 @@ def test_a_run_logs_how_its_embeddings_and_targets_are(config: PretrainConfig) -
     assert 0 < logged["positive_mass"] < 1
     assert 0 <= logged["alignment"] <= 4
     assert logged["queue_age"] == 2  # 32 keys, 16 a step
+
+
+def test_a_line_of_the_log_tells_of_the_embeddings_of_its_own_step(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwards: list[None] = []
+    original = MomentumContrast.forward
+
+    def counted(self: MomentumContrast, views: list[Tensor]) -> StepOutput:
+        forwards.append(None)
+        return original(self, views)
+
+    monkeypatch.setattr(MomentumContrast, "forward", counted)
+    look = "eztorch_sce.training.pretrain_module.embedding_diagnostics"
+    monkeypatch.setattr(look, lambda _: {"seen": torch.tensor(float(len(forwards)))})
+    config.run.log_every_n_steps = 3
+    api.pretrain(config)
+    assert [(row["step"], float(row["seen"])) for row in rows(config) if row.get("seen")] == [("2", 3), ("5", 6)]
 
 
 def test_a_ramp_is_followed_and_resumed(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:

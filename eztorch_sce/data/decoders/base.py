@@ -3,7 +3,8 @@
 A span [start, end) is cut into T equal parts and the wanted times are their middles, `frame_times`. The frame shown at
 a time is the last one whose pts is not later, `shown_at`. Seconds count from the first displayed frame; before it the
 first frame is shown, after the last frame the last one, but only for `grace_s`: a file whose frames end earlier than
-it says is damaged, and is refused instead of repeating its last frame.
+it says is damaged, and is refused instead of repeating its last frame. Between two frames the earlier one is shown for
+as long as the file says, and for up to `LONG_HOLD_S` more: a hole beyond that is damage too.
 """
 
 from bisect import bisect_right
@@ -16,6 +17,7 @@ from eztorch_sce.types import Clip, ClipSpan, MediaInfo
 # Matroska rounds times to a millisecond, so a frame that is due within this is shown. Not a round number: wanted times
 # often are, and a tie would be decided by the last bit of a float.
 SNAP_S = 7e-4
+LONG_HOLD_S = 10.0  # slides and screen recordings hold a frame for seconds; a stray time stamp jumps by minutes
 
 
 class Timing(NamedTuple):
@@ -85,6 +87,11 @@ def shown_at(pts_s: Sequence[float], time_s: float) -> int:
 def grace_s(interval_s: float) -> float:
     """Return for how long a frame may stay on screen after its own time is over, given the time between frames."""
     return max(0.5, interval_s)
+
+
+def in_a_hole(path: str, time_s: float, end_s: float, why: str = "time stamps that jump") -> MediaError:
+    """Return the error for a wanted time in a hole between two frames, the first of which ends at `end_s`."""
+    return MediaError(path, f"has no frame from {end_s:.2f} s to {time_s:.2f} s: {why}")
 
 
 def ends_early(path: str, time_s: float, end_s: float, duration_s: float) -> MediaError:

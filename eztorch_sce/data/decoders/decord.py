@@ -6,12 +6,23 @@ of passing them on. What remains wrong and cannot be told: open groups of pictur
 """
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch  # before decord, which otherwise loads libraries that torch cannot live with
 
-from eztorch_sce.data.decoders.base import Decoder, Spans, choose_spans, ends_early, frame_times, grace_s, shown_at
+from eztorch_sce.data.decoders.base import (
+    LONG_HOLD_S,
+    Decoder,
+    Spans,
+    choose_spans,
+    ends_early,
+    frame_times,
+    grace_s,
+    in_a_hole,
+    shown_at,
+)
 from eztorch_sce.data.decoders.pyav import PyAVDecoder
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import register
@@ -57,6 +68,9 @@ class DecordDecoder:
         latest_s = max(row[-1] for row in times)
         if latest_s > end_s + grace_s(interval_s):
             raise ends_early(path, latest_s, end_s, timing.duration_s)
+        for time_s, number in chain.from_iterable(map(zip, times, rows)):
+            if time_s > ends_s[number] + LONG_HOLD_S:
+                raise in_a_hole(path, time_s, ends_s[number])
 
         chosen = sorted({i for row in rows for i in row})
         pictures = _decode(path, reader, chosen)  # (N, H, W, 3)

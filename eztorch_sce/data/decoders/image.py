@@ -108,6 +108,8 @@ def read_picture(path: str, least_scale: Callable[[int, int], float] = whole) ->
 
 def _orientation_and_size(picture: "Image") -> tuple[int, tuple[int, int]]:
     """Return the EXIF orientation, 1 to 8, and height and width of the upright picture."""
+    if picture.format == "TIFF":
+        picture.load()  # turns it upright, and forgets the orientation
     orientation = picture.getexif().get(_ORIENTATION, 1)
     width, height = picture.size
     return orientation, ((width, height) if orientation in (5, 6, 7, 8) else (height, width))

@@ -6,10 +6,11 @@ stretch are looked at first: what they say of time picks the wanted frames befor
 are neither wanted nor referred to are skipped, and decoding ends with the last wanted one. Where a packet says too
 little, or the decoder does not return what was picked, the stretch is decoded in full.
 
-What damage does: a packet that cannot be decoded is passed over, and so is a frame with a stray time stamp. A wanted
-time in the hole that they leave, later than the grace after the frame before it, is a `MediaError`; elsewhere the file
-is read as if it were sound. In a file without visible damage a frame stays on screen for as long as the file says, and
-for up to `_LONG_HOLD_S` more where the file does not say.
+What damage does: a packet that cannot be decoded is passed over, and so is a frame that the decoder made up where data
+were missing (it may be plain gray), or one with a stray time stamp. A wanted time in the hole that they leave, later
+than the grace after the frame before it, is a `MediaError`; elsewhere the file is read as if it were sound. In a file
+without visible damage a frame stays on screen for as long as the file says, and for up to `LONG_HOLD_S` more where the
+file does not say.
 """
 
 import gc
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 
 from eztorch_sce.data.decoders.base import (
+    LONG_HOLD_S,
     SNAP_S,
     Decoder,
     Spans,
@@ -36,6 +38,7 @@ from eztorch_sce.data.decoders.base import (
     ends_early,
     frame_times,
     grace_s,
+    in_a_hole,
     shown_at,
 )
 from eztorch_sce.data.shards import is_member, read_member
@@ -47,7 +50,6 @@ from eztorch_sce.types import Clip, MediaInfo
 # them: there only pictures of the same temporal layer may not refer to such a picture.
 _MARK_UNREFERENCED = frozenset({"h264"})
 _SQUARE = 0.01  # encoders note 1279:1280 where a size was rounded
-_LONG_HOLD_S = 10.0  # slides and screen recordings hold a frame for seconds; a stray time stamp jumps by minutes
 _SEEK_GAP_S = 10.0  # without a table of key frames: a gap that seeking probably bridges faster than decoding
 _SEEK_BACK_S = (0.0, 2.0, 10.0)  # how much earlier to seek each time the last seek landed too late
 
@@ -74,7 +76,8 @@ class Inspection(NamedTuple):
         sizes: Width and height of the decoded frames, in the order met.
         num_decoded: Frames decoded, all of them where that was asked.
         complaint: What the decoder said of a damaged packet; "" where it met none.
-        unreadable: Why a clip at the beginning, in the middle or at the end cannot be read; "" where all can.
+        unreadable: Why a clip at the beginning, in the middle, at the end or, where all frames were decoded, anywhere
+            else cannot be read; "" where all can.
     """
 
     info: MediaInfo
@@ -173,16 +176,18 @@ class PyAVDecoder:
         """
         with _Video(path) as video:
             size = video.small_size(short_side)
-            shown = None
+            end_s = None
             for shown in _without_strays(video.all_frames()):
                 if video.damaged:
                     break
+                if end_s is not None:
+                    video.check_hold(shown[0], end_s)
+                end_s = video.end_s(shown)
                 yield shown[0], video.to_rgb(shown[1], size)
             if video.damaged:
                 raise MediaError(path, "has damaged packets")
-            if shown is None:
+            if end_s is None:
                 raise MediaError(path, video.no_frame())
-            end_s = video.end_s(shown)
             if video.duration_s() > end_s + grace_s(video.interval_s):
                 raise ends_early(path, video.duration_s(), end_s, video.duration_s())
 
@@ -320,9 +325,11 @@ class _Video:
             unreadable = error.reason
         sizes = dict.fromkeys((frame.width, frame.height) for frame in shown)
         if full:
-            for _, frame in self.all_frames():
-                num_decoded += 1
+            until_s: list[tuple[float, float]] = []  # when each frame is first shown, and until when
+            for time_s, frame in self.all_frames():
+                until_s.append((time_s, self.end_s((time_s, frame))))
                 sizes[frame.width, frame.height] = None
+            num_decoded, unreadable = len(until_s), unreadable or self._first_hole(until_s)
         videos = list(self.container.streams.video)
         covers = [stream.index for stream in videos if stream.disposition & Disposition.attached_pic]
         return Inspection(
@@ -339,7 +346,7 @@ class _Video:
             pixel_aspect=self.pixel_aspect(),
             sizes=list(sizes),
             num_decoded=num_decoded,
-            complaint=self._complaint or ("frames marked corrupt" if self.damaged else ""),
+            complaint=self._complaint,
             unreadable=unreadable,
         )
 
@@ -454,14 +461,14 @@ class _Video:
         stamps = sorted(shown)
         times_s = [self._s(pts) for pts in stamps]
         if len({packet.pts for packet in packets}) < len(packets) or any(
-            later - earlier > _LONG_HOLD_S for earlier, later in pairwise(times_s)
+            later - earlier > LONG_HOLD_S for earlier, later in pairwise(times_s)
         ):
             return None
         wanted: dict[int, list[float]] = {}
         for time_s in stretch:
             place = shown_at(times_s, time_s)
             end_s = times_s[place] + ((shown[stamps[place]].duration or 0) * self._tick_s or self.interval_s)
-            late_s = grace_s(self.interval_s) if at_end and place == len(stamps) - 1 else _LONG_HOLD_S
+            late_s = grace_s(self.interval_s) if at_end and place == len(stamps) - 1 else LONG_HOLD_S
             if not times_s[place] - SNAP_S <= time_s <= end_s + late_s:
                 break
             wanted.setdefault(stamps[place], []).append(time_s)
@@ -494,7 +501,7 @@ class _Video:
         for later in _without_strays(self._decode_from(stretch[0])):
             while current is not None and time_s < later[0] - SNAP_S:
                 self._check_start(time_s, current)
-                self._check_hold(time_s, current)
+                self.check_hold(time_s, self.end_s(current))
                 yield time_s, current
                 following = next(waiting, None)
                 if following is None:
@@ -513,11 +520,21 @@ class _Video:
         if current[0] > time_s + grace_s(self.interval_s):
             raise MediaError(self.path, f"has no frame before {current[0]:.2f} s: its beginning is damaged")
 
-    def _check_hold(self, time_s: float, current: Shown) -> None:
-        patience_s = grace_s(self.interval_s) if self.damaged else _LONG_HOLD_S
-        if time_s > self.end_s(current) + patience_s:
+    def check_hold(self, time_s: float, end_s: float) -> None:
+        """Raise MediaError if no frame can be on screen at a time before which the last one ended at `end_s`."""
+        patience_s = grace_s(self.interval_s) if self.damaged else LONG_HOLD_S
+        if time_s > end_s + patience_s:
             why = "damaged packets" if self.damaged else "time stamps that jump"
-            raise MediaError(self.path, f"has no frame from {self.end_s(current):.2f} s to {time_s:.2f} s: {why}")
+            raise in_a_hole(self.path, time_s, end_s, why)
+
+    def _first_hole(self, until_s: list[tuple[float, float]]) -> str:
+        """Return why no frame can be read in the first hole between frames of a file, or "" where there is none."""
+        try:
+            for (_, end_s), (time_s, _) in pairwise(_without_strays(until_s)):
+                self.check_hold(time_s, end_s)
+        except MediaError as error:
+            return error.reason
+        return ""
 
     def end_s(self, shown: Shown) -> float:
         """Return until when the file wants a frame on screen."""
@@ -604,7 +621,9 @@ class _Video:
                     return  # after a seek nobody knows what frames without a time stamp show
                 previous_s = time_s
                 if time_s >= key_s - SNAP_S:  # earlier ones lead the key frame and lack what they refer to
-                    self.damaged |= frame.is_corrupt
+                    if frame.is_corrupt:
+                        self.damaged, self._complaint = True, self._complaint or "frames marked corrupt"
+                        continue
                     if 0 in self._size:
                         self._size = (frame.width, frame.height)  # a stream without a header
                     yield time_s, frame
@@ -674,7 +693,7 @@ def _without_strays(frames: Iterable[Shown]) -> Iterator[Shown]:
             jumped = None
         if shown[0] <= last_s:
             continue
-        if shown[0] - max(last_s, 0.0) > _LONG_HOLD_S:
+        if shown[0] - max(last_s, 0.0) > LONG_HOLD_S:
             jumped = shown
             continue
         yield shown

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from eztorch_sce.data.decoders.base import (
+    LONG_HOLD_S,
     SNAP_S,
     Decoder,
     Spans,
@@ -15,6 +16,7 @@ from eztorch_sce.data.decoders.base import (
     ends_early,
     frame_times,
     grace_s,
+    in_a_hole,
 )
 from eztorch_sce.data.decoders.pyav import PyAVDecoder
 from eztorch_sce.errors import ConfigError, MediaError
@@ -72,12 +74,15 @@ class TorchcodecDecoder:
             found = reader.get_frames_played_at(wanted_s)
         except (RuntimeError, IndexError, ValueError) as error:
             raise MediaError(path, f"torchcodec cannot decode it ({_in_short(error)})") from error
+        starts_s, lasts_s = found.pts_seconds.double() - begin_s, found.duration_seconds.double()
+        for time_s, start_s, end_s in zip(times_s, starts_s.tolist(), (starts_s + lasts_s).tolist(), strict=True):
+            if start_s > max(time_s, 0.0) + 2 * SNAP_S:
+                raise MediaError(path, f"torchcodec shows at {time_s:.2f} s a frame that is due at {start_s:.2f} s")
+            if time_s > end_s + LONG_HOLD_S:
+                raise in_a_hole(path, time_s, end_s)
         place = {time_s: number for number, time_s in enumerate(times_s)}
         numbers = [torch.tensor([place[time_s] for time_s in row]) for row in rows]
-        return [
-            Clip(found.data[number].permute(3, 0, 1, 2), found.pts_seconds[number].double() - begin_s, full_size)
-            for number in numbers
-        ]
+        return [Clip(found.data[number].permute(3, 0, 1, 2), starts_s[number], full_size) for number in numbers]
 
 
 def _open(path: str) -> Any:

@@ -1,0 +1,121 @@
+"""Objectives compared on hand gestures: pretraining, kNN, linear, retrieval, fine-tuning, several seeds each.
+
+    python benchmarks/gestures.py GESTURES [--seeds 0 1 2] [--jobs 2] [--runs runs/gestures] [--json FILE]
+
+GESTURES holds train.csv and test.csv (path, label). Every number is that of a command of `eztorch-sce`, which is shown;
+what a run has done already is not done again.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+
+from common import finish, row
+
+OBJECTIVES = {
+    "SCE": [],
+    "MoCo v2 (InfoNCE)": ["loss.positive_weight=1"],
+    "ReSSL": ["loss=ressl"],
+}
+COLOR = [
+    "views.*.input=rgb", "views.*.stats=video", "views.*.brightness=0.4", "views.*.contrast=0.4",
+    "views.*.saturation=0.2", "views.*.hue=0.1", "views.*.gray=0.2",
+]  # fmt: skip
+SHOWN = {
+    "knn": {"knn_top1": "kNN"},
+    "linear": {"linear_top1": "linear"},
+    "retrieve": {"R@1": "R@1", "R@1_uncentred": "R@1 uncentred", "R@5": "R@5", "mAP": "mAP"},
+    "finetune": {"test_top1": "fine-tuned"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("gestures", type=Path)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--runs", type=Path, default=Path("runs/gestures"))
+    parser.add_argument("--color", action="store_true", help="also pretrain on views of colour, for comparison")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+
+    objectives = OBJECTIVES | ({"SCE, views of colour": COLOR} if asked.color else {})
+    found: dict[str, list[dict[str, float]]] = {"untrained, or trained from scratch": []}
+    with ThreadPoolExecutor(asked.jobs) as pool:
+        jobs = {
+            (name, seed): pool.submit(pretrained, asked.gestures, asked.runs, name, words, seed)
+            for seed in asked.seeds
+            for name, words in objectives.items()
+        }
+        floors = []
+        for (name, seed), job in jobs.items():
+            found.setdefault(name, []).append(job.result())
+            if name == "SCE":  # whose file says which network an untrained one is
+                floors.append(pool.submit(untrained, asked.gestures, asked.runs, seed))
+        found["untrained, or trained from scratch"] += [job.result() for job in floors]
+    rows = [
+        row(f"gestures, {name}: {metric}", "eztorch_sce", mean(seed[metric] for seed in seeds), "rate")
+        for name, seeds in found.items()
+        for metric in seeds[0]
+    ]
+    finish(rows, ["torch", "eztorch-sce"], asked.json, [f"mean of seeds {asked.seeds}", *table(found)])
+
+
+def pretrained(gestures: Path, runs: Path, name: str, words: list[str], seed: int) -> dict[str, float]:
+    """Pretrain with an objective, and evaluate."""
+    folder = runs / f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
+    run = folder / "pretrain"
+    train = [f"data.list={gestures / 'train.csv'}", "trainer.precision=bf16-mixed"]
+    command("pretrain", run, "recipe=small_motion", *train, *words, seed=seed)
+    return evaluated(gestures, folder, run, [], seed)
+
+
+def untrained(gestures: Path, runs: Path, seed: int) -> dict[str, float]:
+    """Evaluate the network of the SCE run as it was initialised."""
+    return evaluated(gestures, runs / f"untrained-{seed}", runs / f"SCE-{seed}" / "pretrain", ["untrained=true"], seed)
+
+
+def evaluated(gestures: Path, folder: Path, weights: Path, words: list[str], seed: int) -> dict[str, float]:
+    lists = [f"data.list={gestures / 'train.csv'}", f"data.test_list={gestures / 'test.csv'}", f"weights={weights}"]
+    features = folder / "features"
+    command("extract", features, *lists, "test.num_clips=1", "test.num_crops=3", *words, seed=seed)
+    for name in ("knn", "linear", "retrieve"):
+        command(name, folder / name, f"features={features}", seed=seed)
+    command("finetune", folder / "finetune", "recipe=small_motion_finetune", *lists, *words, seed=seed)
+    reports = {name: json.loads((folder / name / "report.json").read_text())["metrics"] for name in SHOWN}
+    return {shown: reports[name][key] for name, keys in SHOWN.items() for key, shown in keys.items()}
+
+
+def command(name: str, run_dir: Path, *words: str, seed: int) -> None:
+    """Run a command on one core, unless it was run before."""
+    if (run_dir / "report.json").exists():
+        return
+    full = ["eztorch-sce", name, *words, f"run.dir={run_dir}", f"seed={seed}", "data.num_workers=0"]
+    print(" ".join(full), flush=True)
+    full[0] = str(Path(sys.executable).with_name("eztorch-sce"))
+    done = subprocess.run(full, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stdout + done.stderr)
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Return the lines of a table: for each objective the means, and in brackets each seed."""
+    metrics = list(next(iter(found.values()))[0])
+    lines = [f"| mean (each seed) | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
+    for name, seeds in found.items():
+        cells = []
+        for metric in metrics:
+            values = [seed[metric] for seed in seeds]
+            each = " ".join(f"{value:.2f}".removeprefix("0") for value in values)
+            cells.append(f"{mean(values):.2f} ({each})")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""Exact search by cosine in a bank of any size: a chunk of it at a time, on any device, on one process or several."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eztorch_sce.distributed import gather_rows, rank, world_size
+from eztorch_sce.errors import ConfigError
+
+# What is compared at once: the similarities take 32 MB, whatever the size of the bank and the number of queries.
+BANK_CHUNK = 32768
+QUERY_CHUNK = 256
+
+CPU = torch.device("cpu")
+
+
+class Neighbours(NamedTuple):
+    """The k nearest rows of a bank to each query, nearest first: similarity float32 (Q, k), indices int64 (Q, k)."""
+
+    similarity: Tensor
+    indices: Tensor
+
+
+class Centres(NamedTuple):
+    """What is taken off the rows before they are compared: float32 (F,), on the device that compares."""
+
+    bank: Tensor
+    queries: Tensor
+
+
+@torch.no_grad()
+def nearest_neighbours(
+    bank: Tensor, queries: Tensor, k: int, centred: bool = False, device: torch.device = CPU
+) -> Neighbours:
+    """Find the k rows of a bank (N, F) that are most similar to each query (Q, F) by cosine.
+
+    Of equally similar rows, that of the lower index is nearer. Of several processes each searches for its share of the
+    queries, and all get the whole result, on the CPU.
+
+    Args:
+        bank: May be memory-mapped, and larger than memory: it is read from beginning to end, once (twice if centred),
+            and never copied whole.
+        queries: The same on all processes.
+        k: Neighbours; all of a bank that has fewer.
+        centred: Take the mean off first, of the bank and of the queries each by itself.
+        device: Where to compute.
+
+    Raises:
+        ConfigError: If a row holds NaN or infinity.
+    """
+    k = min(k, len(bank))
+    centres = find_centres(bank, queries, centred, device)
+    own = queries[own_share(len(queries))]
+    best = Neighbours(
+        torch.full((len(own), k), -torch.inf, device=device), torch.zeros(len(own), k, dtype=torch.long, device=device)
+    )
+    for rows, columns, similarity in similarities(bank, own, centres):
+        found = _nearest_of_chunk(similarity, k, columns.start)
+        before = Neighbours(best.similarity[rows], best.indices[rows])
+        best.similarity[rows], best.indices[rows] = _nearest_of_both(before, found, k)
+    return Neighbours(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
+
+
+def similarities(bank: Tensor, queries: Tensor, centres: Centres) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows of the queries, rows of the bank, and their cosines, on the device of the centres.
+
+    The bank is read once from beginning to end, the queries once for each chunk of it.
+    """
+    for columns in _chunks(len(bank), BANK_CHUNK):
+        keys = _unit_rows(bank[columns], centres.bank)
+        for rows in _chunks(len(queries), QUERY_CHUNK):
+            yield rows, columns, _unit_rows(queries[rows], centres.queries) @ keys.T
+
+
+def find_centres(bank: Tensor, queries: Tensor, centred: bool, device: torch.device) -> Centres:
+    """Return the means of the bank and of the queries, or zeros where nothing is to be centred."""
+    if not centred:
+        return Centres(*(torch.zeros(bank.shape[1], device=device) for _ in range(2)))
+    return Centres(_mean_row(bank, device), _mean_row(queries, device))
+
+
+def own_share(num_queries: int) -> slice:
+    """Return the queries of this process: whole chunks, whose similarities are the same on any number of processes."""
+    num_chunks = -(-num_queries // QUERY_CHUNK)
+    first, last = (num_chunks * number // world_size() for number in (rank(), rank() + 1))
+    return slice(first * QUERY_CHUNK, last * QUERY_CHUNK)
+
+
+def _chunks(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _unit_rows(rows: Tensor, centre: Tensor) -> Tensor:
+    unit = F.normalize(rows.to(centre) - centre, dim=1)
+    if not unit.sum().isfinite():  # a number in [-1, 1] each, so the sum is finite if all are
+        raise ConfigError(["the features hold NaN or infinity, which is near nothing: the network that made them does"])
+    return unit
+
+
+def _mean_row(rows: Tensor, device: torch.device) -> Tensor:
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
+    for part in _chunks(len(rows), BANK_CHUNK):
+        total += rows[part].to(device).sum(dim=0, dtype=torch.float64)
+    return (total / len(rows)).float()
+
+
+def _nearest_of_chunk(similarity: Tensor, k: int, first: int) -> Neighbours:
+    """Return the k best columns of each row in the order of their index, which has `first` added."""
+    k = min(k, similarity.shape[1])
+    value, index = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)  # the one more shows whether a tie is cut
+    cut = value[:, k - 1] == value[:, -1]
+    value, index = value[:, :k], index[:, :k]
+    if cut.any():  # `topk` takes any of the equal ones
+        in_order = similarity[cut].sort(dim=1, descending=True, stable=True)
+        value[cut], index[cut] = in_order.values[:, :k], in_order.indices[:, :k]
+    index, order = index.sort(dim=1)
+    return Neighbours(value.gather(1, order), index + first)
+
+
+def _nearest_of_both(before: Neighbours, found: Neighbours, k: int) -> Neighbours:
+    """Return the k best of both; the indices of `before` are lower, so a stable sort keeps them first among equals."""
+    similarity, order = torch.cat([before.similarity, found.similarity], dim=1).sort(
+        dim=1, descending=True, stable=True
+    )
+    return Neighbours(similarity[:, :k], torch.cat([before.indices, found.indices], dim=1).gather(1, order[:, :k]))

@@ -1,0 +1,84 @@
+"""Runs side by side: their numbers, and where the conditions that they were made under differ."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from eztorch_sce.errors import ConfigError
+
+Row = tuple[str, list[Any]]
+
+
+def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    """Return the numbers of runs by name, and the entries of their protocol cards that are not the same in all.
+
+    Args:
+        run_dirs: Run directories, or their `report.json`. What a run does not have is None.
+
+    Raises:
+        ConfigError: If there are fewer than two, or one holds no report.
+    """
+    reports = _read(run_dirs)
+    metrics = _side_by_side([report["metrics"] for report in reports])
+    cards = _side_by_side([{"command": report["command"], **_flat(report["protocol"])} for report in reports])
+    return metrics, [(name, values) for name, values in cards if any(value != values[0] for value in values)]
+
+
+def print_comparison(run_dirs: Sequence[str]) -> None:
+    """Print both tables of `compare`."""
+    metrics, differences = compare(run_dirs)
+    console = Console()
+    numbers = [(name, ["" if value is None else f"{value:.4f}" for value in values]) for name, values in metrics]
+    console.print(_table("metric", run_dirs, numbers, justify="right"))
+    if not differences:
+        console.print("The protocol cards are the same: the numbers are comparable.")
+        return
+    console.print("Where the protocol cards differ:")
+    words = [(name, ["not said" if value is None else str(value) for value in values]) for name, values in differences]
+    console.print(_table("protocol", run_dirs, words, justify="left"))
+
+
+def _read(run_dirs: Sequence[str]) -> list[dict[str, Any]]:
+    problems = []
+    if len(run_dirs) < 2:
+        problems.append("compare RUN RUN ...: give two run directories or more")
+    files = [Path(name) if name.endswith(".json") else Path(name) / "report.json" for name in run_dirs]
+    missing = [file for file in files if not file.is_file()]
+    problems += [f"{file} is not there: give the directory of a run that has ended" for file in missing]
+    if problems:
+        raise ConfigError(problems)
+    reports = []
+    for file in files:
+        report = json.loads(file.read_text())
+        if not {"command", "metrics", "protocol"} <= report.keys():
+            raise ConfigError([f"{file} is not the report of a run"])
+        reports.append(report)
+    return reports
+
+
+def _side_by_side(columns: list[dict[str, Any]]) -> list[Row]:
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, [column.get(name) for column in columns]) for name in names]
+
+
+def _flat(card: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in card.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _table(title: str, run_dirs: Sequence[str], rows: list[tuple[str, list[str]]], justify: Any) -> Table:
+    table = Table(title)
+    for name in run_dirs:
+        table.add_column(name, justify=justify, overflow="fold")
+    for name, values in rows:
+        table.add_row(name, *values)
+    return table

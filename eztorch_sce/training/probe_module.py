@@ -1,0 +1,70 @@
+"""Linear evaluation with random views: linear classifiers on a frozen backbone, as Lightning drives them."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from eztorch_sce.evaluation.linear import LinearHeads
+from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.training.optimization import scheduled
+from eztorch_sce.training.views import Views
+from eztorch_sce.types import Batch
+
+
+class ProbeModule(pl.LightningModule):
+    """The heads learn; the backbone, its batch statistics included, stays as it is in every mode of the module.
+
+    Args:
+        backbone: Frozen here.
+        heads: One classifier per learning rate.
+        views: The device side of the view.
+        optimizer: A registered optimizer config.
+        schedule: Of the learning rates.
+        batch_size: Global, of one optimizer step.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: LinearHeads,
+        views: Views,
+        optimizer: Any,
+        schedule: ScheduleConfig,
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.heads, self.views = heads, views
+        self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
+
+    def train(self, mode: bool = True) -> "ProbeModule":
+        """Put the heads in training or evaluation mode; the backbone is always in evaluation mode."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return logits (B, heads, C) of normalised clips (B, C, T, H, W)."""
+        logits: Tensor = self.heads(self.backbone(clips))
+        return logits.transpose(0, 1)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make the view on the device."""
+        return batch._replace(views=self.views(batch))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Return the sum of the heads' losses; None skips a batch of which nothing could be read."""
+        if not len(batch.record):
+            return None
+        with torch.no_grad():
+            features = self.backbone(batch.views[0])  # (B, F)
+        losses = self.heads.losses(features, batch.label)
+        self.log("loss", losses.detach().min(), batch_size=len(batch.record))
+        return losses.sum()
+
+    def configure_optimizers(self) -> Any:
+        """Build one optimizer in which each head has its own effective rate."""
+        return scheduled(self.trainer, self.heads.optimizer(self.optimizer, self.batch_size), self.schedule)

@@ -1,0 +1,41 @@
+"""Runs side by side."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eztorch_sce.cli import main
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.report.compare import compare
+
+
+def write_run(folder: Path, metrics: dict[str, float], protocol: dict[str, object], command: str = "knn") -> str:
+    folder.mkdir()
+    report = {"command": command, "metrics": metrics, "protocol": protocol}
+    (folder / "report.json").write_text(json.dumps(report))
+    return str(folder)
+
+
+def test_numbers_and_differences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = write_run(tmp_path / "one", {"knn_top1": 0.5}, {"clips": 10, "input": {"size": 112, "stats": "video"}})
+    two = write_run(
+        tmp_path / "two", {"knn_top1": 0.6, "R@1": 0.1}, {"clips": 10, "input": {"size": 224, "stats": "video"}}
+    )
+    metrics, differences = compare([one, two])
+    assert metrics == [("knn_top1", [0.5, 0.6]), ("R@1", [None, 0.1])]
+    assert differences == [("input.size", [112, 224])]
+    main(["compare", one, two])
+    assert "input.size" in capsys.readouterr().out
+    main(["compare", one, one])
+    assert "comparable" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="two run directories"):
+        compare([])
+    with pytest.raises(ConfigError, match=r"nowhere.report\.json is not there"):
+        compare([str(tmp_path / "nowhere"), str(tmp_path / "nowhere")])
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is not the report of a run"):
+        compare([str(tmp_path), str(tmp_path)])

@@ -1,0 +1,65 @@
+"""Evaluation while a pretraining goes on."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from eztorch_sce import api
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.schema import PretrainConfig
+from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.models.heads import ProjectorConfig
+from eztorch_sce.training.checkpoint import load_weights
+
+
+def pictures(folder: Path, sub_folders: str) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    for number in range(16):
+        pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
+        file = folder / (sub_folders[number % len(sub_folders)] if sub_folders else "") / f"picture-{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(file)
+    return folder
+
+
+def config_of(root: Path, run_dir: Path, every: int | None) -> PretrainConfig:
+    config = PretrainConfig(
+        data=DataConfig(root=str(root), batch_size=8, num_workers=0),
+        views=[ViewConfig(size=32, flip=0.5), ViewConfig(size=32, flip=0.5)],
+        backbone=SmallR2Plus1DConfig(width=4, num_blocks=1),
+        method=MomentumContrastConfig(ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=32),
+    )
+    config.run.dir, config.trainer.max_epochs, config.trainer.accelerator = str(run_dir), 4, "cpu"
+    config.online.every_n_epochs = every
+    return config
+
+
+def test_the_training_does_not_notice(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "pictures", "ab")
+    alone = api.pretrain(config_of(root, tmp_path / "alone", None))
+    watched = api.pretrain(config_of(root, tmp_path / "watched", 2))
+    first, second = (load_weights(str(tmp_path / name)).state for name in ("alone", "watched"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert watched.metrics["loss"] == alone.metrics["loss"]
+    assert {"online_knn_top1", "online_linear_top1", "online_s"} <= watched.metrics.keys()
+    assert watched.metrics["online_s"] > 0
+    lines = (tmp_path / "watched/metrics.csv").read_text().splitlines()
+    column = lines[0].split(",").index("online_knn_top1")
+    assert sum(bool(line.split(",")[column]) for line in lines[1:] if len(line.split(",")) > column) == 2
+
+
+def test_unlabelled_data_take_labelled_ones_beside_them(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "unlabelled", "")
+    config = config_of(root, tmp_path / "run", 4)
+    with pytest.raises(ConfigError, match=r"online\.root"):
+        api.pretrain(config)
+    assert not (tmp_path / "run").exists()
+    config.online.root = str(pictures(tmp_path / "labelled", "ab"))
+    report = api.pretrain(config)
+    assert 0 <= report.metrics["online_knn_top1"] <= 1
+    assert "labelled" in report.protocol["online"]["data"]
