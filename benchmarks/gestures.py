@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
@@ -76,17 +77,20 @@ def pretrained(gestures: Path, runs: Path, name: str, words: list[str], seed: in
 
 
 def untrained(gestures: Path, runs: Path, seed: int) -> dict[str, float]:
-    """Evaluate the network of the SCE run as it was initialised."""
-    return evaluated(gestures, runs / f"untrained-{seed}", runs / f"SCE-{seed}" / "pretrain", ["untrained=true"], seed)
+    """Evaluate the network of the SCE run as it was initialised; what starts from scratch gets a rate that suits it."""
+    weights, scratch = runs / f"SCE-{seed}" / "pretrain", ["optimizer.lr=0.007", "probe_first=false"]
+    return evaluated(gestures, runs / f"untrained-{seed}", weights, ["untrained=true"], seed, scratch)
 
 
-def evaluated(gestures: Path, folder: Path, weights: Path, words: list[str], seed: int) -> dict[str, float]:
+def evaluated(
+    gestures: Path, folder: Path, weights: Path, words: list[str], seed: int, tuning: Sequence[str] = ()
+) -> dict[str, float]:
     lists = [f"data.list={gestures / 'train.csv'}", f"data.test_list={gestures / 'test.csv'}", f"weights={weights}"]
     features = folder / "features"
     command("extract", features, *lists, "test.num_clips=1", "test.num_crops=3", *words, seed=seed)
     for name in ("knn", "linear", "retrieve"):
         command(name, folder / name, f"features={features}", seed=seed)
-    command("finetune", folder / "finetune", "recipe=small_motion_finetune", *lists, *words, seed=seed)
+    command("finetune", folder / "finetune", "recipe=small_motion_finetune", *lists, *words, *tuning, seed=seed)
     reports = {name: json.loads((folder / name / "report.json").read_text())["metrics"] for name in SHOWN}
     return {shown: reports[name][key] for name, keys in SHOWN.items() for key, shown in keys.items()}
 

@@ -29,6 +29,7 @@ from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
 from eztorch_sce.report.views import draw_views, rows_to_show
+from eztorch_sce.training.callbacks import num_unreadable
 from eztorch_sce.training.checkpoint import SaveBackbone, Weights, load_weights, save_weights
 from eztorch_sce.training.classify_module import ClassifyModule
 from eztorch_sce.training.online import OnlineEvaluation
@@ -70,6 +71,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     trainer = fit(module, data, config, run_dir, keep)
 
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics["unreadable"] = float(num_unreadable(run_dir))
     if trainer.is_global_zero:
         save_weights(run_dir / "backbone.pt", method.backbone, config.backbone, spec, None, manifest.classes)
     protocol = {
@@ -129,6 +131,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     device = trainer.strategy.root_device
     metrics, protocol = _test(classifier, spec, config.data, config.test, test, device)
     metrics["loss"] = float(trainer.callback_metrics.get("loss", float("nan")))
+    metrics["unreadable"] = float(num_unreadable(run_dir))
     protocol |= {
         "train": train.source,
         "epochs": config.trainer.max_epochs,
@@ -281,9 +284,10 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
 def bench(config: schema.PretrainConfig) -> BenchResult:
     """Measure the decoders on the videos of a pretraining, as it samples them, for `data.decoder=auto`."""
     schema.validate(config)
-    manifest = config.data.open().train
-    spec = _spec_of(config.data, config.views[0], InputSpec(), manifest)
-    return bench_decoders(config.data, manifest, config.views, spec, config.seed)
+    data = replace(config.data, decoder="pyav")  # what "auto" stands for is about to be measured
+    manifest = data.open().train
+    spec = _spec_of(data, config.views[0], InputSpec(), manifest)
+    return bench_decoders(data, manifest, config.views, spec, config.seed)
 
 
 def _features(

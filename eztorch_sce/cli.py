@@ -48,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"eztorch-sce {command}: {what}\n{error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"\neztorch-sce {command}: stopped; `run.dir=... run.resume=true` goes on", file=sys.stderr)
+        cure = "the same command" if command == "data" else "`run.dir=... run.resume=true`"
+        print(f"\neztorch-sce {command}: stopped; {cure} goes on", file=sys.stderr)
         sys.exit(130)
 
 

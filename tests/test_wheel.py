@@ -15,11 +15,11 @@ SCRIPT = """
 import eztorch_sce
 from eztorch_sce.config.compose import COMMANDS, compose, recipes
 print(eztorch_sce.__file__)
-needed = {"pretrain": ["data.root=."]}
 for name, header in recipes().items():
-    compose(header["command"], [*needed.get(header["command"], ["data.root=.", "weights=x"]), f"recipe={name}"])
+    from_scratch = header["command"] == "pretrain" or "supervised" in name
+    compose(header["command"], ["data.root=.", f"recipe={name}", *([] if from_scratch else ["weights=x"])])
     print(name)
-without_weights = ("pretrain", "show-views")
+without_weights = ("pretrain", "plan", "show-views")
 for command in COMMANDS:
     weights = [] if command in without_weights else ["weights=x"]
     compose(command, [] if command == "demo" else ["data.root=.", *weights])

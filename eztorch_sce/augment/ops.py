@@ -165,11 +165,12 @@ def gaussian_blur(clips: Tensor, sigmas: Sequence[float], kernel_size: int) -> T
     rows = columns if height == width else _blur_matrix(weights, height)
     if clips.device.type != "cpu" or max(height, width) <= _SHORT_LINE:
         return _separable(clips, rows, columns)
+    clips, rows, columns = _pad_to_blocks(clips), _pad_to_blocks(rows), _pad_to_blocks(columns)  # as in `_separable`
     blurred = clips.new_empty(clips.shape)
     for sample, sigma in enumerate(sigmas):
         reach = min(radius, math.ceil(_REACH * sigma))
         _separable_bands(clips[sample], rows[sample], columns[sample], reach, out=blurred[sample])
-    return blurred
+    return blurred[..., :height, :width]
 
 
 def solarize(clips: Tensor) -> Tensor:
@@ -296,7 +297,7 @@ def _blur_matrix(weights: Tensor, length: int) -> Tensor:
 
 
 def _separable_bands(clip: Tensor, rows: Tensor, columns: Tensor, reach: int, out: Tensor) -> None:
-    """Do to one clip (C, T, H, W) what `_separable` does, with blur matrices that are 0 off a diagonal band.
+    """Do to one clip (C, T, H, W) of whole blocks what `_separable` does, with matrices 0 off a diagonal band.
 
     Every block of a line is the product of a small matrix with the pixels that it sees: several times less work than
     with the whole matrix, and faster than convolutions.

@@ -39,6 +39,8 @@ class Clips(Dataset[Sample | Failure], ABC):
             clips = decoder.read(record.path, partial(self.choose_spans, epoch, index), self.spec.num_frames)
         except MediaError as error:
             return Failure(index, error.path, error.reason)
+        except Exception as error:  # a fault in a library or here: it ends the run, which says with which file
+            raise RuntimeError(f"reading {record.path} failed: please report this file") from error
         views = self.make_stackable(epoch, index, clips)
         height, width = clips[0].full_size or clips[0].frames.shape[-2:]
         return Sample(views, -1 if record.label is None else record.label, index, epoch, width / height)

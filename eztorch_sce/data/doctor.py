@@ -160,6 +160,9 @@ def _examine(job: _Job) -> MediaRow:
         words = {"audio only": "audio only", "moov": "truncated", "cover picture": "no video but a cover picture"}
         kind = next((kind for word, kind in words.items() if word in error.reason), "unreadable")
         return _row(job, _NO_INFO, [f"{kind}: {error.reason}"], usable=False)
+    except Exception as error:  # a fault in a library or here is told in the row of its file; the scan goes on
+        why = f"{type(error).__name__}: {error}".rstrip(": ")
+        return _row(job, _NO_INFO, [f"unreadable: {why}: please report this file"], usable=False)
 
 
 def _examine_frames(job: _Job) -> MediaRow:

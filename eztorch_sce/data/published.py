@@ -41,6 +41,8 @@ _SPLITS: dict[str, tuple[Published, ...]] = {
 
 
 def published(layout: str, split: int) -> Published:
-    """Return the numbers of a layout; a set without splits has but one."""
+    """Return the numbers of a layout; a set without splits has but one, and a split that is none has none."""
     splits = _SPLITS.get(layout, (Published(),))
-    return splits[split - 1] if len(splits) > 1 else splits[0]
+    if len(splits) == 1:
+        return splits[0]
+    return splits[split - 1] if split <= len(splits) else Published()

@@ -15,6 +15,18 @@ from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Batch
 
 
+UNREADABLE = "unreadable.csv"
+
+
+def num_unreadable(run_dir: Path) -> int:
+    """Return how many files a training could not read."""
+    file = run_dir / UNREADABLE
+    if not file.exists():
+        return 0
+    with file.open(newline="") as stream:
+        return len({row["path"] for row in csv.DictReader(stream)})
+
+
 class RunProgress(pl.Callback):
     """Show loss, clips/s and the share of time spent waiting for data: a bar in a terminal, otherwise lines.
 
@@ -97,7 +109,7 @@ class UnreadableFiles(pl.Callback):
     """
 
     def __init__(self, run_dir: Path, num_records: int, max_share: float) -> None:
-        self.file = run_dir / "unreadable.csv"
+        self.file = run_dir / UNREADABLE
         self.num_records, self.max_share = num_records, max_share
         self.seen: set[str] = set()
 

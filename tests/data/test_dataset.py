@@ -11,6 +11,7 @@ from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
 from eztorch_sce.data.dataset import EpochSampler, TrainingClips
 from eztorch_sce.data.decoders.base import Timing
+from eztorch_sce.data.decoders.pyav import PyAVDecoder
 from eztorch_sce.data.manifest import Manifest, from_folder
 from eztorch_sce.types import Batch, Failure, InputSpec
 
@@ -75,6 +76,17 @@ def test_a_file_that_cannot_be_read_travels_by_name(manifest: Manifest, tmp_path
     (failure,) = batches[0].failures
     assert failure.path == str(broken)
     assert failure.reason
+
+
+def test_a_fault_in_a_library_ends_the_run_with_the_name_of_the_file(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(PyAVDecoder, "read", faulty)
+    with pytest.raises(RuntimeError, match=r"\.mp4 failed"):
+        epoch_of(manifest, epoch=0)
 
 
 def test_a_batch_of_failures_alone_is_empty() -> None:

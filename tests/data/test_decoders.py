@@ -432,6 +432,27 @@ def test_a_packet_that_is_noise_does_not_spoil_the_rest(
         decoder.read(path, [ClipSpan(0.0, 10.0)], 100)
 
 
+def test_a_stream_that_begins_late_does_not_end_the_pictures(
+    write_video: Callable[..., Path], numbers_shown: Numbers, tmp_path: Path
+) -> None:
+    import av
+
+    first = write_video(tmp_path / "first.ts", num_frames=400).read_bytes()
+    second = write_video(tmp_path / "second.ts", num_frames=100, first_pts=400, audio=True).read_bytes()
+    sound = [second[at : at + 188] for at in range(0, len(second), 188) if second[at + 2] == 1]
+    # as a stream that no table names
+    stray = b"".join(packet[:1] + bytes([packet[1] & 0xE0 | 0x0A]) + packet[2:] for packet in sound)
+    padding = (b"\x47\x1f\xff\x10" + bytes(184)) * 32_000  # more than FFmpeg looks at when it opens a file
+    path = str(tmp_path / "joined.ts")
+    Path(path).write_bytes(first + padding + stray + padding + second)
+    with av.open(path) as container, pytest.raises(IndexError):  # PyAV knows the streams of the beginning alone
+        for _ in container.demux(video=0):
+            pass
+    span = ClipSpan(12.0, 16.4)
+    [clip] = PyAVConfig().build().read(path, [span], 8)
+    assert numbers_shown(clip.frames) == [number % 400 for number in expected_numbers(span, 8, last=499)]
+
+
 def test_stray_time_stamps_are_left_out() -> None:
     times = [0.0, 0.1, 5000.0, 0.3, 0.2, 0.4, -3.0, 60.0, 60.1, 70.5]
     assert [time for time, _ in _without_strays((time, None) for time in times)] == [

@@ -179,6 +179,16 @@ def test_a_change_of_resolution_is_told(
     assert clip.frames.shape == (3, 8, 32, 80)
 
 
+def test_a_fault_in_a_library_is_told_in_the_row_of_its_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faulty(*_: object) -> None:
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(PyAVDecoder, "inspect", faulty)
+    row = doctor._examine(doctor._Job(str(tree / "a" / "one.mp4"), "video", full=False))
+    assert row.findings == ["unreadable: IndexError: list index out of range: please report this file"]
+    assert not row.usable
+
+
 def test_a_file_that_hangs_or_kills_its_reader_costs_its_own_row(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_LIMIT_S", {False: 0.0})
     rows = diagnose(tree)[0].rows

@@ -638,17 +638,20 @@ class _Video:
         import av
 
         self._fresh = False
-        demuxed: Any = self.container.demux(self.stream)
-        with closing(demuxed) as packets:  # left half read, it would keep its buffer for good: 250 bytes a file
-            while True:
-                try:
-                    packet = next(packets, None)
-                except (av.FFmpegError, OSError) as error:  # what comes after it cannot be found
-                    self._note(error)
-                    return
-                if packet is None:
-                    return
-                yield packet
+        while True:
+            demuxed: Any = self.container.demux(self.stream)
+            with closing(demuxed) as packets:  # left half read, it would keep its buffer for good: 250 bytes a file
+                while True:
+                    try:
+                        packet = next(packets, None)
+                    except IndexError:  # a packet of a stream that begins here, which PyAV does not know: go on
+                        break
+                    except (av.FFmpegError, OSError) as error:  # what comes after it cannot be found
+                        self._note(error)
+                        return
+                    if packet is None:
+                        return
+                    yield packet
 
     def _note(self, error: Exception) -> None:
         import av
