@@ -11,6 +11,7 @@ torchaug: as its authors run the recipe, a SequentialTransform of its random tra
 kornia: its augmentations in nn.Sequential, for clips in VideoSequential.
 torchvision: transforms.v2, sample by sample in a loop, on uint8 until the end, as its documentation advises.
 torch: a plain copy to float32, the least that anyone can do.
+ResNet-50: on a GPU, a training step on two views of 256 pictures, in bfloat16; the views should be a small part of it.
 
 A rate is samples (two views each) over the median time of the rounds; the order changes from round to round.
 """
@@ -116,6 +117,25 @@ def plain_copy(clips: Tensor, views: list[ViewConfig]) -> Contender:
     return lambda _: [clips.float() for _ in views]
 
 
+def resnet50(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    import torchvision.models
+
+    network = torchvision.models.resnet50().to(clips.device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    pictures = [clips.squeeze(2) / 255 for _ in views]
+
+    def step(_: int) -> Sequence[Tensor]:
+        optimizer.zero_grad()
+        for picture in pictures:
+            with torch.autocast(clips.device.type, torch.bfloat16):
+                loss = network(picture).square().mean()
+            loss.backward()
+        optimizer.step()
+        return pictures
+
+    return step
+
+
 def frames_first(clips: Tensor) -> Tensor:
     """Return (B, T, C, H, W), of pictures (B, C, H, W), from (B, C, T, H, W)."""
     return clips.squeeze(2) if clips.shape[2] == 1 else clips.transpose(1, 2).contiguous()
@@ -128,6 +148,7 @@ CONTENDERS = {
     "torchvision": torchvision,
     "torch": plain_copy,
 }
+BESIDE_A_STEP = {"eztorch_sce": ours, "ResNet-50": resnet50}
 
 
 def main() -> None:
@@ -141,17 +162,20 @@ def main() -> None:
     device = torch.device(options.device)
     generator = torch.Generator().manual_seed(0)
     jobs = {
-        ("two views of 32 pictures 224 x 224", "pictures/s"): ((32, 3, 1, 224, 224), policy("image")),
-        ("two views of 4 clips 8 x 112 x 112", "clips/s"): ((4, 3, 8, 112, 112), policy("kinetics_112")),
+        ("two views of 32 pictures 224 x 224", "pictures/s"): ((32, 3, 1, 224, 224), policy("image"), CONTENDERS),
+        ("two views of 4 clips 8 x 112 x 112", "clips/s"): ((4, 3, 8, 112, 112), policy("kinetics_112"), CONTENDERS),
     }
+    if device.type == "cuda":
+        large = ("two views of 256 pictures 224 x 224", "pictures/s")
+        jobs[large] = ((256, 3, 1, 224, 224), policy("image"), BESIDE_A_STEP)
     rows = []
-    for (what, unit), (shape, views) in jobs.items():
+    for (what, unit), (shape, views, makers) in jobs.items():
         assert all(view.temporal_difference == 0 for view in views)  # which no peer has
         coarse = torch.rand(*shape[:3], shape[3] // 8, shape[4] // 8, generator=generator)
         clips = nn.functional.interpolate(coarse.flatten(1, 2), scale_factor=8, mode="bilinear").view(shape)
         clips = (clips * 255).round().byte().to(device)
         views = [replace(view, size=shape[-1]) for view in views]
-        contenders = {who: make(clips, views) for who, make in CONTENDERS.items()}
+        contenders = {who: make(clips, views) for who, make in makers.items()}
         for who, seconds in measure(contenders, options.rounds, device).items():
             rows.append({"what": what, "who": who, "value": round(shape[0] / seconds, 2), "unit": unit})
     report(rows, options.json, device)

@@ -9,7 +9,7 @@ arithmetic, minima and maxima: hence the forms below.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any, NamedTuple
@@ -23,6 +23,9 @@ _GRAY_SUM = sum(_GRAY_WEIGHTS)
 _BLOCK = 16  # pixels of a line that one product blurs
 _SHORT_LINE = 64  # up to here all pixels of a line are blurred by one product
 _REACH = 5.8  # sigmas: what a Gaussian has farther out is less than the last digit of its sum
+
+Band = tuple[slice, Tensor]
+"""What a block of a line sees of the line, and the weights (block, seen)."""
 
 
 class LinearColor(NamedTuple):
@@ -165,11 +168,13 @@ def gaussian_blur(clips: Tensor, sigmas: Sequence[float], kernel_size: int) -> T
     rows = columns if height == width else _blur_matrix(weights, height)
     if clips.device.type != "cpu" or max(height, width) <= _SHORT_LINE:
         return _separable(clips, rows, columns)
-    clips, rows, columns = _pad_to_blocks(clips), _pad_to_blocks(rows), _pad_to_blocks(columns)  # as in `_separable`
+    clips = _pad_to_blocks(clips)  # as in `_separable`
     blurred = clips.new_empty(clips.shape)
     for sample, sigma in enumerate(sigmas):
         reach = min(radius, math.ceil(_REACH * sigma))
-        _separable_bands(clips[sample], rows[sample], columns[sample], reach, out=blurred[sample])
+        across = _bands(columns[sample], reach)
+        down = across if height == width else _bands(rows[sample], reach)
+        _separable_bands(clips[sample], down, across, out=blurred[sample])
     return blurred[..., :height, :width]
 
 
@@ -296,33 +301,33 @@ def _blur_matrix(weights: Tensor, length: int) -> Tensor:
     return matrix
 
 
-def _separable_bands(clip: Tensor, rows: Tensor, columns: Tensor, reach: int, out: Tensor) -> None:
-    """Do to one clip (C, T, H, W) of whole blocks what `_separable` does, with matrices 0 off a diagonal band.
+def _separable_bands(clip: Tensor, down: list[Band], across: list[Band], out: Tensor) -> None:
+    """Do to one clip (C, T, H, W) of whole blocks what `_separable` does, with matrices that are 0 off a diagonal.
 
     Every block of a line is the product of a small matrix with the pixels that it sees: several times less work than
     with the whole matrix, and faster than convolutions.
     """
     height, width = clip.shape[-2:]
     pixels, lines = clip.reshape(-1, width), clip.new_empty(clip.numel() // width, width)
-    frames, blocks = lines.view(-1, height, width), []
+    frames = lines.view(-1, height, width)
     with _full_precision(clip.device):
-        for (seen, weights), block in zip(_bands(columns, reach), lines.split(_BLOCK, dim=1), strict=True):
+        for (seen, weights), block in zip(across, lines.split(_BLOCK, dim=1), strict=True):
             torch.mm(pixels[:, seen], weights.t(), out=block)
-        for seen, weights in _bands(rows, reach):
-            blocks.append(torch.bmm(weights.expand(len(frames), -1, -1), frames[:, seen]))
+        blocks = [torch.bmm(weights.expand(len(frames), -1, -1), frames[:, seen]) for seen, weights in down]
     torch.cat(blocks, dim=1, out=out.view_as(frames))
 
 
-def _bands(matrix: Tensor, reach: int) -> Iterator[tuple[slice, Tensor]]:
-    """Yield for each block of a line the pixels that it sees, and their weights."""
-    length, inside = len(matrix), None
+def _bands(matrix: Tensor, reach: int) -> list[Band]:
+    """Return for each block of a line the pixels that it sees at most, and their weights."""
+    length, padded, bands, inside = len(matrix), _pad_to_blocks(matrix), [], None
     for first in range(0, length, _BLOCK):
-        seen = slice(max(0, first - reach), min(length, first + _BLOCK + reach))
-        if seen.stop - seen.start < _BLOCK + 2 * reach:  # at a border
-            yield seen, matrix[first : first + _BLOCK, seen]
+        seen = slice(max(0, first - reach), min(len(padded), first + _BLOCK + reach))
+        if first < reach or first + _BLOCK + reach > length:  # at a border
+            bands.append((seen, padded[first : first + _BLOCK, seen]))
         else:  # the same everywhere
-            inside = matrix[first : first + _BLOCK, seen] if inside is None else inside
-            yield seen, inside
+            inside = padded[first : first + _BLOCK, seen] if inside is None else inside
+            bands.append((seen, inside))
+    return bands
 
 
 def _resize_matrix(start: Tensor, extent: Tensor, length: int, size: int) -> Tensor:

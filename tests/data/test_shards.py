@@ -104,8 +104,8 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
+        self.asked.append(last - first + 1)  # first: whoever has the answer may look
         self.wfile.write(data[first : last + 1])
-        self.asked.append(last - first + 1)
 
     def log_message(self, *_: object) -> None:
         pass

@@ -73,6 +73,16 @@ def test_of_equal_rows_the_first_of_the_bank_is_nearest(small_chunks: None, k: i
     assert found == [*range(1, 11), *range(12, 24), 0, 11][:k]
 
 
+@pytest.mark.parametrize("k", [30, 31, 300])
+def test_equal_rows_far_apart_come_in_order(k: int) -> None:
+    x, y = torch.eye(2)
+    bank = y.repeat(5000, 1)
+    rows = torch.randperm(5000, generator=torch.Generator().manual_seed(0))[:30].sort().values
+    bank[rows] = x
+    others = [row for row in range(5000) if row not in rows.tolist()]
+    assert nearest_neighbours(bank, x[None], k).indices[0].tolist() == [*rows.tolist(), *others][:k]
+
+
 def test_a_bank_in_a_file_is_searched_where_it_is(small_chunks: None, tmp_path: Path) -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
     FeatureBank(bank, torch.zeros(40, dtype=torch.long), [], []).save(tmp_path / "bank.pt")
