@@ -284,7 +284,7 @@ def test_a_pretraining_runs_two_steps_and_an_evaluation(
     words = toy(pictures if of_pictures else videos, tmp_path / "run")
     num_views = len(composed(name).views)
     words += [f"views.{view}.size={32 if view < 2 else 24}" for view in range(num_views)]
-    words += shrunk_method(composed(name)) + ["trainer.max_epochs=1", "schedule.warmup_epochs=0"]
+    words += [*shrunk_method(composed(name)), "trainer.max_epochs=1", "schedule.warmup_epochs=0"]
     words += ["online.every_n_epochs=1", "online.k=2"]
     # In bf16 on a CPU torch 2.13 gives NaN for the weight gradient of some 3x1x1 convolutions of R(2+1)D-18.
     words.append("trainer.precision=32-true")

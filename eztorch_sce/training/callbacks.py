@@ -14,7 +14,6 @@ from eztorch_sce.data.datamodule import TimedLoader
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Batch
 
-
 UNREADABLE = "unreadable.csv"
 
 
