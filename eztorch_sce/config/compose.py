@@ -177,8 +177,10 @@ def _explain_key(command: str, chosen: list[str], text: str, failure: Exception)
     known = _flat_keys(OmegaConf.to_container(_compose(command, chosen)))
     if key not in known:
         return f"{key} is not a setting of {command}{nearest(key, known)}; `eztorch-sce {command} --cfg job` lists all"
-    reason = str(failure).splitlines()[0]
-    return f"{text}: {reason}"
+    cause = failure
+    while cause.__cause__ is not None:  # the first cause says which value is of the wrong kind
+        cause = cause.__cause__  # type: ignore[assignment]
+    return f"{text}: {str(cause).splitlines()[0]}"
 
 
 def _flat_keys(node: Any, prefix: str = "") -> list[str]:

@@ -132,3 +132,12 @@ def test_python_needs_no_yaml_and_checks_the_same() -> None:
 
 def test_the_saved_config_names_its_parts() -> None:
     assert "name: r3d18" in to_yaml(compose("pretrain", ["data.root=x", "backbone=r3d18"]))
+
+
+@pytest.mark.parametrize("word", ["views.0.blur=abc", "data.batch_size=2.5", "views.1.scale=0.5"])
+def test_a_value_of_the_wrong_kind_is_named_with_the_kind(word: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose("pretrain", ["data.root=x", word])
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith(f"{word}: ")
+    assert "Error merging" not in str(caught.value)
