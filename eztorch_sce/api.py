@@ -119,6 +119,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         )
         heads = train_heads(bank, len(train.classes), Probe(seed=config.seed))
         classifier.linear.load_state_dict(heads.heads[0].state_dict())
+        classifier.train()  # features are made in evaluation mode
     views = Views([view], config.seed, config.data.canvas)
     settings = (config.optimizer, config.schedule, config.data.batch_size, config.layer_decay, config.mixup)
     module = ClassifyModule(classifier, views, *settings)

@@ -88,6 +88,22 @@ def test_early_blocks_learn_more_slowly(pictures: Path, tmp_path: Path, monkeypa
     assert {rates[id(p)] for p in before.parameters()} == {0.25}
 
 
+def test_a_classifier_that_starts_from_a_probe_knows_the_classes_and_trains_on(
+    pictures: Path, weights: str, tmp_path: Path
+) -> None:
+    config = FinetuneConfig(data=data(pictures), weights=weights, views=policy("linear_image"), probe_first=True)
+    config.run.dir, config.trainer.max_epochs, config.trainer.accelerator = str(tmp_path / "run"), 1, "cpu"
+    config.optimizer.lr, config.dropout = 1e-9, 0.0
+    report = api.finetune(config)
+    assert report.protocol["probe_first"]
+    before, after = load_weights(weights).state, load_weights(str(tmp_path / "run")).state
+    statistics = [name for name in before if name.endswith("num_batches_tracked")]
+    assert all(int(after[name]) == int(before[name]) + 3 for name in statistics)  # 12 pictures, 4 a step
+    head = load_weights(str(tmp_path / "run")).head
+    assert head is not None
+    assert float(head["weight"].norm()) > 0.1  # at random it is N(0, 0.01) of 2 x 32
+
+
 def batch_of(clips: torch.Tensor, labels: list[int]) -> Batch:
     count = len(labels)
     return Batch([clips], torch.tensor(labels), torch.arange(count), torch.zeros(count), torch.ones(count), [])
