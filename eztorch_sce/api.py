@@ -165,20 +165,19 @@ def extract(config: schema.ExtractConfig) -> Report:
     """Write the features of the train and test parts to `features_train.pt` and `features_test.pt`."""
     train, test, run_dir = _features(config, "extract", labelled=False)
     metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
-    first = distributed.rank() == 0
-    if first:
-        train.save(run_dir / "features_train.pt")
     if test is not None:
-        if first:
-            test.save(run_dir / "features_test.pt")
         metrics["test_records"] = float(len(test.features))
+    if distributed.rank() == 0:
+        for part, bank in (("train", train), ("test", test)):
+            if bank is not None:
+                bank.save(run_dir / f"features_{part}.pt")
     return _report("extract", config, metrics, train.protocol, run_dir)
 
 
 def knn(config: schema.KnnConfig) -> Report:
     """Classify the test part by the vote of its nearest neighbours in the train part."""
     train, test, run_dir = _labelled_features(config, "knn")
-    metrics = knn_accuracy(train, test, config.k, config.temperature, _join(config.accelerator))
+    metrics = knn_accuracy(train, test, config.k, config.temperature, _device(config.accelerator))
     protocol = test.protocol | {"train": train.protocol, "k": config.k, "temperature": config.temperature}
     return _report("knn", config, metrics, protocol, run_dir)
 
@@ -231,7 +230,7 @@ def retrieve(config: schema.RetrieveConfig) -> Report:
     `by_class.csv` in the run directory has the centred R@1 and AP of each class.
     """
     train, test, run_dir = _labelled_features(config, "retrieve")
-    scores = retrieval(bank=train, queries=test, device=_join(config.accelerator))
+    scores = retrieval(bank=train, queries=test, device=_device(config.accelerator))
     write_by_class(run_dir, scores.by_class)
     return _report("retrieve", config, scores.metrics, test.protocol | {"bank": train.protocol}, run_dir)
 
@@ -373,7 +372,7 @@ def _views_to_test(
     spec: InputSpec, data: DataConfig, test: schema.TestViewsConfig, manifest: Manifest
 ) -> tuple[TimedLoader, dict[str, Any]]:
     """Return the loader of the clips and crops, and the protocol that describes them."""
-    short_side = test.short_side or round(spec.size * 8 / 7)
+    short_side = test.short_side or spec.test_short_side
     loader = evaluation_loader(data, manifest, spec, test.num_clips, test.num_crops, short_side, test.clips)
     return loader, {
         "data": manifest.source,

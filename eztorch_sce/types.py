@@ -142,6 +142,11 @@ class InputSpec:
     input: str = "rgb"
     frame_stride: int | None = None
 
+    @property
+    def test_short_side(self) -> int:
+        """Pixels of the short side that a test crop is cut from, where nobody says otherwise: 256 for a crop of 224."""
+        return round(self.size * 8 / 7)
+
 
 @dataclass
 class FeatureBank:

@@ -9,6 +9,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE
 from eztorch_sce.evaluation.linear import Probe, probe_sgd
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
@@ -259,8 +260,8 @@ class KnnConfig(EvaluationConfig):
         temperature: Of the weights of their votes.
     """
 
-    k: int = 20
-    temperature: float = 0.07
+    k: int = NUM_NEIGHBORS
+    temperature: float = TEMPERATURE
 
     def problems(self, prefix: str) -> list[str]:
         """Name what does not fit together."""

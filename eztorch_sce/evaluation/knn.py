@@ -6,6 +6,9 @@ from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU, nearest_neighbours
 from eztorch_sce.types import FeatureBank
 
+NUM_NEIGHBORS, TEMPERATURE = 20, 0.07
+"""What votes, and how its votes are weighted, where nobody says otherwise."""
+
 
 def knn_accuracy(
     train: FeatureBank, test: FeatureBank, k: int, temperature: float, device: torch.device = CPU

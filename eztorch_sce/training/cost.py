@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from eztorch_sce.losses.pairs import PairLoss, PairLosses
+from eztorch_sce.losses.pairs import PairLosses
 
 Shape = tuple[int, int, int, int]
 """Of a view of one sample: (C, T, S, S)."""
@@ -45,12 +45,8 @@ class Size(NamedTuple):
         return cls(once - batch * slope, slope)
 
 
-class GivenToLoss(PairLoss):
-    """Stands in for the loss while the networks run without values, and keeps what the loss would be given."""
-
-    def forward(self, *args: Any) -> Tensor:
-        """Do nothing: methods call `over_pairs`."""
-        raise NotImplementedError
+class GivenToLoss(nn.Module):
+    """Is where a method has its loss while the networks run without values, and keeps what the loss would be given."""
 
     def over_pairs(
         self,

@@ -13,7 +13,7 @@ from eztorch_sce.data.datamodule import DataConfig, evaluation_loader
 from eztorch_sce.data.manifest import Manifest
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.features import extract_features
-from eztorch_sce.evaluation.knn import knn_accuracy
+from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
 from eztorch_sce.types import FeatureBank, InputSpec
 
@@ -38,7 +38,7 @@ class OnlineConfig:
     layout: str | None = None
     num_clips: int = 1
     num_crops: int = 1
-    k: int = 20
+    k: int = NUM_NEIGHBORS
 
     def problems(self, prefix: str) -> Sequence[str]:
         """Name each setting that cannot be."""
@@ -105,7 +105,7 @@ class OnlineEvaluation(pl.Callback):
         modes = [(module, module.training) for module in backbone.modules()]
         with isolate_rng():
             train, test = (self._features(backbone, part, pl_module.device) for part in self.parts)
-            metrics = knn_accuracy(train, test, self.config.k, 0.07, pl_module.device)
+            metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, pl_module.device)
             metrics |= linear_probe(train, test, Probe(seed=self.seed))
         for module, mode in modes:
             module.training = mode
@@ -113,7 +113,6 @@ class OnlineEvaluation(pl.Callback):
         pl_module.log_dict(shown | {"online_s": time.perf_counter() - started})
 
     def _features(self, backbone: torch.nn.Module, part: Manifest, device: torch.device) -> FeatureBank:
-        short_side = round(self.spec.size * 8 / 7)
-        views = (self.config.num_clips, self.config.num_crops, short_side)
+        views = (self.config.num_clips, self.config.num_crops, self.spec.test_short_side)
         loader = evaluation_loader(self.data, part, self.spec, *views)
         return extract_features(backbone, self.spec, loader, part, device, {}, "online evaluation")
