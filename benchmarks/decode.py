@@ -142,7 +142,8 @@ def main() -> None:
     torch.set_num_threads(1)
     declare_missing_torchvision_operators()
     warnings.simplefilter("ignore")
-    paths = [str(path) for pattern in FILES for path in sorted(options.data.glob(pattern))]
+    data = options.data.resolve()  # copies are made through links, which a relative path would lead astray
+    paths = [str(path) for pattern in FILES for path in sorted(data.glob(pattern))]
     assert paths, f"no video below {options.data}"
     readers: dict[tuple[str, str], Reader] = {
         (UNTOUCHED, "eztorch_sce"): ours,
