@@ -2,9 +2,9 @@
 
     python benchmarks/augment.py --json benchmarks/results/augment.json
 
-The recipes are those of SCE: `views=image` and `views=kinetics_112`, without the crop, which others make in the
-workers. Every contender draws for each sample anew, gets the layout that it wants, and returns float32. How the peers
-are set up:
+The recipes are those of SCE: `views=image` and `views=kinetics_baseline_112`, without the crop, which others make in
+the workers. Every contender draws for each sample anew, gets the layout that it wants, and returns float32. How the
+peers are set up:
 
 torchaug: as its authors run the recipe, a SequentialTransform of its random transforms, by which a batch is cut into
     as many chunks as it has samples. Its requirements name old versions of torch, so: pip install --no-deps torchaug
@@ -161,9 +161,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     device = torch.device(options.device)
     generator = torch.Generator().manual_seed(0)
+    clips = policy("kinetics_baseline_112")
     jobs = {
         ("two views of 32 pictures 224 x 224", "pictures/s"): ((32, 3, 1, 224, 224), policy("image"), CONTENDERS),
-        ("two views of 4 clips 8 x 112 x 112", "clips/s"): ((4, 3, 8, 112, 112), policy("kinetics_112"), CONTENDERS),
+        ("two views of 4 clips 8 x 112 x 112", "clips/s"): ((4, 3, 8, 112, 112), clips, CONTENDERS),
     }
     if device.type == "cuda":
         large = ("two views of 256 pictures 224 x 224", "pictures/s")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ OPTIMIZATION = {
     "k200_r3d18_baseline": ("R3D18", 8, 2.56, "LARS", 4.8, 1e-6, 35, 200, 512),
     "k200_r3d18_112": ("R3D18", 16, 1.28, "LARS", 4.8, 1e-6, 35, 200, 512),
     "k400_r3d18": ("R3D18", 8, 2.56, "LARS", 4.8, 1e-6, 35, 200, 512),
+    "k400_r3d18_112": ("R3D18", 16, 1.28, "LARS", 4.8, 1e-6, 35, 200, 512),
     "k400_r3d50": ("R3D50", 8, 2.56, "LARS", 4.8, 1e-6, 35, 200, 512),
     "k400_r3d50_16f": ("R3D50", 16, 2.56, "LARS", 4.8, 1e-6, 35, 200, 512),
     "k400_r2plus1d18": ("R2Plus1D18", 16, 1.28, "LARS", 4.8, 1e-6, 35, 200, 512),
@@ -51,7 +53,10 @@ OPTIMIZATION = {
     },
     "imagenet_linear": (None, None, None, "SGD", 0.4, 0, 0, 90, 1024),
     "imagenet100_linear": (None, None, None, "SGD", 0.4, 0, 0, 90, 1024),
-    "cifar10_linear": (None, None, None, "SGD", 30, 0, 0, 100, 256),
+    **{
+        f"{name}_linear": (None, None, None, "SGD", 30, 0, 0, 100, 256)
+        for name in ("cifar10", "cifar100", "stl10", "tiny_imagenet")
+    },
     "kinetics_linear": (None, None, None, "SGD", 4.0, 0, 8, 60, 512),
     "ucf101_finetune": (None, None, None, "SGD", 0.025, 0, 0, 200, 64),
     "hmdb51_finetune": (None, None, None, "SGD", 0.025, 0, 0, 200, 64),
@@ -69,6 +74,7 @@ SCE = {
     "k200_r3d18_baseline": (0.1, 0.07, 0.5, 32768, 0.99, "cosine", True),
     "k200_r3d18_112": (0.1, 0.07, 0.5, 32768, 0.99, "cosine", True),
     "k400_r3d18": (0.1, 0.05, 0.5, 65536, 0.99, "cosine", True),
+    "k400_r3d18_112": (0.1, 0.05, 0.5, 65536, 0.99, "cosine", True),
     "k400_r3d50": (0.1, 0.05, 0.5, 65536, 0.99, "cosine", True),
     "k400_r3d50_16f": (0.1, 0.05, 0.5, 65536, 0.99, "cosine", True),
     "cifar10_resnet18": (0.1, 0.05, 0.5, 4096, 0.99, "constant", False),
@@ -101,6 +107,7 @@ VIEWS = {
     "k400_r3d18": KINETICS,
     "k400_r3d50": KINETICS,
     "k400_r3d50_16f": KINETICS,
+    "k400_r3d18_112": [(112, *view[1:]) for view in KINETICS],
     "k200_r3d18_baseline": BASELINE,
     "k200_r3d18_112": [(112, *view[1:]) for view in BASELINE],
     "cifar10_resnet18": [
@@ -205,6 +212,20 @@ def test_peers_differ_from_sce_in_method_and_loss_alone(name: str, peer: str) ->
     theirs = composed(f"{name}_{peer}")
     for part in ("data", "backbone", "optimizer", "schedule", "trainer"):
         assert getattr(ours, part) == getattr(theirs, part)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in OURS])
+def test_the_hardware_in_the_header_is_enough(name: str) -> None:
+    """Memory for the batch, and the hours that `plan` estimates."""
+    said = re.fullmatch(r"(\d+) A100-80G, ([\d.]+) hours or more .*", recipes()[name]["hardware"])
+    assert said is not None
+    # How many pictures ImageNet-100 has is not published: its classes have about 1280 each.
+    unknown = ["num_records=128000"] if name == "imagenet100_resnet50" else []
+    planned = api.plan(compose("plan", [f"recipe={name}", f"devices={said[1]}", "device=A100-80G", *unknown]))
+    assert planned.memory_at(planned.batch) <= planned.usable
+    assert planned.total_s is not None
+    assert planned.total_s / 3600 == pytest.approx(float(said[2]), rel=0.1, abs=0.05)
 
 
 # --- toy runs

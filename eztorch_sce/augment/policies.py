@@ -1,8 +1,8 @@
 """Named lists of views, as published: global views first, and the target first where the loss is asymmetric.
 
 Sources: the views of SCE (arXiv:2111.14585, arXiv:2212.11187), MoCo v2 (arXiv:2003.04297), SimCLR (arXiv:2002.05709),
-BYOL (arXiv:2006.07733) and DINO (arXiv:2104.14294). `size` and every other number of a view can be overridden; a policy
-of its own exists only where other numbers differ as well. What a record is tested on is not a view: see
+BYOL (arXiv:2006.07733) and DINO (arXiv:2104.14294). Every number of a view can be overridden; a policy of its own
+exists where a recipe needs it. What a record is tested on is not a view: see
 `TestViewsConfig`.
 """
 
@@ -51,8 +51,9 @@ POLICIES: dict[str, list[ViewConfig]] = {
     "small_image": [replace(view, size=64, stats="image") for view in _CIFAR],
     "kinetics": _KINETICS,
     "kinetics_160": [replace(view, size=160) for view in _KINETICS],
+    "kinetics_112": [replace(view, size=112) for view in _KINETICS],
     "kinetics_baseline": _KINETICS_BASELINE,
-    "kinetics_112": [replace(view, size=112) for view in _KINETICS_BASELINE],
+    "kinetics_baseline_112": [replace(view, size=112) for view in _KINETICS_BASELINE],
     "motion": [_MOTION, _MOTION],  # where the class is the motion itself: no colour, and left is not right
     "finetune_image": [_IMAGE_CROP],
     "linear_image": [_IMAGE_CROP],

@@ -113,7 +113,7 @@ class PretrainConfig:
     seed: int = 0
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_112"))
+    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
     backbone: Any = field(default_factory=SmallR2Plus1DConfig)
     method: Any = field(default_factory=MomentumContrastConfig)
     loss: Any = field(default_factory=SCEConfig)
@@ -469,7 +469,7 @@ class ShowViewsConfig:
     seed: int = 0
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_112"))
+    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
     num_samples: int = 4
     epoch: int = 0
 

@@ -119,12 +119,15 @@ LAYOUTS: dict[str, Layout] = {
         open_ucf101, ("root",), ("root", "annotations"), "UCF101 with classInd.txt, trainlist0N, testlist0N"
     ),
     "hmdb51": Layout(open_hmdb51, ("root",), ("root", "annotations"), "HMDB51 with <action>_test_splitN.txt"),
-    "kinetics": Layout(
-        open_kinetics,
-        ("root",),
-        ("root", "list", "test_list", "annotations"),
-        "root/train and root/val, or published csv; a file as data.annotations names the classes to keep",
-    ),
+    **{
+        f"kinetics{number}": Layout(
+            open_kinetics,
+            ("root",),
+            ("root", "list", "test_list", "annotations"),
+            "root/train and root/val, or published csv; a file as data.annotations names the classes to keep",
+        )
+        for number in (200, 400, 600, 700)
+    },
     "ssv2": Layout(
         open_ssv2, ("root",), ("root", "annotations"), "Something-Something v2 with its labels, train, validation.json"
     ),

@@ -64,8 +64,8 @@ def check(
     parts = open_splits(root, list, test_root, test_list, layout, annotations, split, missing_ok=True)
     asked = published(layout, split)
     rows = [
-        _Part("train", parts.train, asked.train, asked.train_each),
-        *([_Part("test", parts.test, asked.test, asked.test_each)] if parts.test else []),
+        _part("train", parts.train, asked.train, asked.train_each, asked.lists_differ),
+        *([_part("test", parts.test, asked.test, asked.test_each, asked.lists_differ)] if parts.test else []),
     ]
     counts = [count for row in rows for count in _count(row, asked.classes)]
     return Checked(counts, [name for row in rows for name in _missing(row)])
@@ -74,14 +74,18 @@ def check(
 class _Part(NamedTuple):
     name: str
     manifest: Manifest
-    files: int | None  # as published
+    files: int | None  # as published, else as listed
     each: int | None
+
+
+def _part(name: str, manifest: Manifest, files: int | None, each: int | None, lists_differ: bool) -> _Part:
+    if manifest.missing is not None and (files is None or lists_differ):
+        files, each = len(manifest.records) + len(manifest.missing), None
+    return _Part(name, manifest, files, each)
 
 
 def _count(part: _Part, classes: int | None) -> Iterator[Count]:
     name, manifest, files, _ = part
-    if files is None and manifest.missing is not None:
-        files = len(manifest.records) + len(manifest.missing)
     yield Count(name, "files", files, len(manifest.records))
     if manifest.classes:
         if classes is None and manifest.missing is not None:

@@ -157,7 +157,7 @@ def test_kinetics_finds_ids_in_any_folder_and_counts_the_missing(tmp_path: Path)
     rows = 'abseiling,b,1,11,train,0\n"air drumming",-a,44,54,train,0\nabseiling,gone,0,10,train,0\n'
     write(tmp_path / "annotations" / "train.csv", KINETICS.format(rows))
     write(tmp_path / "annotations" / "val.csv", KINETICS.format("air drumming,c,5,15,val,0\n"))
-    splits = opened("kinetics", tmp_path, annotations=tmp_path / "annotations")
+    splits = opened("kinetics400", tmp_path, annotations=tmp_path / "annotations")
     assert labels(splits) == ({"b": 0, "-a_000044_000054": 1}, {"c": 1})
     assert "1 of 3 are not on disk" in splits.train.source
 
@@ -166,15 +166,15 @@ def test_kinetics_of_which_nothing_is_there(tmp_path: Path) -> None:
     make(tmp_path, "train/abseiling/other.mp4")
     listed = write(tmp_path / "train.csv", KINETICS.format("abseiling,b,1,11,train,0\n"))
     with pytest.raises(ConfigError, match="1 of 1 files are not there"):
-        opened("kinetics", tmp_path, list=listed)
+        opened("kinetics400", tmp_path, list=listed)
 
 
 def test_kinetics_by_plain_lists_and_by_folders(tmp_path: Path) -> None:
     make(tmp_path, "train/abseiling/a.mp4", "train/archery/b.mp4", "val/archery/c.mp4")
-    assert labels(opened("kinetics", tmp_path)) == ({"a": 0, "b": 1}, {"c": 1})
+    assert labels(opened("kinetics400", tmp_path)) == ({"a": 0, "b": 1}, {"c": 1})
     write(tmp_path / "train.txt", "train/abseiling/a.mp4 0\ntrain/archery/b.mp4 1\ntrain/archery/gone.mp4 1\n")
     write(tmp_path / "val.txt", "val/archery/c.mp4 1\n")
-    splits = opened("kinetics", tmp_path)
+    splits = opened("kinetics400", tmp_path)
     assert labels(splits) == ({"a": 0, "b": 1}, {"c": 1})
     assert "1 of 3" in splits.train.source
 
@@ -182,7 +182,7 @@ def test_kinetics_by_plain_lists_and_by_folders(tmp_path: Path) -> None:
 def test_several_lists_of_a_part_are_asked_about(tmp_path: Path) -> None:
     make(tmp_path, "k400_train.csv", "k600_train.csv")
     with pytest.raises(ConfigError, match=r"several train lists: k400_train\.csv, k600_train\.csv; set data\.list"):
-        opened("kinetics", tmp_path, annotations=tmp_path)
+        opened("kinetics400", tmp_path, annotations=tmp_path)
 
 
 @pytest.fixture

@@ -129,20 +129,43 @@ def test_a_class_that_only_one_part_has(tmp_path: Path) -> None:
     assert checked.counts[1] == Count("train", "classes", 100, 3)
 
 
-def test_kinetics_is_compared_with_its_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_kinetics_is_compared_with_its_lists(tmp_path: Path) -> None:
     root = make(tmp_path / "root", "train/a/1.mp4", "val/a/2.mp4")
     header = "label,youtube_id,time_start,time_end,split\n"
     (tmp_path / "train.csv").write_text(header + "a,1,0,10,train\nb,3,0,10,train\n")
     (tmp_path / "val.csv").write_text(header + "b,4,0,10,val\n")
-    checked = check("kinetics", str(root), annotations=str(tmp_path))
+    checked = check("kinetics600", str(root), annotations=str(tmp_path))
     assert checked.counts == [
         Count("train", "files", 2, 1),
-        Count("train", "classes", 2, 1),
+        Count("train", "classes", 600, 1),
         Count("test", "files", 1, 0),
-        Count("test", "classes", 2, 0),
+        Count("test", "classes", 600, 0),
     ]
     assert checked.missing == ["train: b/3_000000_000010", "test: b/4_000000_000010"]
-    assert run("kinetics", root) == 0  # a tree alone does not tell what it should hold
+    checked = check("kinetics600", str(make(root, "train/b/3.mp4")))  # without lists there is what the paper counts
+    assert checked.counts[0] == Count("train", "files", 392622, 2)
+    assert checked.missing == [
+        "train: 392620 files whose names no list tells",
+        "test: a: 49 of 50 files",
+        "test: b: 50 of 50 files",
+        "test: 29900 files whose names no list tells",
+    ]
+
+
+@pytest.mark.real_data
+def test_the_list_of_kinetics_400_tells_more_than_its_paper(tmp_path: Path, shared: Path) -> None:
+    lists = {"list": tmp_path / "train.csv", "test_list": shared / "data/annotations/kinetics/kinetics-400_val.csv"}
+    classes = (shared / "data/annotations/kinetics/label_map_k400.txt").read_text().splitlines()
+    rows = "".join(f'"{name}",x{number},0,10,train\n' for number, name in enumerate(classes))
+    lists["list"].write_text("label,youtube_id,time_start,time_end,split\n" + rows)
+    root = make(tmp_path / "root", "train/x0_000000_000010.mp4", "val/0wR5jVB-WPk_000417_000427.mp4")
+    checked = check("kinetics400", str(root), **{name: str(file) for name, file in lists.items()})
+    assert checked.counts[2:] == [Count("test", "files", 19906, 1), Count("test", "classes", 400, 1)]
+    assert len(checked.missing) == 399 + 19905
+
+
+def test_of_a_folder_no_number_is_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("folder", make(tmp_path, "a/1.mp4", "b/2.mp4")) == 0
     assert "no number is published; a list tells one: data.annotations=FOLDER" in capsys.readouterr().out
 
 
@@ -170,5 +193,11 @@ def test_the_published_numbers_add_up() -> None:
         assert row.train_each is not None
         assert row.test_each is not None
         assert (row.train, row.test) == (row.classes * row.train_each, row.classes * row.test_each)
+    # Kay et al. count 306,245 clips of Kinetics-400, Carreira et al. 650,317 of Kinetics-700: 50 of a class are to
+    # validate, and 100 to test, whose labels are not public.
+    for layout, clips in (("kinetics400", 306245), ("kinetics700", 650317)):
+        row = published(layout, 1)
+        assert row.classes is not None
+        assert (row.train, row.test) == (clips - 150 * row.classes, 50 * row.classes)
     rows = [published("ucf101", split) for split in (1, 2, 3)]
     assert {(row.train or 0) + (row.test or 0) for row in rows} == {13320}

@@ -88,7 +88,7 @@ def test_kinetics_200_is_a_tree_of_400_and_a_list_of_classes(tmp_path: Path) -> 
         tmp_path / "k400", *(f"{part}/{name}/{part}_{name}.mp4" for part in ("train", "val") for name in classes)
     )
     (tmp_path / "k200.txt").write_text('yoga\n"air drumming"\n')  # as the publisher's CSV spells it
-    splits = opened("kinetics", root, annotations=tmp_path / "k200.txt")
+    splits = opened("kinetics200", root, annotations=tmp_path / "k200.txt")
     assert splits.train.classes == ["air_drumming", "yoga"]
     assert named(splits) == (
         {"train_air_drumming": "air_drumming", "train_yoga": "yoga"},
@@ -110,13 +110,13 @@ def test_kinetics_lists_of_every_year_with_or_without_a_list_of_classes(tmp_path
     for name, lines in (("train", train), ("validate", [rows[1].format("c", "val")])):
         (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
     lists = {"list": tmp_path / "train.csv", "test_list": tmp_path / "validate.csv"}
-    for splits in (opened("kinetics", root, annotations=tmp_path), opened("kinetics", root, **lists)):
+    for splits in (opened("kinetics400", root, annotations=tmp_path), opened("kinetics400", root, **lists)):
         train_names, test_names = named(splits)
         assert train_names == {"a_000001_000011": "archery", "b_000001_000011": "air drumming"}
         assert test_names == {"c_000001_000011": "air drumming"}
         assert splits.train.missing == [("gone_000001_000011", 1)]
     (tmp_path / "keep.txt").write_text("air drumming\n")
-    kept = opened("kinetics", root, annotations=tmp_path / "keep.txt", **lists)
+    kept = opened("kinetics400", root, annotations=tmp_path / "keep.txt", **lists)
     assert named(kept) == ({"b_000001_000011": "air drumming"}, {"c_000001_000011": "air drumming"})
     assert kept.train.missing == []
 
@@ -126,10 +126,10 @@ def test_kinetics_lists_of_every_year_with_or_without_a_list_of_classes(tmp_path
 def test_kinetics_trees_of_the_published_classes(tmp_path: Path, shared: Path, year: int, num_classes: int) -> None:
     names = (shared / f"data/annotations/kinetics/label_map_k{year}.txt").read_text().splitlines()
     files = (f"{part}/{name}/{part}{number}.mp4" for part in ("train", "val") for number, name in enumerate(names))
-    splits = opened("kinetics", make(tmp_path / "root", *files))
+    splits = opened(f"kinetics{year}", make(tmp_path / "root", *files))
     assert len(splits.train.classes) == num_classes
     (tmp_path / "keep.txt").write_text("\n".join(names[:200]))
-    kept = opened("kinetics", tmp_path / "root", annotations=tmp_path / "keep.txt")
+    kept = opened("kinetics200", tmp_path / "root", annotations=tmp_path / "keep.txt")
     assert [len(part.records) for part in kept if part] == [200, 200]
 
 
@@ -141,7 +141,7 @@ def test_the_published_list_of_kinetics_400(tmp_path: Path, shared: Path) -> Non
         "test_list": folder / "kinetics-400_val.csv",
     }
     make(tmp_path, "train/abseiling/_4YTwq0-73Y_000044_000054.mp4", "val/abseiling/0wR5jVB-WPk_000417_000427.mp4")
-    splits = opened("kinetics", tmp_path, **lists)
+    splits = opened("kinetics400", tmp_path, **lists)
     assert named(splits) == ({"_4YTwq0-73Y_000044_000054": "abseiling"}, {"0wR5jVB-WPk_000417_000427": "abseiling"})
     assert len(splits.train.classes) == 400
     assert splits.test is not None
