@@ -117,7 +117,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         bank = _extract(
             backbone, spec, config.data, once, train, device, {}, "features for the classifier to start from"
         )
-        heads = train_heads(bank, len(train.classes), Probe(seed=config.seed))
+        heads = train_heads(bank, len(train.classes), Probe(seed=config.seed), device)
         classifier.linear.load_state_dict(heads.heads[0].state_dict())
         classifier.train()  # features are made in evaluation mode
     views = Views([view], config.seed, config.data.canvas)
@@ -187,7 +187,7 @@ def linear(config: schema.LinearConfig) -> Report:
     if config.views:
         return _linear_on_views(config)
     train, test, run_dir = _labelled_features(config, "linear")
-    metrics = linear_probe(train, test, config.probe())
+    metrics = linear_probe(train, test, config.probe(), _device(config.accelerator))
     protocol = test.protocol | {"train": train.protocol, "probe": _probe_in_words(config)}
     return _report("linear", config, metrics, protocol, run_dir)
 
@@ -214,7 +214,8 @@ def _linear_on_views(config: schema.LinearConfig) -> Report:
     loader, protocol = _views_to_test(spec, config.data, config.test, test)
     device = trainer.strategy.root_device
     scores, records = mean_over_views(module, lambda logits: logits.softmax(dim=-1), spec, loader, device, "test part")
-    metrics = linear_metrics(heads.lrs, scores.transpose(0, 1), _labels_of(test, records))
+    labels = _labels_of(test, records)
+    metrics = linear_metrics(heads.lrs, [top_accuracies(each, labels, "linear") for each in scores.unbind(dim=1)])
     protocol |= {"train": train.source, "probe": _probe_in_words(config)}
     protocol |= {"weights": _origin(config.weights, weights, config.untrained)}
     return _report("linear", config, metrics, protocol, run_dir)

@@ -12,6 +12,7 @@ from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import DemoConfig, validate
 from eztorch_sce.data.decoders.pyav import PyAVConfig
 from eztorch_sce.data.synthetic import MovingShapes, write_moving_shapes
+from eztorch_sce.progress import console
 from eztorch_sce.report.plots import plot_demo
 from eztorch_sce.report.run_directory import open_run, write_report
 from eztorch_sce.types import FeatureBank, Report
@@ -24,7 +25,7 @@ def demo(config: DemoConfig) -> Report:
     """
     validate(config)
     run_dir = open_run("demo", config)
-    console, started = Console(stderr=True), time.perf_counter()
+    started = time.perf_counter()
 
     videos = run_dir / "videos"
     shapes = MovingShapes(config.num_train, config.num_test, seed=config.seed)

@@ -131,9 +131,9 @@ def test_pictures_take_the_same_line(tmp_path: Path) -> None:
         Image.fromarray(picture.numpy()).save(tmp_path / f"data/{'ab'[number % 2]}/{number}.png")
     root = f"data.root={tmp_path / 'data'}"
     run(
-        "pretrain", root, f"run.dir={tmp_path / 'run'}", "recipe=cifar10_resnet18", "trainer.max_epochs=1",
+        "pretrain", root, f"run.dir={tmp_path / 'run'}", "recipe=cifar10_resnet18", "data.layout=auto",
         "data.batch_size=6", "data.num_workers=0", "method.queue_size=16", "run.save_every_n_epochs=1",
-        "method.bn_splits=2",
+        "method.bn_splits=2", "trainer.max_epochs=1",
     )  # fmt: skip
     run("knn", f"weights={tmp_path / 'run/backbone-epoch-0001.pt'}", root, f"run.dir={tmp_path / 'knn'}", *ONE_VIEW)
     assert report(tmp_path / "knn")["protocol"]["input"]["num_frames"] == 1

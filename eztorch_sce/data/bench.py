@@ -15,8 +15,9 @@ from eztorch_sce.data.decoders.base import Decoder, Timing
 from eztorch_sce.data.manifest import Manifest
 from eztorch_sce.data.media_table import check_writable
 from eztorch_sce.data.video_writer import partial_name
-from eztorch_sce.data.workers import num_cores, progress
+from eztorch_sce.data.workers import num_cores
 from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.progress import track
 from eztorch_sce.registry import choices
 from eztorch_sce.types import ClipSpan, Failure, InputSpec
 
@@ -162,11 +163,10 @@ def _difference(path: str, decoder: Decoder, reference: Decoder, num_frames: int
 
 def _time_epoch(clips: TrainingClips, epoch: int, name: str) -> list[float]:
     seconds = []
-    with progress() as bar:
-        for index in bar.track(range(len(clips)), description=f"{name} {epoch + 1}/{_NUM_ROUNDS}"):
-            started = time.perf_counter()
-            refused = isinstance(clips[epoch, index], Failure)
-            seconds.append(0.0 if refused else time.perf_counter() - started)
+    for index in track(range(len(clips)), len(clips), f"{name} {epoch + 1}/{_NUM_ROUNDS}"):
+        started = time.perf_counter()
+        refused = isinstance(clips[epoch, index], Failure)
+        seconds.append(0.0 if refused else time.perf_counter() - started)
     return seconds
 
 
@@ -175,13 +175,12 @@ def _rates_by_workers(
 ) -> dict[int, float]:
     repeated = replace(manifest, records=manifest.records * max(1, 96 // len(manifest.records)))
     numbers, rates = [number for number in (1, 2, 4, 8, 16, 32) if number <= num_cores()], {}
-    with progress() as bar:
-        for number in bar.track(numbers, description="workers"):
-            settings = replace(config, num_workers=number, batch_size=4)
-            data = TrainingData(settings, repeated, views, spec, seed)
-            batches = iter(data.train_dataloader())
-            next(batches)  # the workers have started
-            started = time.perf_counter()
-            num_samples = sum(len(batch.record) for batch in batches)
-            rates[number] = num_samples * len(views) / (time.perf_counter() - started)
+    for number in track(numbers, len(numbers), "workers"):
+        settings = replace(config, num_workers=number, batch_size=4)
+        data = TrainingData(settings, repeated, views, spec, seed)
+        batches = iter(data.train_dataloader())
+        next(batches)  # the workers have started
+        started = time.perf_counter()
+        num_samples = sum(len(batch.record) for batch in batches)
+        rates[number] = num_samples * len(views) / (time.perf_counter() - started)
     return rates

@@ -17,8 +17,9 @@ from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.decoders.pyav import Inspection, PyAVDecoder
 from eztorch_sce.data.manifest import Manifest, find_media, from_list, walk
 from eztorch_sce.data.media_table import NAME, MediaRow, check_writable, write_table
-from eztorch_sce.data.workers import for_each, num_cores, progress
+from eztorch_sce.data.workers import for_each, num_cores
 from eztorch_sce.errors import MediaError
+from eztorch_sce.progress import counting
 from eztorch_sce.types import MediaInfo
 
 _LIMIT_S = {False: 60.0, True: 3600.0}  # by `full`: a file that takes longer hangs
@@ -87,11 +88,10 @@ def diagnose(
     started = time.perf_counter()
     jobs = [_Job(path, kind, full) for path, kind in media]
     rows: dict[str, MediaRow] = {}
-    with progress() as bar:
-        task = bar.add_task("doctor", total=len(jobs), says="")
+    with counting(len(jobs), "doctor") as advance:
         for job, row, why in for_each(_examine, jobs, workers or num_cores(), _LIMIT_S[full]):
             rows[job.path] = row or _row(job, _NO_INFO, [f"unreadable: {why}"], usable=False)
-            bar.update(task, advance=1, says=f"{len(rows) / (time.perf_counter() - started):.0f} files/s")
+            advance(f"{len(rows) / (time.perf_counter() - started):.0f} files/s")
     named = {path: row._replace(path=_name_below(root, path)) for path, row in sorted(rows.items())}
     ordered = list(_with_listed_twice(_with_duplicates(named), listed).values())
     seconds = time.perf_counter() - started

@@ -20,8 +20,9 @@ from eztorch_sce.data.decoders.base import SNAP_S
 from eztorch_sce.data.decoders.pyav import PyAVDecoder
 from eztorch_sce.data.manifest import find_media, shorten
 from eztorch_sce.data.video_writer import partial_name, write_frames
-from eztorch_sce.data.workers import for_each, num_cores, progress
+from eztorch_sce.data.workers import for_each, num_cores
 from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.progress import counting
 from eztorch_sce.types import ClipSpan
 
 _NOTE = "prepare.json"  # how the copies were made, beside them
@@ -142,8 +143,7 @@ def _make_all(missing: list[tuple[str, str]], config: PrepareConfig, done: Prepa
     """Make copies side by side; what came of it is put into `done`."""
     jobs = [_Job(*pair, config, timed=number < _NUM_TIMED) for number, pair in enumerate(missing)]
     started, gains = time.perf_counter(), []
-    with progress() as bar:
-        task = bar.add_task("prepare", total=len(jobs), says="")
+    with counting(len(jobs), "prepare") as advance:
         for job, gain, why in for_each(_make, jobs, config.workers or num_cores(), _LIMIT_S):
             if isinstance(gain, str) or why:
                 done.failed[job.source] = why or str(gain)
@@ -153,7 +153,7 @@ def _make_all(missing: list[tuple[str, str]], config: PrepareConfig, done: Prepa
             rate = (done.num_made + len(done.failed)) / (time.perf_counter() - started)
             done.gain = statistics.median(gains) if gains else None
             expected = f", reads {done.gain:.1f}x faster" if done.gain else ""
-            bar.update(task, advance=1, says=f"{rate:.1f} files/s{expected}")
+            advance(f"{rate:.1f} files/s{expected}")
     done.seconds = time.perf_counter() - started
 
 

@@ -14,11 +14,9 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from eztorch_sce.data.manifest import PICTURE_SUFFIXES, VIDEO_SUFFIXES, Manifest, shorten, unknown_classes
 from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.progress import track
 from eztorch_sce.types import MediaRecord
 
 _MEMBER = re.compile(r"(?P<shard>.+)#(?P<name>.+)@(?P<start>\d+)\+(?P<size>\d+)")
@@ -39,8 +37,7 @@ def from_shards(pattern: str, classes: Sequence[str] | None = None, setting: str
     where = f"{setting}={pattern}"
     shards = _find_shards(pattern, where)
     media: list[tuple[str, str, str | None]] = []  # path, kind, label
-    bar = Console(stderr=True)
-    for shard in track(shards, "reading shards", console=bar, transient=True, disable=not bar.is_terminal):
+    for shard in track(shards, len(shards), "reading shards"):
         media += _samples(shard, where)
     if not media:
         raise ConfigError([f"{where}: {len(shards)} shards hold no picture or video; first of them: {shards[0]}"])

@@ -18,8 +18,8 @@ import numpy as np
 
 from eztorch_sce.data.manifest import shorten
 from eztorch_sce.data.video_writer import partial_name
-from eztorch_sce.data.workers import progress
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.progress import track
 
 _NOTE = "unpack.json"  # which set it is, beside the parts
 _CIFAR_SIDE, _STL_SIDE = 32, 96
@@ -111,15 +111,12 @@ def unpack(source: Path, out: Path) -> Unpacked:
     blocks = list(packed.kind.read(packed.folder, packed.kind))
     _note_kind(out, packed.kind)
     started, num_made, num_kept = time.perf_counter(), 0, 0
-    with progress() as bar:
-        task = bar.add_task("unpack", total=sum(len(block.pixels) for block in blocks), says="")
-        for file, pixels in _files(out, blocks):
-            if file.exists():
-                num_kept += 1
-            else:
-                _write_png(file, pixels)
-                num_made += 1
-            bar.update(task, advance=1)
+    for file, pixels in track(_files(out, blocks), sum(len(block.pixels) for block in blocks), "unpack"):
+        if file.exists():
+            num_kept += 1
+        else:
+            _write_png(file, pixels)
+            num_made += 1
     _check_counts(out, blocks)
     return Unpacked(packed.kind.layout, num_made, num_kept, time.perf_counter() - started)
 

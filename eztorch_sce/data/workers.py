@@ -7,18 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -72,17 +60,6 @@ def for_each(
     finally:
         for worker in [*idle, *busy.values()]:
             worker.stop()
-
-
-def progress() -> Progress:
-    """Return a bar on the error output; its tasks may have a field `says`, a few words at its end."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, _Says(), console=Console(stderr=True))
-
-
-class _Says(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(str(task.fields.get("says", "")))
 
 
 class _Worker:

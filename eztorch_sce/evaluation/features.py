@@ -1,11 +1,9 @@
 """From a frozen backbone to features: the mean over the views of each record."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from eztorch_sce.augment.view import View, evaluation_view
@@ -13,6 +11,7 @@ from eztorch_sce.data.datamodule import TimedLoader
 from eztorch_sce.data.manifest import Manifest
 from eztorch_sce.distributed import gather_rows
 from eztorch_sce.errors import MediaError
+from eztorch_sce.progress import track
 from eztorch_sce.types import Batch, FeatureBank, InputSpec
 
 
@@ -61,7 +60,7 @@ def mean_over_views(
     show = View(evaluation_view(spec)).to(device)
     rows: list[Tensor] = []
     records: list[Tensor] = []
-    for batch in _with_progress(loader, title):
+    for batch in track(loader, len(loader), f"{title}, batches"):
         _raise_on_failures(batch)
         views = [show(clips.to(device, non_blocking=True), []) for clips in batch.views]
         outputs = torch.stack([finish(network(view)).float() for view in views])  # (V, B, F)
@@ -79,17 +78,3 @@ def _raise_on_failures(batch: Batch) -> None:
         raise MediaError(
             first.path, f"{first.reason}{more}. Evaluation leaves no file out: mend it or take it off the list"
         )
-
-
-def _with_progress(loader: TimedLoader, title: str) -> Iterator[Batch]:
-    """Yield batches, with a bar in a terminal and a line at the end elsewhere."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield from loader
-        console.print(f"{title}: {len(loader.dataset)} records", highlight=False)  # type: ignore[arg-type]
-        return
-    with Progress(console=console) as bar:
-        task = bar.add_task(title, total=len(loader))
-        for batch in loader:
-            yield batch
-            bar.advance(task)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.progress import track
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.types import FeatureBank
 
@@ -41,7 +42,7 @@ def few_shot_accuracy(
             ]
         )
     accuracies = torch.zeros(episodes, dtype=torch.float64)
-    for episode in range(episodes):
+    for episode in track(range(episodes), episodes, "few-shot episodes"):
         generator = generator_for(seed, episode, 0, 0, "few-shot")
         chosen = [classes[number] for number in torch.randperm(len(classes), generator=generator)[:ways].tolist()]
         shown = torch.cat([_draw(support[label], shots, generator) for label in chosen])

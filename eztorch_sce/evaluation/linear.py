@@ -10,12 +10,16 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from eztorch_sce.evaluation.metrics import top_accuracies
+from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.models.classifier import linear_head
 from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
+from eztorch_sce.progress import track
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.types import FeatureBank
+
+_ROWS = 16384  # that are scored at once
 
 
 def probe_sgd() -> SGDConfig:
@@ -93,46 +97,60 @@ class Probe:
     seed: int = 0
 
 
-def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe) -> dict[str, float]:
+def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: torch.device = CPU) -> dict[str, float]:
     """Train linear classifiers on the train part; return their accuracies in [0, 1], see `linear_metrics`."""
-    heads = train_heads(train, int(max(train.labels.max(), test.labels.max())) + 1, probe)
-    with torch.no_grad():
-        metrics = linear_metrics(probe.lrs, heads(test.features), test.labels)
-        trained = linear_metrics(probe.lrs, heads(train.features), train.labels)
+    heads = train_heads(train, int(max(train.labels.max(), test.labels.max())) + 1, probe, device)
+    metrics = linear_metrics(probe.lrs, _accuracies(heads, test, device))
+    trained = linear_metrics(probe.lrs, _accuracies(heads, train, device))
     return metrics | {"linear_train_top1": trained["linear_top1"]}
 
 
-def train_heads(train: FeatureBank, num_classes: int, probe: Probe) -> LinearHeads:
-    """Return classifiers of the features as they are, whether or not they were trained on standardized ones."""
-    mean, deviation = torch.zeros(train.features.shape[1]), torch.ones(train.features.shape[1])
+def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torch.device = CPU) -> LinearHeads:
+    """Return classifiers of the features as they are, whether or not they were trained on standardized ones.
+
+    The features stay where they are, a batch at a time goes to the device: they may be memory-mapped.
+    """
+    num_records, num_features = train.features.shape
+    mean, deviation = torch.zeros(num_features, device=device), torch.ones(num_features, device=device)
     if probe.standardize:
-        mean, deviation = train.features.mean(dim=0), train.features.std(dim=0).clamp_min(1e-6)
-    x = (train.features - mean) / deviation  # (N, F)
+        mean = train.features.mean(dim=0).to(device)
+        deviation = train.features.std(dim=0).clamp_min(1e-6).to(device)
     generator = generator_for(probe.seed, 0, 0, 0, "linear")
-    heads = LinearHeads(x.shape[1], num_classes, probe.lrs, generator)
-    batch_size = min(probe.batch_size, len(x))
+    heads = LinearHeads(num_features, num_classes, probe.lrs, generator).to(device)
+    batch_size = min(probe.batch_size, num_records)
     optimizer = heads.optimizer(probe.optimizer, batch_size)
-    num_steps = probe.max_epochs * -(-len(x) // batch_size)
+    num_steps = probe.max_epochs * -(-num_records // batch_size)
     scheduler = LambdaLR(optimizer, lambda step: probe.schedule.factor(step, num_steps, probe.max_epochs))
-    for _ in range(probe.max_epochs):
-        for rows in torch.randperm(len(x), generator=generator).split(batch_size):
+    for _ in track(range(probe.max_epochs), probe.max_epochs, "linear classifiers, epochs"):
+        for rows in torch.randperm(num_records, generator=generator).split(batch_size):
+            x = (train.features[rows].to(device) - mean) / deviation  # (B, F)
             optimizer.zero_grad()
-            heads.losses(x[rows], train.labels[rows]).sum().backward()
+            heads.losses(x, train.labels[rows].to(device)).sum().backward()
             optimizer.step()
             scheduler.step()
     heads.undo_standardization(mean, deviation)
     return heads
 
 
-def linear_metrics(lrs: Sequence[float], scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """Return the accuracies in [0, 1] of scores (heads, N, C): of the best head, and of each where there are several.
+@torch.no_grad()
+def _accuracies(heads: LinearHeads, bank: FeatureBank, device: torch.device) -> list[dict[str, float]]:
+    """Return the accuracies of each head, from some rows at a time: the scores of all would not fit in memory."""
+    sums: list[dict[str, float]] = [{} for _ in heads.lrs]
+    for features, labels in zip(bank.features.split(_ROWS), bank.labels.split(_ROWS), strict=True):
+        for total, scores in zip(sums, heads(features.to(device)), strict=True):
+            for name, share in top_accuracies(scores, labels.to(device), "linear").items():
+                total[name] = total.get(name, 0.0) + share * len(labels) / len(bank.labels)
+    return sums
+
+
+def linear_metrics(lrs: Sequence[float], each: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the accuracies of the best head, and top-1 of each head where there are several.
 
     With several, the best one is chosen on these very labels, as published sweeps do: `linear_top1@<lr>` shows how much
     that choice is worth.
     """
-    each = [top_accuracies(score, labels, "linear") for score in scores]
     best = max(each, key=lambda metrics: metrics["linear_top1"])
     if len(each) == 1:
         return best
     sweep = {f"linear_top1@{lr:g}": metrics["linear_top1"] for lr, metrics in zip(lrs, each, strict=True)}
-    return best | {"linear_lr": lrs[each.index(best)]} | sweep
+    return best | {"linear_lr": lrs[list(each).index(best)]} | sweep

@@ -94,13 +94,13 @@ def _average_precisions(bank: Tensor, classes: _Classes, queries: Tensor, labels
     """
     sizes = classes.sizes[labels]  # (Q,)
     own = torch.full((len(queries), int(classes.sizes.max())), torch.inf, device=labels.device)  # (Q, R)
-    for rows, columns, similarity in similarities(bank, queries, centres):
+    for rows, columns, similarity in similarities(bank, queries, centres, "average precision 1/2"):
         query, record = (labels[rows, None] == classes.labels[columns]).nonzero(as_tuple=True)
         own[rows.start + query, classes.numbers[columns][record]] = similarity[query, record]
     own = own.sort(dim=1, descending=True).values  # smaller classes begin with infinities, which nothing reaches
 
     before = torch.zeros_like(own, dtype=torch.int32)  # records of other classes that rank before each of the own
-    for rows, columns, similarity in similarities(bank, queries, centres):
+    for rows, columns, similarity in similarities(bank, queries, centres, "average precision 2/2"):
         similarity.masked_fill_(labels[rows, None] == classes.labels[columns], -torch.inf)
         in_order = _sorted(similarity)
         before[rows] += in_order.shape[1] - torch.searchsorted(in_order, own[rows], out_int32=True)

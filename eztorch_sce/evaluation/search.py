@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows, rank, world_size
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.progress import track
 
 # What is compared at once: the similarities take 16 MB, whatever the size of the bank and the number of queries.
 BANK_CHUNK = 16384
@@ -56,19 +57,19 @@ def nearest_neighbours(
     best = Neighbours(
         torch.full((len(own), k), -torch.inf, device=device), torch.zeros(len(own), k, dtype=torch.long, device=device)
     )
-    for rows, columns, similarity in similarities(bank, own, centres):
+    for rows, columns, similarity in similarities(bank, own, centres, "nearest neighbours"):
         found = _nearest_of_chunk(similarity, k, columns.start)
         before = Neighbours(best.similarity[rows], best.indices[rows])
         best.similarity[rows], best.indices[rows] = _nearest_of_both(before, found, k)
     return Neighbours(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
 
 
-def similarities(bank: Tensor, queries: Tensor, centres: Centres) -> Iterator[tuple[slice, slice, Tensor]]:
+def similarities(bank: Tensor, queries: Tensor, centres: Centres, title: str) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield rows of the queries, rows of the bank, and their cosines, on the device of the centres.
 
-    The bank is read once from beginning to end, the queries once for each chunk of it.
+    The bank is read once from beginning to end, the queries once for each chunk of it. The title is shown meanwhile.
     """
-    for columns in _chunks(len(bank), BANK_CHUNK):
+    for columns in track(_chunks(len(bank), BANK_CHUNK), -(-len(bank) // BANK_CHUNK), title):
         keys = _unit_rows(bank[columns], centres.bank)
         for rows in _chunks(len(queries), QUERY_CHUNK):
             yield rows, columns, _unit_rows(queries[rows], centres.queries) @ keys.T

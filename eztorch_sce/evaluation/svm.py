@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.metrics import Scores
+from eztorch_sce.progress import track
 from eztorch_sce.types import FeatureBank
 
 
@@ -37,7 +38,7 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
     x, x_test = (F.normalize(bank.features, dim=1).double().numpy() for bank in (train, test))
 
     by_class = {}
-    for label in labels:
+    for label in track(labels, len(labels), "svm, a class at a time"):
         own, own_test = (train.labels == label).int().numpy(), test.labels == label
         settings = {"class_weight": {0: 1, 1: 2}, "dual": "auto", "max_iter": 2000, "random_state": seed}
         machines = {cost: machine(C=cost, **settings) for cost in costs}

@@ -1,17 +1,16 @@
 """What a person sees of a run while it goes: a bar or lines, and the files that could not be read."""
 
 import csv
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from eztorch_sce.data.datamodule import TimedLoader
 from eztorch_sce.errors import MediaError
+from eztorch_sce.progress import console
 from eztorch_sce.types import Batch
 
 UNREADABLE = "unreadable.csv"
@@ -35,24 +34,26 @@ class RunProgress(pl.Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self.console = Console(file=sys.stderr)
         self.bar: Progress | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock and, in a terminal, the bar."""
-        self.started, self.waited_s, self.clips = time.perf_counter(), self._waited(trainer), 0
-        if trainer.is_global_zero and self.console.is_terminal:
+        """Start, in a terminal, the bar."""
+        if trainer.is_global_zero and console.is_terminal:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[says]}"),
-                console=self.console,
+                console=console,
             )
             total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
             self.task = self.bar.add_task("", total=total, epoch="", says="")
             self.bar.start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock: what was done between two epochs is no training."""
+        self.started, self.waited_s, self.clips = time.perf_counter(), self._waited(trainer), 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -75,7 +76,7 @@ class RunProgress(pl.Callback):
         if self.bar is not None:
             self.bar.update(self.task, completed=step, epoch=epoch, says=says)
         else:
-            self.console.print(f"epoch {epoch}  step {step}  {says}", highlight=False, soft_wrap=True)
+            console.print(f"epoch {epoch}  step {step}  {says}", highlight=False, soft_wrap=True)
         pl_module.log_dict({"clips_per_s": self.clips / elapsed_s, "data_wait": wait_share})
         self.started, self.waited_s, self.clips = now, waited_s, 0
 

@@ -15,6 +15,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.features import extract_features
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
+from eztorch_sce.progress import console
 from eztorch_sce.types import FeatureBank, InputSpec
 
 
@@ -106,11 +107,16 @@ class OnlineEvaluation(pl.Callback):
         with isolate_rng():
             train, test = (self._features(backbone, part, pl_module.device) for part in self.parts)
             metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, pl_module.device)
-            metrics |= linear_probe(train, test, Probe(seed=self.seed))
+            metrics |= linear_probe(train, test, Probe(seed=self.seed), pl_module.device)
         for module, mode in modes:
             module.training = mode
         shown = {f"online_{name}": metrics[name] for name in ("knn_top1", "linear_top1")}
-        pl_module.log_dict(shown | {"online_s": time.perf_counter() - started})
+        took_s = time.perf_counter() - started
+        pl_module.log_dict(shown | {"online_s": took_s})
+        if trainer.is_global_zero:
+            knn, linear = shown.values()
+            words = f"online evaluation: kNN {knn:.3f}, linear {linear:.3f}, in {took_s:.1f} s"
+            console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {words}", highlight=False)
 
     def _features(self, backbone: torch.nn.Module, part: Manifest, device: torch.device) -> FeatureBank:
         views = (self.config.num_clips, self.config.num_crops, self.spec.test_short_side)

@@ -39,7 +39,7 @@ def config_of(root: Path, run_dir: Path, every: int | None) -> PretrainConfig:
     return config
 
 
-def test_the_training_does_not_notice(tmp_path: Path) -> None:
+def test_the_training_does_not_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = pictures(tmp_path / "pictures", "ab")
     alone = api.pretrain(config_of(root, tmp_path / "alone", None))
     watched = api.pretrain(config_of(root, tmp_path / "watched", 2))
@@ -48,6 +48,9 @@ def test_the_training_does_not_notice(tmp_path: Path) -> None:
     assert watched.metrics["loss"] == alone.metrics["loss"]
     assert {"online_knn_top1", "online_linear_top1", "online_s"} <= watched.metrics.keys()
     assert watched.metrics["online_s"] > 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "online evaluation" in line]
+    assert [line.split("  ")[0] for line in said] == ["epoch 2/4", "epoch 4/4"]
+    assert f"kNN {watched.metrics['online_knn_top1']:.3f}" in said[1]
     lines = (tmp_path / "watched/metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("online_knn_top1")
     assert sum(bool(line.split(",")[column]) for line in lines[1:] if len(line.split(",")) > column) == 2

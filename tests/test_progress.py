@@ -1,0 +1,44 @@
+"""Bars in a terminal, lines elsewhere."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from eztorch_sce import progress
+
+
+def shown(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
+    stream = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=stream, force_terminal=terminal, width=80))
+    return stream
+
+
+def test_a_bar_inside_a_bar_leaves_what_was_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = shown(monkeypatch, terminal=True)
+    for number in progress.track(range(2), 2, "outer"):
+        assert list(progress.track("abc", 3, "inner")) == ["a", "b", "c"]
+        progress.console.print(f"done {number}", highlight=False)
+    text = stream.getvalue()
+    assert all(words in text for words in ("outer", "inner", "done 0", "done 1"))
+    assert "2/2" in text[text.index("done 1") :]
+    assert text.endswith("\x1b[2K")  # the bars are wiped away
+
+
+def test_elsewhere_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = shown(monkeypatch, terminal=False)
+    list(progress.track(range(3), 3, "short"))
+    assert stream.getvalue() == ""
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    monkeypatch.setattr(progress, "_SHORT_S", 0.0)
+    with progress.counting(2, "files") as advance:
+        advance("1 files/s")
+        advance("2 files/s")
+    lines = stream.getvalue().splitlines()
+    assert lines == ["files: 1 of 2, 1 files/s", "files: 2 of 2, 2 files/s", "files: 2 in 0 s, 2 files/s"]
+
+
+def test_a_mistake_in_the_midst_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown(monkeypatch, terminal=True)
+    with pytest.raises(ZeroDivisionError), progress.counting(1, "work"):
+        _ = 1 / 0
