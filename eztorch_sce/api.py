@@ -11,6 +11,7 @@ import torch
 from eztorch_sce import distributed
 from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.config import schema
+from eztorch_sce.config.compose import settings_of
 from eztorch_sce.data.bench import BenchResult
 from eztorch_sce.data.bench import bench as bench_decoders
 from eztorch_sce.data.collate import collate
@@ -77,9 +78,8 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     protocol = {
         "data": manifest.source,
         "records": len(manifest.records),
-        "epochs": config.trainer.max_epochs,
-        "lr": effective_lr(config.optimizer.lr, config.data.batch_size),
         "input": asdict(spec),
+        "training": _training_card(config),
     }
     if online is not None:
         protocol["online"] = online.protocol()
@@ -135,8 +135,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     metrics["unreadable"] = float(num_unreadable(run_dir))
     protocol |= {
         "train": train.source,
-        "epochs": config.trainer.max_epochs,
-        "probe_first": config.probe_first,
+        "training": _training_card(config),
         "weights": _origin(config.weights, weights, config.untrained),
     }
     return _report("finetune", config, metrics, protocol, run_dir)
@@ -188,7 +187,7 @@ def linear(config: schema.LinearConfig) -> Report:
         return _linear_on_views(config)
     train, test, run_dir = _labelled_features(config, "linear")
     metrics = linear_probe(train, test, config.probe(), _device(config.accelerator))
-    protocol = test.protocol | {"train": train.protocol, "probe": _probe_in_words(config)}
+    protocol = test.protocol | {"train": train.protocol, "training": _training_card(config)}
     return _report("linear", config, metrics, protocol, run_dir)
 
 
@@ -216,13 +215,27 @@ def _linear_on_views(config: schema.LinearConfig) -> Report:
     scores, records = mean_over_views(module, lambda logits: logits.softmax(dim=-1), spec, loader, device, "test part")
     labels = _labels_of(test, records)
     metrics = linear_metrics(heads.lrs, [top_accuracies(each, labels, "linear") for each in scores.unbind(dim=1)])
-    protocol |= {"train": train.source, "probe": _probe_in_words(config)}
-    protocol |= {"weights": _origin(config.weights, weights, config.untrained)}
+    protocol |= {
+        "train": train.source,
+        "training": _training_card(config),
+        "weights": _origin(config.weights, weights, config.untrained),
+    }
     return _report("linear", config, metrics, protocol, run_dir)
 
 
-def _probe_in_words(config: schema.LinearConfig) -> dict[str, Any]:
-    return {"features": "of random views" if config.views else "made once", **asdict(config.probe())}
+_SHAPES_TRAINING = (
+    *("backbone", "method", "loss", "views", "optimizer", "lrs", "schedule", "standardize"),
+    *("dropout", "probe_first", "layer_decay", "mixup"),
+)
+
+
+def _training_card(config: Any) -> dict[str, Any]:
+    """Return the settings that shape what is learned, for the protocol card of a training."""
+    card = {name: settings_of(getattr(config, name)) for name in _SHAPES_TRAINING if hasattr(config, name)}
+    trainer = {name: getattr(config.trainer, name) for name in ("max_epochs", "precision", "accumulate")}
+    lr = effective_lr(config.optimizer.lr, config.data.batch_size)
+    data = {name: getattr(config.data, name) for name in ("batch_size", "near_power")}
+    return {**card, **trainer, **data, "effective_lr": lr}
 
 
 def retrieve(config: schema.RetrieveConfig) -> Report:
@@ -233,7 +246,7 @@ def retrieve(config: schema.RetrieveConfig) -> Report:
     train, test, run_dir = _labelled_features(config, "retrieve")
     scores = retrieval(bank=train, queries=test, device=_device(config.accelerator))
     write_by_class(run_dir, scores.by_class)
-    return _report("retrieve", config, scores.metrics, test.protocol | {"bank": train.protocol}, run_dir)
+    return _report("retrieve", config, scores.metrics, test.protocol | {"train": train.protocol}, run_dir)
 
 
 def svm(config: schema.SvmConfig) -> Report:

@@ -66,7 +66,7 @@ def to_config(composed: DictConfig) -> Any:
 
 def to_yaml(config: Any) -> str:
     """Return a config as YAML, with the name of each registered part beside its settings."""
-    return OmegaConf.to_yaml(OmegaConf.create(_named(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(settings_of(config)))
 
 
 def recipes() -> dict[str, dict[str, str]]:
@@ -199,11 +199,12 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
-def _named(config: Any) -> Any:
+def settings_of(config: Any) -> Any:
+    """Return a config, or a part of one, as dictionaries, with the name of each registered part in it."""
     if isinstance(config, list):
-        return [_named(item) for item in config]
+        return [settings_of(item) for item in config]
     if not is_dataclass(config) or isinstance(config, type):
         return config
-    values = {item.name: _named(getattr(config, item.name)) for item in fields(config)}
+    values = {item.name: settings_of(getattr(config, item.name)) for item in fields(config)}
     registered = any(type(config) in registry.choices(group).values() for group in _GROUPS)
     return {"name": registry.name_of(config), **values} if registered else values

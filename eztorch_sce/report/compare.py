@@ -68,6 +68,8 @@ def _side_by_side(columns: list[dict[str, Any]]) -> list[Row]:
 def _flat(card: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in card.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            value = dict(zip(map(str, range(len(value))), value, strict=True))
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{name}.")
         else:
@@ -76,7 +78,8 @@ def _flat(card: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _table(title: str, run_dirs: Sequence[str], rows: list[tuple[str, list[str]]], justify: Any) -> Table:
-    table = Table(title)
+    table = Table()
+    table.add_column(title, no_wrap=True)
     for name in run_dirs:
         table.add_column(name, justify=justify, overflow="fold")
     for name, values in rows:

@@ -31,6 +31,13 @@ def test_numbers_and_differences(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "comparable" in capsys.readouterr().out
 
 
+def test_a_difference_inside_a_list_of_views_is_found(tmp_path: Path) -> None:
+    views = [{"flip": 0.5}, {"flip": 0.5}], [{"flip": 0.5}, {"flip": 0.0}]
+    cards = [{"training": {"views": each, "milestones": rest}} for each, rest in zip(views, ([], [60]), strict=True)]
+    runs = [write_run(tmp_path / str(number), {}, card) for number, card in enumerate(cards)]
+    assert compare(runs)[1] == [("training.views.1.flip", [0.5, 0.0]), ("training.milestones", [[], [60]])]
+
+
 def test_what_cannot_be_compared_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="two run directories"):
         compare([])

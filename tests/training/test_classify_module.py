@@ -95,7 +95,7 @@ def test_a_classifier_that_starts_from_a_probe_knows_the_classes_and_trains_on(
     config.run.dir, config.trainer.max_epochs, config.trainer.accelerator = str(tmp_path / "run"), 1, "cpu"
     config.optimizer.lr, config.dropout = 1e-9, 0.0
     report = api.finetune(config)
-    assert report.protocol["probe_first"]
+    assert report.protocol["training"]["probe_first"]
     before, after = load_weights(weights).state, load_weights(str(tmp_path / "run")).state
     statistics = [name for name in before if name.endswith("num_batches_tracked")]
     assert all(int(after[name]) == int(before[name]) + 3 for name in statistics)  # 12 pictures, 4 a step
@@ -152,7 +152,7 @@ def test_linear_evaluation_on_random_views(pictures: Path, weights: str, tmp_pat
     assert report.metrics["linear_top1"] == 1  # two colours
     assert report.metrics["linear_top1@10"] == 1
     assert report.metrics["linear_lr"] == 10
-    assert report.protocol["probe"]["features"] == "of random views"
+    assert report.protocol["training"]["views"][0]["flip"] == 0.5
     assert load_weights(weights).sha256 == report.protocol["weights"]["sha256"]
     with (tmp_path / "run/metrics.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) > 1
