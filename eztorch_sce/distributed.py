@@ -24,6 +24,15 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def fewest(count: int, device: torch.device) -> int:
+    """Return the least count of all processes; what they talk over needs a device of theirs."""
+    if world_size() == 1:
+        return count
+    least = torch.tensor([count], device=device)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return int(least)
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Return the rows (N, ...) of all processes in the order of their ranks; N may differ.
 

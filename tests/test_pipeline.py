@@ -160,6 +160,24 @@ def test_unreadable_files_are_skipped_in_training_listed_and_limited(
     assert "Traceback" not in never.stderr
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_two_processes_outlive_a_batch_that_one_of_them_cannot_read(command: str, videos: Path, tmp_path: Path) -> None:
+    lists = {part: tmp_path / f"{part}.csv" for part in ("train", "test")}
+    for part, file in lists.items():
+        good = sorted((videos / part).rglob("*.mp4"))
+        file.write_text("\n".join(["path,label", *(f"{path},{path.parent.name}" for path in good)]))
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    lists["train"].write_text(lists["train"].read_text() + f"\n{broken},down")
+    others = ["views=motion", *TINY] if command == "pretrain" else [*TINY[:3], *TINY[4:7], "views.0.size=32"]
+    words = [*others, f"data.list={lists['train']}", f"data.test_list={lists['test']}", "data.max_unreadable=0.1"]
+    words += ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=3", "data.num_workers=0"]
+    run(command, *words, "data.batch_size=4", f"run.dir={tmp_path / 'run'}")  # two samples each
+    with (tmp_path / "run/unreadable.csv").open() as stream:
+        assert {row["path"] for row in csv.DictReader(stream)} == {str(broken)}
+    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 3 * (17 // 4)
+
+
 def test_an_image_backbone_on_videos_is_refused_before_anything_starts(videos: Path, tmp_path: Path) -> None:
     done = run("pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'x'}", *TINY[3:], "backbone=resnet18", ok=False)
     assert "data.num_frames=1" in done.stderr

@@ -10,7 +10,7 @@ from torch import Tensor
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.optim.groups import blocks_in_order, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.optimization import effective_lr, scheduled
+from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
 from eztorch_sce.training.views import Views
 from eztorch_sce.types import Batch
 
@@ -48,9 +48,9 @@ class ClassifyModule(pl.LightningModule):
         return batch._replace(views=self.views(batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the loss; None skips a batch of which too little could be read for batch statistics."""
-        if len(batch.record) < 2:
-            return None
+        """Return the loss; a batch of which too little could be read for batch statistics is left out."""
+        if not has_samples(batch, 2, self.device):
+            return no_step(self)
         clips, others, share = self._mixed(batch)
         logits = self.classifier(clips)  # (B, classes)
         loss = share * F.cross_entropy(logits, batch.label) + (1 - share) * F.cross_entropy(logits, others)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.optimization import effective_lr, scheduled
+from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
 from eztorch_sce.training.views import Views
 from eztorch_sce.types import Batch
 
@@ -43,9 +43,9 @@ class PretrainModule(pl.LightningModule):
         return batch._replace(views=self.views(batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the loss; None skips a batch of which too little could be read for batch statistics."""
-        if len(batch.record) < 2:
-            return None
+        """Return the loss; a batch of which too little could be read for batch statistics is left out."""
+        if not has_samples(batch, 2, self.device):
+            return no_step(self)
         self.method.loss.set_progress(self._progress())  # type: ignore[union-attr, operator]
         try:
             output = self.method(batch.views)

@@ -9,7 +9,7 @@ from torch import Tensor
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.optimization import scheduled
+from eztorch_sce.training.optimization import has_samples, no_step, scheduled
 from eztorch_sce.training.views import Views
 from eztorch_sce.types import Batch
 
@@ -56,9 +56,9 @@ class ProbeModule(pl.LightningModule):
         return batch._replace(views=self.views(batch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Return the sum of the heads' losses; None skips a batch of which nothing could be read."""
-        if not len(batch.record):
-            return None
+        """Return the sum of the heads' losses; a batch of which nothing could be read is left out."""
+        if not has_samples(batch, 1, self.device):
+            return no_step(self)
         with torch.no_grad():
             features = self.backbone(batch.views[0])  # (B, F)
         losses = self.heads.losses(features, batch.label)
