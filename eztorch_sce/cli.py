@@ -25,7 +25,7 @@ usage: eztorch-sce <command> [key=value ...]
              fast, `data bench FOLDER` finds the fastest decoder, `data check NAME ROOT` counts what a publisher names,
              `data unpack SOURCE OUT` makes picture files of CIFAR and STL-10     --help tells more
   compare    runs side by side: their numbers, and where their protocols differ compare RUN RUN ...
-  recipes    the published results that can be run by recipe=NAME
+  recipes    the published results that can be run by recipe=NAME               or recipes NAME: all of one
   env        versions, what is usable on this machine, what to install for what is not
 
   eztorch-sce <command> --cfg job    shows every setting; Hydra's -m sweeps over values (-m seed=0,1,2).
@@ -71,7 +71,7 @@ def _run(command: str, rest: list[str]) -> None:
     if command == "recipes":
         from eztorch_sce.report.tables import print_recipes
 
-        return print_recipes(compose.recipes())
+        return print_recipes(compose.recipes()) if not rest else print(compose.recipe_text(rest[0]), end="")
     if command == "compare":
         from eztorch_sce.report.compare import print_comparison
 

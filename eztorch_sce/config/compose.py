@@ -79,6 +79,17 @@ def recipes() -> dict[str, dict[str, str]]:
     return found
 
 
+def recipe_text(name: str) -> str:
+    """Return the file of a recipe.
+
+    Raises:
+        ConfigError: If there is none of this name.
+    """
+    if name not in (known := list(recipes())):
+        raise ConfigError([f"recipe={name} is not known{nearest(name, known)}; `eztorch-sce recipes` lists all"])
+    return resources.files(f"{CONFIG_MODULE}.recipe").joinpath(f"{name}.yaml").read_text()
+
+
 def prepare_hydra() -> None:
     """Offer every registered choice to Hydra."""
     store = ConfigStore.instance()

@@ -54,9 +54,9 @@ def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[
 
 
 def print_recipes(recipes: dict[str, dict[str, str]]) -> None:
-    """Print the recipes: name, command, source, expected number, hardware."""
-    table = Table(title="eztorch-sce <command> recipe=NAME", title_justify="left")
-    columns = ("command", "source", "expected", "hardware")
+    """Print the recipes: name, command, expected number, hardware, hours."""
+    table = Table(title="eztorch-sce <command> recipe=NAME; `eztorch-sce recipes NAME` shows all of one")
+    columns = ("command", "expected", "hardware", "hours")
     table.add_column("recipe", no_wrap=True)
     for column in columns:
         table.add_column(column)
