@@ -44,13 +44,15 @@ def print_plan(plan: Plan) -> None:
 
 def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[float, ...]]) -> None:
     """Print a table of numbers with their sums below."""
-    table = Table("part", title=title, title_justify="left", show_footer=True)
+    console = Console()
+    console.print(title, style="italic", highlight=False)  # a table's own title is broken at its width
+    table = Table("part", show_footer=True)
     table.columns[0].footer = "in all"
     for unit, total in zip(units, map(sum, zip(*rows.values(), strict=True)), strict=True):
         table.add_column(unit, f"{total:.2f}", justify="right")
     for name, values in rows.items():
         table.add_row(name, *(f"{value:.2f}" if value else "" for value in values))
-    Console().print(table)
+    console.print(table)
 
 
 def print_recipes(recipes: dict[str, dict[str, str]]) -> None:
