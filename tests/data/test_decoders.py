@@ -19,12 +19,12 @@ from torch import Tensor
 from eztorch_sce.data import clip_sampling
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.data.decoders import base
-from eztorch_sce.data.decoders.base import Decoder, frame_times, shown_at
+from eztorch_sce.data.decoders.base import Decoder, frame_times, shown_at, without_strays
 from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.data.decoders.decord import DecordConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder, load_picture
-from eztorch_sce.data.decoders.pyav import PyAVConfig, _without_strays
+from eztorch_sce.data.decoders.pyav import PyAVConfig
 from eztorch_sce.data.decoders.torchcodec import TorchcodecConfig
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import choices
@@ -455,7 +455,7 @@ def test_a_stream_that_begins_late_does_not_end_the_pictures(
 
 def test_stray_time_stamps_are_left_out() -> None:
     times = [0.0, 0.1, 5000.0, 0.3, 0.2, 0.4, -3.0, 60.0, 60.1, 70.5]
-    assert [time for time, _ in _without_strays((time, None) for time in times)] == [
+    assert [time for time, _ in without_strays((time, None) for time in times)] == [
         0.0,
         0.1,
         0.3,

@@ -8,8 +8,8 @@ as long as the file says, and for up to `LONG_HOLD_S` more: a hole beyond that i
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, ClipSpan, MediaInfo
@@ -87,6 +87,27 @@ def shown_at(pts_s: Sequence[float], time_s: float) -> int:
 def grace_s(interval_s: float) -> float:
     """Return for how long a frame may stay on screen after its own time is over, given the time between frames."""
     return max(0.5, interval_s)
+
+
+def without_strays(frames: Iterable[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
+    """Leave out frames with a stray time stamp: earlier than one before, or a jump that the next frame takes back."""
+    last_s = -float("inf")
+    jumped: tuple[float, Any] | None = None
+    for shown in frames:
+        if jumped is not None:
+            if shown[0] > jumped[0]:
+                yield jumped
+                last_s = jumped[0]
+            jumped = None
+        if shown[0] <= last_s:
+            continue
+        if shown[0] - max(last_s, 0.0) > LONG_HOLD_S:
+            jumped = shown
+            continue
+        yield shown
+        last_s = shown[0]
+    if jumped is not None:
+        yield jumped
 
 
 def in_a_hole(path: str, time_s: float, end_s: float, why: str = "time stamps that jump") -> MediaError:

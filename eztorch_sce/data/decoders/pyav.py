@@ -18,7 +18,7 @@ import io
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -40,7 +40,9 @@ from eztorch_sce.data.decoders.base import (
     grace_s,
     in_a_hole,
     shown_at,
+    without_strays,
 )
+from eztorch_sce.data.decoders.orientation import swaps_axes, turn_in_words, upright
 from eztorch_sce.data.shards import is_member, read_member
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import register
@@ -177,7 +179,7 @@ class PyAVDecoder:
         with _Video(path) as video:
             size = video.small_size(short_side)
             end_s = None
-            for shown in _without_strays(video.all_frames()):
+            for shown in without_strays(video.all_frames()):
                 if video.damaged:
                     break
                 if end_s is not None:
@@ -342,7 +344,7 @@ class _Video:
             ends_at_s=max((time_s for time_s in times_s if time_s == time_s), default=0.0) + self.interval_s,
             bytes_missing=max(0, end - os.path.getsize(self.path)),
             cover="" if not covers else "first" if covers[0] < self.stream.index else "later",
-            turned=_turn_in_words(self._matrix_of(first[1])),
+            turned=turn_in_words(self._matrix_of(first[1])),
             pixel_aspect=self.pixel_aspect(),
             sizes=list(sizes),
             num_decoded=num_decoded,
@@ -381,7 +383,7 @@ class _Video:
         if self.pixel_aspect() == 1:
             return None
         height, width = self._upright_size_of(frame)
-        turned = _swaps_axes(self._matrix_of(frame))
+        turned = swaps_axes(self._matrix_of(frame))
         return height, max(1, round(width * self.pixel_aspect() ** (-1 if turned else 1)))
 
     def timing(self) -> Timing:
@@ -399,7 +401,7 @@ class _Video:
     def _upright_size_of(self, frame: Any) -> tuple[int, int]:
         width, height = self._size
         blank = np.broadcast_to(np.uint8(0), (height, width, 3))
-        height, width, _ = _upright(blank, self._matrix_of(frame)).shape
+        height, width, _ = upright(blank, self._matrix_of(frame)).shape
         return height, width
 
     def shown_at(self, wanted: list[float]) -> Iterator[tuple[float, Shown]]:
@@ -498,7 +500,7 @@ class _Video:
         waiting = iter(stretch)
         time_s = next(waiting)
         current: Shown | None = None
-        for later in _without_strays(self._decode_from(stretch[0])):
+        for later in without_strays(self._decode_from(stretch[0])):
             while current is not None and time_s < later[0] - SNAP_S:
                 self._check_start(time_s, current)
                 self.check_hold(time_s, self.end_s(current))
@@ -530,7 +532,7 @@ class _Video:
     def _first_hole(self, until_s: list[tuple[float, float]]) -> str:
         """Return why no frame can be read in the first hole between frames of a file, or "" where there is none."""
         try:
-            for (_, end_s), (time_s, _) in pairwise(_without_strays(until_s)):
+            for (_, end_s), (time_s, _) in pairwise(without_strays(until_s)):
                 self.check_hold(time_s, end_s)
         except MediaError as error:
             return error.reason
@@ -681,28 +683,7 @@ class _Video:
             raise MediaError(self.path, f"its pixels ({frame.format.name}) cannot be converted to RGB") from error
         plane = picture.planes[0]  # its rows are padded; `to_ndarray` would copy
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
-        return _upright(rows[:, : 3 * width].reshape(height, width, 3), self._matrix_of(frame))
-
-
-def _without_strays(frames: Iterable[Shown]) -> Iterator[Shown]:
-    """Leave out frames with a stray time stamp: earlier than one before, or a jump that the next frame takes back."""
-    last_s = -float("inf")
-    jumped: Shown | None = None
-    for shown in frames:
-        if jumped is not None:
-            if shown[0] > jumped[0]:
-                yield jumped
-                last_s = jumped[0]
-            jumped = None
-        if shown[0] <= last_s:
-            continue
-        if shown[0] - max(last_s, 0.0) > LONG_HOLD_S:
-            jumped = shown
-            continue
-        yield shown
-        last_s = shown[0]
-    if jumped is not None:
-        yield jumped
+        return upright(rows[:, : 3 * width].reshape(height, width, 3), self._matrix_of(frame))
 
 
 def _display_matrix(frame: Any) -> np.ndarray | None:
@@ -711,35 +692,6 @@ def _display_matrix(frame: Any) -> np.ndarray | None:
 
     matrix = frame.side_data.get(Type.DISPLAYMATRIX)
     return None if matrix is None else np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)
-
-
-def _turn_in_words(matrix: np.ndarray | None) -> str:
-    if matrix is None:
-        return ""
-    corners = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
-    shown = _upright(corners, matrix)
-    for mirrored, stored in (("", corners), ("mirrored", corners[:, ::-1])):
-        for turns in range(4):
-            if np.array_equal(np.rot90(stored, -turns), shown):
-                degrees = f"{90 * turns} degrees clockwise" if turns else ""
-                return " ".join(filter(None, (degrees, mirrored)))
-    raise AssertionError("a quarter turn, mirrored or not, is one of eight")
-
-
-def _swaps_axes(matrix: np.ndarray | None) -> bool:
-    return matrix is not None and bool(abs(matrix[0, 1]) > abs(matrix[0, 0]))
-
-
-def _upright(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    """Turn and mirror (H, W, 3) by quarter turns; a pixel at (x, y) moves to (x, y) times the matrix."""
-    if matrix is None:
-        return picture
-    if _swaps_axes(matrix):
-        picture = picture.transpose(1, 0, 2)
-        turned_x, turned_y = matrix[1, 0] < 0, matrix[0, 1] < 0
-    else:
-        turned_x, turned_y = matrix[0, 0] < 0, matrix[1, 1] < 0
-    return picture[:: -1 if turned_y else 1, :: -1 if turned_x else 1]
 
 
 def _one_thread() -> dict[str, int]:
