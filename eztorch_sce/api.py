@@ -12,6 +12,7 @@ from eztorch_sce import distributed
 from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.config import schema
 from eztorch_sce.config.compose import settings_of
+from eztorch_sce.config.parts import TestViewsConfig
 from eztorch_sce.data.bench import BenchResult
 from eztorch_sce.data.bench import bench as bench_decoders
 from eztorch_sce.data.collate import collate
@@ -112,7 +113,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     run_dir = open_run("finetune", config)
     classifier = Classifier(backbone, len(train.classes), config.dropout)
     if config.probe_first:
-        once = schema.TestViewsConfig(num_clips=1, num_crops=1)
+        once = TestViewsConfig(num_clips=1, num_crops=1)
         device = _device(config.trainer.accelerator)
         bank = _extract(
             backbone, spec, config.data, once, train, device, {}, "features for the classifier to start from"
@@ -353,7 +354,7 @@ def _extract(
     backbone: Backbone,
     spec: InputSpec,
     data: DataConfig,
-    test: schema.TestViewsConfig,
+    test: TestViewsConfig,
     manifest: Manifest,
     device: torch.device,
     origin: dict[str, Any],
@@ -367,7 +368,7 @@ def _test(
     classifier: Classifier,
     spec: InputSpec,
     data: DataConfig,
-    test: schema.TestViewsConfig,
+    test: TestViewsConfig,
     manifest: Manifest,
     device: torch.device,
 ) -> tuple[dict[str, float], dict[str, Any]]:
@@ -383,7 +384,7 @@ def _labels_of(manifest: Manifest, records: torch.Tensor) -> torch.Tensor:
 
 
 def _views_to_test(
-    spec: InputSpec, data: DataConfig, test: schema.TestViewsConfig, manifest: Manifest
+    spec: InputSpec, data: DataConfig, test: TestViewsConfig, manifest: Manifest
 ) -> tuple[TimedLoader, dict[str, Any]]:
     """Return the loader of the clips and crops, and the protocol that describes them."""
     short_side = test.short_side or spec.test_short_side

@@ -1,4 +1,4 @@
-"""The settings of a run: one dataclass per command, made of the dataclasses that sit beside what they build."""
+"""The settings of a run: one dataclass per command, made of `parts` and of what sits beside what it builds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -6,7 +6,7 @@ from typing import Any
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.data.clip_sampling import COVERS
+from eztorch_sce.config.parts import RunConfig, TestViewsConfig, TrainerConfig, batch_problems, clips_problems
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE
@@ -18,91 +18,6 @@ from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.training.devices import DEVICES
 from eztorch_sce.training.online import OnlineConfig
-
-
-@dataclass
-class RunConfig:
-    """Where a run writes, and how often.
-
-    Attributes:
-        dir: The run directory; null is the next free runs/<command>-<n>.
-        resume: Go on from `last.ckpt` of the directory.
-        log_every_n_steps: Steps between two lines of the log.
-        save_every_n_epochs: Also keep the backbone every n epochs; null keeps the last alone.
-    """
-
-    dir: str | None = None
-    resume: bool = False
-    log_every_n_steps: int = 10
-    save_every_n_epochs: int | None = None
-
-
-@dataclass
-class TrainerConfig:
-    """How Lightning runs.
-
-    Attributes:
-        max_epochs: Passes over the data.
-        accelerator: "auto", "gpu" or "cpu".
-        devices: Devices per node; null is all GPUs, or one process without any.
-        num_nodes: Machines.
-        precision: "32-true", "16-mixed" or "bf16-mixed".
-        accumulate: Loader batches per optimizer step; `data.batch_size` is divided by it.
-        sync_batchnorm: Batch statistics over all devices; null is true on GPUs. Torch has none for CPUs.
-    """
-
-    max_epochs: int = 200
-    accelerator: str = "auto"
-    devices: int | None = None
-    num_nodes: int = 1
-    precision: str = "32-true"
-    accumulate: int = 1
-    sync_batchnorm: bool | None = None
-
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        found = []
-        allowed = {"accelerator": ["auto", "gpu", "cpu"], "precision": ["32-true", "16-mixed", "bf16-mixed"]}
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                found.append(f"{prefix}.{name}={getattr(self, name)} must be one of {', '.join(values)}")
-        for name in ("max_epochs", "num_nodes", "accumulate"):
-            if getattr(self, name) < 1:
-                found.append(f"{prefix}.{name}={getattr(self, name)} must be at least 1")
-        if self.sync_batchnorm and self.accelerator == "cpu":
-            found.append(f"{prefix}.sync_batchnorm=true needs GPUs, and {prefix}.accelerator=cpu: leave it out")
-        return found
-
-
-@dataclass
-class TestViewsConfig:
-    """What a record is tested on: clips spread over time, crops spread over space.
-
-    Attributes:
-        clips: "even" spreads `num_clips` over the video; "half_overlap" (each starts in the middle of the one before)
-            and "cover" (as few as can be) take as many as cover it; "whole" spreads the frames of one over all of it.
-        num_clips: Clips per video if evenly spaced; a picture has one.
-        num_crops: 1 (centre) or 3 along the long side.
-        short_side: Pixels of the short side before the crop; null is 8/7 of the crop (256 for 224).
-    """
-
-    __test__ = False  # not a test, whatever its name makes pytest think
-
-    clips: str = "even"
-    num_clips: int = 10
-    num_crops: int = 3
-    short_side: int | None = None
-
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        found = []
-        if self.clips not in ("even", *COVERS):
-            found.append(f"{prefix}.clips={self.clips} must be one of even, {', '.join(COVERS)}")
-        if self.num_clips < 1:
-            found.append(f"{prefix}.num_clips={self.num_clips} must be at least 1")
-        if self.num_crops not in (1, 3):
-            found.append(f"{prefix}.num_crops={self.num_crops} must be 1 (centre) or 3")
-        return found
 
 
 @dataclass
@@ -155,7 +70,7 @@ class PretrainConfig:
                 for number, view in enumerate(self.views)
                 if getattr(view, name) is None
             ]
-        return found + _batch_problems(self.data, self.trainer) + _clips_problems(self.data, len(self.views))
+        return found + batch_problems(self.data, self.trainer) + clips_problems(self.data, len(self.views))
 
 
 @dataclass
@@ -358,7 +273,7 @@ class LinearConfig(EvaluationConfig):
         if self.views and self.features is not None:
             found.append("features were made once, and views asks for them anew in each epoch: give one of them")
         if self.views:
-            found += _batch_problems(self.data, self.trainer)
+            found += batch_problems(self.data, self.trainer)
         return found
 
 
@@ -407,7 +322,7 @@ class FinetuneConfig:
             found.append(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (the same rate for all)")
         if self.mixup < 0:
             found.append(f"mixup={self.mixup} must be 0 (off) or more")
-        return found + _batch_problems(self.data, self.trainer) + _clips_problems(self.data, len(self.views))
+        return found + batch_problems(self.data, self.trainer) + clips_problems(self.data, len(self.views))
 
 
 @dataclass
@@ -505,19 +420,3 @@ def _collect(config: Any, prefix: str) -> list[str]:
             if is_dataclass(child):
                 found += _collect(child, path if number is None else f"{path}.{number}")
     return found
-
-
-def _clips_problems(data: DataConfig, num_views: int) -> list[str]:
-    if data.near_power is not None and num_views != 2:
-        return [f"data.near_power={data.near_power} draws the distance of two clips, and there are {num_views} views"]
-    return []
-
-
-def _batch_problems(data: DataConfig, trainer: TrainerConfig) -> list[str]:
-    parts = (trainer.devices or 1) * trainer.num_nodes * trainer.accumulate
-    if parts >= 1 and (data.batch_size % parts or data.batch_size < 2 * parts):
-        return [
-            f"data.batch_size={data.batch_size} is of one optimizer step: it must divide by devices x nodes x "
-            f"accumulate = {parts} and leave 2 or more each"
-        ]
-    return []

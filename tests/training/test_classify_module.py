@@ -13,7 +13,8 @@ from torch import nn
 from eztorch_sce import api
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.config.schema import FinetuneConfig, LinearConfig, TestViewsConfig
+from eztorch_sce.config.parts import TestViewsConfig
+from eztorch_sce.config.schema import FinetuneConfig, LinearConfig
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearHeads
