@@ -71,7 +71,9 @@ def _run(command: str, rest: list[str]) -> None:
     if command == "recipes":
         from eztorch_sce.report.tables import print_recipes
 
-        return print_recipes(compose.recipes()) if not rest else print(compose.recipe_text(rest[0]), end="")
+        if rest:
+            return print(compose.recipe_text(rest[0]), end="")
+        return print_recipes(compose.recipes())
     if command == "compare":
         from eztorch_sce.report.compare import print_comparison
 

@@ -2,8 +2,7 @@
 
 Sources: the views of SCE (arXiv:2111.14585, arXiv:2212.11187), MoCo v2 (arXiv:2003.04297), SimCLR (arXiv:2002.05709),
 BYOL (arXiv:2006.07733) and DINO (arXiv:2104.14294). Every number of a view can be overridden; a policy of its own
-exists where a recipe needs it. What a record is tested on is not a view: see
-`TestViewsConfig`.
+exists where a recipe needs it. What a record is tested on is not a view: see `TestViewsConfig`.
 """
 
 import copy

@@ -143,7 +143,7 @@ def _accuracies(heads: LinearHeads, bank: FeatureBank, device: torch.device) -> 
     return sums
 
 
-def linear_metrics(lrs: Sequence[float], each: Sequence[dict[str, float]]) -> dict[str, float]:
+def linear_metrics(lrs: Sequence[float], each: list[dict[str, float]]) -> dict[str, float]:
     """Return the accuracies of the best head, and top-1 of each head where there are several.
 
     With several, the best one is chosen on these very labels, as published sweeps do: `linear_top1@<lr>` shows how much
@@ -153,4 +153,4 @@ def linear_metrics(lrs: Sequence[float], each: Sequence[dict[str, float]]) -> di
     if len(each) == 1:
         return best
     sweep = {f"linear_top1@{lr:g}": metrics["linear_top1"] for lr, metrics in zip(lrs, each, strict=True)}
-    return best | {"linear_lr": lrs[list(each).index(best)]} | sweep
+    return best | {"linear_lr": lrs[each.index(best)]} | sweep
