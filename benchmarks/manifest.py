@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 from common import arguments, finish, row
 
-from eztorch_sce.data.doctor import diagnose
-from eztorch_sce.data.media_table import NAME, MediaRow, write_table
-from eztorch_sce.data.video_writer import write_video
-from eztorch_sce.data.workers import num_cores
+from eztorch_sce.curation.doctor import diagnose
+from eztorch_sce.curation.video_writer import write_video
+from eztorch_sce.curation.workers import num_cores
+from eztorch_sce.data.sources.media_table import NAME, MediaRow, write_table
 
 US, PEER = "eztorch_sce", "torchvision"
 NUM_CLASSES = 400

@@ -13,12 +13,12 @@ from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.config import schema
 from eztorch_sce.config.compose import settings_of
 from eztorch_sce.config.parts import TestViewsConfig
-from eztorch_sce.data.bench import BenchResult
-from eztorch_sce.data.bench import bench as bench_decoders
+from eztorch_sce.curation.bench import BenchResult
+from eztorch_sce.curation.bench import bench as bench_decoders
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import DataConfig, TimedLoader, TrainingData, evaluation_loader
-from eztorch_sce.data.manifest import Manifest
-from eztorch_sce.data.published import published
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.published import published
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.features import extract_features, mean_over_views
 from eztorch_sce.evaluation.few_shot import few_shot_accuracy
@@ -29,18 +29,18 @@ from eztorch_sce.evaluation.retrieval import retrieval
 from eztorch_sce.evaluation.svm import import_scikit_learn, svm_precision
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.planning.plan import Plan, plan_pretraining
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
-from eztorch_sce.report.views import draw_views, rows_to_show
+from eztorch_sce.report.view_sheet import draw_views, rows_to_show
 from eztorch_sce.training.callbacks import num_unreadable
 from eztorch_sce.training.checkpoint import SaveBackbone, Weights, load_weights, save_weights
 from eztorch_sce.training.classify_module import ClassifyModule
+from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.online import OnlineEvaluation
 from eztorch_sce.training.optimization import effective_lr
-from eztorch_sce.training.plan import Plan, plan_pretraining
 from eztorch_sce.training.pretrain_module import PretrainModule
 from eztorch_sce.training.probe_module import ProbeModule
 from eztorch_sce.training.trainer import fit
-from eztorch_sce.training.views import Views
 from eztorch_sce.types import FeatureBank, InputSpec, Report
 
 
@@ -287,7 +287,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     data.sampler.set_epoch(config.epoch)
     tried = [data.dataset[key] for key in list(data.sampler)[: config.num_samples]]
     batch = collate(tried)
-    if not batch.views:
+    if not batch.frames:
         raise MediaError(batch.failures[0].path, batch.failures[0].reason)
     on_device = Views(views, config.seed, config.data.canvas)
     file = draw_views(run_dir / "views", rows_to_show(data.dataset, on_device, batch))

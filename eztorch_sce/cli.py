@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from eztorch_sce.errors import ConfigError, MediaError, TrainingError
+from eztorch_sce.errors import ConfigError, MediaError, TrainingError, did_you_mean
 
 USAGE = """\
 usage: eztorch-sce <command> [key=value ...]
@@ -60,7 +60,7 @@ def _run(command: str, rest: list[str]) -> None:
         return print_environment()
 
     if command == "data" and rest[:1] != ["bench"]:
-        from eztorch_sce.data.command import run_data
+        from eztorch_sce.curation.command import run_data
 
         return run_data(rest)
 
@@ -80,9 +80,7 @@ def _run(command: str, rest: list[str]) -> None:
         return print_comparison(rest)
     if command not in compose.COMMANDS:
         known = [*compose.COMMANDS, "data", "compare", "recipes", "env"]
-        raise ConfigError(
-            [f"{command} is not a command{compose.nearest(command, known)}; commands: {', '.join(known)}"]
-        )
+        raise ConfigError([f"{command} is not a command{did_you_mean(command, known)}; commands: {', '.join(known)}"])
     if any(word.startswith(("-", "hydra")) for word in rest):
         return _run_by_hydra(command, rest)
     _start(command, compose.compose(command, rest))
@@ -91,7 +89,7 @@ def _run(command: str, rest: list[str]) -> None:
 def _bench(words: list[str]) -> None:
     from eztorch_sce import api
     from eztorch_sce.config import compose
-    from eztorch_sce.data.command import print_bench
+    from eztorch_sce.curation.command import print_bench
 
     if not words or "=" in words[0] or words[0].startswith("-"):
         raise ConfigError(

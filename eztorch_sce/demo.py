@@ -10,8 +10,8 @@ from rich.table import Table
 from eztorch_sce import api
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import DemoConfig, validate
-from eztorch_sce.data.decoders.pyav import PyAVConfig
-from eztorch_sce.data.synthetic import MovingShapes, write_moving_shapes
+from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
+from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
 from eztorch_sce.progress import console
 from eztorch_sce.report.plots import plot_demo
 from eztorch_sce.report.run_directory import open_run, write_report

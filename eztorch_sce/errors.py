@@ -1,13 +1,14 @@
-"""The errors a user meets: a setting that cannot be, a file that cannot be read, a training that came to nothing."""
+"""Errors shown to users in words, and the suggestions in them."""
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class ConfigError(ValueError):
-    """One or more settings that cannot be, all of them in one message.
+    """Invalid settings, all of them in one message.
 
     Args:
-        problems: One sentence each: the setting, its value, what is allowed and what to do.
+        problems: One message per problem: the setting, its value, the allowed values and the cure.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -15,11 +16,11 @@ class ConfigError(ValueError):
         super().__init__("\n".join(f"- {problem}" for problem in self.problems))
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:
-        return type(self), (self.problems,)  # survives the way from a worker process
+        return type(self), (self.problems,)  # keeps the arguments when pickled by a worker process
 
 
 class MediaError(RuntimeError):
-    """A video or picture that cannot be read.
+    """A video or image that cannot be read.
 
     Args:
         path: The file.
@@ -35,4 +36,19 @@ class MediaError(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """A training that cannot go on; says at which step, why, and what to change."""
+    """Training that cannot continue; the message gives the step, the reason and the cure."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean X?" with the known word nearest to `word`, or an empty string.
+
+    >>> did_you_mean("resnet81", ["resnet18", "r3d18"])
+    '; did you mean resnet18?'
+    >>> did_you_mean("root", ["data.root", "seed"])
+    '; did you mean data.root?'
+    """
+    known = list(known)
+    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not nearest:  # the right name without its path, as in `root` for `data.root`
+        nearest = [name for name in known if name.split(".")[-1] == word.split(".")[-1]][:1]
+    return f"; did you mean {nearest[0]}?" if nearest else ""

@@ -1,6 +1,6 @@
-"""What crosses the border of a package, with its shapes.
+"""Types that cross package borders, with their shapes.
 
-Visual tensors are (B, C, T, H, W) everywhere: a picture is a clip with T = 1.
+Visual tensors are (B, C, T, H, W) everywhere: an image is a clip with T = 1.
 """
 
 from dataclasses import dataclass, field
@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 
 class MediaRecord(NamedTuple):
-    """A video, a picture or a folder of frames on disk.
+    """A video, an image or a folder of frames on disk.
 
     Attributes:
         path: Absolute path of the file or frame folder.
-        label: Index into the class names, or None where there is no label.
+        label: Index into the class names, or None if unlabeled.
         kind: "video", "image" or "frames".
     """
 
@@ -26,14 +27,14 @@ class MediaRecord(NamedTuple):
 
 
 class ClipSpan(NamedTuple):
-    """A stretch of time, half-open, in seconds from the first frame of the video."""
+    """A half-open span of time, in seconds from the first frame of the video."""
 
     start_s: float
     end_s: float
 
 
 class MediaInfo(NamedTuple):
-    """What a decoder tells of a file without decoding it whole. A picture has duration 0 and one frame."""
+    """What a decoder can tell about a file without decoding all of it. An image has duration 0 and one frame."""
 
     duration_s: float
     fps: float
@@ -43,32 +44,32 @@ class MediaInfo(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """Frames of a stretch of time.
+    """Decoded frames of a span of time.
 
     Attributes:
-        frames: uint8 (C, T, H, W).
-        pts_s: When each is first shown: float64 seconds (T,).
-        full_size: Height and width to show the frames at, where they are not those of `frames`: the file was decoded at
-            a smaller scale, or its pixels are not square.
+        frames: Pixels, uint8 (C, T, H, W).
+        pts_s: Presentation time of each frame in seconds, float64 (T,).
+        full_size: Height and width at which to show the frames if they differ from those of `frames`: the file was
+            decoded at a smaller scale, or its pixels are not square.
     """
 
-    frames: Tensor
-    pts_s: Tensor
+    frames: UInt8[Tensor, "C T H W"]
+    pts_s: Float[Tensor, " T"]
     full_size: tuple[int, int] | None = None
 
 
 class Sample(NamedTuple):
-    """One record, decoded and stackable.
+    """One record, decoded and ready to be stacked.
 
     Attributes:
-        views: One uint8 (C, T, S, S) per view.
-        label: Class index, -1 where there is none.
+        frames: One uint8 (C, T, S, S) per view; views may differ in size.
+        label: Class index, -1 if unlabeled.
         record: Index of the record in its manifest.
-        epoch: The epoch that the sample was drawn for.
-        aspect: Width over height of the video as shown; the views may be stretched to a square.
+        epoch: The epoch the sample was drawn for.
+        aspect: Width over height of the video as shown; the frames may be stretched to a square.
     """
 
-    views: list[Tensor]
+    frames: list[UInt8[Tensor, "C T _ _"]]
     label: int
     record: int
     epoch: int
@@ -76,7 +77,7 @@ class Sample(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """A record that could not be read, and why."""
+    """A record that could not be read, and the reason."""
 
     record: int
     path: str
@@ -84,55 +85,82 @@ class Failure(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the training step and the evaluation receive.
+    """Raw frames, as they leave the loader; evaluation reads them as they are, training makes a `ViewBatch` of them.
+
+    `frames` and `label` move to the device; the other columns stay on the host, which seeds the views with them.
 
     Attributes:
-        views: One uint8 (B, C, T, S, S) per view; views may differ in size.
-        label: int64 (B,), -1 where there is none.
-        record: int64 (B,), indices into the manifest.
-        epoch: int64 (B,), the epoch that each sample was drawn for.
-        aspect: float32 (B,), width over height of each video.
-        failures: The records of this batch that could not be read; they have no row in the tensors.
+        frames: One uint8 (B, C, T, S, S) per view; views may differ in size.
+        label: Class indices, int64 (B,), -1 if unlabeled.
+        record: Indices into the manifest, int64 (B,).
+        epoch: The epoch each sample was drawn for, int64 (B,).
+        aspect: Width over height of each video, float32 (B,).
+        failures: Records of this batch that could not be read; they have no row in the tensors.
     """
 
-    views: list[Tensor]
-    label: Tensor
-    record: Tensor
-    epoch: Tensor
-    aspect: Tensor
+    frames: list[UInt8[Tensor, "B C T _ _"]]
+    label: Int64[Tensor, " B"]
+    record: Int64[Tensor, " B"]
+    epoch: Int64[Tensor, " B"]
+    aspect: Float[Tensor, " B"]
+    failures: list[Failure]
+
+
+class ViewBatch(NamedTuple):
+    """Augmented and normalized views on the device, as the training step receives them.
+
+    Attributes:
+        views: One float (B, C, T, S, S) per view; views may differ in size.
+        label: Class indices, int64 (B,), -1 if unlabeled.
+        record: Indices into the manifest, int64 (B,), on the host.
+        failures: Records of this batch that could not be read; they have no row in the tensors.
+    """
+
+    views: list[Float[Tensor, "B C T _ _"]]
+    label: Int64[Tensor, " B"]
+    record: Int64[Tensor, " B"]
     failures: list[Failure]
 
 
 class Embeddings(NamedTuple):
-    """What an encoder gives for one view: h (B, F) backbone features, z (B, D) projections, q (B, D) predictions.
+    """Embeddings of one view.
 
-    z and q have unit norm; q is z where there is no predictor.
+    Attributes:
+        h: Backbone features (B, F).
+        z: Projections, unit vectors (B, D).
+        q: Predictions, unit vectors (B, D); z if there is no predictor.
     """
 
-    h: Tensor
-    z: Tensor
-    q: Tensor
+    h: Float[Tensor, "B F"]
+    z: Float[Tensor, "B D"]
+    q: Float[Tensor, "B D"]
 
 
 class StepOutput(NamedTuple):
-    """A scalar loss with its graph, detached scalars worth logging, and detached embeddings (B, D) to look at."""
+    """Output of a method for one batch.
 
-    loss: Tensor
+    Attributes:
+        loss: Scalar with its graph.
+        metrics: Detached scalars to log.
+        embeddings: Detached embeddings (B, D) for diagnostics.
+    """
+
+    loss: Float[Tensor, ""]
     metrics: dict[str, Tensor]
-    embeddings: Tensor
+    embeddings: Float[Tensor, "B D"]
 
 
 @dataclass
 class InputSpec:
-    """What a network sees, kept with its weights so that every later use shows it the same.
+    """What a network takes as input, stored with its weights so that every later use feeds it the same.
 
     Attributes:
-        num_frames: Frames of a clip (T).
-        clip_s: Seconds that a clip covers.
-        frame_stride: The frames of a clip lie this many frames of the video apart, in place of `clip_s`; or None.
+        num_frames: Frames per clip (T).
+        clip_s: Seconds a clip covers.
         size: Side of the square crop in pixels (S).
         stats: Name of the mean and standard deviation (see `augment.view.ALL_STATS`).
         input: "rgb", or "difference" for the difference of consecutive frames.
+        frame_stride: Video frames from one frame of a clip to the next, instead of `clip_s`; or None.
     """
 
     num_frames: int = 8
@@ -144,7 +172,7 @@ class InputSpec:
 
     @property
     def test_short_side(self) -> int:
-        """Pixels of the short side that a test crop is cut from, where nobody says otherwise: 256 for a crop of 224."""
+        """Default short side in pixels before the test crop: 256 for a crop of 224."""
         return round(self.size * 8 / 7)
 
 
@@ -154,37 +182,37 @@ class FeatureBank:
 
     Attributes:
         features: float32 (N, F).
-        labels: int64 (N,), -1 where there is none.
+        labels: Class indices, int64 (N,), -1 if unlabeled.
         paths: The N files.
-        classes: Names of the classes.
-        protocol: How the features were made: views, crop, list, weights.
+        classes: Class names.
+        protocol: How the features were made: views, crops, list, weights.
     """
 
-    features: Tensor
-    labels: Tensor
+    features: Float[Tensor, "N F"]
+    labels: Int64[Tensor, " N"]
     paths: list[str]
     classes: list[str]
     protocol: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write to a file that `torch.load(..., weights_only=True)` reads."""
+        """Write a file that `torch.load(..., weights_only=True)` reads."""
         torch.save(vars(self), path)
 
     @classmethod
     def load(cls, path: Path) -> "FeatureBank":
-        """Read what `save` wrote; the features stay in the file until they are used, so they may exceed the memory."""
+        """Read a file written by `save`, memory-mapped: features are read when used, so they may exceed memory."""
         return cls(**torch.load(path, weights_only=True, mmap=True))
 
 
 @dataclass
 class Report:
-    """The numbers of a run and how they were made; `report.json` in the run directory.
+    """Results of a run and how they were obtained; `report.json` in the run directory.
 
     Attributes:
         command: "pretrain", "knn", ...
         metrics: Numbers by name; rates are in [0, 1].
-        protocol: Views, crop, list file, seed, hash of the weights: what makes the numbers comparable.
-        run_dir: Where it was written.
+        protocol: What makes the numbers comparable: views, crops, list file, seed, hash of the weights.
+        run_dir: The run directory.
     """
 
     command: str

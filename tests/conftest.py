@@ -1,13 +1,25 @@
 """Real files for the tests: tiny h264 videos made on the spot, and the real footage where it is at hand."""
 
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
 from torch import Tensor
+
+# Check the annotations of the packages that tensors pass through, array shapes included, while the tests run.
+# The hook takes the checker by its importable name.
+_CHECKED = ["types", "augment", "data.decoders", "losses", "methods", "models"]
+_checker = ModuleType("shape_checker")
+_checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]  # an int is a float
+sys.modules["shape_checker"] = _checker
+install_import_hook([f"eztorch_sce.{name}" for name in _CHECKED], "shape_checker.check")
 
 torch.set_num_threads(1)  # tests run side by side, one per core, on networks too small for more
 

@@ -6,11 +6,10 @@ exists where a recipe needs it. What a record is tested on is not a view: see `T
 """
 
 import copy
-import difflib
 from dataclasses import replace
 
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, did_you_mean
 
 _IMAGE = ViewConfig(scale=[0.2, 1.0], brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, flip=0.5)
 _IMAGE_VIEWS = [replace(_IMAGE, blur=1.0), replace(_IMAGE, blur=0.1, solarize=0.2)]
@@ -69,8 +68,6 @@ def policy(name: str) -> list[ViewConfig]:
         ConfigError: If there is no policy of this name.
     """
     if name not in POLICIES:
-        nearest = difflib.get_close_matches(name, POLICIES, n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise ConfigError([f"policy={name}: one of {', '.join(sorted(POLICIES))}{hint}"])
+        raise ConfigError([f"views={name} must be one of {', '.join(sorted(POLICIES))}{did_you_mean(name, POLICIES)}"])
     # View by view: copying the list at once would keep two equal views one object, and an override would change both.
     return [copy.deepcopy(view) for view in POLICIES[name]]

@@ -1,6 +1,5 @@
 """From `key=value` overrides to a checked config, with errors that teach."""
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from importlib import resources
@@ -18,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES, policy
 from eztorch_sce.config import schema
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, did_you_mean
 
 CONFIG_MODULE = "eztorch_sce.configs"
 COMMANDS: dict[str, type] = {
@@ -86,7 +85,7 @@ def recipe_text(name: str) -> str:
         ConfigError: If there is none of this name.
     """
     if name not in (known := list(recipes())):
-        raise ConfigError([f"recipe={name} is not known{nearest(name, known)}; `eztorch-sce recipes` lists all"])
+        raise ConfigError([f"recipe={name} is not known{did_you_mean(name, known)}; `eztorch-sce recipes` lists all"])
     return resources.files(f"{CONFIG_MODULE}.recipe").joinpath(f"{name}.yaml").read_text()
 
 
@@ -175,7 +174,7 @@ def _explain_choice(text: str) -> str:
         names = list(registry.choices(group))
     if value in names:
         return f"{text} does not fit this command; `eztorch-sce recipes` says which command each recipe is for"
-    return f"{group}={value} is not known{nearest(value, names)}; choices: {', '.join(names)}"
+    return f"{group}={value} must be one of {', '.join(names)}{did_you_mean(value, names)}"
 
 
 def _explain_key(command: str, chosen: list[str], text: str, failure: Exception) -> str:
@@ -187,7 +186,7 @@ def _explain_key(command: str, chosen: list[str], text: str, failure: Exception)
         return f"'{text}' is not of the form key=value; put a value with special characters in quotes: {quoted}"
     known = _flat_keys(OmegaConf.to_container(_compose(command, chosen)))
     if key not in known:
-        return f"{key} is not a setting of {command}{nearest(key, known)}; `eztorch-sce {command} --cfg job` lists all"
+        return f"{key} is not a setting of {command}{did_you_mean(key, known)}"
     cause = failure
     while cause.__cause__ is not None:  # the first cause says which value is of the wrong kind
         cause = cause.__cause__  # type: ignore[assignment]
@@ -200,14 +199,6 @@ def _flat_keys(node: Any, prefix: str = "") -> list[str]:
     for name, child in items:
         keys += [f"{prefix}{name}", *_flat_keys(child, f"{prefix}{name}.")]
     return keys
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Return ", did you mean X?" for a mistyped word, or nothing."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not close:  # a right name in the wrong place, as in `root` for `data.root`
-        close = [key for key in known if key.split(".")[-1] == word.split(".")[-1]][:1]
-    return f", did you mean {close[0]}?" if close else ""
 
 
 def settings_of(config: Any) -> Any:

@@ -16,7 +16,7 @@ from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
-from eztorch_sce.training.devices import DEVICES
+from eztorch_sce.planning.devices import DEVICES
 from eztorch_sce.training.online import OnlineConfig
 
 

@@ -6,11 +6,11 @@ from eztorch_sce.types import Batch, Failure, Sample
 
 
 def collate(items: list[Sample | Failure]) -> Batch:
-    """Stack what was read; what was not travels beside the tensors. A batch of failures alone has no views."""
+    """Stack the samples that were read, and keep the failures beside them. A batch of failures has no frames."""
     samples = [item for item in items if isinstance(item, Sample)]
-    views = zip(*(sample.views for sample in samples), strict=True)
+    frames = zip(*(sample.frames for sample in samples), strict=True)
     return Batch(
-        views=[torch.stack(view) for view in views],
+        frames=[torch.stack(view) for view in frames],
         label=torch.tensor([sample.label for sample in samples], dtype=torch.long),
         record=torch.tensor([sample.record for sample in samples], dtype=torch.long),
         epoch=torch.tensor([sample.epoch for sample in samples], dtype=torch.long),

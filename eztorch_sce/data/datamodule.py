@@ -16,15 +16,15 @@ from torch.utils.data import DataLoader
 
 from eztorch_sce import distributed
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.data.catalog import LAYOUTS, open_splits
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, TrainingClips
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.data.manifest import Manifest, draw_share, holdout, keep_listed, without_unusable
-from eztorch_sce.data.splits import Splits
+from eztorch_sce.data.sources.layouts import LAYOUTS, open_splits
+from eztorch_sce.data.sources.manifest import Manifest, draw_share, holdout, keep_listed, without_unusable
+from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
-from eztorch_sce.types import InputSpec
+from eztorch_sce.types import Batch, InputSpec
 
 CHOICE = "decoder.json"  # beside the data: what `data bench` found fastest
 
@@ -250,6 +250,11 @@ class TrainingData(pl.LightningDataModule):
             manifest, views, spec, config.build_decoder(), seed, config.canvas, config.near_power
         )
         self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move frames and labels to the device; what the host needs stays where it is."""
+        frames = [clips.to(device, non_blocking=True) for clips in batch.frames]
+        return batch._replace(frames=frames, label=batch.label.to(device, non_blocking=True))
 
     def train_dataloader(self) -> TimedLoader:
         """Return the loader of this process."""

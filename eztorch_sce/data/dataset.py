@@ -13,8 +13,8 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.clip_sampling import COVERS, near_spans, random_span, strided_clip_s, uniform_spans
 from eztorch_sce.data.decoders.base import Decoder, Timing
 from eztorch_sce.data.decoders.by_kind import decoder_for
-from eztorch_sce.data.manifest import Manifest
 from eztorch_sce.data.shaping import crop_resize, scale_box, short_side_crops, stretch
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import MediaError
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.types import Clip, ClipSpan, Failure, InputSpec, Sample

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eztorch_sce.augment.view import View, evaluation_view
 from eztorch_sce.data.datamodule import TimedLoader
-from eztorch_sce.data.manifest import Manifest
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows
 from eztorch_sce.errors import MediaError
 from eztorch_sce.progress import track
@@ -62,7 +62,7 @@ def mean_over_views(
     records: list[Tensor] = []
     for batch in track(loader, len(loader), f"{title}, batches"):
         _raise_on_failures(batch)
-        views = [show(clips.to(device, non_blocking=True), []) for clips in batch.views]
+        views = [show(clips.to(device, non_blocking=True), []) for clips in batch.frames]
         outputs = torch.stack([finish(network(view)).float() for view in views])  # (V, B, F)
         rows.append(outputs.mean(dim=0).cpu())
         records.append(batch.record)

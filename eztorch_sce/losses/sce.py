@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from eztorch_sce.losses.ramp import NO_RAMP, Ramp
 from eztorch_sce.losses.soft_contrast import SoftContrast, setting_problems
+from eztorch_sce.optim.ramp import NO_RAMP, Ramp
 from eztorch_sce.registry import register
 
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eztorch_sce.losses.pairs import PairLoss, PairLosses, accurate, check_finite, check_norms, check_pair
-from eztorch_sce.losses.ramp import NO_RAMP, Ramp
 from eztorch_sce.losses.streaming import Keys, attend, log_sum_exp
+from eztorch_sce.optim.ramp import NO_RAMP, Ramp
 
 IMPLEMENTATIONS = ("streaming", "dense")
 

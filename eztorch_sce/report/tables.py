@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eztorch_sce.distributed import rank
-from eztorch_sce.training.plan import GIB, Plan
+from eztorch_sce.planning.plan import GIB, Plan
 from eztorch_sce.types import Report
 
 

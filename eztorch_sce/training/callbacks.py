@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from eztorch_sce.data.datamodule import TimedLoader
 from eztorch_sce.errors import MediaError
 from eztorch_sce.progress import console
-from eztorch_sce.types import Batch
+from eztorch_sce.types import ViewBatch
 
 UNREADABLE = "unreadable.csv"
 
@@ -56,7 +56,7 @@ class RunProgress(pl.Callback):
         self.started, self.waited_s, self.clips = time.perf_counter(), self._waited(trainer), 0
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ViewBatch, batch_idx: int
     ) -> None:
         """Count the clips that the networks saw; show every few steps."""
         self.clips += sum(len(view) for view in batch.views) * trainer.world_size
@@ -114,7 +114,7 @@ class UnreadableFiles(pl.Callback):
         self.seen: set[str] = set()
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
     ) -> None:
         """Look at the failures of the batch.
 

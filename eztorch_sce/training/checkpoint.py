@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.files import replacing
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.registry import choices, name_of
@@ -67,9 +68,8 @@ def save_weights(
         "head": None if classifier is None else {k: v.cpu() for k, v in classifier.linear.state_dict().items()},
         "classes": classes,
     }
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        torch.save(content, partial)
 
 
 def load_weights(path: str) -> Weights:

@@ -10,9 +10,9 @@ from torch import Tensor
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.optim.groups import blocks_in_order, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
-from eztorch_sce.training.views import Views
-from eztorch_sce.types import Batch
+from eztorch_sce.types import Batch, ViewBatch
 
 
 class ClassifyModule(pl.LightningModule):
@@ -43,11 +43,11 @@ class ClassifyModule(pl.LightningModule):
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.layer_decay, self.mixup = layer_decay, mixup
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the view on the device."""
-        return batch._replace(views=self.views(batch))
+        return ViewBatch(self.views(batch), batch.label, batch.record, batch.failures)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss; a batch of which too little could be read for batch statistics is left out."""
         if not has_samples(batch, 2, self.device):
             return no_step(self)
@@ -58,7 +58,7 @@ class ClassifyModule(pl.LightningModule):
         self.log_dict({"loss": loss.detach(), "train_accuracy": accuracy}, batch_size=len(batch.record))
         return loss
 
-    def _mixed(self, batch: Batch) -> tuple[Tensor, Tensor, float]:
+    def _mixed(self, batch: ViewBatch) -> tuple[Tensor, Tensor, float]:
         """Return clips mixed with their neighbours, the labels of those, and the share of the clips themselves.
 
         Source: Zhang et al., ICLR 2018, arXiv:1710.09412.

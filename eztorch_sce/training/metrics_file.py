@@ -8,6 +8,8 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from eztorch_sce.files import replacing
+
 
 class MetricsFile(Logger):
     """Append what is logged to a CSV file. (Lightning's own deletes the rows of a run that is resumed.)
@@ -56,9 +58,7 @@ class MetricsFile(Logger):
         if self.file.exists():
             with self.file.open(newline="") as stream:
                 rows = list(csv.DictReader(stream))
-        partial = self.file.with_suffix(".partial")
-        with partial.open("w", newline="") as stream:
+        with replacing(self.file) as partial, partial.open("w", newline="") as stream:
             writer = csv.DictWriter(stream, header)
             writer.writeheader()
             writer.writerows(rows)
-        partial.replace(self.file)

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from eztorch_sce.data.datamodule import DataConfig, evaluation_loader
-from eztorch_sce.data.manifest import Manifest
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.features import extract_features
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE, knn_accuracy

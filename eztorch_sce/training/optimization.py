@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from eztorch_sce.distributed import fewest, world_size
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.types import Batch
+from eztorch_sce.types import ViewBatch
 
 
 def effective_lr(base_lr: float, batch_size: int) -> float:
@@ -25,7 +25,7 @@ def scheduled(trainer: pl.Trainer, optimizer: Optimizer, schedule: ScheduleConfi
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def has_samples(batch: Batch, least: int, device: torch.device) -> bool:
+def has_samples(batch: ViewBatch, least: int, device: torch.device) -> bool:
     """Tell whether this process and every other has that many samples that could be read: all do a step, or none."""
     return fewest(len(batch.record), device) >= least
 

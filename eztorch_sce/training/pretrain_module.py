@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
-from eztorch_sce.training.views import Views
-from eztorch_sce.types import Batch
+from eztorch_sce.types import Batch, ViewBatch
 
 
 class CollapseWarning(UserWarning):
@@ -38,11 +38,11 @@ class PretrainModule(pl.LightningModule):
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.warned = False
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the views on the device."""
-        return batch._replace(views=self.views(batch))
+        return ViewBatch(self.views(batch), batch.label, batch.record, batch.failures)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss; a batch of which too little could be read for batch statistics is left out."""
         if not has_samples(batch, 2, self.device):
             return no_step(self)

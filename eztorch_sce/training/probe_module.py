@@ -9,9 +9,9 @@ from torch import Tensor
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.optimization import has_samples, no_step, scheduled
-from eztorch_sce.training.views import Views
-from eztorch_sce.types import Batch
+from eztorch_sce.types import Batch, ViewBatch
 
 
 class ProbeModule(pl.LightningModule):
@@ -51,11 +51,11 @@ class ProbeModule(pl.LightningModule):
         logits: Tensor = self.heads(self.backbone(clips))
         return logits.transpose(0, 1)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the view on the device."""
-        return batch._replace(views=self.views(batch))
+        return ViewBatch(self.views(batch), batch.label, batch.record, batch.failures)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the sum of the heads' losses; a batch of which nothing could be read is left out."""
         if not has_samples(batch, 1, self.device):
             return no_step(self)

@@ -74,8 +74,8 @@ def problems(command: str, *overrides: str) -> str:
     [
         ("trainer.max_epoch=3", "did you mean trainer.max_epochs?"),
         ("root=x", "did you mean data.root?"),
-        ("backbone=resnet81", "did you mean resnet18?; choices: "),
-        ("recipe=cifar", "recipe=cifar is not known"),
+        ("backbone=resnet81", "; did you mean resnet18?"),
+        ("recipe=cifar", "recipe=cifar must be one of "),
         ("views=kinetic", "did you mean kinetics?"),
         ("trainer.max_epochs=many", "trainer.max_epochs=many"),
         ("data.decoder=ffmpeg", "data.decoder=ffmpeg must be one of auto, decord, pyav, torchcodec"),

@@ -11,8 +11,8 @@ from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
 from eztorch_sce.data.dataset import EpochSampler, TrainingClips
 from eztorch_sce.data.decoders.base import Timing
-from eztorch_sce.data.decoders.pyav import PyAVDecoder
-from eztorch_sce.data.manifest import Manifest, from_folder
+from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
+from eztorch_sce.data.sources.manifest import Manifest, from_folder
 from eztorch_sce.types import Batch, Failure, InputSpec
 
 SPEC = InputSpec(num_frames=4, clip_s=0.5, size=32)
@@ -35,7 +35,7 @@ def epoch_of(manifest: Manifest, epoch: int, batch_size: int = 2, workers: int =
 
 
 def by_record(batches: list[Batch]) -> dict[int, list[torch.Tensor]]:
-    return {int(r): [view[i] for view in b.views] for b in batches for i, r in enumerate(b.record)}
+    return {int(r): [view[i] for view in b.frames] for b in batches for i, r in enumerate(b.record)}
 
 
 def test_number_of_workers_and_batch_size_change_nothing(manifest: Manifest) -> None:
@@ -61,9 +61,9 @@ def test_evaluation_is_in_order_and_repeats(manifest: Manifest) -> None:
     config = DataConfig(root="x", batch_size=4, num_workers=0)
     first, second = (list(evaluation_loader(config, manifest, SPEC, 2, 3, 40)) for _ in range(2))
     assert [r for batch in first for r in batch.record.tolist()] == list(range(6))
-    assert len(first[0].views) == 6  # clips x crops
+    assert len(first[0].frames) == 6  # clips x crops
     for a, b in zip(first, second, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip(a.views, b.views, strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(a.frames, b.frames, strict=True))
     assert [b.label.tolist() for b in first] == [[0], [0], [0], [1], [1], [1]]
 
 
@@ -91,7 +91,7 @@ def test_a_fault_in_a_library_ends_the_run_with_the_name_of_the_file(
 
 def test_a_batch_of_failures_alone_is_empty() -> None:
     batch = collate([Failure(0, "a.mp4", "is empty")])
-    assert batch.views == []
+    assert batch.frames == []
     assert len(batch.record) == 0
 
 
@@ -108,7 +108,7 @@ def test_processes_share_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whole_pictures_go_to_the_device_when_asked(manifest: Manifest) -> None:
     config = DataConfig(root="x", batch_size=2, num_workers=0, canvas=24)
     batch = next(iter(TrainingData(config, manifest, VIEWS, SPEC, 0).train_dataloader()))
-    assert [tuple(view.shape) for view in batch.views] == [(2, 3, 4, 24, 24)] * 2
+    assert [tuple(view.shape) for view in batch.frames] == [(2, 3, 4, 24, 24)] * 2
     assert batch.aspect.tolist() == [2.5, 2.5]  # 80 x 32
 
 
@@ -140,6 +140,6 @@ def test_a_video_can_be_covered_by_as_many_clips_as_it_takes(
     config = DataConfig(root="x", batch_size=4, num_workers=0)
     batches = list(evaluation_loader(config, manifest, SPEC, 1, 1, 32, clips))
     assert [r for batch in batches for r in batch.record.tolist()] == list(range(6))
-    assert [len(batch.views) for batch in batches] == [
+    assert [len(batch.frames) for batch in batches] == [
         numbers[int(Path(manifest.records[r].path).stem)] for batch in batches for r in batch.record.tolist()
     ]

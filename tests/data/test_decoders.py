@@ -24,7 +24,7 @@ from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.data.decoders.decord import DecordConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder, load_picture
-from eztorch_sce.data.decoders.pyav import PyAVConfig
+from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
 from eztorch_sce.data.decoders.torchcodec import TorchcodecConfig
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import choices

@@ -14,10 +14,10 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.image import ImageDecoder, load_picture, read_picture
-from eztorch_sce.data.manifest import from_folder
 from eztorch_sce.data.shaping import stretch
+from eztorch_sce.data.sources.manifest import from_folder
 from eztorch_sce.errors import MediaError
-from eztorch_sce.training.views import Views
+from eztorch_sce.training.device_views import Views
 from eztorch_sce.types import ClipSpan, Failure, InputSpec, Sample
 
 SPEC = InputSpec(num_frames=1, size=24)
@@ -117,7 +117,7 @@ def test_any_format_gives_the_same_crops(suffix: str, tmp_path: Path) -> None:
     assert isinstance(first, Sample)
     assert isinstance(second, Sample)
     assert first.aspect == second.aspect == 402 / 300
-    for one, other in zip(first.views, second.views, strict=True):
+    for one, other in zip(first.frames, second.frames, strict=True):
         assert one.shape == other.shape
         assert (one.float() - other.float()).abs().mean() < 2  # of 255: the compression, and half a pixel
 
@@ -132,7 +132,7 @@ def test_a_picture_smaller_than_the_crop_or_with_alpha_is_cropped(canvas: int | 
     for index, color in enumerate([(255, 0, 0), (255, 255, 255), (0, 255, 0), (128, 128, 128)]):
         sample = clips[0, index]
         assert isinstance(sample, Sample)
-        for view, config in zip(sample.views, VIEWS, strict=True):
+        for view, config in zip(sample.frames, VIEWS, strict=True):
             assert view.shape == (3, 1, canvas or config.size, canvas or config.size)
             assert view.amax((1, 2, 3)).tolist() == view.amin((1, 2, 3)).tolist() == list(color)
 
@@ -172,7 +172,7 @@ def test_evaluation_shrinks_no_further_than_its_short_side(tmp_path: Path) -> No
     )
     pixels = Image.fromarray(with_pillow(tmp_path / "large.jpg")).resize((160, 100), Image.Resampling.BILINEAR)
     middle = np.asarray(pixels)[38:62, 68:92]
-    assert (batch.views[1][0, :, 0].permute(1, 2, 0).float() - torch.tensor(middle)).abs().mean() < 2
+    assert (batch.frames[1][0, :, 0].permute(1, 2, 0).float() - torch.tensor(middle)).abs().mean() < 2
 
 
 @pytest.mark.real_data

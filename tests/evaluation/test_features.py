@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import TimedLoader
-from eztorch_sce.data.manifest import Manifest
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import MediaError
 from eztorch_sce.evaluation.features import extract_features, mean_over_views
 from eztorch_sce.types import Failure, InputSpec, MediaRecord, Sample
@@ -56,7 +56,7 @@ def test_the_mean_of_thirty_softmaxes_equals_a_loop() -> None:
     scores, records = mean_over_views(model, lambda logits: logits.softmax(dim=1), SPEC, loader(items), CPU, "test")
     assert records.tolist() == list(range(7))
     for item, score in zip(items, scores, strict=True):
-        wanted = mean([softmax(slow_logits(model, view)) for view in item.views])  # type: ignore[union-attr]
+        wanted = mean([softmax(slow_logits(model, view)) for view in item.frames])  # type: ignore[union-attr]
         assert score.tolist() == pytest.approx(wanted, abs=1e-6)
 
 
@@ -65,7 +65,7 @@ def test_features_are_means_in_the_order_of_the_manifest() -> None:
     manifest = Manifest([MediaRecord(f"{n}.mp4", n % 3, "video") for n in range(7)], ["a", "b", "c"], "here")
     found = extract_features(model, SPEC, loader(items[::-1]), manifest, CPU, {"clips": 10}, "test")
     for item, feature in zip(items, found.features, strict=True):
-        wanted = mean([slow_logits(model, view) for view in item.views])  # type: ignore[union-attr]
+        wanted = mean([slow_logits(model, view) for view in item.frames])  # type: ignore[union-attr]
         assert feature.tolist() == pytest.approx(wanted, abs=1e-5)
     assert found.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert found.paths == [record.path for record in manifest.records]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from eztorch_sce.losses.cosine import CosineLoss
 from eztorch_sce.losses.infonce import InfoNCELoss
-from eztorch_sce.losses.ramp import Ramp
 from eztorch_sce.losses.ressl import ReSSLLoss
 from eztorch_sce.losses.sce import SCELoss
+from eztorch_sce.optim.ramp import Ramp
 from eztorch_sce.registry import choices
 
 FAMILY = ("infonce", "ntxent", "ressl", "sce")

@@ -26,8 +26,8 @@ from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.registry import choices
 from eztorch_sce.training.checkpoint import load_weights, save_weights
 from eztorch_sce.training.classify_module import ClassifyModule
+from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.probe_module import ProbeModule
-from eztorch_sce.training.views import Views
 from eztorch_sce.types import Batch, InputSpec
 
 TINY = SmallR2Plus1DConfig(width=4, num_blocks=1)

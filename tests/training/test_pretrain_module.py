@@ -14,11 +14,11 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import TrainingError
-from eztorch_sce.losses.ramp import Ramp
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
+from eztorch_sce.optim.ramp import Ramp
 from eztorch_sce.training.pretrain_module import CollapseWarning
 from eztorch_sce.types import StepOutput
 

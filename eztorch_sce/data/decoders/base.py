@@ -9,7 +9,7 @@ as long as the file says, and for up to `LONG_HOLD_S` more: a hole beyond that i
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, ClipSpan, MediaInfo
@@ -31,6 +31,7 @@ class Timing(NamedTuple):
 Spans: TypeAlias = Sequence[ClipSpan] | Callable[[Timing], Sequence[ClipSpan]]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """Reads clips from files. It holds no open file, so it can be sent to worker processes."""
 

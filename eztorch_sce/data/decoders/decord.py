@@ -23,7 +23,7 @@ from eztorch_sce.data.decoders.base import (
     in_a_hole,
     shown_at,
 )
-from eztorch_sce.data.decoders.pyav import PyAVDecoder
+from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import register
 from eztorch_sce.types import Clip, MediaInfo

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, ends_early, frame_times, grace_s, shown_at
-from eztorch_sce.data.decoders.image import SUFFIXES, load_picture
+from eztorch_sce.data.decoders.image import load_picture
+from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
 
@@ -79,7 +80,7 @@ def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, np.n
 
 def _pictures(path: str) -> list[str]:
     try:
-        names = [name for name in os.listdir(path) if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+        names = [name for name in os.listdir(path) if suffix_of(name) in IMAGE_SUFFIXES and not name.startswith(".")]
     except OSError as error:
         raise MediaError(path, f"cannot be listed ({error.strerror})") from error
     if not names:

@@ -16,14 +16,12 @@ import numpy as np
 import torch
 
 from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, frame_times
-from eztorch_sce.data.shards import is_member, read_member
+from eztorch_sce.data.sources.shards import is_member, read_member
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what turns pixels (H, W, 3) of each orientation upright

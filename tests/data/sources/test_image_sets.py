@@ -1,0 +1,130 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from eztorch_sce.data.sources.layouts import Splits, open_splits
+from eztorch_sce.errors import ConfigError
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def opened(layout: str, root: Path, annotations: Path | None = None) -> Splits:
+    return open_splits(str(root), None, None, None, layout, str(annotations) if annotations else None, 1)
+
+
+def named(splits: Splits) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the class name of each file, by part."""
+    assert splits.test is not None
+    train, test = ({Path(r.path).stem: part.classes[r.label] for r in part.records} for part in splits)
+    return train, test
+
+
+WNIDS = ("n01440764", "n01443537", "n01484850", "n01491361")
+
+
+def imagenet(root: Path) -> Path:
+    train = [f"train/{wnid}/{wnid}_{number}.JPEG" for wnid in WNIDS for number in (10, 26)]
+    val = [f"val/{wnid}/ILSVRC2012_val_{number:08d}.JPEG" for number, wnid in enumerate(WNIDS)]
+    return make(root, *train, *val)
+
+
+def test_imagenet(tmp_path: Path) -> None:
+    splits = opened("imagenet", imagenet(tmp_path))
+    train, test = named(splits)
+    assert splits.train.classes == list(WNIDS)
+    assert len(train) == 8
+    assert all(name.startswith(wnid) for name, wnid in train.items())
+    assert test == {f"ILSVRC2012_val_{number:08d}": wnid for number, wnid in enumerate(WNIDS)}
+
+
+def test_imagenet_whose_validation_pictures_nobody_sorted(tmp_path: Path) -> None:
+    make(tmp_path, *(f"train/{wnid}/{wnid}_1.JPEG" for wnid in WNIDS), "val/ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(ConfigError, match=r"val: its pictures do not lie in class folders; sort them"):
+        opened("imagenet", tmp_path)
+
+
+def test_a_part_that_is_not_there(tmp_path: Path) -> None:
+    make(tmp_path, f"train/{WNIDS[0]}/a.JPEG", "devkit/readme.txt")
+    with pytest.raises(ConfigError, match=r"must hold the folders train and val \(or test\), and holds devkit, train"):
+        opened("imagenet", tmp_path)
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        opened("cifar10", tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_imagenet100_keeps_the_listed_classes_of_both_parts(tmp_path: Path, as_folder: bool) -> None:
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists" / "imagenet100.txt"
+    listed.write_text(f"{WNIDS[3]}\n{WNIDS[1]}\n\n")  # in no order, as it is published
+    root = imagenet(tmp_path / "root")
+    splits = opened("imagenet100", root, listed.parent if as_folder else listed)
+    train, test = named(splits)
+    assert splits.train.classes == splits.test.classes == [WNIDS[1], WNIDS[3]]
+    assert sorted(train) == [f"{wnid}_{number}" for wnid in (WNIDS[1], WNIDS[3]) for number in (10, 26)]
+    assert all(name.startswith(wnid) for name, wnid in train.items())
+    assert test == {"ILSVRC2012_val_00000001": WNIDS[1], "ILSVRC2012_val_00000003": WNIDS[3]}
+    assert f"only the 2 classes of data.annotations={listed}" in splits.train.source
+
+
+def test_imagenet100_needs_a_list_that_fits(tmp_path: Path) -> None:
+    root, listed = imagenet(tmp_path / "root"), tmp_path / "list.txt"
+    with pytest.raises(ConfigError, match=r"data\.annotations is not set.*one wnid a line"):
+        opened("imagenet100", root)
+    with pytest.raises(ConfigError, match=r"nowhere: a text file or a folder with one is needed, there is none"):
+        opened("imagenet100", root, tmp_path / "nowhere")
+    for text, said in (
+        (f"{WNIDS[0]}\nn99999999\nn99999998\n", "2 of 3 classes are not in .*: n99999998, n99999999; "),
+        (f"{WNIDS[0]}\n{WNIDS[0]}\n", f"1 classes are named twice: {WNIDS[0]}"),
+        ("\n", "names no class"),
+    ):
+        listed.write_text(text)
+        with pytest.raises(ConfigError, match=re.escape(str(listed)) + ".*" + said):
+            opened("imagenet100", root, listed)
+    make(tmp_path / "lists", "a.txt", "b.txt")
+    with pytest.raises(ConfigError, match=r"holds several: a\.txt, b\.txt"):
+        opened("imagenet100", root, tmp_path / "lists")
+
+
+def tiny_imagenet(root: Path) -> Path:
+    train = [f"train/{wnid}/images/{wnid}_{number}.JPEG" for wnid in WNIDS[:2] for number in range(3)]
+    make(root, *train, *(f"train/{wnid}/{wnid}_boxes.txt" for wnid in WNIDS[:2]))
+    make(root, "val/images/val_0.JPEG", "val/images/val_1.JPEG", "test/images/test_0.JPEG")
+    lines = f"val_0.JPEG\t{WNIDS[1]}\t0\t32\t44\t62\nval_1.JPEG\t{WNIDS[0]}\t5\t0\t57\t62\n"
+    (root / "val" / "val_annotations.txt").write_text(lines)
+    return root
+
+
+def test_tiny_imagenet_is_tested_on_its_annotated_part(tmp_path: Path) -> None:
+    splits = opened("tiny_imagenet", tiny_imagenet(tmp_path))
+    train, test = named(splits)
+    assert test == {"val_0": WNIDS[1], "val_1": WNIDS[0]}
+    assert train == {f"{wnid}_{number}": wnid for wnid in WNIDS[:2] for number in range(3)}
+    assert {record.kind for record in splits.train.records} == {"image"}
+
+
+def test_tiny_imagenet_of_which_a_picture_is_gone_or_whose_annotations_are_odd(tmp_path: Path) -> None:
+    root = tiny_imagenet(tmp_path)
+    (root / "val/images/val_1.JPEG").unlink()
+    with pytest.raises(ConfigError, match=r"1 of 2 files are not there .*val_1\.JPEG"):
+        opened("tiny_imagenet", root)
+    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\n")
+    with pytest.raises(ConfigError, match=r"val_annotations\.txt: 1 lines are not as published: val_0\.JPEG"):
+        opened("tiny_imagenet", root)
+
+
+def test_tiny_imagenet_that_someone_sorted(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{part}/{wnid}/{part}_{wnid}.JPEG" for part in ("train", "val") for wnid in WNIDS[:2]))
+    assert named(opened("tiny_imagenet", tmp_path))[1] == {f"val_{wnid}": wnid for wnid in WNIDS[:2]}
+
+
+def test_a_file_in_both_parts_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "train/cat/a.png", "train/dog/b.png")
+    (tmp_path / "test").symlink_to(tmp_path / "train")
+    with pytest.raises(ConfigError, match=r"2 files are in train .*test/cat/a\.png"):
+        opened("cifar10", tmp_path)

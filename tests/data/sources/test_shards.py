@@ -1,0 +1,173 @@
+"""Tar shards: records like any other, on disk and behind a URL."""
+
+import http.server
+import io
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.compose import compose
+from eztorch_sce.data.datamodule import DataConfig, TrainingData
+from eztorch_sce.data.decoders.image import ImageDecoder, load_picture
+from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
+from eztorch_sce.data.sources.layouts import open_splits
+from eztorch_sce.data.sources.manifest import Manifest, from_folder
+from eztorch_sce.data.sources.shards import from_shards
+from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.types import Batch, ClipSpan, InputSpec
+
+SPEC = InputSpec(num_frames=1, size=16)
+VIEWS = [ViewConfig(size=16), ViewConfig(size=16)]
+
+
+def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    archive.addfile(member, io.BytesIO(data))
+
+
+def picture(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((70, 50)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Is a folder of two shards of three labelled pictures each, and of the same pictures as files."""
+    (tmp_path / "files").mkdir()
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"train-{shard:03d}.tar", "w") as archive:
+            for number in range(3 * shard, 3 * shard + 3):
+                add(archive, f"{number:04d}.jpg", picture(number))
+                add(archive, f"{number:04d}.cls", str(10 * (number % 2)).encode())
+                add(archive, f"{number:04d}.json", b"{}")
+                (tmp_path / "files" / f"{number:04d}.jpg").write_bytes(picture(number))
+    return tmp_path
+
+
+def epoch_of(manifest: Manifest, workers: int = 0) -> list[Batch]:
+    config = DataConfig(root="x", batch_size=2, num_workers=workers)
+    return list(TrainingData(config, manifest, VIEWS, SPEC, seed=0).train_dataloader())
+
+
+def test_samples_are_records_with_the_labels_of_their_cls(shards: Path) -> None:
+    for pattern in (shards, shards / "*.tar", shards / "train-{000..001}.tar"):
+        manifest = from_shards(str(pattern))
+        assert [record.label for record in manifest.records] == [0, 1, 0, 1, 0, 1]
+        assert manifest.classes == ["0", "10"]
+        assert {record.kind for record in manifest.records} == {"image"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_sees_the_same_from_shards_and_from_files(shards: Path, workers: int) -> None:
+    packed, loose = epoch_of(from_shards(str(shards)), workers), epoch_of(from_folder(shards / "files"))
+    for one, other in zip(packed, loose, strict=True):
+        assert torch.equal(one.record, other.record)
+        assert all(torch.equal(a, b) for a, b in zip(one.frames, other.frames, strict=True))
+
+
+def test_a_clip_in_a_shard_is_the_clip_of_the_file(numbered_video: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        add(archive, "first/0.txt", b"what is no media is left out")
+        add(archive, "first/1.mp4", numbered_video.read_bytes())
+    (record,) = from_shards(str(tmp_path)).records
+    assert (record.kind, record.label) == ("video", None)
+    decoder, spans = PyAVConfig().build(), [ClipSpan(1.0, 3.0)]
+    assert decoder.probe(record.path) == decoder.probe(str(numbered_video))
+    (packed,), (loose,) = decoder.read(record.path, spans, 4), decoder.read(str(numbered_video), spans, 4)
+    assert torch.equal(packed.frames, loose.frames)
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+    """Serves parts of files, as object stores do, and keeps count."""
+
+    asked: list[int]
+
+    def do_GET(self) -> None:
+        data = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
+        first, last = 0, len(data) - 1
+        if wanted := self.headers.get("Range"):
+            begin, _, end = wanted.removeprefix("bytes=").partition("-")
+            first, last = int(begin), min(int(end or last), last)
+        self.send_response(206 if wanted else 200)
+        self.send_header("Content-Length", str(last - first + 1))
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        self.asked.append(last - first + 1)  # first: whoever has the answer may look
+        self.wfile.write(data[first : last + 1])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address(shards: Path) -> Iterator[tuple[str, list[int]]]:
+    """Is the URL of the folder of shards, and the sizes of the answers given so far."""
+    asked: list[int] = []
+    handler = partial(type("Handler", (_Ranges,), {"asked": asked}), directory=str(shards))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_shards_behind_a_url_give_the_same_and_fetch_only_the_picture(
+    shards: Path, address: tuple[str, list[int]]
+) -> None:
+    pytest.importorskip("aiohttp", reason="the extra `shards` is not installed")
+    url, asked = address
+    splits = open_splits(f"{url}/train-{{000..001}}.tar", None, None, None, "shards", None, 1)
+    here = from_shards(str(shards))
+    assert [record.label for record in splits.train.records] == [record.label for record in here.records]
+    asked.clear()
+    for there, local in zip(splits.train.records, here.records, strict=True):
+        assert np.array_equal(load_picture(there.path), load_picture(local.path))
+    assert asked == [len(picture(number)) for number in range(6)]
+    for one, other in zip(epoch_of(splits.train, workers=2), epoch_of(here), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one.frames, other.frames, strict=True))
+
+
+def test_a_range_without_quotes_is_answered_with_the_quotes(shards: Path) -> None:
+    pattern = f"{shards}/train-{{000..001}}.tar"
+    with pytest.raises(ConfigError, match="put a value with special characters in quotes"):
+        compose("show-views", ["data.layout=shards", f"data.root={pattern}"])
+    config = compose("show-views", ["data.layout=shards", f'data.root="{pattern}"'])
+    assert len(config.data.open().train.records) == 6
+
+
+def test_what_is_wrong_is_said_in_words(shards: Path, write_video: Callable[..., Path]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root=.*none.*there is no shard"):
+        from_shards(str(shards / "none-*.tar"))
+    (shards / "bad.tar").write_bytes(b"x" * 600)
+    with pytest.raises(ConfigError, match=r"bad\.tar cannot be read as a tar file"):
+        from_shards(str(shards / "bad.tar"))
+    with tarfile.open(shards / "half.tar", "w") as archive:
+        add(archive, "0.jpg", picture(0))
+        add(archive, "1.jpg", picture(1))
+        add(archive, "1.cls", b"cat")
+    with pytest.raises(ConfigError, match=r"samples without \.cls.*label all samples or none"):
+        from_shards(str(shards / "half.tar"))
+    with pytest.raises(ConfigError, match=r"class '10' is not in the training part"):
+        from_shards(str(shards / "train-*.tar"), classes=["0"])
+
+
+def test_a_shard_that_was_cut_off_is_a_media_error(shards: Path) -> None:
+    records = from_shards(str(shards / "train-000.tar")).records
+    file = shards / "train-000.tar"
+    file.write_bytes(file.read_bytes()[:700])
+    with pytest.raises(MediaError, match="ends early"):
+        ImageDecoder().read(records[0].path, [ClipSpan(0, 0)], 1)
+    file.unlink()
+    with pytest.raises(MediaError, match="cannot be read from its shard"):
+        load_picture(records[0].path)

@@ -1,0 +1,102 @@
+"""`show-views` shows what a run would see, and says what each view drew."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFont
+
+from eztorch_sce import api
+from eztorch_sce.augment.view import ViewParameters
+from eztorch_sce.cli import main
+from eztorch_sce.config.compose import compose
+from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.report.view_sheet import _fitting, describe
+
+
+def test_what_a_view_drew_is_said_in_the_order_in_which_it_is_done() -> None:
+    drawn = ViewParameters(
+        temporal_difference=True,
+        jitter=("hue", "contrast"),
+        brightness=1.3,
+        contrast=0.75,
+        saturation=1.0,
+        hue=-0.05,
+        gray=True,
+        blur_sigma=1.25,
+        solarize=True,
+        flip=True,
+    )
+    assert describe(drawn, (10, 20, 50, 100), 100, 200) == [
+        "crop 25%: 50 x 100 at 10, 20",
+        "difference of frames",
+        "hue -0.050 turns",
+        "contrast x 0.75",
+        "gray",
+        "blur, sigma 1.25 px",
+        "solarised",
+        "flipped",
+    ]
+
+
+@pytest.mark.parametrize("canvas", ["null", "64"])
+def test_pictures_become_one_picture(canvas: str, tmp_path: Path) -> None:
+    for number, color in enumerate(("red", "lime", "blue")):
+        Image.new("RGB", (60, 40), color).save(tmp_path / f"{number}.png")
+    plain = ["brightness", "contrast", "saturation", "hue", "gray", "blur", "solarize"]
+    config = compose(
+        "show-views",
+        [
+            f"data.root={tmp_path}",
+            f"run.dir={tmp_path}/shown",
+            "views=image",
+            "num_samples=3",
+            f"data.canvas={canvas}",
+            *(f"views.*.{name}=0" for name in plain),
+        ],
+    )
+    report = api.show_views(config)
+    assert report.metrics == {"records": 3, "unreadable": 0, "views": 2}
+    with Image.open(tmp_path / "shown" / "views.png") as sheet:
+        colors = {tuple(color) for color in np.asarray(sheet.convert("RGB")).reshape(-1, 3).tolist()}
+    assert {(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)} <= colors  # the three records, on white
+
+
+def test_clips_become_an_animation(write_video: Callable[..., Path], tmp_path: Path) -> None:
+    write_video(tmp_path / "a" / "1.mp4")
+    write_video(tmp_path / "a" / "2.mp4")
+    (tmp_path / "a" / "3.mp4").write_bytes(b"no video")
+    words = [f"data.root={tmp_path}/a", f"run.dir={tmp_path}/shown", "data.num_frames=5", "data.clip_s=1"]
+    main(["show-views", *words, "views=kinetics", "views.*.size=64", "num_samples=3"])
+    with Image.open(tmp_path / "shown" / "views.webp") as sheet:
+        assert sheet.n_frames == 5  # type: ignore[attr-defined]
+        moments = []
+        for moment in range(5):
+            sheet.seek(moment)
+            moments.append(np.asarray(sheet.convert("RGB")).astype(int))
+    assert all(np.abs(a - b).max() > 50 for a, b in itertools.pairwise(moments))  # the numbers count up
+    assert '"unreadable": 1.0' in (tmp_path / "shown" / "report.json").read_text()
+
+
+def test_a_long_path_is_shown_from_its_end() -> None:
+    font = ImageFont.load_default(size=11)
+    assert _fitting("a/b.jpg", 200, font) == "a/b.jpg"
+    shown = _fitting("a/" * 200 + "b.jpg  (60 x 40)", 200, font)
+    assert shown.startswith("...")
+    assert shown.endswith("/b.jpg  (60 x 40)")
+    assert 190 < font.getlength(shown) <= 200
+
+
+def test_what_cannot_be_shown_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    words = [f"data.root={tmp_path}", f"run.dir={tmp_path}/shown"]
+    with pytest.raises(MediaError, match="no picture"):
+        api.show_views(compose("show-views", [*words, "views=image"]))
+    with pytest.raises(ConfigError, match=r"views\.0.*compares frames"):
+        api.show_views(compose("show-views", [*words, "views=kinetics"]))
+    with pytest.raises(ConfigError, match=r"num_samples=0 must be at least 1"):
+        compose("show-views", [*words, "num_samples=0"])
+    with pytest.raises(ConfigError, match=r"views\.0\.blur=1\.5.*\n.*views\.1\.scale"):
+        compose("show-views", [*words, "views.0.blur=1.5", "views.1.scale=[0.2,2.0]"])
