@@ -1,4 +1,4 @@
-"""Pictures and clips per second from uint8 to two normalised views, ours beside others', on one core in one run.
+"""Images and clips per second from uint8 to two normalized views, ours beside others', on one core in one run.
 
     python benchmarks/augment.py --json benchmarks/results/augment.json
 
@@ -11,7 +11,7 @@ torchaug: as its authors run the recipe, a SequentialTransform of its random tra
 kornia: its augmentations in nn.Sequential, for clips in VideoSequential.
 torchvision: transforms.v2, sample by sample in a loop, on uint8 until the end, as its documentation advises.
 torch: a plain copy to float32, the least that anyone can do.
-ResNet-50: on a GPU, a training step on two views of 256 pictures, in bfloat16; the views should be a small part of it.
+ResNet-50: on a GPU, a training step on two views of 256 images, in bfloat16; the views should be a small part of it.
 
 A rate is samples (two views each) over the median time of the rounds; the order changes from round to round.
 """
@@ -122,22 +122,22 @@ def resnet50(clips: Tensor, views: list[ViewConfig]) -> Contender:
 
     network = torchvision.models.resnet50().to(clips.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
-    pictures = [clips.squeeze(2) / 255 for _ in views]
+    images = [clips.squeeze(2) / 255 for _ in views]
 
     def step(_: int) -> Sequence[Tensor]:
         optimizer.zero_grad()
-        for picture in pictures:
+        for image in images:
             with torch.autocast(clips.device.type, torch.bfloat16):
-                loss = network(picture).square().mean()
+                loss = network(image).square().mean()
             loss.backward()
         optimizer.step()
-        return pictures
+        return images
 
     return step
 
 
 def frames_first(clips: Tensor) -> Tensor:
-    """Return (B, T, C, H, W), of pictures (B, C, H, W), from (B, C, T, H, W)."""
+    """Return (B, T, C, H, W), of images (B, C, H, W), from (B, C, T, H, W)."""
     return clips.squeeze(2) if clips.shape[2] == 1 else clips.transpose(1, 2).contiguous()
 
 
@@ -163,11 +163,11 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     clips = policy("kinetics_baseline_112")
     jobs = {
-        ("two views of 32 pictures 224 x 224", "pictures/s"): ((32, 3, 1, 224, 224), policy("image"), CONTENDERS),
+        ("two views of 32 images 224 x 224", "images/s"): ((32, 3, 1, 224, 224), policy("image"), CONTENDERS),
         ("two views of 4 clips 8 x 112 x 112", "clips/s"): ((4, 3, 8, 112, 112), clips, CONTENDERS),
     }
     if device.type == "cuda":
-        large = ("two views of 256 pictures 224 x 224", "pictures/s")
+        large = ("two views of 256 images 224 x 224", "images/s")
         jobs[large] = ((256, 3, 1, 224, 224), policy("image"), BESIDE_A_STEP)
     rows = []
     for (what, unit), (shape, views, makers) in jobs.items():

@@ -30,7 +30,7 @@ COLOR = [
 SHOWN = {
     "knn": {"knn_top1": "kNN"},
     "linear": {"linear_top1": "linear"},
-    "retrieve": {"R@1": "R@1", "R@1_uncentred": "R@1 uncentred", "R@5": "R@5", "mAP": "mAP"},
+    "retrieve": {"R@1": "R@1", "R@1_uncentered": "R@1 uncentered", "R@5": "R@5", "mAP": "mAP"},
     "finetune": {"test_top1": "fine-tuned"},
 }
 
@@ -41,11 +41,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--runs", type=Path, default=Path("runs/gestures"))
-    parser.add_argument("--color", action="store_true", help="also pretrain on views of colour, for comparison")
+    parser.add_argument("--color", action="store_true", help="also pretrain on views of color, for comparison")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
 
-    objectives = OBJECTIVES | ({"SCE, views of colour": COLOR} if asked.color else {})
+    objectives = OBJECTIVES | ({"SCE, views of color": COLOR} if asked.color else {})
     found: dict[str, list[dict[str, float]]] = {"untrained, or trained from scratch": []}
     with ThreadPoolExecutor(asked.jobs) as pool:
         jobs = {
@@ -77,7 +77,7 @@ def pretrained(gestures: Path, runs: Path, name: str, words: list[str], seed: in
 
 
 def untrained(gestures: Path, runs: Path, seed: int) -> dict[str, float]:
-    """Evaluate the network of the SCE run as it was initialised; what starts from scratch gets a rate that suits it."""
+    """Evaluate the network of the SCE run as it was initialized; what starts from scratch gets a rate that suits it."""
     weights, scratch = runs / f"SCE-{seed}" / "pretrain", ["optimizer.lr=0.007", "probe_first=false"]
     return evaluated(gestures, runs / f"untrained-{seed}", weights, ["untrained=true"], seed, scratch)
 

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from common import arguments, finish, row
 
-from eztorch_sce.evaluation.search import nearest_neighbours
+from eztorch_sce.evaluation.search import nearest_neighbors
 from eztorch_sce.types import FeatureBank
 
-DIM, NUM_CLUSTERS, NUM_NEIGHBOURS, WARM_UP = 512, 1000, 50, 10
+DIM, NUM_CLUSTERS, NUM_NEIGHBORS, WARM_UP = 512, 1000, 50, 10
 MEMORY_GB = 8
 US = "eztorch_sce"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -29,26 +29,26 @@ Search = Callable[[torch.Tensor], torch.Tensor]  # queries (Q, F) to the rows of
 
 
 def write_features(folder: Path, num_rows: int, num_queries: int) -> None:
-    """Write `bank.pt` and `queries.pt`: unit vectors around the same random centres."""
+    """Write `bank.pt` and `queries.pt`: unit vectors around the same random centers."""
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(NUM_CLUSTERS, DIM, generator=generator)
+    centers = torch.randn(NUM_CLUSTERS, DIM, generator=generator)
     for name, count in (("bank", num_rows), ("queries", num_queries)):
         features = torch.empty(count, DIM)
         labels = torch.randint(NUM_CLUSTERS, (count,), generator=generator)
         for part, own in zip(features.split(2**16), labels.split(2**16), strict=True):
-            part.copy_(F.normalize(centres[own] + torch.randn(len(own), DIM, generator=generator), dim=1))
+            part.copy_(F.normalize(centers[own] + torch.randn(len(own), DIM, generator=generator), dim=1))
         FeatureBank(features, labels, [], []).save(folder / f"{name}.pt")
 
 
 def ours(bank: torch.Tensor) -> Search:
-    return lambda queries: nearest_neighbours(bank, queries, NUM_NEIGHBOURS).indices
+    return lambda queries: nearest_neighbors(bank, queries, NUM_NEIGHBORS).indices
 
 
 def scikit_learn(bank: torch.Tensor) -> Search:
     """By Euclidean distance, which ranks unit vectors as the cosine does: its cosine takes more time and memory."""
     from sklearn.neighbors import NearestNeighbors
 
-    index = NearestNeighbors(n_neighbors=NUM_NEIGHBOURS, algorithm="brute", metric="euclidean").fit(bank.numpy())
+    index = NearestNeighbors(n_neighbors=NUM_NEIGHBORS, algorithm="brute", metric="euclidean").fit(bank.numpy())
     return lambda queries: torch.from_numpy(index.kneighbors(queries.numpy(), return_distance=False))
 
 
@@ -57,7 +57,7 @@ def faiss_flat(bank: torch.Tensor) -> Search:
 
     index = faiss.IndexFlatIP(DIM)
     index.add(bank.numpy())
-    return lambda queries: torch.from_numpy(index.search(queries.numpy(), NUM_NEIGHBOURS)[1])
+    return lambda queries: torch.from_numpy(index.search(queries.numpy(), NUM_NEIGHBORS)[1])
 
 
 CONTENDERS = {US: ours, "scikit-learn": scikit_learn, "faiss-cpu": faiss_flat}
@@ -94,7 +94,7 @@ def in_a_process(who: str, folder: Path, threads: int) -> dict[str, float]:
 
 
 def agreement(folder: Path, who: str) -> float:
-    """Return the share of our neighbours that `who` found too."""
+    """Return the share of our neighbors that `who` found too."""
     own, other = (torch.load(folder / f"{name}.pt", weights_only=True) for name in (US, who))
     return float((own[:, :, None] == other[:, None, :]).any(dim=2).double().mean())
 
@@ -131,7 +131,7 @@ def main() -> None:
             rounds.append({who: in_a_process(who, folder, options.threads) for who in contenders})
         shared = {who: agreement(folder, who) for who in contenders}
 
-    what = f"exact search, {options.rows} x {DIM} float32 in a file, {options.queries} queries, top {NUM_NEIGHBOURS}"
+    what = f"exact search, {options.rows} x {DIM} float32 in a file, {options.queries} queries, top {NUM_NEIGHBORS}"
     rows = []
     for who in contenders:
         own = [measured[who] for measured in rounds]
@@ -143,7 +143,7 @@ def main() -> None:
         notes.append(
             f"{who}: peak memory {peak:.2f} GB, {bound} (mapped pages of the file count); "
             f"{median(own, 'prepare_s'):.1f} s to prepare; searches of {times} s; "
-            f"{shared[who]:.4%} of {US}'s neighbours"
+            f"{shared[who]:.4%} of {US}'s neighbors"
         )
     finish(rows, ["torch", "eztorch-sce", *contenders[1:]], options.json, notes)
 

@@ -1,4 +1,4 @@
-"""Self-supervised learning from video and pictures with Similarity Contrastive Estimation (SCE)."""
+"""Self-supervised learning from video and images with Similarity Contrastive Estimation (SCE)."""
 
 from eztorch_sce.compat import declare_missing_torchvision_operators
 

@@ -12,7 +12,7 @@ from eztorch_sce import distributed
 from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.config import schema
 from eztorch_sce.config.compose import settings_of
-from eztorch_sce.config.parts import TestViewsConfig
+from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.curation.bench import BenchResult
 from eztorch_sce.curation.bench import bench as bench_decoders
 from eztorch_sce.data.collate import collate
@@ -59,8 +59,8 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     _check_training(config.data, manifest, backbone, spec)
     online = None
     if config.online.every_n_epochs:
-        labelled = config.online.open(config.data, config.seed)
-        online = OnlineEvaluation(config.online, config.data, labelled, spec, config.seed)
+        labeled = config.online.open(config.data, config.seed)
+        online = OnlineEvaluation(config.online, config.data, labeled, spec, config.seed)
 
     run_dir = open_run("pretrain", config)
     method = config.method.build(backbone, config.loss.build())
@@ -102,7 +102,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     schema.validate(config)
     weights = None if config.weights is None else load_weights(config.weights)
     train, test = config.data.open_with_test(config.seed)
-    _check_labelled(train)
+    _check_labeled(train)
     base = InputSpec() if weights is None else weights.spec
     view = config.views[0].filled_in(base)
     spec = _spec_of(config.data, view, base, train)
@@ -113,7 +113,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     run_dir = open_run("finetune", config)
     classifier = Classifier(backbone, len(train.classes), config.dropout)
     if config.probe_first:
-        once = TestViewsConfig(num_clips=1, num_crops=1)
+        once = EvaluationViewsConfig(num_clips=1, num_crops=1)
         device = _device(config.trainer.accelerator)
         bank = _extract(
             backbone, spec, config.data, once, train, device, {}, "features for the classifier to start from"
@@ -142,7 +142,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     return _report("finetune", config, metrics, protocol, run_dir)
 
 
-def test(config: schema.TestConfig) -> Report:
+def test(config: schema.ClassifierTestConfig) -> Report:
     """Test a fine-tuned classifier on clips x crops, softmax averaged over the views of each record."""
     schema.validate(config)
     weights = load_weights(str(config.weights))
@@ -163,7 +163,7 @@ def test(config: schema.TestConfig) -> Report:
 
 def extract(config: schema.ExtractConfig) -> Report:
     """Write the features of the train and test parts to `features_train.pt` and `features_test.pt`."""
-    train, test, run_dir = _features(config, "extract", labelled=False)
+    train, test, run_dir = _features(config, "extract", labeled=False)
     metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
     if test is not None:
         metrics["test_records"] = float(len(test.features))
@@ -175,8 +175,8 @@ def extract(config: schema.ExtractConfig) -> Report:
 
 
 def knn(config: schema.KnnConfig) -> Report:
-    """Classify the test part by the vote of its nearest neighbours in the train part."""
-    train, test, run_dir = _labelled_features(config, "knn")
+    """Classify the test part by the vote of its nearest neighbors in the train part."""
+    train, test, run_dir = _labeled_features(config, "knn")
     metrics = knn_accuracy(train, test, config.k, config.temperature, _device(config.accelerator))
     protocol = test.protocol | {"train": train.protocol, "k": config.k, "temperature": config.temperature}
     return _report("knn", config, metrics, protocol, run_dir)
@@ -186,7 +186,7 @@ def linear(config: schema.LinearConfig) -> Report:
     """Classify the test part by linear classifiers on a frozen backbone, trained on the train part."""
     if config.views:
         return _linear_on_views(config)
-    train, test, run_dir = _labelled_features(config, "linear")
+    train, test, run_dir = _labeled_features(config, "linear")
     metrics = linear_probe(train, test, config.probe(), _device(config.accelerator))
     protocol = test.protocol | {"train": train.protocol, "training": _training_card(config)}
     return _report("linear", config, metrics, protocol, run_dir)
@@ -197,7 +197,7 @@ def _linear_on_views(config: schema.LinearConfig) -> Report:
     schema.validate(config)
     weights = load_weights(str(config.weights))
     train, test = config.data.open_with_test(config.seed)
-    _check_labelled(train)
+    _check_labeled(train)
     view = config.views[0].filled_in(weights.spec)
     spec = _spec_of(config.data, view, weights.spec, train)
     pl.seed_everything(config.seed, verbose=False)
@@ -240,11 +240,11 @@ def _training_card(config: Any) -> dict[str, Any]:
 
 
 def retrieve(config: schema.RetrieveConfig) -> Report:
-    """Find the records of the test part in the train part: R@1, 5, 10, 20, 50 and mAP, centred and not.
+    """Find the records of the test part in the train part: R@1, 5, 10, 20, 50 and mAP, centered and not.
 
-    `by_class.csv` in the run directory has the centred R@1 and AP of each class.
+    `by_class.csv` in the run directory has the centered R@1 and AP of each class.
     """
-    train, test, run_dir = _labelled_features(config, "retrieve")
+    train, test, run_dir = _labeled_features(config, "retrieve")
     scores = retrieval(bank=train, queries=test, device=_device(config.accelerator))
     write_by_class(run_dir, scores.by_class)
     return _report("retrieve", config, scores.metrics, test.protocol | {"train": train.protocol}, run_dir)
@@ -253,7 +253,7 @@ def retrieve(config: schema.RetrieveConfig) -> Report:
 def svm(config: schema.SvmConfig) -> Report:
     """Rank the test part by a linear SVM per class, trained on the train part; `by_class.csv` has each class's."""
     import_scikit_learn()  # what is missing is said before the features are made
-    train, test, run_dir = _labelled_features(config, "svm")
+    train, test, run_dir = _labeled_features(config, "svm")
     scores = svm_precision(train, test, config.costs, config.folds, config.seed)
     write_by_class(run_dir, scores.by_class)
     protocol = test.protocol | {"train": train.protocol, "costs": config.costs, "folds": config.folds}
@@ -262,7 +262,7 @@ def svm(config: schema.SvmConfig) -> Report:
 
 def few_shot(config: schema.FewShotConfig) -> Report:
     """Classify records of the test part by the nearest centroid of a few records of the train part, many times."""
-    train, test, run_dir = _labelled_features(config, "few-shot")
+    train, test, run_dir = _labeled_features(config, "few-shot")
     settings = {name: getattr(config, name) for name in ("ways", "shots", "queries", "episodes")}
     metrics = few_shot_accuracy(train, test, **settings, seed=config.seed)
     return _report("few-shot", config, metrics, test.protocol | {"train": train.protocol} | settings, run_dir)
@@ -306,20 +306,20 @@ def bench(config: schema.PretrainConfig) -> BenchResult:
 
 
 def _features(
-    config: schema.EvaluationConfig, command: str, labelled: bool
+    config: schema.EvaluationConfig, command: str, labeled: bool
 ) -> tuple[FeatureBank, FeatureBank | None, Path]:
     """Return the features of the train and test parts, read from `config.features` or made from the data."""
     schema.validate(config)
     device = _join(config.accelerator)
     if config.features is not None:
-        train, test = (_load_features(config.features, part, labelled) for part in ("train", "test"))
+        train, test = (_load_features(config.features, part, labeled) for part in ("train", "test"))
         return train, test, open_run(command, config)
     weights = load_weights(str(config.weights))
     manifests: tuple[Manifest, Manifest | None]
-    manifests = config.data.open_with_test(config.seed) if labelled else config.data.open()
+    manifests = config.data.open_with_test(config.seed) if labeled else config.data.open()
     spec = _spec_of(config.data, None, weights.spec, manifests[0])
-    if labelled:
-        _check_labelled(manifests[0])
+    if labeled:
+        _check_labeled(manifests[0])
     pl.seed_everything(config.seed, verbose=False)
     backbone = weights.build_backbone(config.untrained)
     _check_backbone_fits(backbone, manifests[0], spec)
@@ -334,19 +334,19 @@ def _features(
     return banks[0], banks[1], run_dir
 
 
-def _labelled_features(config: schema.EvaluationConfig, command: str) -> tuple[FeatureBank, FeatureBank, Path]:
-    train, test, run_dir = _features(config, command, labelled=True)
-    assert test is not None  # labelled data always have a test part
+def _labeled_features(config: schema.EvaluationConfig, command: str) -> tuple[FeatureBank, FeatureBank, Path]:
+    train, test, run_dir = _features(config, command, labeled=True)
+    assert test is not None  # labeled data always have a test part
     return train, test, run_dir
 
 
-def _load_features(features: str, part: str, labelled: bool) -> FeatureBank:
+def _load_features(features: str, part: str, labeled: bool) -> FeatureBank:
     file = Path(features) / f"features_{part}.pt"
     if not file.is_file():
         raise ConfigError([f"features={features}: {file} is not there; give the run directory of `extract`"])
     bank = FeatureBank.load(file)
-    if labelled and int(bank.labels.min()) < 0:
-        raise ConfigError([f"features={features}: {file} has records without labels; extract them from labelled data"])
+    if labeled and int(bank.labels.min()) < 0:
+        raise ConfigError([f"features={features}: {file} has records without labels; extract them from labeled data"])
     return bank
 
 
@@ -354,7 +354,7 @@ def _extract(
     backbone: Backbone,
     spec: InputSpec,
     data: DataConfig,
-    test: TestViewsConfig,
+    test: EvaluationViewsConfig,
     manifest: Manifest,
     device: torch.device,
     origin: dict[str, Any],
@@ -368,7 +368,7 @@ def _test(
     classifier: Classifier,
     spec: InputSpec,
     data: DataConfig,
-    test: TestViewsConfig,
+    test: EvaluationViewsConfig,
     manifest: Manifest,
     device: torch.device,
 ) -> tuple[dict[str, float], dict[str, Any]]:
@@ -384,7 +384,7 @@ def _labels_of(manifest: Manifest, records: torch.Tensor) -> torch.Tensor:
 
 
 def _views_to_test(
-    spec: InputSpec, data: DataConfig, test: TestViewsConfig, manifest: Manifest
+    spec: InputSpec, data: DataConfig, test: EvaluationViewsConfig, manifest: Manifest
 ) -> tuple[TimedLoader, dict[str, Any]]:
     """Return the loader of the clips and crops, and the protocol that describes them."""
     short_side = test.short_side or spec.test_short_side
@@ -403,7 +403,7 @@ def _views_to_test(
 def _spec_of(data: DataConfig, view: ViewConfig | None, base: InputSpec, manifest: Manifest) -> InputSpec:
     """Return what the network sees: what the settings say, and where they are silent what `base` says."""
     if all(record.kind == "image" for record in manifest.records):
-        data = replace(data, num_frames=1)  # a picture is a clip with T = 1
+        data = replace(data, num_frames=1)  # an image is a clip with T = 1
     spec = replace(base)
     if view is not None:
         spec = replace(
@@ -431,15 +431,15 @@ def _check_backbone_fits(backbone: Backbone, manifest: Manifest, spec: InputSpec
     if moving and spec.num_frames > 1 and not backbone.takes_clips:
         raise ConfigError(
             [
-                f"the backbone takes single pictures, and {manifest.source} holds videos read as "
+                f"the backbone takes single images, and {manifest.source} holds videos read as "
                 f"{spec.num_frames} frames: choose a video backbone (backbone=r3d18) or data.num_frames=1"
             ]
         )
     if not moving and spec.input == "difference":
-        raise ConfigError([f"input=difference needs frames to compare, and {manifest.source} holds pictures"])
+        raise ConfigError([f"input=difference needs frames to compare, and {manifest.source} holds images"])
 
 
-def _check_labelled(manifest: Manifest) -> None:
+def _check_labeled(manifest: Manifest) -> None:
     if not manifest.classes:
         raise ConfigError(
             [f"{manifest.source} has no labels: put the files in one sub-folder per class, or give a list with labels"]

@@ -10,20 +10,20 @@ USAGE = """\
 usage: eztorch-sce <command> [key=value ...]
 
   demo       make a small data set of moving shapes, learn from it without labels, show what was learned
-  pretrain   a backbone from a folder of videos or pictures, without labels     data.root=FOLDER or data.list=CSV
+  pretrain   a backbone from a folder of videos or images, without labels     data.root=FOLDER or data.list=CSV
   plan       what a pretraining would take: FLOPs, memory, time                 recipe=NAME devices=8 device=A100-80G
-  knn        how good its features are: vote of the nearest neighbours          weights=RUN data.root=FOLDER
+  knn        how good its features are: vote of the nearest neighbors          weights=RUN data.root=FOLDER
   linear     the same by a linear classifier on frozen features                 weights=RUN data.root=FOLDER
   retrieve   the same by retrieval, R@1 to R@50 and mAP, also by class          weights=RUN data.root=FOLDER
   svm        the same by a linear support vector machine per class              weights=RUN data.root=FOLDER
-  few-shot   the same from a few labelled records of a few classes              weights=RUN data.root=FOLDER
+  few-shot   the same from a few labeled records of a few classes              weights=RUN data.root=FOLDER
   extract    features to files; the five above take features=RUN instead        weights=RUN data.root=FOLDER
   finetune   an action classifier from the backbone                             weights=RUN data.root=FOLDER
   test       a fine-tuned classifier on several clips and crops of each video   weights=RUN data.root=FOLDER
-  show-views what a network would see: a picture of some records with all views data.root=FOLDER views=POLICY
+  show-views what a network would see: an image of some records with all views data.root=FOLDER views=POLICY
   data       before a run: `data doctor FOLDER` looks for bad files, `data prepare FOLDER OUT` makes copies that decode
              fast, `data bench FOLDER` finds the fastest decoder, `data check NAME ROOT` counts what a publisher names,
-             `data unpack SOURCE OUT` makes picture files of CIFAR and STL-10     --help tells more
+             `data unpack SOURCE OUT` makes image files of CIFAR and STL-10     --help tells more
   compare    runs side by side: their numbers, and where their protocols differ compare RUN RUN ...
   recipes    the published results that can be run by recipe=NAME               or recipes NAME: all of one
   env        versions, what is usable on this machine, what to install for what is not

@@ -52,7 +52,7 @@ def demo(config: DemoConfig) -> Report:
         ]
         metrics |= {f"{name}_{key}": value for report in reports for key, value in report.metrics.items()}
 
-    console.print("4/4  table and picture")
+    console.print("4/4  table and image")
     untrained_test, test, train = (FeatureBank.load(run_dir / f"extract_{name}.pt") for name in _BANKS)
     clip_s = training.protocol["input"]["clip_s"]
     decoder = PyAVConfig().build()

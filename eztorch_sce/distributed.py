@@ -1,4 +1,4 @@
-"""Several processes as one; everything is the identity where torch.distributed is not initialised."""
+"""Several processes as one; everything is the identity where torch.distributed is not initialized."""
 
 import os
 from typing import Any

@@ -134,8 +134,11 @@ def default_of(item: "Field[Any]") -> Any:
 def invalid_settings(config: Any, prefix: str = "") -> list[str]:
     """Return one message per invalid setting of a config, however deep.
 
-    Values are held against their declarations first. A config may also define `conflicts(prefix) -> list[str]` for
-    rules across settings; it is called whatever the values are, as long as they are of the annotated type.
+    Values are held against their declarations. A config may also define two methods:
+
+    - `conflicts(prefix) -> list[str]`: messages for rules across settings. It is called even if values are out of
+      range, so that all messages come at once, but only if every value is of its annotated type.
+    - `unused_settings() -> Collection[str]`: names of fields that are ignored, and so not checked, as things stand.
 
     Args:
         config: A config dataclass.
@@ -149,7 +152,7 @@ def invalid_settings(config: Any, prefix: str = "") -> list[str]:
 
 def _invalid_values(config: Any, prefix: str) -> Iterator[str]:
     hints = typing.get_type_hints(type(config))
-    for item in fields(config):
+    for item in _used_fields(config):
         value, path = getattr(config, item.name), _join(prefix, item.name)
         if message := problem_with(path, value, declaration(item) or Setting(), hints[item.name]):
             yield message
@@ -163,16 +166,22 @@ def _wrong_types(config: Any) -> bool:
     return any(
         not _fits(getattr(config, item.name), hints[item.name])
         or any(_wrong_types(child) for child, _ in _children(getattr(config, item.name), ""))
-        for item in fields(config)
+        for item in _used_fields(config)
     )
 
 
 def _conflicts(config: Any, prefix: str) -> list[str]:
     messages = list(config.conflicts(prefix)) if hasattr(config, "conflicts") else []
-    for item in fields(config):
+    messages += list(config.problems(prefix)) if hasattr(config, "problems") else []
+    for item in _used_fields(config):
         for child, child_path in _children(getattr(config, item.name), _join(prefix, item.name)):
             messages += _conflicts(child, child_path)
     return messages
+
+
+def _used_fields(config: Any) -> "list[Field[Any]]":
+    unused = config.unused_settings() if hasattr(config, "unused_settings") else ()
+    return [item for item in fields(config) if item.name not in unused]
 
 
 def _join(prefix: str, name: str) -> str:
@@ -209,7 +218,7 @@ def show(value: Any) -> str:
     """Return a value as one would type it on the command line.
 
     >>> show(None), show([1.0, True])
-    ('null', '[1.0,true]')
+    ('null', '[1,true]')
     """
     if value is None:
         return "null"
@@ -217,6 +226,8 @@ def show(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return f"[{','.join(show(item) for item in value)}]"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
     return str(value)
 
 

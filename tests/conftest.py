@@ -26,7 +26,7 @@ torch.set_num_threads(1)  # tests run side by side, one per core, on networks to
 _BITS, _COLUMNS, _BLOCK = 10, 5, 16  # a frame number is two rows of five black or white blocks, 80 x 32 pixels
 
 
-def _numbered_picture(number: int) -> np.ndarray:
+def _numbered_image(number: int) -> np.ndarray:
     """Return uint8 (32, 80, 3) that shows a number below 1024 in black and white blocks."""
     bits = np.array([number >> bit & 1 for bit in range(_BITS)], np.uint8).reshape(-1, _COLUMNS)
     return np.kron(bits, np.full((_BLOCK, _BLOCK), 255, np.uint8))[..., None].repeat(3, axis=2)
@@ -47,13 +47,13 @@ def _write_video(
     key_every: int = 24,
     b_frames: int = 2,
     first_pts: int = 0,
-    picture: Callable[[int], np.ndarray] = _numbered_picture,
+    image: Callable[[int], np.ndarray] = _numbered_image,
     audio: bool = False,
 ) -> Path:
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    height, width, _ = picture(0).shape
+    height, width, _ = image(0).shape
     with av.open(str(path), "w") as container:
         options = {"g": str(key_every), "bf": str(b_frames), "crf": "18", "threads": "1", "sc_threshold": "0"}
         stream = container.add_stream("libx264", rate=fps, options=options)
@@ -66,7 +66,7 @@ def _write_video(
                 container.mux(sound.encode(silence))
             container.mux(sound.encode(None))
         for number in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(image(number), format="rgb24")
             frame.pts, frame.time_base = first_pts + number, Fraction(1, fps)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -75,18 +75,18 @@ def _write_video(
 
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
-    """Writes h264: `write_video(path, num_frames=120, fps=30, key_every=24, b_frames=2, picture=..., audio=False)`.
+    """Writes h264: `write_video(path, num_frames=120, fps=30, key_every=24, b_frames=2, image=..., audio=False)`.
 
-    Frame i shows the number i, which `numbers_shown` reads back, or what `picture(i)` returns: uint8 (H, W, 3) of even
+    Frame i shows the number i, which `numbers_shown` reads back, or what `image(i)` returns: uint8 (H, W, 3) of even
     size. The suffix of the path chooses the container; the path is returned.
     """
     return _write_video
 
 
 @pytest.fixture(scope="session")
-def numbered_picture() -> Callable[[int], np.ndarray]:
+def numbered_image() -> Callable[[int], np.ndarray]:
     """Draws a number below 1024 as uint8 (32, 80, 3)."""
-    return _numbered_picture
+    return _numbered_image
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +103,8 @@ def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Is the folder of shared material; its `data` holds real videos and pictures."""
+    """Is the folder of shared material; its `data` holds real videos and images."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip("the real videos and pictures are not here: they belong beside the checkout, in ../shared/data")
+        pytest.skip("the real videos and images are not here: they belong beside the checkout, in ../shared/data")
     return folder

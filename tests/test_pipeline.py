@@ -124,11 +124,11 @@ def test_finetune_then_test_again_from_its_file(pretrained: Path, videos: Path, 
     assert tuned["test_top1"] == tested["test_top1"]
 
 
-def test_pictures_take_the_same_line(tmp_path: Path) -> None:
+def test_images_take_the_same_line(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"data/{'ab'[number % 2]}").mkdir(parents=True, exist_ok=True)
-        picture = torch.randint(0, 255, (20, 24, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
-        Image.fromarray(picture.numpy()).save(tmp_path / f"data/{'ab'[number % 2]}/{number}.png")
+        image = torch.randint(0, 255, (20, 24, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
+        Image.fromarray(image.numpy()).save(tmp_path / f"data/{'ab'[number % 2]}/{number}.png")
     root = f"data.root={tmp_path / 'data'}"
     run(
         "pretrain", root, f"run.dir={tmp_path / 'run'}", "recipe=cifar10_resnet18", "data.layout=auto",

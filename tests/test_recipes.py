@@ -81,7 +81,7 @@ SCE = {
     "cifar100_resnet18": (0.1, 0.05, 0.5, 4096, 0.99, "constant", False),
 }
 
-# Per view: size, least and most area, brightness, contrast, saturation, hue, gray, blur, solarise, flip, differences.
+# Per view: size, least and most area, brightness, contrast, saturation, hue, gray, blur, solarize, flip, differences.
 IMAGE = [
     (224, 0.2, 1.0, 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0),
     (224, 0.2, 1.0, 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0),
@@ -224,7 +224,7 @@ def test_the_hardware_in_the_header_is_enough(name: str) -> None:
     hours = re.fullmatch(r"([\d.]+) or more, by plan", recipes()[name]["hours"])
     assert gpus is not None
     assert hours is not None
-    # How many pictures ImageNet-100 has is not published: its classes have about 1280 each.
+    # How many images ImageNet-100 has is not published: its classes have about 1280 each.
     unknown = ["num_records=128000"] if name == "imagenet100_resnet50" else []
     planned = api.plan(compose("plan", [f"recipe={name}", f"devices={gpus[1]}", "device=A100-80G", *unknown]))
     assert planned.memory_at(planned.batch) <= planned.usable
@@ -236,9 +236,9 @@ def test_the_hardware_in_the_header_is_enough(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Lists of eight pictures of two classes to train and four to test."""
-    folder = tmp_path_factory.mktemp("pictures")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lists of eight images of two classes to train and four to test."""
+    folder = tmp_path_factory.mktemp("images")
     noise = np.random.default_rng(0)
     for part, count in (("train", 8), ("test", 4)):
         rows = [["path", "label"]]
@@ -272,20 +272,20 @@ def toy(folder: Path, run_dir: Path, lists: tuple[str, str] = ("data.list", "dat
     ]  # fmt: skip
 
 
-def is_of_pictures(name: str) -> bool:
+def is_of_images(name: str) -> bool:
     return name.startswith(("imagenet", "cifar", "stl", "tiny"))
 
 
 @pytest.fixture(scope="module")
-def weights(pictures: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """Backbones of pictures and of videos, trained for a step."""
+def weights(images: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """Backbones of images and of videos, trained for a step."""
     runs = {}
-    for of_pictures, folder in ((True, pictures), (False, videos)):
+    for of_images, folder in ((True, images), (False, videos)):
         run_dir = tmp_path_factory.mktemp("weights") / "run"
         words = ["backbone=r2plus1d_small", "backbone.width=4", "views.*.size=32", "data.num_frames=2"]
         words += ["trainer.max_epochs=1", "method.queue_size=8", "data.clip_s=0.5"]
         api.pretrain(compose("pretrain", [*toy(folder, run_dir), *words]))
-        runs[of_pictures] = run_dir
+        runs[of_images] = run_dir
     return runs
 
 
@@ -302,18 +302,16 @@ def shrunk_method(config: Any) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain"])
-def test_a_pretraining_runs_two_steps_and_an_evaluation(
-    name: str, pictures: Path, videos: Path, tmp_path: Path
-) -> None:
-    of_pictures = is_of_pictures(name)
-    words = toy(pictures if of_pictures else videos, tmp_path / "run")
+def test_a_pretraining_runs_two_steps_and_an_evaluation(name: str, images: Path, videos: Path, tmp_path: Path) -> None:
+    of_images = is_of_images(name)
+    words = toy(images if of_images else videos, tmp_path / "run")
     num_views = len(composed(name).views)
     words += [f"views.{view}.size={32 if view < 2 else 24}" for view in range(num_views)]
     words += [*shrunk_method(composed(name)), "trainer.max_epochs=1", "schedule.warmup_epochs=0"]
     words += ["online.every_n_epochs=1", "online.k=2"]
     # In bf16 on a CPU torch 2.13 gives NaN for the weight gradient of some 3x1x1 convolutions of R(2+1)D-18.
     words.append("trainer.precision=32-true")
-    if not of_pictures:
+    if not of_images:
         words += ["data.num_frames=4", "data.clip_s=0.3"]
     if name == "small_motion":
         words.append("backbone.width=4")
@@ -327,13 +325,13 @@ def test_a_pretraining_runs_two_steps_and_an_evaluation(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] in ("linear", "finetune", "retrieve")])
-def test_an_evaluation_runs(name: str, weights: dict[bool, Path], pictures: Path, videos: Path, tmp_path: Path) -> None:
-    of_pictures = is_of_pictures(name)
-    words = toy(pictures if of_pictures else videos, tmp_path / "run")
+def test_an_evaluation_runs(name: str, weights: dict[bool, Path], images: Path, videos: Path, tmp_path: Path) -> None:
+    of_images = is_of_images(name)
+    words = toy(images if of_images else videos, tmp_path / "run")
     if "supervised" in name:
         words += ["views.0.size=32", "data.num_frames=2", "data.clip_s=0.3", "test.num_clips=1"]
     else:
-        words.append(f"weights={weights[of_pictures]}")
+        words.append(f"weights={weights[of_images]}")
     if COMMANDS[name] != "retrieve":
         words += ["trainer.max_epochs=1", "schedule.warmup_epochs=0", "schedule.milestones=[]"]
     report = getattr(api, COMMANDS[name])(composed(name, *words))

@@ -1,6 +1,6 @@
 """Deterministic operations on clips: float (B, C, T, H, W) in [0, 1] in, the same out, parameters per sample (B,).
 
-A picture is a clip with T = 1. Each operation gives the numbers of its namesake in torchvision's
+An image is a clip with T = 1. Each operation gives the numbers of its namesake in torchvision's
 transforms.v2.functional, sample by sample, on any device. A gray clip may have one channel, which stands for three
 equal ones. Pixels meet plain multiplications and additions (no fused ones) and matrix products without odd edges only,
 so that on a CPU a sample has the same bits alone and in any batch. What decides the speed is how often the pixels are
@@ -69,7 +69,7 @@ def contrast(factor: float) -> LinearColor:
 
 
 def saturation(factor: float) -> LinearColor:
-    """Blend with the gray picture: factor >= 0, 0 is gray, 1 changes nothing."""
+    """Blend with the gray image: factor >= 0, 0 is gray, 1 changes nothing."""
     return LinearColor(factor, gray=1 - factor, clamps=factor > 1)
 
 
@@ -116,7 +116,7 @@ def linear_color(clips: Tensor, changes: Sequence[LinearColor]) -> Tensor:
         result.add_(added)
     elif not any(change.clamps for change in changes):
         return result  # no brighter than before
-    return result.clamp_(0, 1)  # all of them: what a sample becomes must not depend on its neighbours
+    return result.clamp_(0, 1)  # all of them: what a sample becomes must not depend on its neighbors
 
 
 def adjust_hue(clips: Tensor, turns: Sequence[float]) -> Tensor:
@@ -201,7 +201,7 @@ def temporal_difference(clips: Tensor, white: float = 1.0) -> Tensor:
     """
     if clips.shape[2] < 2:
         raise ValueError(
-            "the temporal difference needs clips of at least 2 frames, and these have 1 (a picture has): "
+            "the temporal difference needs clips of at least 2 frames, and these have 1 (an image has): "
             "set `temporal_difference=0` and `input=rgb` in the views, or decode more frames"
         )
     gray = _gray(clips)

@@ -2,7 +2,7 @@
 
 Sources: the views of SCE (arXiv:2111.14585, arXiv:2212.11187), MoCo v2 (arXiv:2003.04297), SimCLR (arXiv:2002.05709),
 BYOL (arXiv:2006.07733) and DINO (arXiv:2104.14294). Every number of a view can be overridden; a policy of its own
-exists where a recipe needs it. What a record is tested on is not a view: see `TestViewsConfig`.
+exists where a recipe needs it. What a record is tested on is not a view: see `EvaluationViewsConfig`.
 """
 
 import copy
@@ -52,7 +52,7 @@ POLICIES: dict[str, list[ViewConfig]] = {
     "kinetics_112": [replace(view, size=112) for view in _KINETICS],
     "kinetics_baseline": _KINETICS_BASELINE,
     "kinetics_baseline_112": [replace(view, size=112) for view in _KINETICS_BASELINE],
-    "motion": [_MOTION, _MOTION],  # where the class is the motion itself: no colour, and left is not right
+    "motion": [_MOTION, _MOTION],  # where the class is the motion itself: no color, and left is not right
     "finetune_image": [_IMAGE_CROP],
     "linear_image": [_IMAGE_CROP],
     "finetune_video": [replace(_VIDEO_CROP, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2)],

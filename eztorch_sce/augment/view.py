@@ -38,7 +38,7 @@ BLUR_SIGMA = (0.1, 2.0)
 JITTER = ("brightness", "contrast", "saturation", "hue")
 _CACHE_PIXELS = 2**17  # what a CPU works on at a time, at most: about what stays in its cache
 _LARGE_PIXELS = 2**14  # a sample of so many is worked on alone: more calls, but no copies of those that draw something
-_NUM_UNIFORMS = 15  # per sample: order (4), factors (4), and jitter, gray, blur, sigma, solarise, flip, difference
+_NUM_UNIFORMS = 15  # per sample: order (4), factors (4), and jitter, gray, blur, sigma, solarize, flip, difference
 
 
 @dataclass
@@ -62,7 +62,7 @@ class ViewConfig:
         flip: Probability of swapping left and right; 0 for data where they mean something.
         temporal_difference: Probability of showing the differences of successive frames instead of the frames.
         input: "rgb", or "difference": every clip is the differences of its frames, in training and in evaluation.
-        stats: Mean and standard deviation to normalise with: a name in `STATS`, or "clip" for those of the clip itself.
+        stats: Mean and standard deviation to normalize with: a name in `STATS`, or "clip" for those of the clip itself.
     """
 
     size: int | None = 224
@@ -137,12 +137,12 @@ class ViewParameters(NamedTuple):
 
     Attributes:
         temporal_difference: Whether its frames become differences.
-        jitter: The names of its colour jitter operations in their order; empty without jitter.
+        jitter: The names of its color jitter operations in their order; empty without jitter.
         brightness, contrast, saturation: Factors, 1 changes nothing; they count where `jitter` names them.
         hue: Shift in turns.
         gray: Whether it becomes gray.
         blur_sigma: In pixels; 0 without blur.
-        solarize: Whether it is solarised.
+        solarize: Whether it is solarized.
         flip: Whether left and right are swapped.
     """
 
@@ -162,9 +162,9 @@ UNCHANGED = ViewParameters(False, (), 1.0, 1.0, 1.0, 0.0, False, 0.0, False, Fal
 
 
 class View(nn.Module):
-    """Turn raw clips into what the network sees: random operations by seed, then normalised.
+    """Turn raw clips into what the network sees: random operations by seed, then normalized.
 
-    The order is temporal difference, colour jitter, gray, blur, solarise, flip, normalise. A sample draws from its own
+    The order is temporal difference, color jitter, gray, blur, solarize, flip, normalize. A sample draws from its own
     seed, so it is the same alone and in any batch: to the bit on a CPU, to rounding between devices. The frames of a
     clip share one draw. Two views that differ in one setting agree in all other draws.
 
@@ -201,7 +201,7 @@ class View(nn.Module):
 
     @torch.no_grad()
     def forward(self, clips: Tensor, seeds: Sequence[int] = ()) -> Tensor:
-        """Return (B, C, T, S, S), normalised.
+        """Return (B, C, T, S, S), normalized.
 
         Args:
             clips: (B, 3, T, S, S), uint8, or float in [0, 1]. They are left as they are.
@@ -259,7 +259,7 @@ class View(nn.Module):
         )
 
     def before_normalization(self, view: Tensor) -> Tensor:
-        """Return what `forward` made of a clip, (3, T, S, S), as it was before; what was standardised, about 0.5."""
+        """Return what `forward` made of a clip, (3, T, S, S), as it was before; what was standardized, about 0.5."""
         if self.config.stats == STANDARDIZED:
             return view / 4 + 0.5
         return view * self.std.view(-1, 1, 1, 1) + self.mean.view(-1, 1, 1, 1)
@@ -310,7 +310,7 @@ def color_steps(draw: ViewParameters, scale: float) -> list[LinearColor | float]
     """Return the passes over the pixels that scaling, jitter and gray take: turns of the hue, and linear changes.
 
     Linear changes in a row are one pass, up to one that may leave [0, 1]: it is cut off there before the next. The hue
-    does not see how bright a picture is, so it comes before a change that only darkens, which can then join what
+    does not see how bright an image is, so it comes before a change that only darkens, which can then join what
     follows.
     """
     linear = {"brightness": ops.brightness, "contrast": ops.contrast, "saturation": ops.saturation}
@@ -358,7 +358,7 @@ def blur_kernel_size(size: int) -> int:
 def random_crop_box(generator: torch.Generator, height: int, width: int, scale: Sequence[float]) -> Box:
     """Draw a box (top, left, height, width) of a share of the area in `scale`, of aspect 3/4 to 4/3, log-uniform.
 
-    A shape that does not fit is drawn again, ten times at most; then the box is the largest at the centre whose aspect
+    A shape that does not fit is drawn again, ten times at most; then the box is the largest at the center whose aspect
     is in the range.
     """
     for share, shape, down, right in torch.rand(10, 4, generator=generator, dtype=torch.float64).tolist():

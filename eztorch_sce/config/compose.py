@@ -25,7 +25,7 @@ COMMANDS: dict[str, type] = {
     "plan": schema.PlanConfig,
     "linear": schema.LinearConfig,
     "finetune": schema.FinetuneConfig,
-    "test": schema.TestConfig,
+    "test": schema.ClassifierTestConfig,
     "extract": schema.ExtractConfig,
     "knn": schema.KnnConfig,
     "retrieve": schema.RetrieveConfig,

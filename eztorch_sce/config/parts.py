@@ -61,18 +61,16 @@ class TrainerConfig:
 
 
 @dataclass
-class TestViewsConfig:
+class EvaluationViewsConfig:
     """What a record is tested on: clips spread over time, crops spread over space.
 
     Attributes:
         clips: "even" spreads `num_clips` over the video; "half_overlap" (each starts in the middle of the one before)
             and "cover" (as few as can be) take as many as cover it; "whole" spreads the frames of one over all of it.
-        num_clips: Clips per video if evenly spaced; a picture has one.
-        num_crops: 1 (centre) or 3 along the long side.
+        num_clips: Clips per video if evenly spaced; an image has one.
+        num_crops: 1 (center) or 3 along the long side.
         short_side: Pixels of the short side before the crop; null is 8/7 of the crop (256 for 224).
     """
-
-    __test__ = False  # not a test, whatever its name makes pytest think
 
     clips: str = "even"
     num_clips: int = 10
@@ -87,7 +85,7 @@ class TestViewsConfig:
         if self.num_clips < 1:
             found.append(f"{prefix}.num_clips={self.num_clips} must be at least 1")
         if self.num_crops not in (1, 3):
-            found.append(f"{prefix}.num_crops={self.num_crops} must be 1 (centre) or 3")
+            found.append(f"{prefix}.num_crops={self.num_crops} must be 1 (center) or 3")
         return found
 
 

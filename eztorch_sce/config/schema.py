@@ -1,12 +1,12 @@
 """The settings of a run: one dataclass per command, made of `parts` and of what sits beside what it builds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.config.parts import RunConfig, TestViewsConfig, TrainerConfig, batch_problems, clips_problems
+from eztorch_sce.config.parts import EvaluationViewsConfig, RunConfig, TrainerConfig, batch_problems, clips_problems
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE
@@ -17,12 +17,13 @@ from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
+from eztorch_sce.settings import invalid_settings
 from eztorch_sce.training.online import OnlineConfig
 
 
 @dataclass
 class PretrainConfig:
-    """`eztorch-sce pretrain`: a backbone from unlabelled videos or pictures."""
+    """`eztorch-sce pretrain`: a backbone from unlabeled videos or images."""
 
     recipe: str | None = None
     seed: int = 0
@@ -129,7 +130,7 @@ class EvaluationConfig:
     Attributes:
         weights: A weights file, or the run directory it is in.
         features: The run directory of `extract`, in place of weights and data.
-        untrained: Same network and same protocol, but as initialised: the floor to compare with.
+        untrained: Same network and same protocol, but as initialized: the floor to compare with.
     """
 
     recipe: str | None = None
@@ -139,8 +140,12 @@ class EvaluationConfig:
     weights: str | None = None
     features: str | None = None
     untrained: bool = False
-    test: TestViewsConfig = field(default_factory=TestViewsConfig)
+    test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
     accelerator: str = "auto"
+
+    def unused_settings(self) -> tuple[str, ...]:
+        """Return ("data", "weights") if features are given instead."""
+        return () if self.features is None else ("data", "weights")
 
     def problems(self, prefix: str) -> list[str]:
         """Name what does not fit together."""
@@ -168,10 +173,10 @@ class RetrieveConfig(EvaluationConfig):
 
 @dataclass
 class KnnConfig(EvaluationConfig):
-    """`eztorch-sce knn`: the vote of the nearest neighbours.
+    """`eztorch-sce knn`: the vote of the nearest neighbors.
 
     Attributes:
-        k: Neighbours.
+        k: Neighbors.
         temperature: Of the weights of their votes.
     """
 
@@ -212,11 +217,11 @@ class SvmConfig(EvaluationConfig):
 
 @dataclass
 class FewShotConfig(EvaluationConfig):
-    """`eztorch-sce few-shot`: many small tasks, each with a few labelled records of a few classes.
+    """`eztorch-sce few-shot`: many small tasks, each with a few labeled records of a few classes.
 
     Attributes:
         ways: Classes of a task.
-        shots: Labelled records of each, from the train part.
+        shots: Labeled records of each, from the train part.
         queries: Records of each to classify, from the test part; all of a class that has fewer.
         episodes: Tasks.
     """
@@ -283,7 +288,7 @@ class FinetuneConfig:
 
     Attributes:
         weights: A weights file, or the run directory it is in.
-        untrained: The network of the weights, but as initialised: training from scratch.
+        untrained: The network of the weights, but as initialized: training from scratch.
         backbone: The network where there are no weights.
         dropout: Before the classifier.
         probe_first: Start the classifier as a linear probe of the features leaves it, rather than at random: features
@@ -307,7 +312,7 @@ class FinetuneConfig:
     optimizer: Any = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    test: TestViewsConfig = field(default_factory=TestViewsConfig)
+    test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
 
     def problems(self, prefix: str) -> list[str]:
         """Name what does not fit together."""
@@ -326,17 +331,15 @@ class FinetuneConfig:
 
 
 @dataclass
-class TestConfig:
+class ClassifierTestConfig:
     """`eztorch-sce test`: a fine-tuned classifier on clips x crops."""
-
-    __test__ = False  # not a test, whatever its name makes pytest think
 
     recipe: str | None = None
     seed: int = 0
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     weights: str | None = None
-    test: TestViewsConfig = field(default_factory=TestViewsConfig)
+    test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
     accelerator: str = "auto"
 
     def problems(self, prefix: str) -> list[str]:
@@ -373,7 +376,7 @@ class DemoConfig:
 
 @dataclass
 class ShowViewsConfig:
-    """`eztorch-sce show-views`: a picture of what the network would see.
+    """`eztorch-sce show-views`: an image of what the network would see.
 
     Attributes:
         num_samples: Records to show.
@@ -399,24 +402,10 @@ class ShowViewsConfig:
 
 
 def validate(config: Any) -> None:
-    """Check every part of a config.
+    """Validate a config recursively.
 
     Raises:
-        ConfigError: With all problems at once.
+        ConfigError: With one message per invalid setting.
     """
-    if problems := _collect(config, ""):
+    if problems := invalid_settings(config):
         raise ConfigError(problems)
-
-
-def _collect(config: Any, prefix: str) -> list[str]:
-    if isinstance(config, EvaluationConfig) and config.features is not None:
-        return config.problems(prefix)  # data and weights play no part
-    found = list(config.problems(prefix)) if hasattr(config, "problems") else []
-    for item in fields(config):
-        value = getattr(config, item.name)
-        path = f"{prefix}.{item.name}" if prefix else item.name
-        children = enumerate(value) if isinstance(value, list) else [(None, value)]
-        for number, child in children:
-            if is_dataclass(child):
-                found += _collect(child, path if number is None else f"{path}.{number}")
-    return found

@@ -47,10 +47,10 @@ def _doctor(options: argparse.Namespace) -> bool:
 def _unpack(options: argparse.Namespace) -> bool:
     done = unpack(options.source, options.out)
     console = Console()
-    made = f"{done.num_made} pictures written in {done.seconds:.0f} s, {done.num_kept} were there"
+    made = f"{done.num_made} images written in {done.seconds:.0f} s, {done.num_kept} were there"
     to_read = f"set data.layout={done.layout} data.root={options.out}"
     console.print(f"{made}; {to_read}", highlight=False, markup=False, soft_wrap=True)
-    # the labelled part, and for STL-10 what is pretrained on
+    # the labeled part, and for STL-10 what is pretrained on
     layouts = [name for name in LAYOUTS if name in (done.layout, f"{done.layout}_unlabeled")]
     complete = True
     for layout in layouts:
@@ -125,7 +125,7 @@ def _print_diagnosis(diagnosis: Diagnosis, file: Path) -> None:
     if len(bad) > _MOST_SHOWN:
         console.print(f"and {len(bad) - _MOST_SHOWN} more, see the column `usable` of {file}", highlight=False)
     if diagnosis.others:
-        others = f"not looked at, for want of a suffix of videos or pictures: {shorten(diagnosis.others)}"
+        others = f"not looked at, for want of a suffix of videos or images: {shorten(diagnosis.others)}"
         console.print(others, highlight=False, markup=False, soft_wrap=True)
     rate = len(diagnosis.rows) / max(diagnosis.seconds, 1e-9)
     summary = f"{len(diagnosis.rows)} files, {len(bad)} unusable, {diagnosis.seconds:.1f} s ({rate:.0f} files/s)"

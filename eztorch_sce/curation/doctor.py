@@ -35,7 +35,7 @@ class Diagnosis(NamedTuple):
     Attributes:
         rows: Sorted by path.
         seconds: Of scanning.
-        others: Files below the folder that by their names are neither video nor picture; nobody reads them.
+        others: Files below the folder that by their names are neither video nor image; nobody reads them.
     """
 
     rows: list[MediaRow]
@@ -66,7 +66,7 @@ class _Job:
 def diagnose(
     root: Path, full: bool = False, workers: int | None = None, lists: Sequence[Path] = ()
 ) -> tuple[Diagnosis, Path]:
-    """Look at every video, picture and frame folder below a folder, and write its table.
+    """Look at every video, image and frame folder below a folder, and write its table.
 
     Args:
         root: The folder.
@@ -157,7 +157,7 @@ def _examine(job: _Job) -> MediaRow:
             return _row(job, info, [], True, num_frames=1, num_keys=1)
         return _examine_frames(job)
     except MediaError as error:
-        words = {"audio only": "audio only", "moov": "truncated", "cover picture": "no video but a cover picture"}
+        words = {"audio only": "audio only", "moov": "truncated", "cover image": "no video but a cover image"}
         kind = next((kind for word, kind in words.items() if word in error.reason), "unreadable")
         return _row(job, _NO_INFO, [f"{kind}: {error.reason}"], usable=False)
     except Exception as error:  # a fault in a library or here is told in the row of its file; the scan goes on

@@ -1,4 +1,4 @@
-"""Copies of a data set that decode fast: small, with many key frames, without sound; h264 or numbered pictures."""
+"""Copies of a data set that decode fast: small, with many key frames, without sound; h264 or numbered images."""
 
 import json
 import os
@@ -43,7 +43,7 @@ class PrepareConfig:
         gop: A key frame every so many frames: fewer to decode before a wanted one, at the cost of larger files.
         fps: Frames per second of the copies; null keeps every frame and its time.
         crf: Constant rate factor of x264: 0 is lossless, 51 worst.
-        to: "h264", or "frames" for a folder of JPEG pictures per video at 25 a second.
+        to: "h264", or "frames" for a folder of JPEG images per video at 25 a second.
         shard: "i/n": make the i-th of n parts of the list, for job arrays.
         workers: Processes; null is one per core.
     """
@@ -67,7 +67,7 @@ class PrepareConfig:
         if self.to not in ("h264", "frames"):
             found.append(f"to={self.to} must be h264 or frames")
         if self.to == "frames" and self.fps not in (None, frame_folders.FPS):
-            found.append(f"fps={self.fps}: frame folders are read at {frame_folders.FPS:g} pictures a second; leave it")
+            found.append(f"fps={self.fps}: frame folders are read at {frame_folders.FPS:g} images a second; leave it")
         part, _, parts = self.shard.partition("/")
         if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
             found.append(f"shard={self.shard} must be i/n with 1 <= i <= n, as in 3/8")
@@ -111,7 +111,7 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     """Make a copy of every video below `root` at the same place below `out`; what is there already stays.
 
     A copy appears under its name only when it is whole and was read back: its number of frames, their times, their
-    size and their mean brightness. Pictures and frame folders are left alone.
+    size and their mean brightness. Images and frame folders are left alone.
 
     Raises:
         ConfigError: With all that is wrong: settings, folders, two sources of one copy, copies made otherwise.
@@ -121,7 +121,7 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
         raise ConfigError(problems)
     videos = [path for path, kind in find_media(root, "FOLDER", fresh=True) if kind == "video"]
     if not videos:
-        raise ConfigError([f"FOLDER={root}: holds pictures and no video, and pictures are left as they are"])
+        raise ConfigError([f"FOLDER={root}: holds images and no video, and images are left as they are"])
     targets = _targets(root, out, videos, config)
     _note_settings(root, out, config)
     part, parts = map(int, config.shard.split("/"))

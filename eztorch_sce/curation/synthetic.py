@@ -24,7 +24,7 @@ _GROWTH = {"growing": 1, "shrinking": -1}
 class MovingShapes:
     """What to write.
 
-    A video is a row of scenes. A scene has its own background, shape, texture, colours, place and speed; only the kind
+    A video is a row of scenes. A scene has its own background, shape, texture, colors, place and speed; only the kind
     of motion lasts through the video. So two clips of a video share their motion and little else, and a single frame
     says nothing about the class.
 
@@ -108,7 +108,7 @@ def _draw_scene(motion: str, shapes: MovingShapes, generator: torch.Generator) -
 
 
 def _texture(size: int, generator: torch.Generator) -> Tensor:
-    """Return blobs of two random colours (3, H, W)."""
+    """Return blobs of two random colors (3, H, W)."""
     coarse = torch.rand(1, 1, 8, 8, generator=generator)
     blobs = F.interpolate(coarse, (size, size), mode="bicubic", align_corners=False)[0]
     blobs = ((blobs - 0.5) * 6).sigmoid()  # (1, H, W)

@@ -114,7 +114,7 @@ def whole_span(duration_s: float, clip_s: float) -> list[ClipSpan]:
 def strided_clip_s(num_frames: int, stride: int, fps: float) -> float:
     """Return how many seconds a clip lasts whose frames are each `stride` frames of the video apart.
 
-    Give it to any function above; what lasts 0 seconds or has no frame rate, as a picture, counts as 1 frame a second.
+    Give it to any function above; what lasts 0 seconds or has no frame rate, as an image, counts as 1 frame a second.
 
     >>> strided_clip_s(num_frames=8, stride=8, fps=25)
     2.56

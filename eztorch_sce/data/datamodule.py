@@ -34,11 +34,11 @@ class DataConfig:
     """The data set, and how clips come from it.
 
     Attributes:
-        root: A folder of videos, pictures or frame folders, in sub-folders by class or not; with layout=shards a
+        root: A folder of videos, images or frame folders, in sub-folders by class or not; with layout=shards a
             folder, glob, numbered range or URL of tar files.
         list: A CSV (path, label if any) or lines `path label`; paths are relative to `root`, or to the list's folder.
         test_root, test_list: The same for the test part. With none given, and no val or test folder under `root`, a
-            share of the labelled records is held out.
+            share of the labeled records is held out.
         layout: How the files lie; "auto" looks.
         annotations: Folder of the publisher's lists of UCF101, HMDB51, Kinetics, Something-Something; null looks in and
             beside `root`. With imagenet100 and Kinetics a text file: the classes to keep, one a line.
@@ -56,7 +56,7 @@ class DataConfig:
         on_error: "skip" leaves an unreadable file out of training, counts and lists it; "raise" stops. Evaluation
             always stops.
         max_unreadable: Share of the records that may be unreadable before training stops.
-        canvas: null crops in the workers; a number sends square pictures of that size to the device, which crops.
+        canvas: null crops in the workers; a number sends square images of that size to the device, which crops.
     """
 
     root: str | None = None
@@ -144,7 +144,7 @@ class DataConfig:
         return Path(os.path.expanduser(self.root)) if self.root else Path(os.path.expanduser(self.list or "")).parent
 
     def open_with_test(self, seed: int) -> tuple[Manifest, Manifest]:
-        """Find the train and test parts of labelled data.
+        """Find the train and test parts of labeled data.
 
         Without a test part, `test_fraction` of each class is held out; then `train_share` or `train_subset` says what
         of the training part is kept.
@@ -273,7 +273,7 @@ def evaluation_loader(
 ) -> TimedLoader:
     """Return a loader of the clips and crops of each record, in the order of the manifest; see `EvaluationClips`."""
     if all(record.kind == "image" for record in manifest.records):
-        num_clips = 1  # a picture has no time to spread clips over
+        num_clips = 1  # an image has no time to spread clips over
     dataset = EvaluationClips(manifest, spec, config.build_decoder(), num_clips, num_crops, short_side, clips)
     sampler = EpochSampler(len(manifest.records), seed=0, shuffle=False)
     # As many views at once as in training; videos of different length have different numbers of clips.

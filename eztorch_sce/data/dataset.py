@@ -61,7 +61,7 @@ class Clips(Dataset[Sample | Failure], ABC):
 
     @abstractmethod
     def least_scale(self, epoch: int, index: int, height: int, width: int) -> float:
-        """Return the share of a picture's height and width that is enough for all its views."""
+        """Return the share of an image's height and width that is enough for all its views."""
 
 
 class TrainingClips(Clips):
@@ -73,7 +73,7 @@ class TrainingClips(Clips):
         spec: Frames and seconds of a clip.
         decoder: Reads the videos.
         seed: Of the run.
-        canvas: None crops here, in the worker. A number stretches the whole picture to a square of that many pixels,
+        canvas: None crops here, in the worker. A number stretches the whole image to a square of that many pixels,
             from which the device crops.
         near_power: None draws independent clips; a number two clips at a distance drawn by that power (`near_spans`).
     """

@@ -14,7 +14,7 @@ def crop_resize(frames: Tensor, box: tuple[int, int, int, int], size: int) -> Te
 
 
 def scale_box(box: tuple[int, int, int, int], full_size: tuple[int, int], frames: Tensor) -> tuple[int, int, int, int]:
-    """Return the pixels of a box (top, left, height, width) of a picture in the same picture decoded smaller.
+    """Return the pixels of a box (top, left, height, width) of an image in the same image decoded smaller.
 
     Edges fall on the nearest pixel, so a crop moves by half a pixel at most where the frames are shrunk no further
     than the crop will be.
@@ -41,8 +41,8 @@ def short_side_crops(
         frames: uint8 (C, T, H, W).
         short_side: In pixels.
         size: Edge of a crop in pixels, at most `short_side`.
-        num_crops: 1 for the centre; 3 for the start, the centre and the end of the long side (left, centre, right of
-            a wide video), centred along the short side.
+        num_crops: 1 for the center; 3 for the start, the center and the end of the long side (left, center, right of
+            a wide video), centered along the short side.
         full_size: Height and width to show the frames at, if not their own; gives the aspect.
 
     Raises:
@@ -51,7 +51,7 @@ def short_side_crops(
     if size > short_side:
         raise ValueError(f"size={size}: a crop is at most as large as short_side={short_side}")
     if num_crops not in (1, 3):
-        raise ValueError(f"num_crops={num_crops}: 1 (centre) or 3 (along the long side) are possible")
+        raise ValueError(f"num_crops={num_crops}: 1 (center) or 3 (along the long side) are possible")
     height, width = full_size or frames.shape[-2:]
     scale = short_side / min(height, width)
     # max: rounding must not take a pixel from the short side
@@ -68,6 +68,6 @@ def short_side_crops(
 def _resize(frames: Tensor, height: int, width: int) -> Tensor:
     if frames.shape[-2:] == (height, width):
         return frames.contiguous()
-    pictures = frames.transpose(0, 1)  # channels as channels: torch has a fast path for up to four of them
-    resized = F.interpolate(pictures, size=(height, width), mode="bilinear", antialias=True)
+    images = frames.transpose(0, 1)  # channels as channels: torch has a fast path for up to four of them
+    resized = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
     return resized.transpose(0, 1).contiguous()

@@ -13,7 +13,7 @@ def embedding_diagnostics(embeddings: Tensor) -> dict[str, Tensor]:
     """Return scalars that say how unit vectors (B, D) are spread.
 
     `spread`: the mean over dimensions of the standard deviation, times sqrt(D): 1 on the whole sphere, 0 in one point.
-    `effective_rank`: exp of the entropy of the singular values of the centred embeddings (Roy and Vetterli, EUSIPCO
+    `effective_rank`: exp of the entropy of the singular values of the centered embeddings (Roy and Vetterli, EUSIPCO
     2007): the number of dimensions in use, at most min(B - 1, D).
     `uniformity`: log of the mean of exp(-2 ||x - y||^2) over pairs (Wang and Isola, ICML 2020): 0 in one point, about
     -4 on the whole sphere of many dimensions. All are NaN where an embedding is not finite.

@@ -1,4 +1,4 @@
-"""Few-shot classification on frozen features: many small tasks, each with a few labelled records of a few classes."""
+"""Few-shot classification on frozen features: many small tasks, each with a few labeled records of a few classes."""
 
 import torch
 import torch.nn.functional as F

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows
 from eztorch_sce.evaluation.metrics import Scores
-from eztorch_sce.evaluation.search import CPU, Centres, find_centres, nearest_neighbours, own_share, similarities
+from eztorch_sce.evaluation.search import CPU, Centers, find_centers, nearest_neighbors, own_share, similarities
 from eztorch_sce.types import FeatureBank
 
 RANKS = (1, 5, 10, 20, 50)
@@ -22,15 +22,15 @@ def retrieval(
 
     `R@k`: the share of queries with their own class among the k nearest; ranks beyond the size of the bank are left
     out. `mAP`: the mean over the queries of `average_precisions`. Both after centring, bank and queries each by their
-    own mean, as published; with `_uncentred` without. A class no query has is left out of the classes.
+    own mean, as published; with `_uncentered` without. A class no query has is left out of the classes.
     """
     ranks = [rank for rank in ranks if rank <= len(bank.features)]
     metrics: dict[str, float] = {}
     found = {}
-    for suffix, centred in (("", True), ("_uncentred", False)):
-        nearest = nearest_neighbours(bank.features, queries.features, max(ranks), centred, device).indices  # (Q, k)
+    for suffix, centered in (("", True), ("_uncentered", False)):
+        nearest = nearest_neighbors(bank.features, queries.features, max(ranks), centered, device).indices  # (Q, k)
         same_class = bank.labels[nearest] == queries.labels[:, None]
-        precisions = average_precisions(bank, queries, centred, device)
+        precisions = average_precisions(bank, queries, centered, device)
         metrics |= {f"R@{rank}{suffix}": float(same_class[:, :rank].any(dim=1).double().mean()) for rank in ranks}
         metrics[f"mAP{suffix}"] = float(precisions.mean())
         found[suffix] = torch.stack([same_class[:, 0].double(), precisions], dim=1)  # (Q, 2)
@@ -49,7 +49,7 @@ def _by_class(queries: FeatureBank, found: Tensor) -> dict[str, dict[str, float]
 
 @torch.no_grad()
 def average_precisions(
-    bank: FeatureBank, queries: FeatureBank, centred: bool = False, device: torch.device = CPU
+    bank: FeatureBank, queries: FeatureBank, centered: bool = False, device: torch.device = CPU
 ) -> Tensor:
     """Return the average precision of each query over the ranking of the whole bank, float64 (Q,).
 
@@ -59,13 +59,13 @@ def average_precisions(
 
     Source: Manning, Raghavan and Schuetze, Introduction to Information Retrieval, 2008, section 8.4.
     """
-    centres = find_centres(bank.features, queries.features, centred, device)
+    centers = find_centers(bank.features, queries.features, centered, device)
     classes = _classes_of(bank.labels, queries.labels, device)
     share = own_share(len(queries.features))
     features, labels = queries.features[share], queries.labels[share].to(device)
     block = max(1, _MAX_PAIRS // max(1, int(classes.sizes.max())))
     parts = [
-        _average_precisions(bank.features, classes, *part, centres)
+        _average_precisions(bank.features, classes, *part, centers)
         for part in zip(features.split(block), labels.split(block), strict=True)
     ]
     return gather_rows(torch.cat(parts)).cpu()
@@ -87,20 +87,20 @@ def _classes_of(labels: Tensor, query_labels: Tensor, device: torch.device) -> _
     return _Classes(labels.to(device), numbers.to(device), sizes.to(device))
 
 
-def _average_precisions(bank: Tensor, classes: _Classes, queries: Tensor, labels: Tensor, centres: Centres) -> Tensor:
+def _average_precisions(bank: Tensor, classes: _Classes, queries: Tensor, labels: Tensor, centers: Centers) -> Tensor:
     """Read the bank twice: for the similarities of each query's own class, then for what comes before each of them.
 
     So the memory is that of the pairs of one class, not that of the whole ranking.
     """
     sizes = classes.sizes[labels]  # (Q,)
     own = torch.full((len(queries), int(classes.sizes.max())), torch.inf, device=labels.device)  # (Q, R)
-    for rows, columns, similarity in similarities(bank, queries, centres, "average precision 1/2"):
+    for rows, columns, similarity in similarities(bank, queries, centers, "average precision 1/2"):
         query, record = (labels[rows, None] == classes.labels[columns]).nonzero(as_tuple=True)
         own[rows.start + query, classes.numbers[columns][record]] = similarity[query, record]
     own = own.sort(dim=1, descending=True).values  # smaller classes begin with infinities, which nothing reaches
 
     before = torch.zeros_like(own, dtype=torch.int32)  # records of other classes that rank before each of the own
-    for rows, columns, similarity in similarities(bank, queries, centres, "average precision 2/2"):
+    for rows, columns, similarity in similarities(bank, queries, centers, "average precision 2/2"):
         similarity.masked_fill_(labels[rows, None] == classes.labels[columns], -torch.inf)
         in_order = _sorted(similarity)
         before[rows] += in_order.shape[1] - torch.searchsorted(in_order, own[rows], out_int32=True)

@@ -18,14 +18,14 @@ QUERY_CHUNK = 512
 CPU = torch.device("cpu")
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The k nearest rows of a bank to each query, nearest first: similarity float32 (Q, k), indices int64 (Q, k)."""
 
     similarity: Tensor
     indices: Tensor
 
 
-class Centres(NamedTuple):
+class Centers(NamedTuple):
     """What is taken off the rows before they are compared: float32 (F,), on the device that compares."""
 
     bank: Tensor
@@ -33,55 +33,55 @@ class Centres(NamedTuple):
 
 
 @torch.no_grad()
-def nearest_neighbours(
-    bank: Tensor, queries: Tensor, k: int, centred: bool = False, device: torch.device = CPU
-) -> Neighbours:
+def nearest_neighbors(
+    bank: Tensor, queries: Tensor, k: int, centered: bool = False, device: torch.device = CPU
+) -> Neighbors:
     """Find the k rows of a bank (N, F) that are most similar to each query (Q, F) by cosine.
 
     Of equally similar rows, that of the lower index is nearer. Of several processes each searches for its share of the
     queries, and all get the whole result, on the CPU.
 
     Args:
-        bank: May be memory-mapped, and larger than memory: it is read from beginning to end, once (twice if centred),
+        bank: May be memory-mapped, and larger than memory: it is read from beginning to end, once (twice if centered),
             and never copied whole.
         queries: The same on all processes.
-        k: Neighbours; all of a bank that has fewer.
-        centred: Take the mean off first, of the bank and of the queries each by itself.
+        k: Neighbors; all of a bank that has fewer.
+        centered: Take the mean off first, of the bank and of the queries each by itself.
         device: Where to compute.
 
     Raises:
         ConfigError: If a row holds NaN or infinity.
     """
     k = min(k, len(bank))
-    centres = find_centres(bank, queries, centred, device)
+    centers = find_centers(bank, queries, centered, device)
     own = queries[own_share(len(queries))]
-    best = Neighbours(
+    best = Neighbors(
         torch.full((len(own), k), -torch.inf, device=device), torch.zeros(len(own), k, dtype=torch.long, device=device)
     )
-    for rows, columns, similarity in similarities(bank, own, centres, "nearest neighbours"):
-        before = Neighbours(best.similarity[rows], best.indices[rows])
+    for rows, columns, similarity in similarities(bank, own, centers, "nearest neighbors"):
+        before = Neighbors(best.similarity[rows], best.indices[rows])
         found = _nearest_of_chunk(similarity, k, columns.start, before.similarity[:, -1:])
         best.similarity[rows], best.indices[rows] = _nearest_of_both(before, found, k)
-    return Neighbours(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
+    return Neighbors(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
 
 
-def similarities(bank: Tensor, queries: Tensor, centres: Centres, title: str) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield rows of the queries, rows of the bank, and their cosines, on the device of the centres.
+def similarities(bank: Tensor, queries: Tensor, centers: Centers, title: str) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield rows of the queries, rows of the bank, and their cosines, on the device of the centers.
 
     The bank is read once from beginning to end; of the queries a copy is made. The title is shown meanwhile.
     """
-    asked = _unit_rows(queries, centres.queries)
+    asked = _unit_rows(queries, centers.queries)
     for columns in track(_chunks(len(bank), BANK_CHUNK), -(-len(bank) // BANK_CHUNK), title):
-        keys = _unit_rows(bank[columns], centres.bank)
+        keys = _unit_rows(bank[columns], centers.bank)
         for rows in _chunks(len(queries), QUERY_CHUNK):
             yield rows, columns, asked[rows] @ keys.T
 
 
-def find_centres(bank: Tensor, queries: Tensor, centred: bool, device: torch.device) -> Centres:
-    """Return the means of the bank and of the queries, or zeros where nothing is to be centred."""
-    if not centred:
-        return Centres(*(torch.zeros(bank.shape[1], device=device) for _ in range(2)))
-    return Centres(_mean_row(bank, device), _mean_row(queries, device))
+def find_centers(bank: Tensor, queries: Tensor, centered: bool, device: torch.device) -> Centers:
+    """Return the means of the bank and of the queries, or zeros where nothing is to be centered."""
+    if not centered:
+        return Centers(*(torch.zeros(bank.shape[1], device=device) for _ in range(2)))
+    return Centers(_mean_row(bank, device), _mean_row(queries, device))
 
 
 def own_share(num_queries: int) -> slice:
@@ -95,8 +95,8 @@ def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _unit_rows(rows: Tensor, centre: Tensor) -> Tensor:
-    rows = rows.to(centre) - centre
+def _unit_rows(rows: Tensor, center: Tensor) -> Tensor:
+    rows = rows.to(center) - center
     lengths = rows.norm(dim=1, keepdim=True)
     if not lengths.isfinite().all():
         raise ConfigError(["the features hold NaN or infinity, which is near nothing: the network that made them does"])
@@ -110,12 +110,12 @@ def _mean_row(rows: Tensor, device: torch.device) -> Tensor:
     return (total / len(rows)).float()
 
 
-def _nearest_of_chunk(similarity: Tensor, k: int, first: int, least: Tensor) -> Neighbours:
+def _nearest_of_chunk(similarity: Tensor, k: int, first: int, least: Tensor) -> Neighbors:
     """Return the columns of each row that may be among its k nearest, in the order of their index.
 
     Args:
         similarity: (Q, columns).
-        k: Neighbours.
+        k: Neighbors.
         first: Added to the indices.
         least: (Q, 1), the k-th best so far: only what is better counts, for an equal one has the higher index.
     """
@@ -125,7 +125,7 @@ def _nearest_of_chunk(similarity: Tensor, k: int, first: int, least: Tensor) -> 
     if most <= k:  # nearly always, once some chunks were seen: a tenth of the time of `topk`
         places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(dim=0) - counts)[rows]  # within the row
         # Rows with fewer are filled up with what is never near.
-        found = Neighbours(similarity.new_full((len(counts), most), -torch.inf), rows.new_zeros(len(counts), most))
+        found = Neighbors(similarity.new_full((len(counts), most), -torch.inf), rows.new_zeros(len(counts), most))
         found.similarity[rows, places] = similarity[rows, columns]
         found.indices[rows, places] = columns + first
         return found
@@ -137,12 +137,12 @@ def _nearest_of_chunk(similarity: Tensor, k: int, first: int, least: Tensor) -> 
         in_order = similarity[cut].sort(dim=1, descending=True, stable=True)
         value[cut], index[cut] = in_order.values[:, :k], in_order.indices[:, :k]
     index, order = index.sort(dim=1)
-    return Neighbours(value.gather(1, order), index + first)
+    return Neighbors(value.gather(1, order), index + first)
 
 
-def _nearest_of_both(before: Neighbours, found: Neighbours, k: int) -> Neighbours:
+def _nearest_of_both(before: Neighbors, found: Neighbors, k: int) -> Neighbors:
     """Return the k best of both; the indices of `before` are lower, so a stable sort keeps them first among equals."""
     similarity, order = torch.cat([before.similarity, found.similarity], dim=1).sort(
         dim=1, descending=True, stable=True
     )
-    return Neighbours(similarity[:, :k], torch.cat([before.indices, found.indices], dim=1).gather(1, order[:, :k]))
+    return Neighbors(similarity[:, :k], torch.cat([before.indices, found.indices], dim=1).gather(1, order[:, :k]))

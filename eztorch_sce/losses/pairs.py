@@ -111,7 +111,7 @@ def check_norms(name: str, rows: Tensor) -> None:
     norms = _norms(name, rows)
     if bool(((norms - 1).abs() > 0.05).any()):
         seen = f"{norms.min().item():.3g} to {norms.max().item():.3g}"
-        raise ValueError(f"{name} must hold unit vectors, and its norms go from {seen}: normalise (F.normalize) first")
+        raise ValueError(f"{name} must hold unit vectors, and its norms go from {seen}: normalize (F.normalize) first")
 
 
 def _norms(name: str, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The family of soft contrastive losses: SCE and what it generalises, InfoNCE, NT-Xent and ReSSL."""
+"""The family of soft contrastive losses: SCE and what it generalizes, InfoNCE, NT-Xent and ReSSL."""
 
 import math
 

@@ -50,7 +50,7 @@ class MomentumContrast(nn.Module):
         return self.online.backbone
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Return the loss of one batch from normalised views, each (B, C, T, S, S), global views first."""
+        """Return the loss of one batch from normalized views, each (B, C, T, S, S), global views first."""
         num_targets = self.config.num_global_views if self.config.symmetric else 1
         keys = [self._keys(view) for view in views[:num_targets]]  # each (B, D)
         first_query = 0 if num_targets > 1 else 1

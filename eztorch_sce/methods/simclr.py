@@ -38,7 +38,7 @@ class SimCLR(nn.Module):
         return self.online.backbone
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Return the loss of one batch from normalised views, each (B, C, T, S, S), global views first."""
+        """Return the loss of one batch from normalized views, each (B, C, T, S, S), global views first."""
         num_targets = self.config.num_global_views
         queries = [embedded.z for embedded in embed_views(self.online, views, num_targets)]  # each (B, D)
         keys = queries[:num_targets]

@@ -7,7 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SplitBatchNorm(_BatchNorm):
-    """Normalise each of `num_splits` equal parts of the batch by its own statistics in training; else batch norm.
+    """Normalize each of `num_splits` equal parts of the batch by its own statistics in training; else batch norm.
 
     A batch that does not divide gives its last part fewer samples. Running statistics are those of the first part, as
     they are those of the first device in distributed training.
@@ -27,7 +27,7 @@ class SplitBatchNorm(_BatchNorm):
         """Take any number of dimensions."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, C, ...)."""
+        """Normalize (B, C, ...)."""
         if not self.training:
             return super().forward(x)
         first, *others = x.tensor_split(min(self.num_splits, len(x)))

@@ -22,7 +22,7 @@ class Classifier(nn.Module):
         self.linear = linear_head(backbone.num_features, num_classes)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of normalised clips (B, C, T, H, W)."""
+        """Return logits (B, num_classes) of normalized clips (B, C, T, H, W)."""
         return self.linear(self.dropout(self.backbone(clips)))
 
 

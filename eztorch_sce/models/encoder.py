@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         self.backbone, self.projector, self.predictor = backbone, projector, predictor
 
     def forward(self, clips: Tensor) -> Embeddings:
-        """Embed normalised clips (B, C, T, H, W)."""
+        """Embed normalized clips (B, C, T, H, W)."""
         h = self.backbone(clips)  # (B, F)
         projection = self.projector(h)  # (B, D)
         z = _unit(projection)
@@ -31,5 +31,5 @@ class Encoder(nn.Module):
 
 
 def _unit(x: Tensor) -> Tensor:
-    """Normalise in float32 at least: the losses divide similarities by small temperatures."""
+    """Normalize in float32 at least: the losses divide similarities by small temperatures."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

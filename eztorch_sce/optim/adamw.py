@@ -1,23 +1,30 @@
 """Adam with decoupled weight decay."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from eztorch_sce.optim.groups import decay_groups
+from eztorch_sce.optim.groups import LR_HELP, decay_groups
 from eztorch_sce.registry import register
+from eztorch_sce.settings import setting, show
 
 
 @register("optimizer", "adamw")
 @dataclass
 class AdamWConfig:
-    """Settings of torch's AdamW; `lr` is for a batch of 256 and scales with the global batch. Norms do not decay."""
+    """Adam with decoupled weight decay, which spares norms and biases (Loshchilov and Hutter, arXiv:1711.05101)."""
 
-    lr: float = 1e-3
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 0.05
+    lr: float = setting(1e-3, above=0, help=LR_HELP)
+    betas: list[float] = setting(
+        [0.9, 0.999], at_least=0, below=1, help="Decay rates of the running means of the gradient and its square."
+    )
+    weight_decay: float = setting(0.05, at_least=0, help="Decoupled weight decay.")
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message unless there are two betas."""
+        return [] if len(self.betas) == 2 else [f"{prefix}.betas={show(self.betas)} must be two numbers"]
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """Return the optimizer at the effective learning rate `lr`."""

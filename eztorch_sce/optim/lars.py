@@ -8,22 +8,23 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from eztorch_sce.optim.groups import decay_groups
+from eztorch_sce.optim.groups import LR_HELP, decay_groups
 from eztorch_sce.registry import register
+from eztorch_sce.settings import setting
 
 
 class LARS(Optimizer):
-    """SGD with momentum whose step on each tensor follows the ratio of its norm to its gradient's.
+    """SGD with momentum that scales the step of each tensor by the ratio of its norm to the norm of its gradient.
 
-    Tensors with one dimension (norms and biases) are neither decayed nor adapted.
+    Tensors with one dimension (norms and biases) get neither weight decay nor adaptation.
 
     Source: You et al., 2017, arXiv:1708.03888.
 
     Args:
-        params: Parameters or groups; a group with more than one dimension per tensor is adapted.
+        params: Parameters or parameter groups.
         lr: Learning rate, >= 0.
-        momentum: Of the velocity, in [0, 1).
-        weight_decay: Added to the gradient before the ratio is taken.
+        momentum: Momentum of the velocity, in [0, 1).
+        weight_decay: L2 penalty, added to the gradient before the ratio is taken.
         trust_coefficient: Scale of the adapted rate.
     """
 
@@ -45,7 +46,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, where given, computes the loss again."""
+        """Take one step; `closure`, if given, recomputes the loss."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -60,12 +61,12 @@ class LARS(Optimizer):
                     state["velocity"] = torch.zeros_like(parameter)
                 velocity = state["velocity"].mul_(group["momentum"])
                 if parameter.ndim > 1:
-                    # The norm of gradient + decay * parameter, and that sum times the ratio, without a copy of either.
+                    # Norm of (gradient + decay * parameter) without materializing the sum.
                     norm, along = parameter.norm(), torch.dot(gradient.reshape(-1), parameter.reshape(-1))
                     squared = gradient.norm().square() + 2 * decay * along + (decay * norm).square()
                     update_norm = squared.clamp_min(0).sqrt()
                     ratio = group["trust_coefficient"] * norm / update_norm
-                    # A tensor at zero, or without gradient, takes a plain step.
+                    # A tensor of zeros, or with a zero gradient, takes a plain step.
                     ratio = torch.where((norm > 0) & (update_norm > 0), ratio, torch.ones_like(ratio))
                     velocity.addcmul_(gradient, ratio).addcmul_(parameter, ratio, value=decay)
                 else:
@@ -77,12 +78,12 @@ class LARS(Optimizer):
 @register("optimizer", "lars")
 @dataclass
 class LARSConfig:
-    """Settings of `LARS`; `lr` is for a batch of 256 and scales with the global batch."""
+    """Layer-wise adaptive rates for large batches (You et al., arXiv:1708.03888)."""
 
-    lr: float = 0.3
-    momentum: float = 0.9
-    weight_decay: float = 1e-6
-    trust_coefficient: float = 1e-3
+    lr: float = setting(0.3, above=0, help=LR_HELP)
+    momentum: float = setting(0.9, at_least=0, below=1, help="Momentum of the velocity.")
+    weight_decay: float = setting(1e-6, at_least=0, help="L2 penalty added to the gradient; spares norms and biases.")
+    trust_coefficient: float = setting(1e-3, above=0, help="Scale of the adapted rate of each layer.")
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> LARS:
         """Return the optimizer at the effective learning rate `lr`."""

@@ -1,29 +1,25 @@
-"""How the learning rate moves, per optimizer step."""
+"""Learning rate schedules, per optimizer step."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from eztorch_sce.settings import setting, show
 
 
 @dataclass
 class ScheduleConfig:
-    """Linear warm-up from 0, then half a cosine to 0, or steps down; all per optimizer step.
+    """Linear warm-up from 0, then half a cosine to 0, or a staircase."""
 
-    Attributes:
-        warmup_epochs: Epochs of warm-up; may be a fraction.
-        milestones: Empty for the cosine; or the epochs after which the rate falls to a tenth, in rising order.
-    """
+    warmup_epochs: float = setting(0.0, at_least=0, help="Epochs of linear warm-up; may be a fraction.")
+    milestones: list[float] = setting(
+        [], above=0, help="Epochs after which the rate drops to a tenth, ascending; empty decays along a cosine."
+    )
 
-    warmup_epochs: float = 0.0
-    milestones: list[float] = field(default_factory=list)
-
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        found = []
-        if self.warmup_epochs < 0:
-            found.append(f"{prefix}.warmup_epochs={self.warmup_epochs} must not be negative")
-        if sorted(self.milestones) != list(self.milestones) or any(epoch <= 0 for epoch in self.milestones):
-            found.append(f"{prefix}.milestones={list(self.milestones)} must be positive epochs in rising order")
-        return found
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message if the milestones are out of order."""
+        if sorted(self.milestones) != list(self.milestones):
+            return [f"{prefix}.milestones={show(self.milestones)} must be in ascending order"]
+        return []
 
     def factor(self, step: int, num_steps: int, max_epochs: int) -> float:
         """Return the factor on the learning rate at `step` of the `num_steps` that `max_epochs` take."""

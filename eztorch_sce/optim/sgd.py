@@ -6,18 +6,26 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from eztorch_sce.optim.groups import LR_HELP
 from eztorch_sce.registry import register
+from eztorch_sce.settings import setting
 
 
 @register("optimizer", "sgd")
 @dataclass
 class SGDConfig:
-    """Settings of torch's SGD; `lr` is for a batch of 256 and scales with the global batch. All tensors decay."""
+    """Stochastic gradient descent with momentum. Weight decay applies to all parameters."""
 
-    lr: float = 0.06
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = False
+    lr: float = setting(0.06, above=0, help=LR_HELP)
+    momentum: float = setting(0.9, at_least=0, below=1, help="Momentum of the velocity.")
+    weight_decay: float = setting(5e-4, at_least=0, help="L2 penalty added to the gradient.")
+    nesterov: bool = setting(False, help="Use Nesterov momentum.")
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message if Nesterov momentum is asked for without momentum."""
+        if self.nesterov and self.momentum == 0:
+            return [f"{prefix}.nesterov=true needs {prefix}.momentum greater than 0"]
+        return []
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
         """Return the optimizer at the effective learning rate `lr`."""

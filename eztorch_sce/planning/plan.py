@@ -134,7 +134,7 @@ def _view_shapes(config: Any) -> list[Shape]:
     if num_frames > 1 and not takes_clips:
         raise ConfigError(
             [
-                f"data.num_frames={num_frames}, and backbone={name_of(config.backbone)} takes single pictures: choose "
+                f"data.num_frames={num_frames}, and backbone={name_of(config.backbone)} takes single images: choose "
                 "a video backbone (backbone=r3d18) or data.num_frames=1"
             ]
         )
@@ -145,7 +145,7 @@ def _title(config: Any, shapes: list[Shape], num_devices: int) -> str:
     networks = ", ".join(name_of(part) for part in (config.backbone, config.method, config.loss))
     sizes = " + ".join(str(size) for *_, size in shapes)
     samples = f"{config.data.batch_size} samples a step on {num_devices} x {config.device}"
-    kind = "pictures" if shapes[0][1] == 1 else f"clips of {shapes[0][1]} frames"
+    kind = "images" if shapes[0][1] == 1 else f"clips of {shapes[0][1]} frames"
     return f"{networks}; views: {kind}, {sizes} px; {samples}, {config.trainer.precision}"
 
 
@@ -240,7 +240,7 @@ def _step_seconds(
 
 
 def _measured(config: Any, shapes: list[Shape]) -> tuple[float, str] | None:
-    """Return samples/s of one device and where they were measured: `benchmarks/step.py` has pictures in float32."""
+    """Return samples/s of one device and where they were measured: `benchmarks/step.py` has images in float32."""
     alike = len(set(shapes)) == 1 and shapes[0][1] == 1 and config.trainer.precision == "32-true"
     if not alike or name_of(config.method) != "momentum_contrast":
         return None

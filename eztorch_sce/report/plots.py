@@ -1,4 +1,4 @@
-"""The pictures of a report."""
+"""The images of a report."""
 
 import csv
 from pathlib import Path
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.evaluation.search import nearest_neighbours
+from eztorch_sce.evaluation.search import nearest_neighbors
 from eztorch_sce.types import ClipSpan, FeatureBank
 
 _NUM_QUERIES = 4
-_NUM_NEIGHBOURS = 3
+_NUM_NEIGHBORS = 3
 _STRIP_FRAMES = 4
 
 
@@ -54,7 +54,7 @@ def plot_demo(
             axes.scatter(chosen[:, 0], chosen[:, 1], s=14, label=name)
         axes.set(title=f"test clips, {title} features", xticks=[], yticks=[])
     after.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    _draw_neighbours(bottom, test, bank, decoder, clip_s)
+    _draw_neighbors(bottom, test, bank, decoder, clip_s)
     figure.savefig(file, dpi=110)
 
 
@@ -65,11 +65,11 @@ def principal_components(features: Tensor, count: int = 2) -> Tensor:
     return unit @ directions[:count].T
 
 
-def _draw_neighbours(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float) -> None:
+def _draw_neighbors(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float) -> None:
     labels = torch.linspace(0, len(test.classes) - 1, _NUM_QUERIES).long()  # the first query of each of some classes
     rows = (test.labels[None] == labels[:, None]).int().argmax(dim=1)
-    nearest = nearest_neighbours(bank.features, test.features, _NUM_NEIGHBOURS, centred=True).indices
-    grid = figure.subplots(_NUM_QUERIES, 1 + _NUM_NEIGHBOURS)
+    nearest = nearest_neighbors(bank.features, test.features, _NUM_NEIGHBORS, centered=True).indices
+    grid = figure.subplots(_NUM_QUERIES, 1 + _NUM_NEIGHBORS)
     figure.suptitle("queries (left) and their nearest clips by pretrained features; time runs from left to right")
     for line, row in zip(grid, rows.tolist(), strict=True):
         wanted = int(test.labels[row])

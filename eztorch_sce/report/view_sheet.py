@@ -1,4 +1,4 @@
-"""What the network sees, as a picture: some records with all their views, and what each view drew."""
+"""What the network sees, as an image: some records with all their views, and what each view drew."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ class ShownView(NamedTuple):
 
 
 def rows_to_show(dataset: TrainingClips, views: Views, batch: Batch) -> list[tuple[str, list[ShownView]]]:
-    """Return the path of each record of a batch and its views, as they are before they are normalised."""
+    """Return the path of each record of a batch and its views, as they are before they are normalized."""
     made, draws = views(batch), views.draws(batch)
     rows = []
     for place, (epoch, index) in enumerate(zip(batch.epoch.tolist(), batch.record.tolist(), strict=True)):
@@ -65,7 +65,7 @@ def describe(drawn: ViewParameters, box: Box, height: int, width: int) -> list[s
     if drawn.blur_sigma:
         lines.append(f"blur, sigma {drawn.blur_sigma:.2f} px")
     if drawn.solarize:
-        lines.append("solarised")
+        lines.append("solarized")
     if drawn.flip:
         lines.append("flipped")
     return lines
@@ -75,7 +75,7 @@ def draw_views(file: Path, rows: Sequence[tuple[str, Sequence[ShownView]]]) -> P
     """Draw a row of views per record; of clips an animation.
 
     Args:
-        file: Where to, without suffix: .png is added for pictures, .webp for clips.
+        file: Where to, without suffix: .png is added for images, .webp for clips.
         rows: What stands above each row, and its views.
 
     Returns:
@@ -105,7 +105,7 @@ def _draw(rows: Sequence[tuple[str, Sequence[ShownView]]], time: int) -> Image.I
         for place, view in enumerate(views):
             left = _GAP + place * (_EDGE + _GAP)
             frame = view.pixels[:, min(time, view.pixels.shape[1] - 1)]
-            sheet.paste(_picture(frame), (left, top + _LINE))
+            sheet.paste(_image(frame), (left, top + _LINE))
             for number, line in enumerate(view.lines):
                 pen.text((left, top + _LINE + _EDGE + 4 + _LINE * number), line, "black", font)
         top += height
@@ -120,7 +120,7 @@ def _fitting(title: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.Im
     return shown
 
 
-def _picture(frame: Tensor) -> Image.Image:
+def _image(frame: Tensor) -> Image.Image:
     pixels = (frame.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
     way = Image.Resampling.NEAREST if max(pixels.shape) < _EDGE else Image.Resampling.BICUBIC
     return Image.fromarray(pixels).resize((_EDGE, _EDGE), way)

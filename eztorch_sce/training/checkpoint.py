@@ -40,7 +40,7 @@ class Weights:
     sha256: str
 
     def build_backbone(self, untrained: bool = False) -> Backbone:
-        """Return the backbone with its weights; `untrained`: as it was initialised, for comparison."""
+        """Return the backbone with its weights; `untrained`: as it was initialized, for comparison."""
         backbone: Backbone = self.backbone.build()
         if not untrained:
             backbone.load_state_dict(self.state)

@@ -59,7 +59,7 @@ class ClassifyModule(pl.LightningModule):
         return loss
 
     def _mixed(self, batch: ViewBatch) -> tuple[Tensor, Tensor, float]:
-        """Return clips mixed with their neighbours, the labels of those, and the share of the clips themselves.
+        """Return clips mixed with their neighbors, the labels of those, and the share of the clips themselves.
 
         Source: Zhang et al., ICLR 2018, arXiv:1710.09412.
         """

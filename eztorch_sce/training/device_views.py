@@ -8,7 +8,7 @@ from eztorch_sce.types import Batch
 
 
 class Views(nn.Module):
-    """Crop (where the workers did not), augment and normalise each view of a batch.
+    """Crop (where the workers did not), augment and normalize each view of a batch.
 
     Args:
         configs: What each view is.

@@ -1,4 +1,4 @@
-"""How good the features are while a pretraining goes on: kNN and a linear probe on labelled data, every few epochs."""
+"""How good the features are while a pretraining goes on: kNN and a linear probe on labeled data, every few epochs."""
 
 import time
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ class OnlineConfig:
 
     Attributes:
         every_n_epochs: Epochs from one evaluation to the next; null is never.
-        root, list, test_root, test_list, layout: Labelled data, as in `data`; all null: the data of the pretraining,
+        root, list, test_root, test_list, layout: Labeled data, as in `data`; all null: the data of the pretraining,
             whose labels are then used here alone.
         num_clips, num_crops: Of each record; the features are their mean.
-        k: Neighbours that vote.
+        k: Neighbors that vote.
     """
 
     every_n_epochs: int | None = None
@@ -49,11 +49,11 @@ class OnlineConfig:
             if (value := getattr(self, name)) is not None and value < 1
         ]
         if self.num_crops not in (1, 3):
-            found.append(f"{prefix}.num_crops={self.num_crops} must be 1 (centre) or 3")
+            found.append(f"{prefix}.num_crops={self.num_crops} must be 1 (center) or 3")
         return found
 
     def open(self, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
-        """Find the labelled train and test parts.
+        """Find the labeled train and test parts.
 
         Raises:
             ConfigError: If files are missing, or there are no labels.
@@ -67,7 +67,7 @@ class OnlineConfig:
         if not train.classes:
             raise ConfigError(
                 [
-                    f"online.every_n_epochs={self.every_n_epochs}: {train.source} has no labels; give labelled data by "
+                    f"online.every_n_epochs={self.every_n_epochs}: {train.source} has no labels; give labeled data by "
                     "online.root or online.list, or leave the evaluation out"
                 ]
             )
@@ -82,7 +82,7 @@ class OnlineEvaluation(pl.Callback):
     Args:
         config: When, and on what views.
         data: How to load.
-        parts: The labelled train and test parts.
+        parts: The labeled train and test parts.
         spec: What the backbone sees.
         seed: Of the probe.
     """

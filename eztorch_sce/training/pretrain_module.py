@@ -72,7 +72,7 @@ class PretrainModule(pl.LightningModule):
         seen = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(seen["loss"]):
             raise TrainingError(f"step {self.trainer.global_step}: the loss is {seen['loss']}. {self._cure()}")
-        untrained = self.trainer.current_epoch == 0  # a network as initialised may say anything
+        untrained = self.trainer.current_epoch == 0  # a network as initialized may say anything
         if not untrained and not self.warned and (words := verdict(seen)):
             self.warned = True
             rank_zero_warn(f"step {self.trainer.global_step}: {words}", category=CollapseWarning)

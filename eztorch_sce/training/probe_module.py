@@ -47,7 +47,7 @@ class ProbeModule(pl.LightningModule):
         return self
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Return logits (B, heads, C) of normalised clips (B, C, T, H, W)."""
+        """Return logits (B, heads, C) of normalized clips (B, C, T, H, W)."""
         logits: Tensor = self.heads(self.backbone(clips))
         return logits.transpose(0, 1)
 

@@ -36,7 +36,7 @@ def fit(
     max_unreadable = config.data.max_unreadable if config.data.on_error == "skip" else 0.0
     devices = settings.devices or max(1, torch.cuda.device_count())
     on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
-    # The queue is the same everywhere already, and statistics are synchronised or each device's own: no buffer is sent.
+    # The queue is the same everywhere already, and statistics are synchronized or each device's own: no buffer is sent.
     alone = devices * settings.num_nodes == 1
     strategy = "auto" if alone else DDPStrategy(forward_sync_buffers=False)
     with _without_advice():

@@ -119,7 +119,7 @@ def test_temporal_difference_by_hand() -> None:
     torch.testing.assert_close(result[1, :, :, 2, 3], expected, atol=1e-4, rtol=0)
 
 
-def test_temporal_difference_of_a_picture_is_refused_in_words() -> None:
+def test_temporal_difference_of_a_image_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="at least 2 frames"):
         ops.temporal_difference(torch.rand(1, 3, 1, 4, 4))
 
@@ -163,7 +163,7 @@ def test_crop_and_resize_equals_interpolating_the_slice(size: int) -> None:
         torch.testing.assert_close(resized, expected, atol=1e-5, rtol=0)
 
 
-def test_a_fractional_box_sees_nothing_outside_and_keeps_a_flat_picture_flat() -> None:
+def test_a_fractional_box_sees_nothing_outside_and_keeps_a_flat_image_flat() -> None:
     clips = torch.ones(2, 3, 1, 12, 12)
     clips[:, :, :, :, 8:] = 0
     boxes = torch.tensor([[1.5, 2.25, 6.3, 5.75], [4.1, 7.2, 0.3, 0.4]])  # both end at column 8 or before

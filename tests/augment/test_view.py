@@ -195,7 +195,7 @@ def test_half_precision_is_the_same_rounded_once(stats: str) -> None:
     assert torch.equal(half, View(config)(clips, range(4)).bfloat16())
 
 
-def test_evaluation_only_normalises() -> None:
+def test_evaluation_only_normalizes() -> None:
     clips = random_clips(2, frames=1)
     view = View(evaluation_view(InputSpec(size=32, stats="cifar10")))
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in STATS["cifar10"])
@@ -224,7 +224,7 @@ def test_the_input_of_a_network_stays_the_difference_in_evaluation() -> None:
     torch.testing.assert_close(View(training)(clips, [0, 1]), expected)
 
 
-def test_differences_of_a_picture_are_refused_whatever_is_drawn() -> None:
+def test_differences_of_a_image_are_refused_whatever_is_drawn() -> None:
     for config in (ViewConfig(temporal_difference=0.001), ViewConfig(input="difference")):
         with pytest.raises(ValueError, match="at least 2 frames"):
             View(config)(random_clips(1, frames=1), [0])
@@ -256,11 +256,11 @@ def test_box_areas_and_aspects_are_uniform() -> None:
 
 
 @pytest.mark.parametrize(("height", "width", "box"), [(10, 1000, (0, 493, 10, 13)), (1000, 10, (493, 0, 13, 10))])
-def test_a_box_that_never_fits_falls_back_to_the_centre(height: int, width: int, box: tuple[int, ...]) -> None:
+def test_a_box_that_never_fits_falls_back_to_the_center(height: int, width: int, box: tuple[int, ...]) -> None:
     assert random_crop_box(torch.Generator().manual_seed(0), height, width, [0.9, 1.0]) == box
 
 
-def test_a_picture_of_one_pixel_is_cropped_to_itself() -> None:
+def test_a_image_of_one_pixel_is_cropped_to_itself() -> None:
     for scale in ([0.2, 1.0], [0.001, 0.002]):
         assert random_crop_box(torch.Generator().manual_seed(0), 1, 1, scale) == (0, 0, 1, 1)
     assert random_square_box(torch.Generator().manual_seed(0), 1, 1, 224, [1.1, 1.4]) == (0, 0, 1, 1)

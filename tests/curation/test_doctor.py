@@ -87,7 +87,7 @@ def test_what_it_says_of_broken_files(
 
 @pytest.fixture
 def tree(write_video: Callable[..., Path], tmp_path: Path) -> Path:
-    """Is a labelled tree of three sound videos, two of them alike, a text named as one, and a truncated one."""
+    """Is a labeled tree of three sound videos, two of them alike, a text named as one, and a truncated one."""
     root = tmp_path / "tree"
     write_video(root / "a" / "one.mp4", num_frames=40)
     write_video(root / "b" / "two.mp4", num_frames=50)
@@ -140,7 +140,7 @@ def test_names_are_shown_as_they_are(
     said = capsys.readouterr().out
     assert "unusable: b [/red].mp4: unreadable" in said
     assert "a/z [x].mp4" in said
-    assert "want of a suffix of videos or pictures: a/no [suffix\n" in said
+    assert "want of a suffix of videos or images: a/no [suffix\n" in said
     duplicate = diagnose(tmp_path)[0].rows[1]
     assert duplicate.findings[-1] == "duplicate: the content of a/[bold]one [id].mp4"
 
@@ -164,13 +164,13 @@ def test_a_video_that_starts_in_the_middle_has_no_key_frame_at_its_start(
 
 
 def test_a_change_of_resolution_is_told(
-    write_video: Callable[..., Path], numbered_picture: Callable[[int], np.ndarray], tmp_path: Path
+    write_video: Callable[..., Path], numbered_image: Callable[[int], np.ndarray], tmp_path: Path
 ) -> None:
     def large(number: int) -> np.ndarray:
-        return np.kron(numbered_picture(number), np.ones((2, 2, 1), np.uint8))
+        return np.kron(numbered_image(number), np.ones((2, 2, 1), np.uint8))
 
     first = write_video(tmp_path / "first.ts", num_frames=60).read_bytes()
-    second = write_video(tmp_path / "second.ts", num_frames=60, first_pts=60, picture=large).read_bytes()
+    second = write_video(tmp_path / "second.ts", num_frames=60, first_pts=60, image=large).read_bytes()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "both.ts").write_bytes(first + second)
     [row] = diagnose(tmp_path / "folder", full=True)[0].rows
@@ -214,18 +214,18 @@ def test_a_run_takes_the_files_from_the_table_and_looks_at_none(tree: Path) -> N
     assert len(from_folder(tree).records) == 5
 
 
-def test_pictures_and_frame_folders_are_looked_at(tmp_path: Path) -> None:
+def test_images_and_frame_folders_are_looked_at(tmp_path: Path) -> None:
     frames = tmp_path / "frames" / "a" / "v"
     frames.mkdir(parents=True)
     for number in range(1, 6):
         Image.fromarray(np.full((40, 40, 3), 9 * number, np.uint8)).save(frames / f"{number:08d}.jpg")
-    (frames / "00000003.jpg").write_text("no picture")
+    (frames / "00000003.jpg").write_text("no image")
     [row] = diagnose(tmp_path / "frames")[0].rows
     assert (row.kind, row.usable) == ("frames", False)
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    Image.new("RGB", (40, 30)).save(pictures / "black.png")
-    [row] = diagnose(pictures)[0].rows
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("RGB", (40, 30)).save(images / "black.png")
+    [row] = diagnose(images)[0].rows
     assert (row.kind, row.usable, row.width, row.height, row.num_frames) == ("image", True, 40, 30, 1)
 
 

@@ -123,9 +123,9 @@ def test_a_full_disk_is_said_in_words(sources: Path, tmp_path: Path, monkeypatch
         prepare(sources, tmp_path / "copies", SMALL)
 
 
-def test_pictures_alone_are_refused(tmp_path: Path) -> None:
+def test_images_alone_are_refused(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "s" / "picture.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "s" / "image.png")
     with pytest.raises(ConfigError, match="no video"):
         prepare(tmp_path / "s", tmp_path / "c", SMALL)
 

@@ -108,7 +108,7 @@ def test_the_least_cover_of_whole_clips_has_no_overlap() -> None:
 
 def test_a_stride_puts_frames_that_many_frames_apart() -> None:
     assert strided_clip_s(num_frames=8, stride=4, fps=25) == pytest.approx(1.28)
-    assert strided_clip_s(num_frames=1, stride=4, fps=0) > 0  # a picture has no frame rate
+    assert strided_clip_s(num_frames=1, stride=4, fps=0) > 0  # an image has no frame rate
 
 
 def test_one_even_clip_lies_in_the_middle() -> None:

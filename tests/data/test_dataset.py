@@ -105,7 +105,7 @@ def test_processes_share_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [pair for both in zip(*parts, strict=True) for pair in both] == whole
 
 
-def test_whole_pictures_go_to_the_device_when_asked(manifest: Manifest) -> None:
+def test_whole_images_go_to_the_device_when_asked(manifest: Manifest) -> None:
     config = DataConfig(root="x", batch_size=2, num_workers=0, canvas=24)
     batch = next(iter(TrainingData(config, manifest, VIEWS, SPEC, 0).train_dataloader()))
     assert [tuple(view.shape) for view in batch.frames] == [(2, 3, 4, 24, 24)] * 2

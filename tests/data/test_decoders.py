@@ -23,7 +23,7 @@ from eztorch_sce.data.decoders.base import Decoder, frame_times, shown_at, witho
 from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.data.decoders.decord import DecordConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
-from eztorch_sce.data.decoders.image import ImageDecoder, load_picture
+from eztorch_sce.data.decoders.image import ImageDecoder, load_image
 from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
 from eztorch_sce.data.decoders.torchcodec import TorchcodecConfig
 from eztorch_sce.errors import ConfigError, MediaError
@@ -383,7 +383,7 @@ def test_frames_are_upright(
     upright = np.zeros((64, 96, 3), np.uint8)
     upright[:20, :40] = 255  # a mark in one corner
     stored = np.rot90(upright[:, ::-1] if mirrored else upright, -turns)
-    plain = write_video(tmp_path / "plain.mp4", num_frames=4, picture=lambda _: np.ascontiguousarray(stored))
+    plain = write_video(tmp_path / "plain.mp4", num_frames=4, image=lambda _: np.ascontiguousarray(stored))
     with av.open(str(plain)) as source, av.open(str(tmp_path / "turned.mp4"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         if not hasattr(stream, "set_display_rotation"):
@@ -432,7 +432,7 @@ def test_a_packet_that_is_noise_does_not_spoil_the_rest(
         decoder.read(path, [ClipSpan(0.0, 10.0)], 100)
 
 
-def test_a_stream_that_begins_late_does_not_end_the_pictures(
+def test_a_stream_that_begins_late_does_not_end_the_images(
     write_video: Callable[..., Path], numbers_shown: Numbers, tmp_path: Path
 ) -> None:
     import av
@@ -466,28 +466,26 @@ def test_stray_time_stamps_are_left_out() -> None:
     ]
 
 
-def test_a_gif_is_a_video(
-    tmp_path: Path, numbered_picture: Callable[[int], np.ndarray], numbers_shown: Numbers
-) -> None:
-    pictures = [Image.fromarray(numbered_picture(i)) for i in range(6)]
-    pictures[0].save(tmp_path / "moving.gif", save_all=True, append_images=pictures[1:], duration=100, loop=0)
+def test_a_gif_is_a_video(tmp_path: Path, numbered_image: Callable[[int], np.ndarray], numbers_shown: Numbers) -> None:
+    images = [Image.fromarray(numbered_image(i)) for i in range(6)]
+    images[0].save(tmp_path / "moving.gif", save_all=True, append_images=images[1:], duration=100, loop=0)
     spans = [ClipSpan(0.3, 0.6), ClipSpan(0.0, 0.3)]
     late, early = PyAVConfig().build().read(str(tmp_path / "moving.gif"), spans, 3)
     assert numbers_shown(late.frames) == [3, 4, 5]
     assert numbers_shown(early.frames) == [0, 1, 2]
 
 
-def test_a_gif_shows_each_picture_for_as_long_as_it_says(
-    tmp_path: Path, numbered_picture: Callable[[int], np.ndarray], numbers_shown: Numbers
+def test_a_gif_shows_each_image_for_as_long_as_it_says(
+    tmp_path: Path, numbered_image: Callable[[int], np.ndarray], numbers_shown: Numbers
 ) -> None:
-    pictures = [Image.fromarray(numbered_picture(i)) for i in range(3)]
+    images = [Image.fromarray(numbered_image(i)) for i in range(3)]
     lasts_ms = [100, 400, 100]
-    pictures[0].save(tmp_path / "slow.gif", save_all=True, append_images=pictures[1:], duration=lasts_ms, loop=0)
+    images[0].save(tmp_path / "slow.gif", save_all=True, append_images=images[1:], duration=lasts_ms, loop=0)
     decoder, path = PyAVConfig().build(), str(tmp_path / "slow.gif")
     assert decoder.probe(path).duration_s == pytest.approx(0.6, abs=0.02)
     [clip] = decoder.read(path, [ClipSpan(0.0, 0.6)], 6)
     assert numbers_shown(clip.frames) == [0, 1, 1, 1, 1, 2]
-    pictures[2].save(tmp_path / "still.gif")
+    images[2].save(tmp_path / "still.gif")
     [clip] = decoder.read(str(tmp_path / "still.gif"), [ClipSpan(0.0, 0.0)], 2)
     assert numbers_shown(clip.frames) == [2, 2]
 
@@ -506,28 +504,28 @@ def test_torch_works_after_decord_was_loaded() -> None:
     assert torch.linalg.svdvals(torch.eye(3)).sum() == 3
 
 
-# Pictures.
+# Images.
 
 
-def _corners(picture: np.ndarray) -> list[list[int]]:
-    """Return the four corner colours of (H, W, 3), row by row."""
-    return [picture[y, x].tolist() for y in (0, -1) for x in (0, -1)]
+def _corners(image: np.ndarray) -> list[list[int]]:
+    """Return the four corner colors of (H, W, 3), row by row."""
+    return [image[y, x].tolist() for y in (0, -1) for x in (0, -1)]
 
 
-def test_a_picture_is_a_clip_of_one_frame(tmp_path: Path) -> None:
-    colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    Image.fromarray(colours).save(tmp_path / "picture.png")
-    decoder, path = ImageDecoder(), str(tmp_path / "picture.png")
+def test_a_image_is_a_clip_of_one_frame(tmp_path: Path) -> None:
+    colors = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    Image.fromarray(colors).save(tmp_path / "image.png")
+    decoder, path = ImageDecoder(), str(tmp_path / "image.png")
     assert decoder.probe(path) == (0.0, 0.0, 7, 5, "image")
     [clip] = decoder.read(path, [ClipSpan(0.0, 0.0)], 1)
-    assert torch.equal(clip.frames, torch.from_numpy(colours).permute(2, 0, 1)[:, None])
+    assert torch.equal(clip.frames, torch.from_numpy(colors).permute(2, 0, 1)[:, None])
     assert clip.pts_s.tolist() == [0.0]
     clips = decoder.read(path, [ClipSpan(0.0, 0.0)] * 2, 4)
     assert [clip.frames.shape for clip in clips] == [(3, 4, 5, 7)] * 2
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_its_exif_says(orientation: int, tmp_path: Path) -> None:
+def test_a_image_is_turned_as_its_exif_says(orientation: int, tmp_path: Path) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :8] = 255
     stored = {  # how a camera writes it, so that the turn of the orientation makes it upright
@@ -543,67 +541,67 @@ def test_a_picture_is_turned_as_its_exif_says(orientation: int, tmp_path: Path) 
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.jpg", exif=exif, quality=100)
-    assert np.array_equal(load_picture(str(tmp_path / "turned.jpg")) > 128, upright > 128)
+    assert np.array_equal(load_image(str(tmp_path / "turned.jpg")) > 128, upright > 128)
 
 
 def test_sixteen_bits_become_eight(tmp_path: Path) -> None:
     wide = np.array([[0, 257, 128 * 257, 65535]], np.uint16)
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert load_picture(str(tmp_path / "wide.png"))[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255)]
+    assert load_image(str(tmp_path / "wide.png"))[0].tolist() == [[v] * 3 for v in (0, 1, 128, 255)]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr"])
 def test_every_mode_becomes_rgb(mode: str, tmp_path: Path) -> None:
-    picture = Image.new("RGB", (6, 4), "white")
-    picture.paste("black", (0, 0, 3, 4))
-    name = tmp_path / ("picture.jpg" if mode in ("CMYK", "YCbCr") else "picture.png")
-    picture.convert(mode).save(name)
+    image = Image.new("RGB", (6, 4), "white")
+    image.paste("black", (0, 0, 3, 4))
+    name = tmp_path / ("image.jpg" if mode in ("CMYK", "YCbCr") else "image.png")
+    image.convert(mode).save(name)
     black, white = [[0] * 3, [255] * 3]
-    shown = load_picture(str(name))
+    shown = load_image(str(name))
     assert shown.shape == (4, 6, 3)
     assert np.abs(np.array(_corners(shown)) - [black, white, black, white]).max() < 40
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_shows_white(mode: str, tmp_path: Path) -> None:
-    picture = Image.new("RGBA", (2, 1), (10, 10, 10, 255))
-    picture.putpixel((1, 0), (200, 0, 0, 0))
+    image = Image.new("RGBA", (2, 1), (10, 10, 10, 255))
+    image.putpixel((1, 0), (200, 0, 0, 0))
     if mode == "P":
-        paletted = picture.convert("RGB").quantize(4)
+        paletted = image.convert("RGB").quantize(4)
         paletted.save(tmp_path / "glass.png", transparency=paletted.getpixel((1, 0)))
     else:
-        picture.convert(mode).save(tmp_path / "glass.png")
-    assert load_picture(str(tmp_path / "glass.png"))[0].tolist() == [[10] * 3, [255] * 3]
+        image.convert(mode).save(tmp_path / "glass.png")
+    assert load_image(str(tmp_path / "glass.png"))[0].tolist() == [[10] * 3, [255] * 3]
 
 
-def test_a_damaged_picture_is_a_media_error(tmp_path: Path) -> None:
-    colours = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+def test_a_damaged_image_is_a_media_error(tmp_path: Path) -> None:
+    colors = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for suffix in ("jpg", "png"):
         whole = tmp_path / f"whole.{suffix}"
-        Image.fromarray(colours).save(whole)
+        Image.fromarray(colors).save(whole)
         (tmp_path / f"cut.{suffix}").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
         with pytest.raises(MediaError, match="damaged"):
-            load_picture(str(tmp_path / f"cut.{suffix}"))
-    (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(MediaError, match="no picture"):
-        load_picture(str(tmp_path / "text.jpg"))
+            load_image(str(tmp_path / f"cut.{suffix}"))
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(MediaError, match="no image"):
+        load_image(str(tmp_path / "text.jpg"))
     with pytest.raises(MediaError, match="does not exist"):
-        load_picture(str(tmp_path / "missing.jpg"))
+        load_image(str(tmp_path / "missing.jpg"))
 
 
-# Folders of pictures.
+# Folders of images.
 
 
 @pytest.fixture
-def frame_folder(tmp_path: Path, numbered_picture: Callable[[int], np.ndarray]) -> Path:
+def frame_folder(tmp_path: Path, numbered_image: Callable[[int], np.ndarray]) -> Path:
     for number in range(12):
-        Image.fromarray(numbered_picture(number)).save(tmp_path / f"img_{number}.png")  # img_10 sorts after img_9
+        Image.fromarray(numbered_image(number)).save(tmp_path / f"img_{number}.png")  # img_10 sorts after img_9
     (tmp_path / "notes.txt").write_text("not a frame")
     (tmp_path / ".hidden.png").write_text("not a frame")
     return tmp_path
 
 
-def test_a_folder_of_pictures_is_a_video(frame_folder: Path, numbers_shown: Numbers) -> None:
+def test_a_folder_of_images_is_a_video(frame_folder: Path, numbers_shown: Numbers) -> None:
     decoder = FramesDecoder(fps=10)
     assert decoder.probe(str(frame_folder)) == (pytest.approx(1.2), 10, 80, 32, "frames")
     whole, part = decoder.read(str(frame_folder), [ClipSpan(0.0, 1.2), ClipSpan(0.55, 1.15)], 6)
@@ -612,7 +610,7 @@ def test_a_folder_of_pictures_is_a_video(frame_folder: Path, numbers_shown: Numb
     assert part.pts_s.tolist() == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
 
 
-def test_only_wanted_pictures_are_opened(frame_folder: Path, numbers_shown: Numbers) -> None:
+def test_only_wanted_images_are_opened(frame_folder: Path, numbers_shown: Numbers) -> None:
     (frame_folder / "img_3.png").write_text("damaged")
     [clip] = FramesDecoder(fps=10).read(str(frame_folder), [ClipSpan(0.4, 0.8)], 4)
     assert numbers_shown(clip.frames) == [4, 5, 6, 7]
@@ -626,7 +624,7 @@ def test_folders_that_are_no_video_are_media_errors(
     decoder = FramesDecoder(fps=10)
     with pytest.raises(MediaError, match="ends at"):
         decoder.read(str(frame_folder), [ClipSpan(0.0, 9.0)], 4)
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no image"):
         decoder.probe(str(tmp_path_factory.mktemp("nothing")))
     with pytest.raises(MediaError, match="listed"):
         decoder.probe(str(frame_folder / "missing"))
@@ -681,7 +679,7 @@ _DECORD_REFUSES = {
     "transcoded/wmv2.wmv": "seeks to wrong places in ASF",
 }
 _DECORD_ROUNDS = {  # largest mean difference per clip, in gray levels
-    "real/torchcodec__h264_10bits.mp4": (5, "chroma of 10 bits is upsampled otherwise; a test chart of sharp colours"),
+    "real/torchcodec__h264_10bits.mp4": (5, "chroma of 10 bits is upsampled otherwise; a test chart of sharp colors"),
     "real/torchcodec__h265_10bits.mp4": (5, "as above"),
     "transcoded/dv.avi": (0.5, "another inverse cosine transform"),
     "transcoded/hmdb51_like_divx_noaudio_240p_30fps.avi": (0.01, "another inverse cosine transform"),
@@ -704,8 +702,8 @@ _TORCHCODEC_ROUNDS = {  # largest mean difference per clip, in gray levels, as f
 }
 _DECORD_IS_WRONG = {
     "real/imageio__cockatoo.mp4": "after a seek it does not know that an old x264 coded this 4:4:4",
-    "real/torchcodec__h265_video.mp4": "open groups of pictures: frames before a key frame lack what they refer to",
-    "transcoded/h264_open_gop.mkv": "open groups of pictures: as above",
+    "real/torchcodec__h265_video.mp4": "open groups of images: frames before a key frame lack what they refer to",
+    "transcoded/h264_open_gop.mkv": "open groups of images: as above",
     "transcoded/two_video_two_audio.mkv": "chooses another of two video streams",
 }
 
@@ -759,8 +757,8 @@ def _in_display_order(path: str, wanted_s: set[float]) -> tuple[list[float], dic
                 first_s = time_s if first_s is None else first_s
                 times_s.append(time_s - first_s)
                 if any(abs(times_s[-1] - wanted) < 1e-6 for wanted in wanted_s):
-                    picture = torch.from_numpy(frame.to_ndarray(format="rgb24"))
-                    kept[round(times_s[-1], 5)] = torch.rot90(picture, frame.rotation // 90)
+                    image = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+                    kept[round(times_s[-1], 5)] = torch.rot90(image, frame.rotation // 90)
     return times_s, kept
 
 
@@ -911,10 +909,10 @@ def test_turned_videos_stand_upright(shared: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_real_pictures_become_rgb(shared: Path) -> None:
+def test_real_images_become_rgb(shared: Path) -> None:
     paths = sorted(path for path in (shared / "data" / "pictures").rglob("*") if path.suffix.lower() == ".jpeg")
     assert paths
     for path in paths:
-        picture = load_picture(str(path))
-        assert picture.shape[2] == 3
-        assert picture.std() > 2
+        image = load_image(str(path))
+        assert image.shape[2] == 3
+        assert image.std() > 2

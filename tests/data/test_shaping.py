@@ -50,11 +50,11 @@ def test_three_crops_are_the_start_the_centre_and_the_end_of_the_long_side(axis:
     crops = short_side_crops(ramp(height, width, axis), short_side=60, size=60, num_crops=3)
     assert [int(crop[0, 0, 0, 0]) for crop in crops] == [0, 20, 40]
     assert [int(crop[2, 1, -1, -1]) for crop in crops] == [59, 79, 99]
-    (centre,) = short_side_crops(ramp(height, width, axis), short_side=60, size=60, num_crops=1)
-    assert torch.equal(centre, crops[1])
+    (center,) = short_side_crops(ramp(height, width, axis), short_side=60, size=60, num_crops=1)
+    assert torch.equal(center, crops[1])
 
 
-def test_a_smaller_crop_is_centred_along_the_short_side() -> None:
+def test_a_smaller_crop_is_centered_along_the_short_side() -> None:
     for crop in short_side_crops(ramp(60, 100, axis=0), short_side=60, size=40, num_crops=3):
         assert (int(crop[0, 0, 0, 0]), int(crop[0, 0, -1, 0])) == (10, 49)
 

@@ -13,13 +13,13 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import FeatureBank
 
 
-def save(folder: Path, labelled: bool = True) -> Path:
+def save(folder: Path, labeled: bool = True) -> Path:
     """Write features whose classes stand apart, as `extract` does: 12 and 7 records of three classes."""
     for seed, (part, count) in enumerate((("train", 12), ("test", 7))):
         labels = torch.arange(count) % 3
         noise = 0.01 * torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
         features = FeatureBank(torch.eye(3, 4)[labels] + noise, labels, [""] * count, ["a", "b", "c"], {"clips": 10})
-        if not labelled:
+        if not labeled:
             features.labels = torch.full_like(labels, -1)
         features.save(folder / f"features_{part}.pt")
     return folder
@@ -64,8 +64,8 @@ def test_each_class_has_its_line(command: str, columns: list[str], tmp_path: Pat
 
 @pytest.mark.parametrize("command", ["knn", "retrieve", "svm", "few-shot"])
 def test_features_without_labels_are_refused_in_words(command: str, tmp_path: Path) -> None:
-    folder = save(tmp_path, labelled=False)
+    folder = save(tmp_path, labeled=False)
     config = compose(command, [f"features={folder}", f"run.dir={tmp_path / 'run'}", "accelerator=cpu"])
-    with pytest.raises(ConfigError, match="records without labels; extract them from labelled data"):
+    with pytest.raises(ConfigError, match="records without labels; extract them from labeled data"):
         getattr(api, command.replace("-", "_"))(config)
     assert not (tmp_path / "run").exists()

@@ -37,7 +37,7 @@ def test_one_line_is_called_collapsing() -> None:
 
 
 def test_known_rank() -> None:
-    """Four directions, equally used and centred, are four dimensions."""
+    """Four directions, equally used and centered, are four dimensions."""
     directions = torch.eye(16)[:4]
     seen = looked_at(torch.cat([directions, -directions]))
     assert seen["effective_rank"] == pytest.approx(4, rel=1e-4)

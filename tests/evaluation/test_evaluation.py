@@ -47,8 +47,8 @@ def test_recall_counts_queries_with_their_class_among_the_nearest() -> None:
     train = bank(torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1.0]]), [0, 1, 2])
     queries = bank(torch.tensor([[1.0, 0.02], [1.0, 0.01]]), [0, 1])
     metrics = retrieval(train, queries, ranks=(1, 2, 3, 50)).metrics
-    assert metrics["R@1_uncentred"] == 0.5
-    assert metrics["R@2_uncentred"] == 1
+    assert metrics["R@1_uncentered"] == 0.5
+    assert metrics["R@2_uncentered"] == 1
     assert "R@50" not in metrics  # the bank has three
 
 
@@ -59,7 +59,7 @@ def test_centring_removes_what_all_features_share() -> None:
     shifted = FeatureBank(queries.features + offset, queries.labels, queries.paths, queries.classes)
     plain, moved = retrieval(train, queries).metrics, retrieval(train, shifted).metrics
     assert plain["R@1"] == moved["R@1"] == 1
-    assert moved["R@1_uncentred"] < 0.7
+    assert moved["R@1_uncentered"] < 0.7
 
 
 def probed(train: FeatureBank, test: FeatureBank, lrs: tuple[float, ...] = (0.3,)) -> dict[str, float]:

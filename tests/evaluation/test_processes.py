@@ -16,7 +16,7 @@ from eztorch_sce.data.dataset import EpochSampler
 from eztorch_sce.evaluation.features import mean_over_views
 from eztorch_sce.evaluation.knn import knn_accuracy
 from eztorch_sce.evaluation.retrieval import average_precisions, retrieval
-from eztorch_sce.evaluation.search import QUERY_CHUNK, nearest_neighbours
+from eztorch_sce.evaluation.search import QUERY_CHUNK, nearest_neighbors
 from eztorch_sce.types import FeatureBank, InputSpec, Sample
 
 NUM_QUERIES = 2 * QUERY_CHUNK + 70  # three chunks, the last of them smaller: two processes have unlike shares
@@ -57,7 +57,7 @@ def evaluate() -> dict[str, Any]:
     train, test = bank(1000, seed=0), bank(NUM_QUERIES, seed=1)
     scores = retrieval(train, test)
     return {
-        "neighbours": list(nearest_neighbours(train.features, test.features, 20, centred=True)),
+        "neighbors": list(nearest_neighbors(train.features, test.features, 20, centered=True)),
         "precisions": average_precisions(train, test),
         "knn": knn_accuracy(train, test, k=20, temperature=0.07),
         "metrics": scores.metrics,
@@ -83,7 +83,7 @@ def test_processes_agree_with_one(world_size: int, tmp_path: Path) -> None:
     assert 0.3 < alone["knn"]["knn_top1"] < 0.9  # a case in which something can go wrong
     for rank in range(world_size):
         seen = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert torch.equal(seen["neighbours"][1], alone["neighbours"][1])
+        assert torch.equal(seen["neighbors"][1], alone["neighbors"][1])
         torch.testing.assert_close(seen, alone)
 
 

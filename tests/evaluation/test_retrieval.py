@@ -21,25 +21,25 @@ def noisy(count: int, seed: int) -> FeatureBank:
     return bank(0.3 + torch.eye(3, 8)[labels] + torch.randn(count, 8, generator=generator), labels.tolist())
 
 
-def slow_ranking(train: FeatureBank, feature: Tensor, label: int, centres: tuple[Tensor, Tensor]) -> list[bool]:
+def slow_ranking(train: FeatureBank, feature: Tensor, label: int, centers: tuple[Tensor, Tensor]) -> list[bool]:
     """Return whether each record of the bank is of the class, the nearest first, the wrong one before its equal."""
-    query = feature.double() - centres[1]
+    query = feature.double() - centers[1]
     ranked = []
     for row, own in zip(train.features.double(), train.labels.tolist(), strict=True):
-        key = row - centres[0]
+        key = row - centers[0]
         ranked.append((-float(key.dot(query) / key.norm() / query.norm()), own == label))
     return [right for _, right in sorted(ranked)]
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("max_pairs", [1, 90, 2**24])
-def test_retrieval_equals_a_loop(monkeypatch: pytest.MonkeyPatch, max_pairs: int, centred: bool) -> None:
+def test_retrieval_equals_a_loop(monkeypatch: pytest.MonkeyPatch, max_pairs: int, centered: bool) -> None:
     monkeypatch.setattr(search, "BANK_CHUNK", 7)
     monkeypatch.setattr(search, "QUERY_CHUNK", 3)
     monkeypatch.setattr(module, "_MAX_PAIRS", max_pairs)
     train, test = noisy(50, 0), noisy(23, 1)
     zero = torch.zeros(8, dtype=torch.float64)
-    means = (train.features.double().mean(dim=0), test.features.double().mean(dim=0)) if centred else (zero, zero)
+    means = (train.features.double().mean(dim=0), test.features.double().mean(dim=0)) if centered else (zero, zero)
     recalled = {1: 0, 5: 0, 10: 0, 20: 0, 50: 0}
     precisions = []
     for feature, label in zip(test.features, test.labels.tolist(), strict=True):
@@ -49,11 +49,11 @@ def test_retrieval_equals_a_loop(monkeypatch: pytest.MonkeyPatch, max_pairs: int
         down_to = [sum(ranking[: place + 1]) / (place + 1) for place, right in enumerate(ranking) if right]
         precisions.append(sum(down_to) / len(down_to))
     metrics = retrieval(train, test).metrics
-    suffix = "" if centred else "_uncentred"
+    suffix = "" if centered else "_uncentered"
     for k, count in recalled.items():
         assert metrics[f"R@{k}{suffix}"] == pytest.approx(count / 23)
     assert metrics[f"mAP{suffix}"] == pytest.approx(sum(precisions) / 23)
-    assert average_precisions(train, test, centred).tolist() == pytest.approx(precisions)
+    assert average_precisions(train, test, centered).tolist() == pytest.approx(precisions)
     assert 0.2 < metrics["R@1"] < 0.9  # a case in which something can go wrong
 
 

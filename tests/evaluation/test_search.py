@@ -1,4 +1,4 @@
-"""The neighbours of a query are those that a loop finds, however the bank is cut and wherever it lies."""
+"""The neighbors of a query are those that a loop finds, however the bank is cut and wherever it lies."""
 
 import math
 import sys
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation import search
-from eztorch_sce.evaluation.search import nearest_neighbours
+from eztorch_sce.evaluation.search import nearest_neighbors
 from eztorch_sce.types import FeatureBank
 
 
@@ -28,9 +28,9 @@ def cosine(x: list[float], y: list[float]) -> float:
     return product / math.sqrt(math.fsum(a * a for a in x) * math.fsum(b * b for b in y))
 
 
-def slow_cosines(bank: Tensor, queries: Tensor, centred: bool) -> list[list[float]]:
+def slow_cosines(bank: Tensor, queries: Tensor, centered: bool) -> list[list[float]]:
     rows, asked = bank.tolist(), queries.tolist()
-    if centred:
+    if centered:
         rows, asked = less_mean(rows), less_mean(asked)
     return [[cosine(query, row) for row in rows] for query in asked]
 
@@ -41,13 +41,13 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "QUERY_CHUNK", 3)
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("k", [1, 6, 7, 20, 40, 1000])
-def test_neighbours_equal_a_loop(small_chunks: None, k: int, centred: bool) -> None:
+def test_neighbors_equal_a_loop(small_chunks: None, k: int, centered: bool) -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
-    found = nearest_neighbours(bank, queries, k, centred)
+    found = nearest_neighbors(bank, queries, k, centered)
     assert found.indices.shape == (11, min(k, 40))
-    for cosines, similarity, indices in zip(slow_cosines(bank, queries, centred), *found, strict=True):
+    for cosines, similarity, indices in zip(slow_cosines(bank, queries, centered), *found, strict=True):
         order = sorted(range(40), key=lambda row: -cosines[row])[:k]
         assert indices.tolist() == order
         assert similarity.tolist() == pytest.approx([cosines[row] for row in order], abs=1e-6)
@@ -56,7 +56,7 @@ def test_neighbours_equal_a_loop(small_chunks: None, k: int, centred: bool) -> N
 def test_a_bank_of_several_chunks_equals_one_product() -> None:
     bank, queries = random_rows(2 * search.BANK_CHUNK + 9, 4, seed=0), random_rows(search.QUERY_CHUNK + 5, 4, seed=1)
     bank[-1] = queries[-1]
-    found = nearest_neighbours(bank, queries, k=50)
+    found = nearest_neighbors(bank, queries, k=50)
     unit, asked = (rows.double() / rows.double().norm(dim=1, keepdim=True) for rows in (bank, queries))
     whole = asked @ unit.T
     torch.testing.assert_close(found.similarity, whole.topk(50).values.float(), rtol=0, atol=1e-6)
@@ -69,7 +69,7 @@ def test_a_bank_of_several_chunks_equals_one_product() -> None:
 def test_of_equal_rows_the_first_of_the_bank_is_nearest(small_chunks: None, k: int) -> None:
     x, y = torch.eye(2)
     bank = torch.stack([y, *[x] * 10, y, *[x] * 12])  # x is at 1 to 10 and 12 to 23
-    found = nearest_neighbours(bank, x[None], k).indices[0].tolist()
+    found = nearest_neighbors(bank, x[None], k).indices[0].tolist()
     assert found == [*range(1, 11), *range(12, 24), 0, 11][:k]
 
 
@@ -80,7 +80,7 @@ def test_equal_rows_far_apart_come_in_order(k: int) -> None:
     rows = torch.randperm(5000, generator=torch.Generator().manual_seed(0))[:30].sort().values
     bank[rows] = x
     others = [row for row in range(5000) if row not in rows.tolist()]
-    assert nearest_neighbours(bank, x[None], k).indices[0].tolist() == [*rows.tolist(), *others][:k]
+    assert nearest_neighbors(bank, x[None], k).indices[0].tolist() == [*rows.tolist(), *others][:k]
 
 
 def test_a_bank_in_a_file_is_searched_where_it_is(small_chunks: None, tmp_path: Path) -> None:
@@ -89,15 +89,15 @@ def test_a_bank_in_a_file_is_searched_where_it_is(small_chunks: None, tmp_path: 
     in_file = FeatureBank.load(tmp_path / "bank.pt").features
     if sys.platform == "linux":  # it tells which files lie in the memory
         assert str(tmp_path / "bank.pt") in Path("/proc/self/maps").read_text()
-    for centred in (False, True):
-        both = (nearest_neighbours(rows, queries, 9, centred) for rows in (bank, in_file))
+    for centered in (False, True):
+        both = (nearest_neighbors(rows, queries, 9, centered) for rows in (bank, in_file))
         for seen, wanted in zip(*both, strict=True):
             assert torch.equal(seen, wanted)
 
 
 def test_neither_bank_nor_queries_are_changed() -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
-    nearest_neighbours(bank, queries, 3, centred=True)
+    nearest_neighbors(bank, queries, 3, centered=True)
     assert torch.equal(bank, random_rows(40, 5, seed=0))
     assert torch.equal(queries, random_rows(11, 5, seed=1))
 
@@ -107,14 +107,14 @@ def test_features_that_are_no_numbers_are_refused(value: float) -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
     bank[30, 2] = value
     with pytest.raises(ConfigError, match="NaN or infinity"):
-        nearest_neighbours(bank, queries, 3)
+        nearest_neighbors(bank, queries, 3)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_finds_the_same() -> None:
     bank, queries = random_rows(40000, 64, seed=0), random_rows(300, 64, seed=1)
-    on_cpu = nearest_neighbours(bank, queries, 10, centred=True)
-    on_gpu = nearest_neighbours(bank, queries, 10, centred=True, device=torch.device("cuda"))
+    on_cpu = nearest_neighbors(bank, queries, 10, centered=True)
+    on_gpu = nearest_neighbors(bank, queries, 10, centered=True, device=torch.device("cuda"))
     torch.testing.assert_close(on_gpu.similarity, on_cpu.similarity, rtol=0, atol=1e-5)
     assert (on_gpu.indices == on_cpu.indices).float().mean() > 0.999

@@ -80,7 +80,7 @@ def test_backbone_keeps_the_contract(backbone: Backbone) -> None:
     with pytest.raises(ValueError, match=rf"{backbone.name} takes \(B, C, T, H, W\), got shape \(3, 4, 32, 32\)"):
         backbone(torch.zeros(3, 4, 32, 32))
     if not backbone.takes_clips:
-        with pytest.raises(ValueError, match=rf"{backbone.name} takes pictures .* T = 2 .* data.num_frames=1"):
+        with pytest.raises(ValueError, match=rf"{backbone.name} takes images .* T = 2 .* data.num_frames=1"):
             backbone(torch.zeros(1, 3, 2, 32, 32))
 
 

@@ -93,14 +93,14 @@ recorded.export_chrome_trace(sys.argv[1])
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_the_sum_of_the_parts_is_the_peak_of_a_run(precision: str, tmp_path: Path) -> None:
-    """In a fresh process: all that torch's allocator holds, from decoded pictures to temporaries within operations."""
+    """In a fresh process: all that torch's allocator holds, from decoded images to temporaries within operations."""
     from PIL import Image
 
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for number in range(128):
-        Image.effect_noise((72, 72), 64).convert("RGB").save(tmp_path / "pictures" / f"{number}.png")
+        Image.effect_noise((72, 72), 64).convert("RGB").save(tmp_path / "images" / f"{number}.png")
     shared = [*TOY, f"trainer.precision={precision}", "trainer.max_epochs=1"]
-    local = [f"data.root={tmp_path}/pictures", "data.num_workers=0", f"run.dir={tmp_path}/run"]
+    local = [f"data.root={tmp_path}/images", "data.num_workers=0", f"run.dir={tmp_path}/run"]
     trace = tmp_path / "trace.json"
     command = [sys.executable, "-c", PEAK_OF_A_RUN, str(trace), *shared, *local, "trainer.accelerator=cpu"]
     subprocess.run(command, check=True, capture_output=True)
@@ -239,7 +239,7 @@ def test_a_network_that_needs_values_runs_on_a_few() -> None:
         (["data.batch_size=100", "devices=8"], "data.batch_size=100 is of one optimizer step: it must divide by"),
         (["devices=0"], "devices=0 must be greater than 0"),
         (["utilization=1.5"], "utilization=1.5 must be above 0 and at most 1"),
-        (["backbone=resnet18", "data.num_frames=8"], "takes single pictures"),
+        (["backbone=resnet18", "data.num_frames=8"], "takes single images"),
         (["data.decoder=ffmpeg"], "data.decoder=ffmpeg must be one of"),
     ],
 )

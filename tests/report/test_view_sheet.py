@@ -36,13 +36,13 @@ def test_what_a_view_drew_is_said_in_the_order_in_which_it_is_done() -> None:
         "contrast x 0.75",
         "gray",
         "blur, sigma 1.25 px",
-        "solarised",
+        "solarized",
         "flipped",
     ]
 
 
 @pytest.mark.parametrize("canvas", ["null", "64"])
-def test_pictures_become_one_picture(canvas: str, tmp_path: Path) -> None:
+def test_images_become_one_image(canvas: str, tmp_path: Path) -> None:
     for number, color in enumerate(("red", "lime", "blue")):
         Image.new("RGB", (60, 40), color).save(tmp_path / f"{number}.png")
     plain = ["brightness", "contrast", "saturation", "hue", "gray", "blur", "solarize"]
@@ -90,9 +90,9 @@ def test_a_long_path_is_shown_from_its_end() -> None:
 
 
 def test_what_cannot_be_shown_is_refused_in_words(tmp_path: Path) -> None:
-    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
     words = [f"data.root={tmp_path}", f"run.dir={tmp_path}/shown"]
-    with pytest.raises(MediaError, match="no picture"):
+    with pytest.raises(MediaError, match="no image"):
         api.show_views(compose("show-views", [*words, "views=image"]))
     with pytest.raises(ConfigError, match=r"views\.0.*compares frames"):
         api.show_views(compose("show-views", [*words, "views=kinetics"]))

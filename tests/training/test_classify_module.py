@@ -13,7 +13,7 @@ from torch import nn
 from eztorch_sce import api
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.config.parts import TestViewsConfig
+from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.config.schema import FinetuneConfig, LinearConfig
 from eztorch_sce.data.datamodule import DataConfig
 from eztorch_sce.errors import ConfigError
@@ -34,14 +34,14 @@ TINY = SmallR2Plus1DConfig(width=4, num_blocks=1)
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Twelve pictures of two colours, and three more of each to test."""
+def images(tmp_path: Path) -> Path:
+    """Twelve images of two colors, and three more of each to test."""
     for part, count in (("train", 12), ("test", 6)):
         for number in range(count):
-            file = tmp_path / "pictures" / part / "ab"[number % 2] / f"{number}.png"
+            file = tmp_path / "images" / part / "ab"[number % 2] / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40), (200, 30 + number, 30) if number % 2 else (30, 30 + number, 200)).save(file)
-    return tmp_path / "pictures"
+    return tmp_path / "images"
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ def weights(tmp_path: Path) -> str:
     return str(tmp_path / "backbone.pt")
 
 
-def data(pictures: Path) -> DataConfig:
-    return DataConfig(root=str(pictures), batch_size=4, num_workers=0)
+def data(images: Path) -> DataConfig:
+    return DataConfig(root=str(images), batch_size=4, num_workers=0)
 
 
 @pytest.mark.parametrize("name", choices("backbone"))
@@ -64,7 +64,7 @@ def test_the_blocks_of_a_backbone_are_all_of_it(name: str) -> None:
     assert in_blocks == [id(parameter) for parameter in backbone.parameters()]
 
 
-def test_early_blocks_learn_more_slowly(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_early_blocks_learn_more_slowly(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     original = ClassifyModule.configure_optimizers
 
@@ -74,10 +74,10 @@ def test_early_blocks_learn_more_slowly(pictures: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr(ClassifyModule, "configure_optimizers", watched)
     config = FinetuneConfig(
-        data=data(pictures), backbone=TINY, views=[ViewConfig(size=32)], layer_decay=0.5, optimizer=SGDConfig(lr=64)
+        data=data(images), backbone=TINY, views=[ViewConfig(size=32)], layer_decay=0.5, optimizer=SGDConfig(lr=64)
     )
     config.run.dir, config.trainer.max_epochs, config.trainer.accelerator = str(tmp_path / "run"), 1, "cpu"
-    config.test = TestViewsConfig(num_clips=1, num_crops=1)
+    config.test = EvaluationViewsConfig(num_clips=1, num_crops=1)
     api.finetune(config)
     ((module, built),) = seen
     rates = {id(p): group["initial_lr"] for group in built["optimizer"].param_groups for p in group["params"]}
@@ -90,16 +90,16 @@ def test_early_blocks_learn_more_slowly(pictures: Path, tmp_path: Path, monkeypa
 
 
 def test_a_classifier_that_starts_from_a_probe_knows_the_classes_and_trains_on(
-    pictures: Path, weights: str, tmp_path: Path
+    images: Path, weights: str, tmp_path: Path
 ) -> None:
-    config = FinetuneConfig(data=data(pictures), weights=weights, views=policy("linear_image"), probe_first=True)
+    config = FinetuneConfig(data=data(images), weights=weights, views=policy("linear_image"), probe_first=True)
     config.run.dir, config.trainer.max_epochs, config.trainer.accelerator = str(tmp_path / "run"), 1, "cpu"
     config.optimizer.lr, config.dropout = 1e-9, 0.0
     report = api.finetune(config)
     assert report.protocol["training"]["probe_first"]
     before, after = load_weights(weights).state, load_weights(str(tmp_path / "run")).state
     statistics = [name for name in before if name.endswith("num_batches_tracked")]
-    assert all(int(after[name]) == int(before[name]) + 3 for name in statistics)  # 12 pictures, 4 a step
+    assert all(int(after[name]) == int(before[name]) + 3 for name in statistics)  # 12 images, 4 a step
     head = load_weights(str(tmp_path / "run")).head
     assert head is not None
     assert float(head["weight"].norm()) > 0.1  # at random it is N(0, 0.01) of 2 x 32
@@ -145,12 +145,12 @@ def test_a_probe_leaves_the_backbone_as_it_is_in_every_mode() -> None:
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
-def test_linear_evaluation_on_random_views(pictures: Path, weights: str, tmp_path: Path) -> None:
-    config = LinearConfig(data=data(pictures), weights=weights, views=policy("linear_image"), lrs=[1e-6])
+def test_linear_evaluation_on_random_views(images: Path, weights: str, tmp_path: Path) -> None:
+    config = LinearConfig(data=data(images), weights=weights, views=policy("linear_image"), lrs=[1e-6])
     config.run.dir, config.trainer.accelerator, config.trainer.max_epochs = str(tmp_path / "run"), "cpu", 30
     config.optimizer.lr = 10
     report = api.linear(config)
-    assert report.metrics["linear_top1"] == 1  # two colours
+    assert report.metrics["linear_top1"] == 1  # two colors
     assert report.metrics["linear_top1@10"] == 1
     assert report.metrics["linear_lr"] == 10
     assert report.protocol["training"]["views"][0]["flip"] == 0.5
@@ -159,12 +159,12 @@ def test_linear_evaluation_on_random_views(pictures: Path, weights: str, tmp_pat
         assert len(list(csv.DictReader(stream))) > 1
 
 
-def test_what_does_not_fit_together_is_said_at_once(pictures: Path) -> None:
+def test_what_does_not_fit_together_is_said_at_once(images: Path) -> None:
     two_views = [ViewConfig(), ViewConfig()]
-    config = LinearConfig(data=data(pictures), features="x", views=two_views, lrs=[-1])
+    config = LinearConfig(data=data(images), features="x", views=two_views, lrs=[-1])
     config.data.train_share = 0.1
     with pytest.raises(ConfigError) as caught:
         api.linear(config)
     assert len(caught.value.problems) == 4
     with pytest.raises(ConfigError, match="layer_decay=2"):
-        api.finetune(FinetuneConfig(data=data(pictures), backbone=TINY, layer_decay=2))
+        api.finetune(FinetuneConfig(data=data(images), backbone=TINY, layer_decay=2))

@@ -17,11 +17,11 @@ from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.training.checkpoint import load_weights
 
 
-def pictures(folder: Path, sub_folders: str) -> Path:
+def images(folder: Path, sub_folders: str) -> Path:
     generator = torch.Generator().manual_seed(0)
     for number in range(16):
         pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
-        file = folder / (sub_folders[number % len(sub_folders)] if sub_folders else "") / f"picture-{number}.png"
+        file = folder / (sub_folders[number % len(sub_folders)] if sub_folders else "") / f"image-{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels.numpy()).save(file)
     return folder
@@ -40,7 +40,7 @@ def config_of(root: Path, run_dir: Path, every: int | None) -> PretrainConfig:
 
 
 def test_the_training_does_not_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = pictures(tmp_path / "pictures", "ab")
+    root = images(tmp_path / "images", "ab")
     alone = api.pretrain(config_of(root, tmp_path / "alone", None))
     watched = api.pretrain(config_of(root, tmp_path / "watched", 2))
     first, second = (load_weights(str(tmp_path / name)).state for name in ("alone", "watched"))
@@ -56,13 +56,13 @@ def test_the_training_does_not_notice(tmp_path: Path, capsys: pytest.CaptureFixt
     assert sum(bool(line.split(",")[column]) for line in lines[1:] if len(line.split(",")) > column) == 2
 
 
-def test_unlabelled_data_take_labelled_ones_beside_them(tmp_path: Path) -> None:
-    root = pictures(tmp_path / "unlabelled", "")
+def test_unlabeled_data_take_labeled_ones_beside_them(tmp_path: Path) -> None:
+    root = images(tmp_path / "unlabeled", "")
     config = config_of(root, tmp_path / "run", 4)
     with pytest.raises(ConfigError, match=r"online\.root"):
         api.pretrain(config)
     assert not (tmp_path / "run").exists()
-    config.online.root = str(pictures(tmp_path / "labelled", "ab"))
+    config.online.root = str(images(tmp_path / "labeled", "ab"))
     report = api.pretrain(config)
     assert 0 <= report.metrics["online_knn_top1"] <= 1
-    assert "labelled" in report.protocol["online"]["data"]
+    assert "labeled" in report.protocol["online"]["data"]

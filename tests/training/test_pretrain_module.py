@@ -28,10 +28,10 @@ def config(tmp_path: Path) -> PretrainConfig:
     generator = torch.Generator().manual_seed(0)
     for number in range(16):
         pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
-        (tmp_path / "pictures").mkdir(exist_ok=True)
-        Image.fromarray(pixels.numpy()).save(tmp_path / "pictures" / f"{number}.png")
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(tmp_path / "images" / f"{number}.png")
     config = PretrainConfig(
-        data=DataConfig(root=str(tmp_path / "pictures"), batch_size=8, num_workers=0),
+        data=DataConfig(root=str(tmp_path / "images"), batch_size=8, num_workers=0),
         views=[ViewConfig(size=32), ViewConfig(size=32)],
         backbone=SmallR2Plus1DConfig(width=4, num_blocks=1, norm=False),
         method=MomentumContrastConfig(ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=32),
@@ -124,8 +124,8 @@ def test_a_training_that_diverges_stops_and_says_what_to_change(config: Pretrain
 
 def test_a_collapse_is_called_one(config: PretrainConfig) -> None:
     """Without projector norm and with nothing to tell apart, all embeddings are one point."""
-    for picture in Path(str(config.data.root)).iterdir():
-        Image.new("RGB", (40, 40), (9, 9, 9)).save(picture)
+    for image in Path(str(config.data.root)).iterdir():
+        Image.new("RGB", (40, 40), (9, 9, 9)).save(image)
     config.method.projector = ProjectorConfig(hidden_dim=16, num_hidden=0, output_dim=8, output_norm=False)
     with pytest.warns(CollapseWarning, match="nearly one point"):
         api.pretrain(config)

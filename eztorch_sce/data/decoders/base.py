@@ -21,7 +21,7 @@ LONG_HOLD_S = 10.0  # slides and screen recordings hold a frame for seconds; a s
 
 
 class Timing(NamedTuple):
-    """Seconds that a video lasts, and frames per second; both 0 for a picture."""
+    """Seconds that a video lasts, and frames per second; both 0 for an image."""
 
     duration_s: float
     fps: float

@@ -13,7 +13,7 @@ def decoder_for(kind: str, video: Decoder, least_scale: Callable[[int, int], flo
     Args:
         kind: Of the record.
         video: What decodes videos.
-        least_scale: How far a picture may be shrunk, see `ImageDecoder`.
+        least_scale: How far an image may be shrunk, see `ImageDecoder`.
 
     Raises:
         ValueError: If there is no such kind.

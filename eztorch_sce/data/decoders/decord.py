@@ -1,7 +1,7 @@
 """Videos through decord: fast, but with an FFmpeg of 2018, so it opens fewer files than PyAV does.
 
 Where decord is known to return wrong frames and the file can be told by its looks, this decoder refuses it instead
-of passing them on. What remains wrong and cannot be told: open groups of pictures and 4:4:4 from old versions of x264
+of passing them on. What remains wrong and cannot be told: open groups of images and 4:4:4 from old versions of x264
 (after a seek), and files with several video streams (it may choose another one than FFmpeg does).
 """
 
@@ -73,11 +73,11 @@ class DecordDecoder:
                 raise in_a_hole(path, time_s, ends_s[number])
 
         chosen = sorted({i for row in rows for i in row})
-        pictures = _decode(path, reader, chosen)  # (N, H, W, 3)
+        images = _decode(path, reader, chosen)  # (N, H, W, 3)
         place = {frame: i for i, frame in enumerate(chosen)}
         return [
             Clip(
-                torch.from_numpy(pictures[[place[i] for i in row]]).permute(3, 0, 1, 2),  # (3, T, H, W)
+                torch.from_numpy(images[[place[i] for i in row]]).permute(3, 0, 1, 2),  # (3, T, H, W)
                 torch.tensor([starts_s[i] for i in row], dtype=torch.float64),
                 full_size,
             )

@@ -1,4 +1,4 @@
-"""Folders of numbered pictures, as data sets that dumped their videos have them."""
+"""Folders of numbered images, as data sets that dumped their videos have them."""
 
 import os
 import re
@@ -8,19 +8,19 @@ import numpy as np
 import torch
 
 from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, ends_early, frame_times, grace_s, shown_at
-from eztorch_sce.data.decoders.image import load_picture
+from eztorch_sce.data.decoders.image import load_image
 from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
 
-FPS = 25.0  # pictures do not say how fast they were taken
+FPS = 25.0  # images do not say how fast they were taken
 
 
 class FramesDecoder:
-    """Reads a folder of pictures as a video, in the natural order of their names: 2.jpg before 10.jpg.
+    """Reads a folder of images as a video, in the natural order of their names: 2.jpg before 10.jpg.
 
     Args:
-        fps: Pictures per second.
+        fps: Images per second.
     """
 
     def __init__(self, fps: float = FPS) -> None:
@@ -29,18 +29,18 @@ class FramesDecoder:
         self.fps = fps
 
     def probe(self, path: str) -> MediaInfo:
-        """Return the number of pictures over the frame rate, and the size of the first picture."""
-        names = _pictures(path)
-        height, width, _ = load_picture(os.path.join(path, names[0])).shape
+        """Return the number of images over the frame rate, and the size of the first image."""
+        names = _images(path)
+        height, width, _ = load_image(os.path.join(path, names[0])).shape
         return MediaInfo(len(names) / self.fps, self.fps, width, height, codec="frames")
 
     def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
-        """Return one clip per span, loading each wanted picture once.
+        """Return one clip per span, loading each wanted image once.
 
         Raises:
-            MediaError: If there is no picture, one cannot be read, or the pictures differ in size.
+            MediaError: If there is no image, one cannot be read, or the images differ in size.
         """
-        names = _pictures(path)
+        names = _images(path)
         pts_s = [i / self.fps for i in range(len(names))]
         end_s = len(names) / self.fps
         rows = []
@@ -50,41 +50,41 @@ class FramesDecoder:
                 raise ends_early(path, times_s[-1], end_s, end_s)
             rows.append([shown_at(pts_s, time_s) for time_s in times_s])
 
-        pictures = _load(path, names, sorted({i for row in rows for i in row}))
+        images = _load(path, names, sorted({i for row in rows for i in row}))
         return [
             Clip(
-                torch.from_numpy(np.stack([pictures[i] for i in row])).permute(3, 0, 1, 2),  # (3, T, H, W)
+                torch.from_numpy(np.stack([images[i] for i in row])).permute(3, 0, 1, 2),  # (3, T, H, W)
                 torch.tensor([pts_s[i] for i in row], dtype=torch.float64),
             )
             for row in rows
         ]
 
     def check(self, path: str, full: bool) -> int:
-        """Load the first, middle and last picture, or all with `full`; return how many there are.
+        """Load the first, middle and last image, or all with `full`; return how many there are.
 
         Raises:
             MediaError: If one cannot be read, or they differ in size.
         """
-        names = _pictures(path)
+        names = _images(path)
         last = len(names) - 1
         _load(path, names, range(len(names)) if full else sorted({0, last // 2, last}))
         return len(names)
 
 
 def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, np.ndarray]:
-    pictures = {i: load_picture(os.path.join(path, names[i])) for i in numbers}
-    if len({picture.shape for picture in pictures.values()}) > 1:
-        raise MediaError(path, "holds pictures of different sizes")
-    return pictures
+    images = {i: load_image(os.path.join(path, names[i])) for i in numbers}
+    if len({image.shape for image in images.values()}) > 1:
+        raise MediaError(path, "holds images of different sizes")
+    return images
 
 
-def _pictures(path: str) -> list[str]:
+def _images(path: str) -> list[str]:
     try:
         names = [name for name in os.listdir(path) if suffix_of(name) in IMAGE_SUFFIXES and not name.startswith(".")]
     except OSError as error:
         raise MediaError(path, f"cannot be listed ({error.strerror})") from error
     if not names:
-        raise MediaError(path, "holds no picture")
+        raise MediaError(path, "holds no image")
     return sorted(names, key=_natural)
 
 

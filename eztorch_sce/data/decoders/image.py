@@ -1,4 +1,4 @@
-"""Pictures: a clip with T = 1. JPEG through simplejpeg (libjpeg-turbo), everything else through Pillow.
+"""Images: a clip with T = 1. JPEG through simplejpeg (libjpeg-turbo), everything else through Pillow.
 
 simplejpeg is a thin, kept, MIT-licensed door to libjpeg-turbo that comes as wheels for all systems: the same pixels as
 Pillow's in two thirds of the time. A JPEG file is shrunk to 1/2, 1/4 or 1/8 while it is decoded, where that leaves
@@ -36,15 +36,15 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # what turns pixels
 
 
 def whole(height: int, width: int) -> float:
-    """Shrink no picture."""
+    """Shrink no image."""
     return 1.0
 
 
 class ImageDecoder:
-    """Reads a picture as a video that shows one frame for ever.
+    """Reads an image as a video that shows one frame for ever.
 
     Args:
-        least_scale: Told the height and width of an upright picture, returns the share of them that is enough; a JPEG
+        least_scale: Told the height and width of an upright image, returns the share of them that is enough; a JPEG
             is then decoded at that scale or the next larger one there is.
     """
 
@@ -52,75 +52,75 @@ class ImageDecoder:
         self.least_scale = least_scale
 
     def probe(self, path: str) -> MediaInfo:
-        """Return the size of the upright picture, from its header; its duration and frame rate are 0."""
+        """Return the size of the upright image, from its header; its duration and frame rate are 0."""
         from PIL import Image
 
         source = io.BytesIO(read_member(path)) if is_member(path) else path
-        with _errors_in_words(path), Image.open(source) as picture:
-            _, (height, width) = _orientation_and_size(picture)
+        with _errors_in_words(path), Image.open(source) as image:
+            _, (height, width) = _orientation_and_size(image)
         return MediaInfo(duration_s=0.0, fps=0.0, width=width, height=height, codec="image")
 
     def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
-        """Return the picture once per span: T = 1, or T views of the same memory where more frames are asked for."""
+        """Return the image once per span: T = 1, or T views of the same memory where more frames are asked for."""
         chosen = choose_spans(spans, lambda: Timing(0.0, 0.0))
         for span in chosen:
             frame_times(span, num_frames)  # the same errors as for a video
-        pixels, full_size = read_picture(path, self.least_scale)
-        picture = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
-        frames = picture[:, None].expand(-1, num_frames, -1, -1)  # (3, T, H, W)
+        pixels, full_size = read_image(path, self.least_scale)
+        image = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+        frames = image[:, None].expand(-1, num_frames, -1, -1)  # (3, T, H, W)
         return [Clip(frames, torch.zeros(num_frames, dtype=torch.float64), full_size) for _ in chosen]
 
 
-def load_picture(path: str) -> np.ndarray:
-    """Return all pixels of a picture, as `read_picture` does."""
-    return read_picture(path)[0]
+def load_image(path: str) -> np.ndarray:
+    """Return all pixels of an image, as `read_image` does."""
+    return read_image(path)[0]
 
 
-def read_picture(path: str, least_scale: Callable[[int, int], float] = whole) -> tuple[np.ndarray, tuple[int, int]]:
-    """Return a picture as uint8 RGB (H, W, 3), turned as its EXIF orientation says, and its full height and width.
+def read_image(path: str, least_scale: Callable[[int, int], float] = whole) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return an image as uint8 RGB (H, W, 3), turned as its EXIF orientation says, and its full height and width.
 
-    Sixteen bits are scaled to eight, transparent parts are shown on white, of an animation the first picture is taken.
+    Sixteen bits are scaled to eight, transparent parts are shown on white, of an animation the first image is taken.
 
     Args:
         path: The file.
         least_scale: As of `ImageDecoder`.
 
     Raises:
-        MediaError: If the file is missing, truncated or no picture.
+        MediaError: If the file is missing, truncated or no image.
     """
     from PIL import Image
 
     with _errors_in_words(path):
         data = read_member(path) if is_member(path) else Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)) as picture:
-            orientation, full_size = _orientation_and_size(picture)
+        with Image.open(io.BytesIO(data)) as image:
+            orientation, full_size = _orientation_and_size(image)
             pixels = None
-            if picture.format in ("JPEG", "MPO"):
-                pixels = _decode_jpeg(data, picture, least_scale(*full_size))
+            if image.format in ("JPEG", "MPO"):
+                pixels = _decode_jpeg(data, image, least_scale(*full_size))
             if pixels is None:
-                picture.load()
-                pixels = np.array(_to_rgb(picture))
+                image.load()
+                pixels = np.array(_to_rgb(image))
     upright = _UPRIGHT.get(orientation)
     return pixels if upright is None else np.ascontiguousarray(upright(pixels)), full_size
 
 
-def _orientation_and_size(picture: "Image") -> tuple[int, tuple[int, int]]:
-    """Return the EXIF orientation, 1 to 8, and height and width of the upright picture."""
-    if picture.format == "TIFF":
-        picture.load()  # turns it upright, and forgets the orientation
-    orientation = picture.getexif().get(_ORIENTATION, 1)
-    width, height = picture.size
+def _orientation_and_size(image: "Image") -> tuple[int, tuple[int, int]]:
+    """Return the EXIF orientation, 1 to 8, and height and width of the upright image."""
+    if image.format == "TIFF":
+        image.load()  # turns it upright, and forgets the orientation
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    width, height = image.size
     return orientation, ((width, height) if orientation in (5, 6, 7, 8) else (height, width))
 
 
-def _decode_jpeg(data: bytes, picture: "Image", least_scale: float) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, image: "Image", least_scale: float) -> np.ndarray | None:
     """Return the pixels as stored, or None for what Pillow is to decode: four inks, and files with faults."""
     import simplejpeg
 
-    width, height = picture.size
+    width, height = image.size
     divisor = next((number for number in (8, 4, 2) if number * least_scale <= 1), 1)
-    if picture.mode not in ("L", "RGB"):
-        picture.draft(picture.mode, (width // divisor, height // divisor))
+    if image.mode not in ("L", "RGB"):
+        image.draft(image.mode, (width // divisor, height // divisor))
         return None
     try:
         # What it decodes to is rounded up; asked for less, it would take a scale between these.
@@ -140,22 +140,22 @@ def _errors_in_words(path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise MediaError(path, "does not exist") from error
     except UnidentifiedImageError as error:
-        raise MediaError(path, "is no picture that Pillow knows") from error
+        raise MediaError(path, "is no image that Pillow knows") from error
     except Image.DecompressionBombError as error:
         raise MediaError(path, f"has too many pixels ({error})") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow's plugins raise on damaged files
         raise MediaError(path, f"is damaged ({error})") from error
 
 
-def _to_rgb(picture: "Image") -> "Image":
+def _to_rgb(image: "Image") -> "Image":
     from PIL import Image
 
-    if picture.mode == "F":
+    if image.mode == "F":
         raise ValueError("its pixels are floating point numbers of unknown range")
-    if picture.mode.startswith("I"):  # 16-bit gray, which convert() would clip at 255
-        wide = np.asarray(picture).astype(np.int64).clip(0, 65535)
+    if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip at 255
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
-    if picture.has_transparency_data:
-        seen = picture.convert("RGBA")
+    if image.has_transparency_data:
+        seen = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")

@@ -3,16 +3,16 @@
 import numpy as np
 
 
-def upright(picture: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+def upright(image: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
     """Turn and mirror (H, W, 3) by quarter turns; a pixel at (x, y) moves to (x, y) times the matrix."""
     if matrix is None:
-        return picture
+        return image
     if swaps_axes(matrix):
-        picture = picture.transpose(1, 0, 2)
+        image = image.transpose(1, 0, 2)
         turned_x, turned_y = matrix[1, 0] < 0, matrix[0, 1] < 0
     else:
         turned_x, turned_y = matrix[0, 0] < 0, matrix[1, 1] < 0
-    return picture[:: -1 if turned_y else 1, :: -1 if turned_x else 1]
+    return image[:: -1 if turned_y else 1, :: -1 if turned_x else 1]
 
 
 def swaps_axes(matrix: np.ndarray | None) -> bool:

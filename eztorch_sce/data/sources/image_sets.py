@@ -1,4 +1,4 @@
-"""Data sets of pictures in trees: ImageNet and its subsets, CIFAR, STL-10."""
+"""Data sets of images in trees: ImageNet and its subsets, CIFAR, STL-10."""
 
 import os
 from pathlib import Path
@@ -53,7 +53,7 @@ def open_unpacked(places: Places) -> Splits:
 
 
 def open_stl10_unlabeled(places: Places) -> Splits:
-    """Open the unlabelled and the training pictures of STL-10 as one part without labels, to pretrain on."""
+    """Open the unlabeled and the training images of STL-10 as one part without labels, to pretrain on."""
     train, _ = _both_parts(places)
     parts = [from_folder(folder) for folder in (train, train.parent / "unlabeled")]
     records = [record._replace(label=None) for part in parts for record in part.records]
@@ -69,7 +69,7 @@ def _both_parts(places: Places) -> tuple[Path, Path]:
     if packed := find_packed(root):
         layout, folder = packed[0].kind.layout, packed[0].folder
         cure = f"run `eztorch-sce data unpack {folder} OUT`, then set data.root=OUT"
-        raise ConfigError([f"data.root={root}: holds {layout} as it is published, pictures packed in arrays; {cure}"])
+        raise ConfigError([f"data.root={root}: holds {layout} as it is published, images packed in arrays; {cure}"])
     if not root.is_dir():
         raise ConfigError([f"data.root={root}: there is no such folder"])
     inside = shorten(sorted(path.name for path in root.iterdir()), num=10) or "nothing"
@@ -87,7 +87,7 @@ def _trees(train: Path, test: Path, places: Places) -> Splits:
     bare = [folder for folder, part in zip((train, test), splits, strict=True) if part and not part.classes]
     if bare:
         cure = "sort them into a folder for each class, or set data.layout=auto"
-        raise ConfigError([f"data.root={folder}: its pictures do not lie in class folders; {cure}" for folder in bare])
+        raise ConfigError([f"data.root={folder}: its images do not lie in class folders; {cure}" for folder in bare])
     return splits
 
 

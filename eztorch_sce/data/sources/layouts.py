@@ -111,7 +111,7 @@ LAYOUTS: dict[str, Layout] = {
     "tiny_imagenet": Layout(open_tiny_imagenet, ("root",), ("root",), "root/train/<wnid>/images and root/val"),
     "cifar10": Layout(open_unpacked, ("root",), ("root",), "as `eztorch-sce data unpack` leaves it"),
     "cifar100": Layout(open_unpacked, ("root",), ("root",), "as `eztorch-sce data unpack` leaves it"),
-    "stl10": Layout(open_unpacked, ("root",), ("root",), "as `eztorch-sce data unpack` leaves it: the labelled part"),
+    "stl10": Layout(open_unpacked, ("root",), ("root",), "as `eztorch-sce data unpack` leaves it: the labeled part"),
     "stl10_unlabeled": Layout(
         open_stl10_unlabeled, ("root",), ("root",), "the same to pretrain on: root/train and root/unlabeled, no labels"
     ),

@@ -1,4 +1,4 @@
-"""Which videos and pictures there are, and their labels: from a folder or from a list file, without opening any."""
+"""Which videos and images there are, and their labels: from a folder or from a list file, without opening any."""
 
 import csv
 import os
@@ -25,7 +25,7 @@ class Manifest:
 
     Attributes:
         records: What is to be read, in a fixed order.
-        classes: The name of each label; empty if unlabelled.
+        classes: The name of each label; empty if unlabeled.
         source: Where the records come from, for people.
         missing: Name and label of what a list has and the disk has not; None where no list says what there should be.
     """
@@ -37,11 +37,11 @@ class Manifest:
 
 
 def from_folder(root: Path, classes: Sequence[str] | None = None, setting: str = "data.root") -> Manifest:
-    """Read a tree of videos, pictures or frame folders; hidden files are skipped, links are followed.
+    """Read a tree of videos, images or frame folders; hidden files are skipped, links are followed.
 
     The first-level folders are the classes, unless a file lies directly in `root` or there is but one such folder: then
-    nothing has a label. Pictures are the frames of one video per folder if every folder that holds pictures lies at
-    least two levels down (`<class>/<video>/`), has no sub-folder, and numbers its pictures without a gap
+    nothing has a label. Images are the frames of one video per folder if every folder that holds images lies at
+    least two levels down (`<class>/<video>/`), has no sub-folder, and numbers its images without a gap
     (`00000001.jpg`, `frame_1.png`). A tree where only some folders are so is ambiguous, and an error.
 
     Args:
@@ -287,7 +287,7 @@ def find_media(root: Path, setting: str, fresh: bool = False) -> list[tuple[str,
     if table is not None and table.paths:
         return list(zip(table.paths, table.kinds, strict=True))
     media: list[tuple[str, str]] = []
-    pictures: dict[str, list[str]] = {}
+    images: dict[str, list[str]] = {}
     numbered: set[str] = set()
     others: Counter[str] = Counter()
     for folder, subfolders, files in walk(str(root)):
@@ -297,30 +297,28 @@ def find_media(root: Path, setting: str, fresh: bool = False) -> list[tuple[str,
         media += [(path, "video") for path in videos]
         others.update(suffix or "no suffix" for suffix in suffixes)
         if names := [name for name, suffix in named if suffix in IMAGE_SUFFIXES]:
-            pictures[folder] = names
+            images[folder] = names
             depth = len(Path(folder).relative_to(root).parts)
             if depth >= 2 and not subfolders and not videos and _without_gap(names):
                 numbered.add(folder)
-    are_frames = any(len(pictures[folder]) > 1 for folder in numbered)
-    if are_frames and (odd := sorted(pictures.keys() - numbered)):
+    are_frames = any(len(images[folder]) > 1 for folder in numbered)
+    if are_frames and (odd := sorted(images.keys() - numbered)):
         frames = f"{len(numbered)} folders hold the numbered frames of a video ({shorten(sorted(numbered))})"
-        odd_ones = f"the pictures in {shorten(odd)} are not numbered so"
+        odd_ones = f"the images in {shorten(odd)} are not numbered so"
         raise ConfigError([f"{setting}={root}: {frames}, but {odd_ones}; list what is meant in a file: data.list=..."])
     if are_frames:
         media += [(folder, "frames") for folder in numbered]
     else:
-        media += [(os.path.join(folder, name), "image") for folder, names in pictures.items() for name in names]
+        media += [(os.path.join(folder, name), "image") for folder, names in images.items() for name in names]
     if not media:
         inside = ", ".join(f"{count} x {suffix}" for suffix, count in others.most_common(5)) or "no file at all"
         known = " ".join(sorted(MEDIA_SUFFIXES))
-        raise ConfigError(
-            [f"{setting}={root}: no video or picture, but {inside}; set another folder; known are {known}"]
-        )
+        raise ConfigError([f"{setting}={root}: no video or image, but {inside}; set another folder; known are {known}"])
     return sorted(media)
 
 
 def _without_gap(names: list[str]) -> bool:
-    """Tell whether pictures are named by one word and the numbers n, n + 1, n + 2, ..."""
+    """Tell whether images are named by one word and the numbers n, n + 1, n + 2, ..."""
     matches = [_FRAME_NAME.fullmatch(os.path.splitext(name)[0]) for name in names]
     numbers = sorted(int(match[2]) for match in matches if match)
     prefixes = {match[1] for match in matches if match}

@@ -22,7 +22,7 @@ class MediaRow(NamedTuple):
         bytes: Size of the file; of a frame folder the sum.
         digest: Of the content, where another file has the same size; else "".
         duration_s, fps, width, height, codec: As `MediaInfo`; 0 and "" where nothing can be read.
-        num_frames, num_keys: Pictures in the file, and those that decoding can start at.
+        num_frames, num_keys: Images in the file, and those that decoding can start at.
     """
 
     path: str

@@ -1,6 +1,6 @@
 """CIFAR-10, CIFAR-100 and STL-10, published as packed arrays, as trees of PNG files: a run reads only files.
 
-The number in a file's name is the place of the picture in its part as published, from 0, as the publishers' lists of
+The number in a file's name is the place of the image in its part as published, from 0, as the publishers' lists of
 indices count. The class is in the name too: no two files of a set have the same name.
 """
 
@@ -27,7 +27,7 @@ _EFFORT = 3  # of zlib: more takes twice the time, and files this small get no s
 
 
 class Block(NamedTuple):
-    """The pictures of one published file.
+    """The images of one published file.
 
     Attributes:
         part: "train", "test" or "unlabeled".
@@ -47,7 +47,7 @@ class Kind(NamedTuple):
         layout: What it is called, here too as `data.layout`.
         folder: As the publisher's archive calls it.
         names_file: The file of the class names.
-        parts: The part that each file of pictures belongs to.
+        parts: The part that each file of images belongs to.
         read: Yields the blocks of a folder.
     """
 
@@ -74,7 +74,7 @@ class Unpacked(NamedTuple):
 
     Attributes:
         layout: Of the set.
-        num_made, num_kept: Pictures written now, and those that were there.
+        num_made, num_kept: Images written now, and those that were there.
         seconds: That it took.
     """
 
@@ -91,7 +91,7 @@ def find_packed(folder: Path) -> list[Packed]:
 
 
 def unpack(source: Path, out: Path) -> Unpacked:
-    """Write the pictures of a packed set as `out`/<part>/<class>/<class>_00000.png; what is there already stays.
+    """Write the images of a packed set as `out`/<part>/<class>/<class>_00000.png; what is there already stays.
 
     A file appears under its name only when it is whole. All of the source is read and checked before the first is
     written.
@@ -101,7 +101,7 @@ def unpack(source: Path, out: Path) -> Unpacked:
         out: A new folder, or the one that an interrupted call has begun.
 
     Raises:
-        ConfigError: With all that is wrong: folders, files that are missing or not as published, pictures in `out`
+        ConfigError: With all that is wrong: folders, files that are missing or not as published, images in `out`
             that are not of this set.
     """
     source, out = (Path(os.path.abspath(os.path.expanduser(path))) for path in (source, out))
@@ -161,7 +161,7 @@ def _note_kind(out: Path, kind: Kind) -> None:
 
 
 def _files(out: Path, blocks: Sequence[Block]) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yield where each picture goes, and its pixels."""
+    """Yield where each image goes, and its pixels."""
     place = dict.fromkeys((block.part for block in blocks), 0)
     for part, pixels, names in blocks:
         folders = [out / part / name for name in sorted(set(names))] if names is not None else [out / part]
@@ -186,7 +186,7 @@ def _check_counts(out: Path, blocks: Sequence[Block]) -> None:
         expected[block.part] += len(block.pixels)
     found = {part: sum(1 for _ in (out / part).rglob("*.png")) for part in expected}
     problems = [
-        f"OUT={out / part}: holds {found[part]} pictures, and SOURCE {number}; take out what is not of this set"
+        f"OUT={out / part}: holds {found[part]} images, and SOURCE {number}; take out what is not of this set"
         for part, number in expected.items()
         if found[part] != number
     ]
@@ -231,15 +231,15 @@ def _read_stl10(folder: Path, kind: Kind) -> Iterator[Block]:
 
 def _cifar_block(file: Path, part: str, data: Any, labels: np.ndarray, classes: list[str]) -> Block:
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * _CIFAR_SIDE**2,):
-        raise ConfigError([f"{file}: holds no pictures of 32 x 32 pixels as published; fetch it again"])
+        raise ConfigError([f"{file}: holds no images of 32 x 32 pixels as published; fetch it again"])
     pixels = data.reshape(-1, 3, _CIFAR_SIDE, _CIFAR_SIDE).transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
     return Block(part, pixels, _names(file, labels, classes, len(pixels)))
 
 
-def _names(file: Path, labels: np.ndarray, classes: list[str], num_pictures: int) -> list[str]:
+def _names(file: Path, labels: np.ndarray, classes: list[str], num_images: int) -> list[str]:
     """Return the class name of each label."""
-    if len(labels) != num_pictures:
-        raise ConfigError([f"{file}: {len(labels)} labels for {num_pictures} pictures; fetch it again"])
+    if len(labels) != num_images:
+        raise ConfigError([f"{file}: {len(labels)} labels for {num_images} images; fetch it again"])
     if len(labels) and not (labels.dtype.kind in "iu" and labels.min() >= 0 and labels.max() < len(classes)):
         raise ConfigError([f"{file}: labels that none of the {len(classes)} classes has; fetch it again"])
     return [classes[label] for label in labels.tolist()]
@@ -258,12 +258,12 @@ def _rows(file: Path, num_bytes: int) -> np.ndarray:
     """Return a file of records of that size as uint8 (N, bytes); it stays on disk until it is looked at."""
     size = file.stat().st_size
     if size == 0 or size % num_bytes:
-        raise ConfigError([f"{file}: {size} bytes are no whole number of pictures of {num_bytes}; fetch it again"])
+        raise ConfigError([f"{file}: {size} bytes are no whole number of images of {num_bytes}; fetch it again"])
     return np.memmap(file, np.uint8, "r").reshape(-1, num_bytes)
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads what packed pictures are made of, and nothing else: a pickle may name any function, and it would run."""
+    """Reads what packed images are made of, and nothing else: a pickle may name any function, and it would run."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
@@ -295,7 +295,7 @@ def _load_pickle(file: Path) -> dict[str, Any]:
         with open(file, "rb") as stream:
             content = _ArraysOnly(stream, encoding="bytes").load()
     except _ForeignPickle as error:
-        danger = f"asks for {error}, which no packed pictures need, and might do harm: nothing in it was run"
+        danger = f"asks for {error}, which no packed images need, and might do harm: nothing in it was run"
         raise ConfigError([f"{file}: {danger}; fetch it from its publisher"]) from error
     except Exception as error:  # a broken pickle raises whatever its bytes happen to mean
         raise ConfigError([f"{file}: cannot be read as a pickle ({error!r}); fetch it again"]) from error

@@ -2,7 +2,7 @@
 
 Sources: UCF101: Soomro et al., arXiv:1212.0402, the lists of its three splits. HMDB51: Kuehne et al., ICCV 2011: 70
 videos to train and 30 to test of each action. Something-Something v2: its label files. ImageNet: ILSVRC 2012,
-Russakovsky et al., IJCV 2015. ImageNet-100 keeps 100 classes of it, whose training pictures nobody but the list can
+Russakovsky et al., IJCV 2015. ImageNet-100 keeps 100 classes of it, whose training images nobody but the list can
 count. Tiny-ImageNet: the Stanford CS231n challenge. CIFAR: Krizhevsky 2009. STL-10: Coates et al., AISTATS 2011.
 Kinetics: Kay et al., arXiv:1705.06950; Carreira et al., arXiv:1808.01340 and arXiv:1907.06987; its 200 classes: Xie et
 al., ECCV 2018, arXiv:1712.04851. Their test part has no public labels, so it is the validation part that is tested on.

@@ -1,4 +1,4 @@
-"""Tar shards as WebDataset writes them: pictures and clips inside tar files, on disk or behind a URL.
+"""Tar shards as WebDataset writes them: images and clips inside tar files, on disk or behind a URL.
 
 The members of a sample share their name up to the first dot: `0001.jpg` and, for its label, `0001.cls`. A sample
 becomes an ordinary record whose path says where its bytes lie, so shuffling, seeds and the failure policy are those of
@@ -41,7 +41,7 @@ def from_shards(pattern: str, classes: Sequence[str] | None = None, setting: str
     for shard in track(shards, len(shards), "reading shards"):
         media += _samples(shard, where)
     if not media:
-        raise ConfigError([f"{where}: {len(shards)} shards hold no picture or video; first of them: {shards[0]}"])
+        raise ConfigError([f"{where}: {len(shards)} shards hold no image or video; first of them: {shards[0]}"])
     labels = [label for _, _, label in media if label is not None]
     if labels and len(labels) < len(media):
         bare = shorten([path for path, _, label in media if label is None])

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
-    """A network without a head. A picture is a clip with T = 1.
+    """A network without a head. An image is a clip with T = 1.
 
-    A subclass defines `features`, and sets `takes_clips = False` where it sees pictures alone. Its parameters have the
+    A subclass defines `features`, and sets `takes_clips = False` where it sees images alone. Its parameters have the
     public names of its architecture, so that public checkpoints load as they are.
 
     Args:
@@ -30,16 +30,16 @@ class Backbone(nn.Module, ABC):
         """Map float (B, C, T, H, W) to pooled features (B, F).
 
         Raises:
-            ValueError: If the input is not 5-dimensional, or has T > 1 where the backbone takes pictures.
+            ValueError: If the input is not 5-dimensional, or has T > 1 where the backbone takes images.
         """
         if clips.ndim != 5:
             raise ValueError(
                 f"backbone {self.name} takes (B, C, T, H, W), got shape {tuple(clips.shape)}; "
-                "a batch of pictures has T = 1: pictures.unsqueeze(2)"
+                "a batch of images has T = 1: images.unsqueeze(2)"
             )
         if not self.takes_clips and clips.shape[2] != 1:
             raise ValueError(
-                f"backbone {self.name} takes pictures (T = 1), got clips of T = {clips.shape[2]} frames; "
+                f"backbone {self.name} takes images (T = 1), got clips of T = {clips.shape[2]} frames; "
                 "set data.num_frames=1, or choose a video backbone such as backbone=r3d18"
             )
         return self.features(clips)

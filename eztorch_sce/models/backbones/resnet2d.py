@@ -1,4 +1,4 @@
-"""ResNets for pictures, from torchvision and with its parameter names.
+"""ResNets for images, from torchvision and with its parameter names.
 
 Source: He et al., CVPR 2016, arXiv:1512.03385. torchvision's networks are version 1.5, as in every SSL paper that we
 compare with: the stride of a bottleneck is in its 3x3 convolution.
@@ -17,7 +17,7 @@ class ResNet2d(Backbone):
 
     Args:
         name: One of these three.
-        small_input: For pictures of about 32 px: the first convolution is 3x3 with stride 1, and no max-pool follows.
+        small_input: For images of about 32 px: the first convolution is 3x3 with stride 1, and no max-pool follows.
     """
 
     takes_clips = False

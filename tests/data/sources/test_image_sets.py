@@ -43,9 +43,9 @@ def test_imagenet(tmp_path: Path) -> None:
     assert test == {f"ILSVRC2012_val_{number:08d}": wnid for number, wnid in enumerate(WNIDS)}
 
 
-def test_imagenet_whose_validation_pictures_nobody_sorted(tmp_path: Path) -> None:
+def test_imagenet_whose_validation_images_nobody_sorted(tmp_path: Path) -> None:
     make(tmp_path, *(f"train/{wnid}/{wnid}_1.JPEG" for wnid in WNIDS), "val/ILSVRC2012_val_00000001.JPEG")
-    with pytest.raises(ConfigError, match=r"val: its pictures do not lie in class folders; sort them"):
+    with pytest.raises(ConfigError, match=r"val: its images do not lie in class folders; sort them"):
         opened("imagenet", tmp_path)
 
 
@@ -108,7 +108,7 @@ def test_tiny_imagenet_is_tested_on_its_annotated_part(tmp_path: Path) -> None:
     assert {record.kind for record in splits.train.records} == {"image"}
 
 
-def test_tiny_imagenet_of_which_a_picture_is_gone_or_whose_annotations_are_odd(tmp_path: Path) -> None:
+def test_tiny_imagenet_of_which_a_image_is_gone_or_whose_annotations_are_odd(tmp_path: Path) -> None:
     root = tiny_imagenet(tmp_path)
     (root / "val/images/val_1.JPEG").unlink()
     with pytest.raises(ConfigError, match=r"1 of 2 files are not there .*val_1\.JPEG"):

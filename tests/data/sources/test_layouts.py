@@ -77,7 +77,7 @@ def test_a_file_in_both_parts_is_refused(tmp_path: Path) -> None:
 
 
 def test_unknown_layout_names_the_nearest_and_all() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'ucf101'") as caught:
+    with pytest.raises(ConfigError, match="did you mean ucf101") as caught:
         opened("ucf-101", Path("anywhere"))
     assert all(name in str(caught.value) for name in LAYOUTS)
 

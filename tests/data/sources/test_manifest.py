@@ -59,18 +59,18 @@ def test_no_labels_where_folders_tell_no_classes(tmp_path: Path, names: tuple[st
     assert [record.label for record in manifest.records] == [None] * len(names)
 
 
-def test_cifar_like_numbered_pictures_are_pictures(tmp_path: Path) -> None:
+def test_cifar_like_numbered_images_are_images(tmp_path: Path) -> None:
     make(tmp_path, *(f"{name}/{i:04d}.png" for name in ("cat", "dog") for i in range(1, 6)))
     assert Counter(record.kind for record in from_folder(tmp_path).records) == {"image": 10}
 
 
-def test_tiny_imagenet_pictures_are_pictures(tmp_path: Path) -> None:
+def test_tiny_imagenet_images_are_images(tmp_path: Path) -> None:
     make(tmp_path, *(f"{wnid}/images/{wnid}_{i}.JPEG" for wnid in ("n01443537", "n01629819") for i in range(5)))
     assert Counter(record.kind for record in from_folder(tmp_path).records) == {"image": 10}
 
 
 @pytest.mark.parametrize("name", ["{:08d}.jpg", "frame_{:04d}.png", "img{}.jpeg"])
-def test_numbered_pictures_two_levels_down_are_frames(tmp_path: Path, name: str) -> None:
+def test_numbered_images_two_levels_down_are_frames(tmp_path: Path, name: str) -> None:
     for video, count in (("run/a", 12), ("run/b", 1), ("swim/c", 3)):
         make(tmp_path, *(f"{video}/{name.format(i)}" for i in range(1, count + 1)))
     assert in_short(from_folder(tmp_path), tmp_path) == [
@@ -111,7 +111,9 @@ def test_a_test_folder_takes_the_labels_of_the_training_part(tmp_path: Path) -> 
     make(tmp_path, "swim/a.mp4")
     assert from_folder(tmp_path, classes=["run", "swim"]).records[0].label == 1
     make(tmp_path, "swimm/a.mp4")
-    with pytest.raises(ConfigError, match="'swimm' is not in the training part, did you mean 'swim'"):
+    with pytest.raises(
+        ConfigError, match="'swimm' is not in the training part; both parts need the same classes; did you mean swim"
+    ):
         from_folder(tmp_path, classes=["run", "swim"])
 
 
@@ -137,13 +139,13 @@ def test_lists_as_people_write_them(tmp_path: Path, text: str, expected: list[in
     assert manifest.classes == classes
 
 
-def test_list_finds_folders_pictures_and_other_suffixes(tmp_path: Path) -> None:
-    make(tmp_path / "data", "frames/1.jpg", "picture.png", "now.mp4", "shot/1.jpg", "plain")
-    listed = write(tmp_path / "list.csv", f"path\nframes\npicture.png\nnow.avi\nshot.avi\n{tmp_path}/data/plain\n")
+def test_list_finds_folders_images_and_other_suffixes(tmp_path: Path) -> None:
+    make(tmp_path / "data", "frames/1.jpg", "image.png", "now.mp4", "shot/1.jpg", "plain")
+    listed = write(tmp_path / "list.csv", f"path\nframes\nimage.png\nnow.avi\nshot.avi\n{tmp_path}/data/plain\n")
     records = from_list(listed, root=tmp_path / "data").records
     assert [(Path(record.path).name, record.kind) for record in records] == [
         ("frames", "frames"),
-        ("picture.png", "image"),
+        ("image.png", "image"),
         ("now.mp4", "video"),
         ("shot", "frames"),
         ("plain", "video"),
@@ -193,7 +195,7 @@ def test_empty_and_missing_lists(tmp_path: Path) -> None:
         from_list(tmp_path / "none.csv")
 
 
-def labelled(counts: dict[str, int]) -> Manifest:
+def labeled(counts: dict[str, int]) -> Manifest:
     classes = sorted(counts)
     names = [(name, i) for name in classes for i in range(counts[name])]
     records = [MediaRecord(f"/data/{name}/{i}.mp4", classes.index(name), "video") for name, i in names]
@@ -201,7 +203,7 @@ def labelled(counts: dict[str, int]) -> Manifest:
 
 
 def test_holdout_takes_the_share_of_each_class_and_loses_none() -> None:
-    whole = labelled({"many": 100, "pair": 2, "sole": 1})
+    whole = labeled({"many": 100, "pair": 2, "sole": 1})
     train, test = holdout(whole, fraction=0.2, seed=3)
     assert sorted(train.records + test.records) == sorted(whole.records)
     assert Counter(record.label for record in test.records) == {0: 20, 1: 1}
@@ -211,16 +213,16 @@ def test_holdout_takes_the_share_of_each_class_and_loses_none() -> None:
 
 
 def test_holdout_of_a_class_does_not_depend_on_the_others() -> None:
-    alone, together = labelled({"a": 30, "b": 30}), labelled({"a": 30, "aa": 10, "b": 30})
+    alone, together = labeled({"a": 30, "b": 30}), labeled({"a": 30, "aa": 10, "b": 30})
     held = [{record.path for record in holdout(each, 0.3, seed=0)[1].records} for each in (alone, together)]
     assert held[0] == {path for path in held[1] if "/aa/" not in path}
 
 
 def test_holdout_needs_two_of_a_kind() -> None:
     with pytest.raises(ConfigError, match="no class has two files"):
-        holdout(labelled({"a": 1, "b": 1}), fraction=0.5, seed=0)
+        holdout(labeled({"a": 1, "b": 1}), fraction=0.5, seed=0)
     with pytest.raises(ConfigError, match=r"data\.test_fraction=1"):
-        holdout(labelled({"a": 5}), fraction=1, seed=0)
+        holdout(labeled({"a": 5}), fraction=1, seed=0)
 
 
 def test_a_file_in_both_parts_is_named_even_through_a_linked_folder(tmp_path: Path) -> None:
@@ -233,7 +235,7 @@ def test_a_file_in_both_parts_is_named_even_through_a_linked_folder(tmp_path: Pa
 
 
 def test_a_share_is_drawn_of_each_class() -> None:
-    whole = labelled({"many": 100, "pair": 2, "sole": 1})
+    whole = labeled({"many": 100, "pair": 2, "sole": 1})
     drawn = draw_share(whole, share=0.1, seed=3)
     assert Counter(record.label for record in drawn.records) == {0: 10, 1: 1, 2: 1}
     assert drawn.classes == whole.classes
@@ -245,7 +247,7 @@ def test_a_share_is_drawn_of_each_class() -> None:
 
 
 def test_a_larger_share_holds_the_smaller() -> None:
-    whole = labelled({"a": 200, "b": 50})
+    whole = labeled({"a": 200, "b": 50})
     small, large = ({record.path for record in draw_share(whole, share, seed=0).records} for share in (0.01, 0.1))
     assert small < large
 
@@ -275,7 +277,7 @@ def test_a_subset_that_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_kept_classes_have_new_labels_and_take_what_is_missing_with_them() -> None:
-    whole = labelled({"a": 1, "b b": 2, "c": 1})
+    whole = labeled({"a": 1, "b b": 2, "c": 1})
     whole.missing = [("gone_a", 0), ("gone_c", 2)]
     kept = keep_classes(whole, ["c", "b_b"], where="list.txt")
     assert kept.classes == ["b b", "c"]

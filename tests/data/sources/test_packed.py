@@ -24,7 +24,7 @@ def random_pixels(num: int, side: int, seed: int = 0) -> np.ndarray:
 
 
 def as_rows(pixels: np.ndarray) -> np.ndarray:
-    """Lay pictures (N, H, W, 3) out as CIFAR does: all of red, row by row, then green, then blue."""
+    """Lay images (N, H, W, 3) out as CIFAR does: all of red, row by row, then green, then blue."""
     return pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
 
 
@@ -52,22 +52,22 @@ def opcodes(value: object) -> bytes:
 
 
 def write_cifar10(folder: Path, num: int = 3) -> dict[str, np.ndarray]:
-    """Write the Python version with `num` pictures a batch, of the classes 0, 1, ..., and return them by batch."""
+    """Write the Python version with `num` images a batch, of the classes 0, 1, ..., and return them by batch."""
     folder.mkdir(parents=True)
-    pictures = {name: random_pixels(num, 32, seed) for seed, name in enumerate(BATCHES)}
-    for name, pixels in pictures.items():
+    images = {name: random_pixels(num, 32, seed) for seed, name in enumerate(BATCHES)}
+    for name, pixels in images.items():
         names = [f"{CIFAR10[label]}_s_{label:06d}.png" for label in range(num)]
         batch = {"batch_label": name, "labels": list(range(num)), "data": as_rows(pixels), "filenames": names}
         (folder / name).write_bytes(python2(batch))
     meta = {"num_cases_per_batch": num, "label_names": CIFAR10, "num_vis": 3072}
     (folder / "batches.meta").write_bytes(python2(meta))
-    return pictures
+    return images
 
 
 def pixels_of(file: Path) -> np.ndarray:
-    with Image.open(file) as picture:
-        assert (picture.format, picture.mode) == ("PNG", "RGB")
-        return np.asarray(picture)
+    with Image.open(file) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        return np.asarray(image)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -84,14 +84,14 @@ def test_the_pickles_of_this_test_are_what_python_2_wrote() -> None:
 @pytest.mark.parametrize("below", ["", "cifar-10-batches-py"], ids=["the folder", "the one above"])
 def test_cifar10_python(tmp_path: Path, below: str) -> None:
     source, out = tmp_path / "source", tmp_path / "out"
-    pictures = write_cifar10(source / below)
+    images = write_cifar10(source / below)
     done = unpack(source, out)
     assert (done.layout, done.num_made, done.num_kept) == ("cifar10", 18, 0)
     for batch in range(5):  # the number in the name goes on from batch to batch
         for label in range(3):
             file = out / "train" / CIFAR10[label] / f"{CIFAR10[label]}_{3 * batch + label:05d}.png"
-            np.testing.assert_array_equal(pixels_of(file), pictures[BATCHES[batch]][label])
-    np.testing.assert_array_equal(pixels_of(out / "test/bird/bird_00002.png"), pictures["test_batch"][2])
+            np.testing.assert_array_equal(pixels_of(file), images[BATCHES[batch]][label])
+    np.testing.assert_array_equal(pixels_of(out / "test/bird/bird_00002.png"), images["test_batch"][2])
     splits = open_splits(str(out), None, None, None, "cifar10", None, 1)
     assert splits.test is not None
     assert (len(splits.train.records), len(splits.test.records)) == (15, 3)
@@ -100,14 +100,14 @@ def test_cifar10_python(tmp_path: Path, below: str) -> None:
 
 
 def test_cifar10_binary(tmp_path: Path) -> None:
-    source, out, pictures = tmp_path / "cifar-10-batches-bin", tmp_path / "out", random_pixels(4, 32)
+    source, out, images = tmp_path / "cifar-10-batches-bin", tmp_path / "out", random_pixels(4, 32)
     source.mkdir()
     labels = np.array([[9], [0], [9], [3]], np.uint8)
     for name in BATCHES:
-        (source / f"{name}.bin").write_bytes(np.hstack([labels, as_rows(pictures)]).tobytes())
+        (source / f"{name}.bin").write_bytes(np.hstack([labels, as_rows(images)]).tobytes())
     (source / "batches.meta.txt").write_text("\n".join(CIFAR10) + "\n\n")
     assert unpack(source, out).num_made == 24
-    np.testing.assert_array_equal(pixels_of(out / "train/cat/cat_00019.png"), pictures[3])
+    np.testing.assert_array_equal(pixels_of(out / "train/cat/cat_00019.png"), images[3])
     assert names_in(out / "test") == [
         "airplane/airplane_00001.png",
         "cat/cat_00003.png",
@@ -118,10 +118,10 @@ def test_cifar10_binary(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["python", "binary"])
 def test_cifar100_goes_by_its_fine_classes(tmp_path: Path, form: str) -> None:
-    source, out, pictures = tmp_path / "source", tmp_path / "out", random_pixels(2, 32)
+    source, out, images = tmp_path / "source", tmp_path / "out", random_pixels(2, 32)
     source.mkdir()
     fine = [f"thing_{number:02d}" for number in range(100)]
-    rows = as_rows(pictures)
+    rows = as_rows(images)
     if form == "python":
         (source / "meta").write_bytes(python2({"fine_label_names": fine, "coarse_label_names": ["a", "b"]}))
         batch = {"data": rows, "fine_labels": [99, 4], "coarse_labels": [1, 0], "filenames": ["x.png", "y.png"]}
@@ -135,13 +135,13 @@ def test_cifar100_goes_by_its_fine_classes(tmp_path: Path, form: str) -> None:
             (source / f"{part}.bin").write_bytes(np.hstack([labels, rows]).tobytes())
     assert unpack(source, out).layout == "cifar100"
     assert names_in(out / "train") == ["thing_04/thing_04_00001.png", "thing_99/thing_99_00000.png"]
-    np.testing.assert_array_equal(pixels_of(out / "test/thing_04/thing_04_00001.png"), pictures[1])
+    np.testing.assert_array_equal(pixels_of(out / "test/thing_04/thing_04_00001.png"), images[1])
 
 
 def write_stl10(folder: Path) -> np.ndarray:
     folder.mkdir(parents=True)
-    pictures = random_pixels(3, 96)
-    columns = pictures.transpose(0, 3, 2, 1)  # as published: red first, and column by column
+    images = random_pixels(3, 96)
+    columns = images.transpose(0, 3, 2, 1)  # as published: red first, and column by column
     for part in ("train", "test", "unlabeled"):
         (folder / f"{part}_X.bin").write_bytes(columns.tobytes())
     for part in ("train", "test"):
@@ -149,16 +149,16 @@ def write_stl10(folder: Path) -> np.ndarray:
     names = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
     (folder / "class_names.txt").write_text("\n".join(names) + "\n")
     (folder / "fold_indices.txt").write_text("0 2\n")
-    return pictures
+    return images
 
 
-def test_stl10_and_its_unlabelled_part(tmp_path: Path) -> None:
+def test_stl10_and_its_unlabeled_part(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    pictures = write_stl10(tmp_path / "data" / "stl10_binary")
+    images = write_stl10(tmp_path / "data" / "stl10_binary")
     assert unpack(tmp_path / "data", out).num_made == 9
     assert names_in(out / "unlabeled") == [f"unlabeled_{number:05d}.png" for number in range(3)]
-    np.testing.assert_array_equal(pixels_of(out / "train/truck/truck_00001.png"), pictures[1])
-    np.testing.assert_array_equal(pixels_of(out / "unlabeled/unlabeled_00002.png"), pictures[2])
+    np.testing.assert_array_equal(pixels_of(out / "train/truck/truck_00001.png"), images[1])
+    np.testing.assert_array_equal(pixels_of(out / "unlabeled/unlabeled_00002.png"), images[2])
     pretrain = open_splits(str(out), None, None, None, "stl10_unlabeled", None, 1)
     assert (len(pretrain.train.records), pretrain.train.classes, pretrain.test) == (6, [], None)
     assert {record.label for record in pretrain.train.records} == {None}
@@ -215,8 +215,8 @@ def test_a_pickle_that_asks_for_more_than_arrays_is_refused(
     [
         ("data_batch_2", b"\x80\x02garbage", "cannot be read as a pickle"),
         ("data_batch_2", python2([1, 2]), "holds a list"),
-        ("data_batch_2", python2({"labels": [0]}), "no pictures of 32 x 32"),
-        ("data_batch_2", python2({"data": as_rows(random_pixels(2, 32)), "labels": [0]}), "1 labels for 2 pictures"),
+        ("data_batch_2", python2({"labels": [0]}), "no images of 32 x 32"),
+        ("data_batch_2", python2({"data": as_rows(random_pixels(2, 32)), "labels": [0]}), "1 labels for 2 images"),
         ("data_batch_2", python2({"data": as_rows(random_pixels(1, 32)), "labels": [10]}), "none of the 10 classes"),
         ("batches.meta", python2({"label_names": ["../up", "x"]}), "class names are not as published"),
         ("batches.meta", python2({}), "class names are not as published: none"),
@@ -236,7 +236,7 @@ def test_binary_files_that_end_early(tmp_path: Path) -> None:
     write_stl10(tmp_path / "source")
     file = tmp_path / "source" / "unlabeled_X.bin"
     file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match=r"unlabeled_X\.bin: 82943 bytes are no whole number of pictures of 27648"):
+    with pytest.raises(ConfigError, match=r"unlabeled_X\.bin: 82943 bytes are no whole number of images of 27648"):
         unpack(tmp_path / "source", tmp_path / "out")
 
 
@@ -253,7 +253,7 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
         return str(caught.value)
 
     assert "must lie outside SOURCE" in said(source, source)
-    assert "must lie outside SOURCE" in said(source, source / "pictures")
+    assert "must lie outside SOURCE" in said(source, source / "images")
     assert "not made by `data unpack`" in said(source, tmp_path / "other")
     assert "tar xf" in said(tmp_path / "archive.tar.gz", tmp_path / "out")
     assert "no packed set, but a.txt; known are cifar-10-batches-py" in said(tmp_path / "other", tmp_path / "out")
@@ -267,11 +267,11 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "unpack.json").read_text()) == {"set": "stl10"}
 
 
-def test_pictures_of_another_origin_are_counted(tmp_path: Path) -> None:
+def test_images_of_another_origin_are_counted(tmp_path: Path) -> None:
     write_cifar10(tmp_path / "source")
     unpack(tmp_path / "source", tmp_path / "out")
     (tmp_path / "out" / "test" / "bird" / "mine.png").touch()
-    with pytest.raises(ConfigError, match="holds 4 pictures, and SOURCE 3"):
+    with pytest.raises(ConfigError, match="holds 4 images, and SOURCE 3"):
         unpack(tmp_path / "source", tmp_path / "out")
 
 
@@ -286,9 +286,9 @@ def test_the_command_compares_with_what_is_published(tmp_path: Path, capsys: pyt
     write_cifar10(tmp_path / "source")
     with pytest.raises(SystemExit) as ended:
         cli.main(["data", "unpack", str(tmp_path / "source"), str(tmp_path / "out")])
-    assert ended.value.code == 1  # 15 pictures are not CIFAR-10
+    assert ended.value.code == 1  # 15 images are not CIFAR-10
     said = capsys.readouterr().out
-    assert "18 pictures written" in said
+    assert "18 images written" in said
     assert f"set data.layout=cifar10 data.root={tmp_path / 'out'}" in said
     assert "50000" in said
     assert "train: bird: 4995 of 5000 files" in said

@@ -16,7 +16,7 @@ from PIL import Image
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.compose import compose
 from eztorch_sce.data.datamodule import DataConfig, TrainingData
-from eztorch_sce.data.decoders.image import ImageDecoder, load_picture
+from eztorch_sce.data.decoders.image import ImageDecoder, load_image
 from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.manifest import Manifest, from_folder
@@ -34,7 +34,7 @@ def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     archive.addfile(member, io.BytesIO(data))
 
 
-def picture(number: int) -> bytes:
+def image(number: int) -> bytes:
     pixels = np.random.default_rng(number).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).resize((70, 50)).save(buffer, "JPEG")
@@ -43,15 +43,15 @@ def picture(number: int) -> bytes:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Is a folder of two shards of three labelled pictures each, and of the same pictures as files."""
+    """Is a folder of two shards of three labeled images each, and of the same images as files."""
     (tmp_path / "files").mkdir()
     for shard in range(2):
         with tarfile.open(tmp_path / f"train-{shard:03d}.tar", "w") as archive:
             for number in range(3 * shard, 3 * shard + 3):
-                add(archive, f"{number:04d}.jpg", picture(number))
+                add(archive, f"{number:04d}.jpg", image(number))
                 add(archive, f"{number:04d}.cls", str(10 * (number % 2)).encode())
                 add(archive, f"{number:04d}.json", b"{}")
-                (tmp_path / "files" / f"{number:04d}.jpg").write_bytes(picture(number))
+                (tmp_path / "files" / f"{number:04d}.jpg").write_bytes(image(number))
     return tmp_path
 
 
@@ -122,7 +122,7 @@ def address(shards: Path) -> Iterator[tuple[str, list[int]]]:
         server.shutdown()
 
 
-def test_shards_behind_a_url_give_the_same_and_fetch_only_the_picture(
+def test_shards_behind_a_url_give_the_same_and_fetch_only_the_image(
     shards: Path, address: tuple[str, list[int]]
 ) -> None:
     pytest.importorskip("aiohttp", reason="the extra `shards` is not installed")
@@ -132,8 +132,8 @@ def test_shards_behind_a_url_give_the_same_and_fetch_only_the_picture(
     assert [record.label for record in splits.train.records] == [record.label for record in here.records]
     asked.clear()
     for there, local in zip(splits.train.records, here.records, strict=True):
-        assert np.array_equal(load_picture(there.path), load_picture(local.path))
-    assert asked == [len(picture(number)) for number in range(6)]
+        assert np.array_equal(load_image(there.path), load_image(local.path))
+    assert asked == [len(image(number)) for number in range(6)]
     for one, other in zip(epoch_of(splits.train, workers=2), epoch_of(here), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.frames, other.frames, strict=True))
 
@@ -153,8 +153,8 @@ def test_what_is_wrong_is_said_in_words(shards: Path, write_video: Callable[...,
     with pytest.raises(ConfigError, match=r"bad\.tar cannot be read as a tar file"):
         from_shards(str(shards / "bad.tar"))
     with tarfile.open(shards / "half.tar", "w") as archive:
-        add(archive, "0.jpg", picture(0))
-        add(archive, "1.jpg", picture(1))
+        add(archive, "0.jpg", image(0))
+        add(archive, "1.jpg", image(1))
         add(archive, "1.cls", b"cat")
     with pytest.raises(ConfigError, match=r"samples without \.cls.*label all samples or none"):
         from_shards(str(shards / "half.tar"))
@@ -170,4 +170,4 @@ def test_a_shard_that_was_cut_off_is_a_media_error(shards: Path) -> None:
         ImageDecoder().read(records[0].path, [ClipSpan(0, 0)], 1)
     file.unlink()
     with pytest.raises(MediaError, match="cannot be read from its shard"):
-        load_picture(records[0].path)
+        load_image(records[0].path)

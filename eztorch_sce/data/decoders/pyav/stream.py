@@ -2,7 +2,7 @@
 
 One opening of a file serves all spans. The wanted times are sorted and cut into stretches at key frames; each stretch
 is decoded once from the key frame before it, and only wanted frames are converted to RGB. Of H.264 the packets of a
-stretch are looked at first: what they say of time picks the wanted frames before anything is decoded, so pictures that
+stretch are looked at first: what they say of time picks the wanted frames before anything is decoded, so images that
 are neither wanted nor referred to are skipped, and decoding ends with the last wanted one. Where a packet says too
 little, or the decoder does not return what was picked, the stretch is decoded in full.
 
@@ -48,8 +48,8 @@ from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.registry import register
 from eztorch_sce.types import Clip, MediaInfo
 
-# Codecs whose standard forbids all reference to pictures that the stream marks so (nal_ref_idc = 0). HEVC is not one of
-# them: there only pictures of the same temporal layer may not refer to such a picture.
+# Codecs whose standard forbids all reference to images that the stream marks so (nal_ref_idc = 0). HEVC is not one of
+# them: there only images of the same temporal layer may not refer to such an image.
 _MARK_UNREFERENCED = frozenset({"h264"})
 _SQUARE = 0.01  # encoders note 1279:1280 where a size was rounded
 _SEEK_GAP_S = 10.0  # without a table of key frames: a gap that seeking probably bridges faster than decoding
@@ -72,7 +72,7 @@ class Inspection(NamedTuple):
         interval_s: Seconds between frames by the frame rate.
         ends_at_s: When the last frame ends.
         bytes_missing: How many bytes the file's own index points to that are not there.
-        cover: "first" if a cover picture precedes the video stream, "later" if one follows it, else "".
+        cover: "first" if a cover image precedes the video stream, "later" if one follows it, else "".
         turned: Degrees that the frames are turned for showing, with "mirrored" where they are.
         pixel_aspect: Width over height of a stored pixel.
         sizes: Width and height of the decoded frames, in the order met.
@@ -137,15 +137,15 @@ class PyAVDecoder:
                 for slot, time_s in enumerate(frame_times(span, num_frames)):
                     places.setdefault(time_s, []).append((clip, slot))
             pts_s = np.zeros((len(chosen), num_frames))
-            converted, picture = None, None
+            converted, image = None, None
             for time_s, (first_shown_s, frame) in video.shown_at(sorted(places)):
-                if picture is None or frame is not converted:
-                    converted, picture = frame, video.to_rgb(frame)  # (H, W, 3)
+                if image is None or frame is not converted:
+                    converted, image = frame, video.to_rgb(frame)  # (H, W, 3)
                 if not frames:
                     full_size = video.full_size(frame)
-                    frames = [np.empty((num_frames, *picture.shape), np.uint8) for _ in chosen]
+                    frames = [np.empty((num_frames, *image.shape), np.uint8) for _ in chosen]
                 for clip, slot in places[time_s]:
-                    frames[clip][slot] = picture
+                    frames[clip][slot] = image
                     pts_s[clip, slot] = first_shown_s
         return [
             Clip(torch.from_numpy(thwc).permute(3, 0, 1, 2), torch.from_numpy(pts), full_size)
@@ -245,10 +245,10 @@ class _Video:
         from av.stream import Disposition
 
         streams = self.container.streams
-        pictures = Disposition.attached_pic | Disposition.timed_thumbnails
-        movies = [stream for stream in streams.video if not stream.disposition & pictures]
+        images = Disposition.attached_pic | Disposition.timed_thumbnails
+        movies = [stream for stream in streams.video if not stream.disposition & images]
         if not movies:
-            found = "only a cover picture" if streams.video else "audio only?" if len(streams) else "nothing in it"
+            found = "only a cover image" if streams.video else "audio only?" if len(streams) else "nothing in it"
             raise MediaError(self.path, f"has no video stream ({found})")
         best = streams.best("video")
         stream = next((movie for movie in movies if best is not None and movie.index == best.index), movies[0])
@@ -678,10 +678,10 @@ class _Video:
         width, height = size or self._size
         try:
             # PyAV's default interpolation gives the same pixels as decord for ordinary 8-bit video.
-            picture = frame.reformat(width=width, height=height, format="rgb24", **_one_thread())
+            image = frame.reformat(width=width, height=height, format="rgb24", **_one_thread())
         except av.FFmpegError as error:
             raise MediaError(self.path, f"its pixels ({frame.format.name}) cannot be converted to RGB") from error
-        plane = picture.planes[0]  # its rows are padded; `to_ndarray` would copy
+        plane = image.planes[0]  # its rows are padded; `to_ndarray` would copy
         rows = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
         return upright(rows[:, : 3 * width].reshape(height, width, 3), self._matrix_of(frame))
 

@@ -1,4 +1,4 @@
-"""Pictures from the file to the crop: one decoding, at the scale that is enough, for all views."""
+"""Images from the file to the crop: one decoding, at the scale that is enough, for all views."""
 
 import io
 from dataclasses import replace
@@ -13,7 +13,7 @@ from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
 from eztorch_sce.data.dataset import TrainingClips
-from eztorch_sce.data.decoders.image import ImageDecoder, load_picture, read_picture
+from eztorch_sce.data.decoders.image import ImageDecoder, load_image, read_image
 from eztorch_sce.data.shaping import stretch
 from eztorch_sce.data.sources.manifest import from_folder
 from eztorch_sce.errors import MediaError
@@ -25,21 +25,21 @@ VIEWS = [ViewConfig(size=24), ViewConfig(size=16, scale=[0.5, 1.0])]
 
 
 def smooth(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Return a picture without sharp edges, which survives any scale."""
+    """Return an image without sharp edges, which survives any scale."""
     coarse = np.random.default_rng(seed).integers(64, 192, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def with_pillow(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}], ids=str)
 def test_a_jpeg_has_the_pixels_that_pillow_reads(mode: str, options: dict[str, int], tmp_path: Path) -> None:
     smooth(61, 47).convert(mode).save(tmp_path / "a.jpg", **options)
-    assert np.array_equal(load_picture(str(tmp_path / "a.jpg")), with_pillow(tmp_path / "a.jpg"))
+    assert np.array_equal(load_image(str(tmp_path / "a.jpg")), with_pillow(tmp_path / "a.jpg"))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_jpeg_is_decoded_at_the_scale_that_is_enough(
         told.append((height, width))
         return least_scale
 
-    pixels, full_size = read_picture(str(tmp_path / "a.jpg"), ask)
+    pixels, full_size = read_image(str(tmp_path / "a.jpg"), ask)
     assert pixels.shape == (*decoded, 3)
     assert told == [full_size] == [(400, 304)]
     expected = Image.fromarray(with_pillow(tmp_path / "a.jpg")).resize(decoded[::-1], Image.Resampling.BOX)
@@ -65,12 +65,12 @@ def test_a_jpeg_is_decoded_at_the_scale_that_is_enough(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_shrunk_picture_is_upright_too(orientation: int, tmp_path: Path) -> None:
+def test_a_shrunk_image_is_upright_too(orientation: int, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     smooth(160, 240).save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    pixels, full_size = read_picture(str(tmp_path / "turned.jpg"), lambda height, width: 0.25)
-    whole = load_picture(str(tmp_path / "turned.jpg"))
+    pixels, full_size = read_image(str(tmp_path / "turned.jpg"), lambda height, width: 0.25)
+    whole = load_image(str(tmp_path / "turned.jpg"))
     assert full_size == whole.shape[:2] == ((240, 160) if orientation > 4 else (160, 240))
     expected = Image.fromarray(whole).resize((full_size[1] // 4, full_size[0] // 4), Image.Resampling.BOX)
     assert np.abs(pixels.astype(int) - np.asarray(expected)).mean() < 2
@@ -80,13 +80,13 @@ def test_a_shrunk_picture_is_upright_too(orientation: int, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_of_any_format_is_turned_once(orientation: int, suffix: str, tmp_path: Path) -> None:
+def test_a_image_of_any_format_is_turned_once(orientation: int, suffix: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     smooth(16, 24).save(tmp_path / f"turned.{suffix}", exif=exif, **({"lossless": True} if suffix == "webp" else {}))
-    with Image.open(tmp_path / f"turned.{suffix}") as picture:
-        upright = np.asarray(ImageOps.exif_transpose(picture))
-    assert np.array_equal(load_picture(str(tmp_path / f"turned.{suffix}")), upright)
+    with Image.open(tmp_path / f"turned.{suffix}") as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(load_image(str(tmp_path / f"turned.{suffix}")), upright)
     info = ImageDecoder().probe(str(tmp_path / f"turned.{suffix}"))
     assert (info.height, info.width) == upright.shape[:2] == ((24, 16) if orientation > 4 else (16, 24))
 
@@ -96,19 +96,19 @@ def test_a_harmless_fault_is_forgiven_and_a_truncated_file_is_not(tmp_path: Path
     smooth(64, 64).save(buffer, "JPEG")
     data = buffer.getvalue()
     (tmp_path / "odd.jpg").write_bytes(data[:-2] + b"\x00\x00" + data[-2:])  # two bytes that belong to nothing
-    assert np.array_equal(load_picture(str(tmp_path / "odd.jpg")), with_pillow(tmp_path / "odd.jpg"))
+    assert np.array_equal(load_image(str(tmp_path / "odd.jpg")), with_pillow(tmp_path / "odd.jpg"))
     for length in (len(data) // 2, len(data) * 3 // 4, 30, 1):
         (tmp_path / "cut.jpg").write_bytes(data[:length])
-        with pytest.raises(MediaError, match=r"damaged|no picture"):
-            load_picture(str(tmp_path / "cut.jpg"))
+        with pytest.raises(MediaError, match=r"damaged|no image"):
+            load_image(str(tmp_path / "cut.jpg"))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])
 def test_any_format_gives_the_same_crops(suffix: str, tmp_path: Path) -> None:
-    picture = smooth(300, 402)
-    picture.save(tmp_path / "0.bmp")
+    image = smooth(300, 402)
+    image.save(tmp_path / "0.bmp")
     (tmp_path / "other").mkdir()
-    picture.save(tmp_path / "other" / f"0.{suffix}", quality=95)
+    image.save(tmp_path / "other" / f"0.{suffix}", quality=95)
     samples = []
     for folder in (tmp_path, tmp_path / "other"):
         manifest = from_folder(folder)
@@ -123,7 +123,7 @@ def test_any_format_gives_the_same_crops(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("canvas", [None, 32])
-def test_a_picture_smaller_than_the_crop_or_with_alpha_is_cropped(canvas: int | None, tmp_path: Path) -> None:
+def test_a_image_smaller_than_the_crop_or_with_alpha_is_cropped(canvas: int | None, tmp_path: Path) -> None:
     Image.new("RGB", (1, 1), (255, 0, 0)).save(tmp_path / "1.png")
     Image.new("L", (1, 1), 255).save(tmp_path / "2.jpg")
     Image.new("RGBA", (9, 4), (0, 255, 0, 255)).save(tmp_path / "3.webp", lossless=True)
@@ -137,7 +137,7 @@ def test_a_picture_smaller_than_the_crop_or_with_alpha_is_cropped(canvas: int | 
             assert view.amax((1, 2, 3)).tolist() == view.amin((1, 2, 3)).tolist() == list(color)
 
 
-def test_a_truncated_picture_is_a_failure_with_its_path(tmp_path: Path) -> None:
+def test_a_truncated_image_is_a_failure_with_its_path(tmp_path: Path) -> None:
     smooth(64, 64).save(tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:700])
     sample = TrainingClips(from_folder(tmp_path), VIEWS, SPEC, ImageDecoder(), seed=0, canvas=None)[0, 0]
@@ -180,14 +180,14 @@ def test_real_jpegs_have_the_pixels_that_pillow_reads(shared: Path) -> None:
     paths = sorted((shared / "data" / "pictures").rglob("*.JPEG"))
     assert paths
     for path in paths:
-        assert np.array_equal(load_picture(str(path)), with_pillow(path)), path.name
+        assert np.array_equal(load_image(str(path)), with_pillow(path)), path.name
 
 
 @pytest.mark.real_data
 def test_real_jpegs_shrunk_show_the_same(shared: Path) -> None:
     for path in sorted((shared / "data" / "pictures").rglob("*.JPEG"))[::5]:
         (clip,) = ImageDecoder(lambda *_: 0.5).read(str(path), [ClipSpan(0, 0)], 1)
-        whole = torch.from_numpy(load_picture(str(path))).permute(2, 0, 1)[:, None]
+        whole = torch.from_numpy(load_image(str(path))).permute(2, 0, 1)[:, None]
         assert clip.full_size == whole.shape[-2:]
         assert clip.frames.shape[-2:] == (-(-whole.shape[-2] // 2), -(-whole.shape[-1] // 2))
         small, expected = (stretch(frames, 32).float() for frames in (clip.frames, whole))

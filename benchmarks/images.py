@@ -1,11 +1,11 @@
-"""Pictures per second from the file to two crops of 224 pixels, ours beside torchvision's, on one core in one run.
+"""Images per second from the file to two crops of 224 pixels, ours beside torchvision's, on one core in one run.
 
-    python benchmarks/pictures.py PICTURES --json benchmarks/results/pictures.json
+    python benchmarks/images.py IMAGES --json benchmarks/results/images.json
 
-PICTURES is a folder of JPEG files. They are read as they are, and as photographs: enlarged to 2000 pixels, with grain,
+IMAGES is a folder of JPEG files. They are read as they are, and as photographs: enlarged to 2000 pixels, with grain,
 at quality 90. Each reader returns uint8 tensors of the same two random crops (`views=image`: area 0.2 to 1). Peers:
 
-torchvision, PIL: ImageFolder with its default loader and RandomResizedCrop on the Pillow picture, as its examples do.
+torchvision, PIL: ImageFolder with its default loader and RandomResizedCrop on the Pillow image, as its examples do.
 torchvision, decode_jpeg: the same with `torchvision.io.decode_jpeg`, where its compiled operators load.
 Pillow: decoding alone.
 
@@ -56,7 +56,7 @@ def image_folder(root: Path) -> Reader:
     from torchvision.datasets import ImageFolder
 
     crop = tv.Compose([tv.RandomResizedCrop(SIZE, scale=(0.2, 1.0)), tv.PILToTensor()])
-    folder = ImageFolder(str(root), transform=lambda picture: (crop(picture), crop(picture)))
+    folder = ImageFolder(str(root), transform=lambda image: (crop(image), crop(image)))
     return lambda number, place: folder[place]
 
 
@@ -68,7 +68,7 @@ def image_folder_decode_jpeg(root: Path) -> Reader:
     crop = tv.RandomResizedCrop(SIZE, scale=(0.2, 1.0), antialias=True)
     folder = ImageFolder(
         str(root),
-        transform=lambda picture: (crop(picture), crop(picture)),
+        transform=lambda image: (crop(image), crop(image)),
         loader=lambda path: decode_jpeg(read_file(path), mode=ImageReadMode.RGB),
     )
     folder[0]  # refuses here where the operators do not load
@@ -90,14 +90,14 @@ READERS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pictures", type=Path)
+    parser.add_argument("images", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    sources = sorted(path for path in options.pictures.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    assert sources, f"no JPEG file below {options.pictures}"
+    sources = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    assert sources, f"no JPEG file below {options.images}"
     rows: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         for kind, write in (("as they are", copy), (f"as photographs of {LONG_SIDE} pixels", enlarge)):
@@ -106,7 +106,7 @@ def main() -> None:
             for number, path in enumerate(sources):
                 write(path, root / "class" / f"{number:04d}.jpg")
             for (what, who), rate in measure(root, len(sources), options.rounds).items():
-                rows.append({"what": f"{what}, {kind}", "who": who, "value": rate, "unit": "pictures/s"})
+                rows.append({"what": f"{what}, {kind}", "who": who, "value": rate, "unit": "images/s"})
     report(rows, len(sources), options.json)
 
 
@@ -115,13 +115,13 @@ def copy(source: Path, target: Path) -> None:
 
 
 def enlarge(source: Path, target: Path) -> None:
-    """Write a picture as a camera might have: an enlarged one has no detail of its own, so it gets grain."""
+    """Write an image as a camera might have: an enlarged one has no detail of its own, so it gets grain."""
     with Image.open(source) as opened:
-        picture = opened.convert("RGB")
-    factor = LONG_SIDE / max(picture.size)
-    width, height = (round(edge * factor) for edge in picture.size)
+        image = opened.convert("RGB")
+    factor = LONG_SIDE / max(image.size)
+    width, height = (round(edge * factor) for edge in image.size)
     grain = np.random.default_rng(0).normal(0, 4, (height, width, 1))
-    pixels = np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS)) + grain
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.LANCZOS)) + grain
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(target, "JPEG", quality=90)
 
 
