@@ -18,6 +18,8 @@ from statistics import mean
 
 from common import finish, row
 
+from eztorch_sce.cores import num_usable_cores
+
 OBJECTIVES = {
     "SCE": [],
     "MoCo v2 (InfoNCE)": ["loss.positive_weight=1"],
@@ -39,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("gestures", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=num_usable_cores())
     parser.add_argument("--runs", type=Path, default=Path("runs/gestures"))
     parser.add_argument("--color", action="store_true", help="also pretrain on views of color, for comparison")
     parser.add_argument("--json", type=Path)

@@ -19,9 +19,9 @@ from pathlib import Path
 import torch
 from common import arguments, finish, row
 
+from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.doctor import diagnose
 from eztorch_sce.curation.video_writer import write_video
-from eztorch_sce.curation.workers import num_cores
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, write_table
 
 US, PEER = "eztorch_sce", "torchvision"
@@ -29,7 +29,7 @@ NUM_CLASSES = 400
 
 _OURS = """
 import sys, time
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 started, used = time.perf_counter(), time.process_time()
 num_files = len(DataConfig(root=sys.argv[1]).open().train.records)
 print(num_files, time.perf_counter() - started, time.process_time() - used)
@@ -102,7 +102,10 @@ def main() -> None:
         row(f"{what}, from the tree", f"{PEER}, make_dataset", options.files / median["peer"], "files/s"),
     ]
     for how, scan in scans.items():
-        what = f"files scanned by data doctor {how}".rstrip() + f", {options.videos} videos, {num_cores()} processes"
+        what = (
+            f"files scanned by data doctor {how}".rstrip()
+            + f", {options.videos} videos, {num_usable_cores()} processes"
+        )
         rows.append(row(what, US, len(scan.rows) / scan.seconds, "files/s"))
     slowest = max(by_clock for by_clock, _ in seconds["table"])
     notes = [

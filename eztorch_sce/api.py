@@ -16,7 +16,9 @@ from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.curation.bench import BenchResult
 from eztorch_sce.curation.bench import bench as bench_decoders
 from eztorch_sce.data.collate import collate
-from eztorch_sce.data.datamodule import DataConfig, TimedLoader, TrainingData, evaluation_loader
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.datamodule import TrainingData
+from eztorch_sce.data.loading import TimedLoader, evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.published import published
 from eztorch_sce.errors import ConfigError, MediaError

@@ -1,6 +1,5 @@
 """`eztorch-sce demo`: the whole line on a data set that it makes, in minutes on a laptop."""
 
-import os
 import time
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from rich.table import Table
 from eztorch_sce import api
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import DemoConfig, validate
+from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
 from eztorch_sce.progress import console
@@ -30,7 +30,7 @@ def demo(config: DemoConfig) -> Report:
     videos = run_dir / "videos"
     shapes = MovingShapes(config.num_train, config.num_test, seed=config.seed)
     console.print(f"1/4  writing {config.num_train + config.num_test} mp4 files to {videos}", soft_wrap=True)
-    write_moving_shapes(videos, shapes, num_processes=os.cpu_count() or 1)
+    write_moving_shapes(videos, shapes, num_processes=num_usable_cores())
 
     console.print("2/4  pretraining on the train part, without labels")
     pretrained = run_dir / "pretrain"

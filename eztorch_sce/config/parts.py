@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from eztorch_sce.data.clip_sampling import COVERS
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.parts import EvaluationViewsConfig, RunConfig, TrainerConfig, batch_problems, clips_problems
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE
 from eztorch_sce.evaluation.linear import Probe, probe_sgd

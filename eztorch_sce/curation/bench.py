@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.curation.workers import num_cores
-from eztorch_sce.data.datamodule import CHOICE, DataConfig, TrainingData
+from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.data.config import CHOICE, DataConfig
+from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.base import Decoder, Timing
 from eztorch_sce.data.sources.manifest import Manifest
@@ -172,7 +173,7 @@ def _rates_by_workers(
     config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, seed: int
 ) -> dict[int, float]:
     repeated = replace(manifest, records=manifest.records * max(1, 96 // len(manifest.records)))
-    numbers, rates = [number for number in (1, 2, 4, 8, 16, 32) if number <= num_cores()], {}
+    numbers, rates = [number for number in (1, 2, 4, 8, 16, 32) if number <= num_usable_cores()], {}
     for number in track(numbers, len(numbers), "workers"):
         settings = replace(config, num_workers=number, batch_size=4)
         data = TrainingData(settings, repeated, views, spec, seed)

@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from eztorch_sce.curation.workers import for_each, num_cores
+from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.decoders.pyav.stream import Inspection, PyAVDecoder
@@ -89,7 +90,7 @@ def diagnose(
     jobs = [_Job(path, kind, full) for path, kind in media]
     rows: dict[str, MediaRow] = {}
     with counting(len(jobs), "doctor") as advance:
-        for job, row, why in for_each(_examine, jobs, workers or num_cores(), _LIMIT_S[full]):
+        for job, row, why in for_each(_examine, jobs, workers or num_usable_cores(), _LIMIT_S[full]):
             rows[job.path] = row or _row(job, _NO_INFO, [f"unreadable: {why}"], usable=False)
             advance(f"{len(rows) / (time.perf_counter() - started):.0f} files/s")
     named = {path: row._replace(path=_name_below(root, path)) for path, row in sorted(rows.items())}

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.video_writer import write_frames
-from eztorch_sce.curation.workers import for_each, num_cores
+from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders import frames as frame_folders
 from eztorch_sce.data.decoders.base import SNAP_S
 from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
@@ -145,7 +146,7 @@ def _make_all(missing: list[tuple[str, str]], config: PrepareConfig, done: Prepa
     jobs = [_Job(*pair, config, timed=number < _NUM_TIMED) for number, pair in enumerate(missing)]
     started, gains = time.perf_counter(), []
     with counting(len(jobs), "prepare") as advance:
-        for job, gain, why in for_each(_make, jobs, config.workers or num_cores(), _LIMIT_S):
+        for job, gain, why in for_each(_make, jobs, config.workers or num_usable_cores(), _LIMIT_S):
             if isinstance(gain, str) or why:
                 done.failed[job.source] = why or str(gain)
             else:

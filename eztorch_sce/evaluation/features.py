@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from eztorch_sce.augment.view import View, evaluation_view
-from eztorch_sce.data.datamodule import TimedLoader
+from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows
 from eztorch_sce.errors import MediaError

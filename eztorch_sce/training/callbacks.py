@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from eztorch_sce.data.datamodule import TimedLoader
+from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.errors import MediaError
 from eztorch_sce.progress import console
 from eztorch_sce.types import ViewBatch

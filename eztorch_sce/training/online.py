@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from eztorch_sce.data.datamodule import DataConfig, evaluation_loader
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.features import extract_features

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eztorch_sce import cli
-from eztorch_sce.data.datamodule import CHOICE, DataConfig
+from eztorch_sce.data.config import CHOICE, DataConfig
 from eztorch_sce.errors import ConfigError
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from eztorch_sce import cli
 from eztorch_sce.curation import doctor
 from eztorch_sce.curation.doctor import diagnose, judge
-from eztorch_sce.data.datamodule import CHOICE, DataConfig
+from eztorch_sce.data.config import CHOICE, DataConfig
 from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
 from eztorch_sce.data.sources.manifest import from_folder
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, find_table, write_table

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from eztorch_sce.data import clip_sampling
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.decoders import base
 from eztorch_sce.data.decoders.base import Decoder, frame_times, shown_at, without_strays
 from eztorch_sce.data.decoders.by_kind import decoder_for

@@ -11,9 +11,11 @@ from PIL import Image, ImageOps
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.data.datamodule import DataConfig, TrainingData, evaluation_loader
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.image import ImageDecoder, load_image, read_image
+from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.shaping import stretch
 from eztorch_sce.data.sources.manifest import from_folder
 from eztorch_sce.errors import MediaError

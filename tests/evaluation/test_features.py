@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from eztorch_sce.data.collate import collate
-from eztorch_sce.data.datamodule import TimedLoader
+from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import MediaError
 from eztorch_sce.evaluation.features import extract_features, mean_over_views

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import nn
 
 from eztorch_sce.data.collate import collate
-from eztorch_sce.data.datamodule import TimedLoader
 from eztorch_sce.data.dataset import EpochSampler
+from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.evaluation.features import mean_over_views
 from eztorch_sce.evaluation.knn import knn_accuracy
 from eztorch_sce.evaluation.retrieval import average_precisions, retrieval

@@ -15,7 +15,7 @@ from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.config.schema import FinetuneConfig, LinearConfig
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig

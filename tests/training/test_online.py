@@ -9,7 +9,7 @@ from PIL import Image
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.schema import PretrainConfig
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig

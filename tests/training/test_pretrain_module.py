@@ -12,7 +12,7 @@ from torch import Tensor
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.schema import PretrainConfig
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig

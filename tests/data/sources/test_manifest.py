@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from eztorch_sce.data.datamodule import DataConfig
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import (
     Manifest,
     check_disjoint,

@@ -15,7 +15,8 @@ from PIL import Image
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.compose import compose
-from eztorch_sce.data.datamodule import DataConfig, TrainingData
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.decoders.image import ImageDecoder, load_image
 from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
 from eztorch_sce.data.sources.layouts import open_splits
