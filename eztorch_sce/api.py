@@ -31,11 +31,12 @@ from eztorch_sce.evaluation.retrieval import retrieval
 from eztorch_sce.evaluation.svm import import_scikit_learn, svm_precision
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.models.weights import Weights, load_weights, save_weights
 from eztorch_sce.planning.plan import Plan, plan_pretraining
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
 from eztorch_sce.report.view_sheet import draw_views, rows_to_show
 from eztorch_sce.training.callbacks import num_unreadable
-from eztorch_sce.training.checkpoint import SaveBackbone, Weights, load_weights, save_weights
+from eztorch_sce.training.checkpoint import SaveBackbone
 from eztorch_sce.training.classify_module import ClassifyModule
 from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.online import OnlineEvaluation

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
-from eztorch_sce.training.checkpoint import load_weights
+from eztorch_sce.models.weights import load_weights
 
 COMMAND = [str(Path(sys.executable).with_name("eztorch-sce"))]
 TINY = [

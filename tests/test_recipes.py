@@ -15,7 +15,7 @@ from PIL import Image
 
 from eztorch_sce import api
 from eztorch_sce.config.compose import compose, recipes
-from eztorch_sce.training.checkpoint import load_weights
+from eztorch_sce.models.weights import load_weights
 from eztorch_sce.training.optimization import effective_lr
 
 # Typed from the papers' tables, not from the code. Learning rates are the effective ones, for the global batch.

@@ -20,11 +20,11 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.models.weights import load_weights, save_weights
 from eztorch_sce.optim.groups import blocks_in_order
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.registry import choices
-from eztorch_sce.training.checkpoint import load_weights, save_weights
 from eztorch_sce.training.classify_module import ClassifyModule
 from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.probe_module import ProbeModule

@@ -14,7 +14,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
-from eztorch_sce.training.checkpoint import load_weights
+from eztorch_sce.models.weights import load_weights
 
 
 def images(folder: Path, sub_folders: str) -> Path:

@@ -1,0 +1,95 @@
+"""Weights files: a backbone, the config that builds it, its input, and its classifier if there is one."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.files import replacing
+from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.registry import choices, name_of
+from eztorch_sce.types import InputSpec
+
+FORMAT = "eztorch_sce weights 1"
+
+
+@dataclass
+class Weights:
+    """The content of a weights file.
+
+    Attributes:
+        backbone: The config that builds the backbone.
+        spec: The input of the backbone.
+        state: State dict of the backbone.
+        head: State dict of the linear classifier, or None.
+        classes: Class names, in the order of the classifier's outputs.
+        sha256: First 16 hexadecimal digits of the file's hash.
+    """
+
+    backbone: Any
+    spec: InputSpec
+    state: dict[str, Tensor]
+    head: dict[str, Tensor] | None
+    classes: list[str]
+    sha256: str
+
+    def build_backbone(self, untrained: bool = False) -> Backbone:
+        """Return the backbone with its weights, or with a random initialization if `untrained`."""
+        backbone: Backbone = self.backbone.build()
+        if not untrained:
+            backbone.load_state_dict(self.state)
+        return backbone
+
+
+def save_weights(
+    path: Path, backbone: Backbone, config: Any, spec: InputSpec, classifier: Classifier | None, classes: list[str]
+) -> None:
+    """Write a weights file atomically; `torch.load(..., weights_only=True)` reads it.
+
+    Args:
+        path: The file to write or replace.
+        backbone: The network.
+        config: Its registered config, stored so that the file alone is enough to build it.
+        spec: The input of the network.
+        classifier: The classifier whose linear layer is stored too, or None.
+        classes: Class names, in the order of the classifier's outputs.
+    """
+    content = {
+        "format": FORMAT,
+        "backbone": {"name": name_of(config), "settings": asdict(config)},
+        "input": asdict(spec),
+        "state": {key: value.cpu() for key, value in backbone.state_dict().items()},
+        "head": None if classifier is None else {k: v.cpu() for k, v in classifier.linear.state_dict().items()},
+        "classes": classes,
+    }
+    with replacing(path) as partial:
+        torch.save(content, partial)
+
+
+def load_weights(path: str) -> Weights:
+    """Read a weights file, or the one in a run directory.
+
+    Raises:
+        ConfigError: If the file is missing or is not a weights file.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = next((file / name for name in ("classifier.pt", "backbone.pt") if (file / name).is_file()), file)
+    if not file.is_file():
+        raise ConfigError([f"weights={path}: no such file; a run writes backbone.pt (pretrain) or classifier.pt"])
+    try:
+        content = torch.load(file, weights_only=True, map_location="cpu")
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']}")
+        config = choices("backbone")[content["backbone"]["name"]](**content["backbone"]["settings"])
+    except Exception as error:
+        raise ConfigError(
+            [f"weights={path} is not a weights file of this package ({error}); give the backbone.pt of a run"]
+        ) from error
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    return Weights(config, InputSpec(**content["input"]), content["state"], content["head"], content["classes"], sha256)
