@@ -1,7 +1,7 @@
 """What every objective on pairs of views is: a loss of one pair, and the mean over the pairs of a batch."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,22 @@ class PairLosses(NamedTuple):
 
     loss: Tensor
     metrics: dict[str, Tensor]
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """A loss that a method can train with: a module that averages over the pairs of views of a batch."""
+
+    def over_pairs(
+        self,
+        queries: list[Tensor],
+        keys: list[Tensor],
+        pairs: list[tuple[int, int]],
+        negatives: Tensor | None = None,
+        batch_keys: list[Tensor] | None = None,
+        batch_offset: int = 0,
+    ) -> PairLosses:
+        """Return the mean over pairs (query number, key number) of views."""
 
 
 class PairLoss(nn.Module, ABC):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eztorch_sce.distributed import gather_rows, gather_with_offset, same_permutation
-from eztorch_sce.losses.pairs import PairLoss
+from eztorch_sce.losses.pairs import Loss
 from eztorch_sce.methods.views import embed_views
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.batch_norm import split_batch_norms
@@ -32,7 +32,7 @@ class MomentumContrast(nn.Module):
         config: Heads, queue and momentum.
     """
 
-    def __init__(self, backbone: Backbone, loss: PairLoss, config: "MomentumContrastConfig") -> None:
+    def __init__(self, backbone: Backbone, loss: Loss, config: "MomentumContrastConfig") -> None:
         super().__init__()
         width, dim = backbone.num_features, config.projector.output_dim
         predictor = None if config.predictor is None else config.predictor.build(width, dim)
@@ -137,6 +137,6 @@ class MomentumContrastConfig:
             found.append(f"{prefix}.bn_splits={self.bn_splits} must be at least 1")
         return found
 
-    def build(self, backbone: Backbone, loss: PairLoss) -> MomentumContrast:
+    def build(self, backbone: Backbone, loss: Loss) -> MomentumContrast:
         """Return the method, which trains `backbone` with `loss`."""
         return MomentumContrast(backbone, loss, self)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from eztorch_sce.losses.pairs import PairLoss
+from eztorch_sce.losses.pairs import Loss
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
@@ -37,7 +37,7 @@ class MomentumPredictConfig:
         """Name each setting that cannot be."""
         return self._as_contrast().problems(prefix)
 
-    def build(self, backbone: Backbone, loss: PairLoss) -> MomentumContrast:
+    def build(self, backbone: Backbone, loss: Loss) -> MomentumContrast:
         """Return the method, which trains `backbone` with `loss`."""
         return MomentumContrast(backbone, loss, self._as_contrast())
 

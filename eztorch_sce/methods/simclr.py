@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eztorch_sce.distributed import gather_with_offset
-from eztorch_sce.losses.pairs import PairLoss
+from eztorch_sce.losses.pairs import Loss
 from eztorch_sce.methods.views import embed_views
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.encoder import Encoder
@@ -26,7 +26,7 @@ class SimCLR(nn.Module):
         config: The projector.
     """
 
-    def __init__(self, backbone: Backbone, loss: PairLoss, config: "SimCLRConfig") -> None:
+    def __init__(self, backbone: Backbone, loss: Loss, config: "SimCLRConfig") -> None:
         super().__init__()
         self.online = Encoder(backbone, config.projector.build(backbone.num_features))
         self.loss = loss
@@ -73,6 +73,6 @@ class SimCLRConfig:
             return [f"{prefix}.num_global_views={self.num_global_views} must be at least 2"]
         return []
 
-    def build(self, backbone: Backbone, loss: PairLoss) -> SimCLR:
+    def build(self, backbone: Backbone, loss: Loss) -> SimCLR:
         """Return the method, which trains `backbone` with `loss`."""
         return SimCLR(backbone, loss, self)
