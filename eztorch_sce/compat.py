@@ -1,47 +1,69 @@
-"""What other packages break, mended in one place."""
+"""Workarounds for faults of other packages."""
 
 import importlib
 import importlib.util
+import sys
 import warnings
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-import torch
+_FRAGMENTS: list[object] = []  # a library fragment of torch lives as long as its Python object
 
-_FRAGMENTS: list[torch.library.Library] = []  # a library fragment lives as long as its Python object
+
+class _RepairBeforeTorchvision(MetaPathFinder):
+    """Import hook that repairs torchvision just before its first import, whoever imports it."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Repair torchvision if it is about to be imported, and leave finding it to the other finders."""
+        if fullname == "torchvision":
+            sys.meta_path.remove(self)
+            declare_missing_torchvision_operators()
+        return None
+
+
+def repair_torchvision_on_import() -> None:
+    """Call `declare_missing_torchvision_operators` when torchvision is first imported, by Lightning for instance."""
+    sys.meta_path.insert(0, _RepairBeforeTorchvision())
 
 
 def declare_missing_torchvision_operators() -> bool:
-    """Make `import torchvision` work where its compiled operators cannot be loaded.
+    """Make `import torchvision` work when its compiled operators cannot be loaded.
 
     A CPU build of torch beside a CUDA build of torchvision makes `import torchvision` fail with "operator
     torchvision::nms does not exist". Nothing in this package uses those operators, so declaring the two names that
-    torchvision looks up is enough. Does nothing where the operators load, or torchvision is not installed.
+    torchvision looks up is enough. Does nothing if the operators load or torchvision is not installed.
 
     Returns:
         Whether the names had to be declared.
     """
+    import torch
+
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or _FRAGMENTS:
         return bool(_FRAGMENTS)
     for binary in Path(spec.origin).parent.glob("_C.*"):
         try:
-            torch.ops.load_library(str(binary))
+            torch.ops.load_library(str(binary))  # type: ignore[no-untyped-call]
             return False
         except OSError:
             continue
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
     _FRAGMENTS.append(library)
     return True
 
 
 def import_pytorchvideo_models(module: str) -> ModuleType:
-    """Import `pytorchvideo.models.<module>`, quietly.
+    """Import `pytorchvideo.models.<module>` without its deprecation warnings.
 
-    pytorchvideo 0.1.5 is unmaintained: only its models still import, and what it imports itself (fvcore) calls
-    deprecated functions of torch while it loads.
+    pytorchvideo 0.1.5 is unmaintained: only its models still import, and its dependency fvcore calls deprecated
+    functions of torch while it loads.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

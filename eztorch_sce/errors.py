@@ -39,16 +39,26 @@ class TrainingError(RuntimeError):
     """Training that cannot continue; the message gives the step, the reason and the cure."""
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word nearest to `word`, or None if none is near.
+
+    >>> nearest("resnet81", ["resnet18", "r3d18"])
+    'resnet18'
+    >>> nearest("root", ["data.root", "seed"])
+    'data.root'
+    """
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not close:  # the right name without its path, as in `root` for `data.root`
+        close = [name for name in known if name.split(".")[-1] == word.split(".")[-1]][:1]
+    return close[0] if close else None
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean X?" with the known word nearest to `word`, or an empty string.
 
     >>> did_you_mean("resnet81", ["resnet18", "r3d18"])
     '; did you mean resnet18?'
-    >>> did_you_mean("root", ["data.root", "seed"])
-    '; did you mean data.root?'
     """
-    known = list(known)
-    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    if not nearest:  # the right name without its path, as in `root` for `data.root`
-        nearest = [name for name in known if name.split(".")[-1] == word.split(".")[-1]][:1]
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    suggestion = nearest(word, known)
+    return "" if suggestion is None else f"; did you mean {suggestion}?"

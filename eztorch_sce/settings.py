@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import Any, TypeVar
 
+from eztorch_sce import registry
 from eztorch_sce.errors import did_you_mean
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ class Setting:
     Attributes:
         above, at_least, below, at_most: Bounds of a number, or of each number of a list; None for no bound.
         choices: Allowed words, or a function that returns them.
+        group: Registry group whose config dataclasses are the allowed values, such as "optimizer".
+        optional: Whether a choice of a group may be None; otherwise the annotation tells.
         help: One sentence: what the setting means, and its unit.
     """
 
@@ -35,10 +38,14 @@ class Setting:
     below: float | None = None
     at_most: float | None = None
     choices: Choices | None = None
+    group: str | None = None
+    optional: bool = False
     help: str = ""
 
     def allowed(self) -> list[str]:
         """Return the allowed words, or an empty list if any value will do."""
+        if self.group is not None:
+            return list(registry.choices(self.group))
         if self.choices is None:
             return []
         return list(self.choices() if callable(self.choices) else self.choices)
@@ -46,20 +53,20 @@ class Setting:
     def range(self) -> str:
         """Return the bounds in words, or an empty string.
 
-        >>> setting_of(above=0).range()
+        >>> Setting(above=0).range()
         'greater than 0'
-        >>> setting_of(at_least=0, at_most=1).range()
+        >>> Setting(at_least=0, at_most=1).range()
         'between 0 and 1'
         """
         if self.at_least is not None and self.at_most is not None:
-            return f"between {self.at_least:g} and {self.at_most:g}"
-        words = {
+            return f"between {show(self.at_least)} and {show(self.at_most)}"
+        bounds = {
             "greater than": self.above,
             "at least": self.at_least,
             "less than": self.below,
             "at most": self.at_most,
         }
-        return " and ".join(f"{word} {bound:g}" for word, bound in words.items() if bound is not None)
+        return " and ".join(f"{words} {show(bound)}" for words, bound in bounds.items() if bound is not None)
 
     def admits(self, number: float) -> bool:
         """Return whether a number is finite and within the bounds."""
@@ -70,19 +77,6 @@ class Setting:
             and (self.below is None or number < self.below)
             and (self.at_most is None or number <= self.at_most)
         )
-
-
-def setting_of(
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-    choices: Choices | None = None,
-    help: str = "",
-) -> Setting:
-    """Return a declaration without a field, for a value that is checked by `problem_with`."""
-    return Setting(above, at_least, below, at_most, choices, help)
 
 
 def setting(
@@ -100,7 +94,7 @@ def setting(
     None is allowed if the annotation allows it. A default that is a list or a dataclass is copied for each instance.
 
     Args:
-        default: The value if the user gives none.
+        default: Value if the user gives none.
         above, at_least, below, at_most: Bounds of a number, or of each number of a list.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
         help: One sentence: what the setting means, and its unit.
@@ -111,19 +105,35 @@ def setting(
     >>> invalid_settings(Config(lr=-1), "optimizer")
     ['optimizer.lr=-1 must be greater than 0']
     """
-    metadata = {_KEY: Setting(above, at_least, below, at_most, choices, help)}
-    made: Any
+    return _declared_field(default, Setting(above, at_least, below, at_most, choices, help=help))
+
+
+def choice(group: str, default: Any, *, help: str) -> Any:
+    """Declare a field whose value is a config dataclass of a registry group, such as `optimizer=lars`.
+
+    A class of one's own is allowed too if it is a dataclass with a `build` method.
+
+    Args:
+        group: The registry group.
+        default: Config object, or None if the choice is optional.
+        help: One sentence: what is chosen.
+    """
+    return _declared_field(default, Setting(group=group, optional=default is None, help=help))
+
+
+def _declared_field(default: T, declared: Setting) -> T:
+    item: Any
     if isinstance(default, (list, dict)) or is_dataclass(default):
-        made = field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+        item = field(default_factory=lambda: copy.deepcopy(default), metadata={_KEY: declared})
     else:
-        made = field(default=default, metadata=metadata)
-    return typing.cast(T, made)
+        item = field(default=default, metadata={_KEY: declared})
+    return typing.cast(T, item)
 
 
 def declaration(item: "Field[Any]") -> Setting | None:
     """Return the declaration of a dataclass field, or None if it is not a setting."""
-    found: Setting | None = item.metadata.get(_KEY)
-    return found
+    declared: Setting | None = item.metadata.get(_KEY)
+    return declared
 
 
 def default_of(item: "Field[Any]") -> Any:
@@ -132,45 +142,48 @@ def default_of(item: "Field[Any]") -> Any:
 
 
 def invalid_settings(config: Any, prefix: str = "") -> list[str]:
-    """Return one message per invalid setting of a config, however deep.
+    """Return one message per invalid setting of a config and of the configs inside it.
 
-    Values are held against their declarations. A config may also define two methods:
+    Values are checked against their declarations. A config may also define two methods:
 
     - `conflicts(prefix) -> list[str]`: messages for rules across settings. It is called even if values are out of
-      range, so that all messages come at once, but only if every value is of its annotated type.
-    - `unused_settings() -> Collection[str]`: names of fields that are ignored, and so not checked, as things stand.
+      range, so that all messages come at once, but only if every value has its annotated type.
+    - `unused_settings() -> Collection[str]`: names of fields that the other settings make irrelevant, so that they are
+      not checked.
 
     Args:
         config: A config dataclass.
-        prefix: The path of the config, such as "optimizer"; empty at the top.
+        prefix: Path of the config, such as "optimizer"; empty at the top.
     """
-    messages = list(_invalid_values(config, prefix))
-    if not _wrong_types(config):
+    checks = list(_value_checks(config, prefix))
+    messages = [check.message for check in checks if check.message is not None]
+    if not any(check.wrong_type for check in checks):
         messages += _conflicts(config, prefix)
     return messages
 
 
-def _invalid_values(config: Any, prefix: str) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Check:
+    """Result of checking one value."""
+
+    message: str | None
+    wrong_type: bool = False
+
+
+def _value_checks(config: Any, prefix: str) -> Iterator[_Check]:
+    """Check each value of a config and of the configs inside it."""
     hints = typing.get_type_hints(type(config))
     for item in _used_fields(config):
-        value, path = getattr(config, item.name), _join(prefix, item.name)
-        if message := problem_with(path, value, declaration(item) or Setting(), hints[item.name]):
-            yield message
+        value, path, hint = getattr(config, item.name), _join(prefix, item.name), hints[item.name]
+        declared = declaration(item) or Setting()
+        message = problem_with(path, value, declared, hint)
+        yield _Check(message, wrong_type=not _has_type(value, declared, hint))
         for child, child_path in _children(value, path):
-            yield from _invalid_values(child, child_path)
-
-
-def _wrong_types(config: Any) -> bool:
-    """Return whether any value of a config is not of its annotated type, so that its rules could not compare it."""
-    hints = typing.get_type_hints(type(config))
-    return any(
-        not _fits(getattr(config, item.name), hints[item.name])
-        or any(_wrong_types(child) for child, _ in _children(getattr(config, item.name), ""))
-        for item in _used_fields(config)
-    )
+            yield from _value_checks(child, child_path)
 
 
 def _conflicts(config: Any, prefix: str) -> list[str]:
+    """Collect the messages of the rules across settings, from the outer config to the inner ones."""
     messages = list(config.conflicts(prefix)) if hasattr(config, "conflicts") else []
     messages += list(config.problems(prefix)) if hasattr(config, "problems") else []
     for item in _used_fields(config):
@@ -188,30 +201,70 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+def _children(value: Any, path: str) -> Iterator[tuple[Any, str]]:
+    """Yield each config inside a value, with its path."""
+    if is_dataclass(value) and not isinstance(value, type):
+        yield value, path
+    elif isinstance(value, (list, tuple)):
+        for number, child in enumerate(value):
+            yield from _children(child, f"{path}.{number}")
+
+
 def problem_with(path: str, value: Any, declared: Setting, hint: Any = Any) -> str | None:
     """Return what is wrong with a value, or None.
 
     Args:
-        path: The path of the setting, such as "optimizer.lr".
+        path: Path of the setting, such as "optimizer.lr".
         value: Its value.
         declared: Its bounds and choices.
         hint: Its type annotation; Any is not checked.
+
+    >>> problem_with("data.batch_size", "many", Setting(at_least=1), int)
+    'data.batch_size=many must be a whole number, at least 1'
     """
-    if not _fits(value, hint):
-        return f"{path}={show(value)} must be {_kind(hint)}"
-    if value is None:
+    if not _has_type(value, declared, hint):
+        return f"{path}={show(value)} must be {allowed_values(declared, hint)}{_nearest(value, declared)}"
+    if value is None or declared.group is not None:
         return None
-    items = list(value) if isinstance(value, (list, tuple)) else [value]
-    allowed = declared.allowed()
-    if allowed and (wrong := [item for item in items if item not in allowed]):
-        hint_words = did_you_mean(str(wrong[0]), allowed)
-        return f"{path}={show(value)} must be one of {', '.join(allowed)}{hint_words}"
+    is_list = isinstance(value, (list, tuple))
+    items = list(value) if is_list else [value]
+    if (words := declared.allowed()) and (wrong := [item for item in items if item not in words]):
+        return f"{path}={show(value)} must be one of {', '.join(words)}{_nearest(wrong[0], declared)}"
     numbers = [item for item in items if isinstance(item, (int, float)) and not isinstance(item, bool)]
     if all(declared.admits(number) for number in numbers):
         return None
-    if not declared.range():
-        return f"{path}={show(value)} must be finite"
-    return f"{path}={show(value)} must be {declared.range()}"
+    return f"{path}={show(value)} must be {'numbers ' if is_list else ''}{declared.range() or 'finite'}"
+
+
+def allowed_values(declared: Setting, hint: Any) -> str:
+    """Return the type of a setting with its range or choices, in words.
+
+    >>> allowed_values(Setting(above=0), float | None)
+    'a number, greater than 0, or null'
+    """
+    if declared.group is not None:
+        names = ", ".join(declared.allowed())
+        return f"the config of one of {names}, or a dataclass with a build method"
+    or_null = ", or null" if type(None) in typing.get_args(hint) else ""
+    if words := declared.allowed():
+        return f"one of {', '.join(words)}{or_null}"
+    bounds = f", {declared.range()}" if declared.range() else ""
+    return f"{kind_of(hint)}{bounds}{or_null}"
+
+
+def kind_of(hint: Any) -> str:
+    """Return an annotated type in words; None is left out.
+
+    >>> kind_of(list[float]), kind_of(int | None)
+    ('a list of numbers', 'a whole number')
+    """
+    arguments = [argument for argument in typing.get_args(hint) if argument is not type(None)]
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return " or ".join(kind_of(argument) for argument in arguments)
+    if typing.get_origin(hint) in (list, tuple):
+        plurals = {int: "whole numbers", float: "numbers", str: "words"}
+        return f"a list of {plurals.get(arguments[0], getattr(arguments[0], '__name__', 'values'))}"
+    return _KINDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def show(value: Any) -> str:
@@ -231,22 +284,29 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def _children(value: Any, path: str) -> Iterator[tuple[Any, str]]:
-    """Yield each config below a value, with its path."""
-    if is_dataclass(value) and not isinstance(value, type):
-        yield value, path
-    elif isinstance(value, (list, tuple)):
-        for number, child in enumerate(value):
-            yield from _children(child, f"{path}.{number}")
+def _nearest(value: Any, declared: Setting) -> str:
+    return did_you_mean(str(value), declared.allowed())
+
+
+def _has_type(value: Any, declared: Setting, hint: Any) -> bool:
+    """Return whether a value has its annotated type, or for a choice of a group is a config that may stand there."""
+    if declared.group is None:
+        return _fits(value, hint)
+    if value is None:
+        return declared.optional
+    if not is_dataclass(value) or isinstance(value, type):
+        return False
+    place = registry.place_of(value)
+    return callable(getattr(value, "build", None)) if place is None else place[0] == declared.group
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value is of an annotated type; an integer is also a number, and a tuple is also a list."""
+    """Return whether a value fits a type annotation. Integers count as numbers, and tuples as lists."""
     if hint is Any:
         return True
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        return any(_fits(value, choice) for choice in arguments)
+        return any(_fits(value, argument) for argument in arguments)
     if origin in (list, tuple):
         item_hint = arguments[0] if arguments else Any
         return isinstance(value, (list, tuple)) and all(_fits(item, item_hint) for item in value)
@@ -257,13 +317,3 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
-
-
-def _kind(hint: Any) -> str:
-    """Return an annotated type in words."""
-    arguments = [argument for argument in typing.get_args(hint) if argument is not type(None)]
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
-        return " or ".join(_kind(argument) for argument in arguments)
-    if typing.get_origin(hint) in (list, tuple):
-        return f"a list, each item {_kind(arguments[0])}" if arguments else "a list"
-    return _KINDS.get(hint, f"a {getattr(hint, '__name__', hint)}")
