@@ -35,7 +35,7 @@ from common import cpu_name  # noqa: E402
 from eztorch_sce.compat import declare_missing_torchvision_operators  # noqa: E402
 from eztorch_sce.curation.prepare import PrepareConfig, prepare  # noqa: E402
 from eztorch_sce.data.decoders.base import frame_times  # noqa: E402
-from eztorch_sce.data.decoders.pyav.stream import PyAVConfig  # noqa: E402
+from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig  # noqa: E402
 from eztorch_sce.types import ClipSpan  # noqa: E402
 
 FILES = (

@@ -11,7 +11,7 @@ from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import DemoConfig, validate
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
-from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
+from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
 from eztorch_sce.progress import console
 from eztorch_sce.report.plots import plot_demo
 from eztorch_sce.report.run_directory import open_run, write_report

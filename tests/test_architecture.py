@@ -23,7 +23,7 @@ ALLOWED = {
     "pytorch_lightning": ("training/", "data/datamodule.py", "api.py"),
     "hydra": ("config/", "cli.py"),
     "omegaconf": ("config/", "cli.py"),
-    "av": ("data/decoders/pyav/", "curation/video_writer.py", "report/environment.py"),
+    "av": ("data/decoders/pyav/", "curation/", "report/environment.py"),
     "decord": ("data/decoders/decord.py",),
     "torchcodec": ("data/decoders/torchcodec.py",),
     "pyarrow": ("data/sources/media_table.py",),

@@ -13,10 +13,10 @@ from statistics import median
 from typing import NamedTuple
 
 from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.curation.inspection import Inspection, inspect_video
 from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder
-from eztorch_sce.data.decoders.pyav.stream import Inspection, PyAVDecoder
 from eztorch_sce.data.sources.manifest import Manifest, find_media, from_list, walk
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, check_writable, write_table
 from eztorch_sce.errors import MediaError
@@ -150,7 +150,7 @@ def _of_time(seen: Inspection) -> Iterator[str]:
 def _examine(job: _Job) -> MediaRow:
     try:
         if job.kind == "video":
-            seen = PyAVDecoder().inspect(job.path, job.full)
+            seen = inspect_video(job.path, job.full)
             findings, usable = judge(seen)
             return _row(job, seen.info, findings, usable, seen.num_packets, seen.num_keys)
         if job.kind == "image":

@@ -20,7 +20,7 @@ from eztorch_sce.curation.video_writer import write_frames
 from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders import frames as frame_folders
 from eztorch_sce.data.decoders.base import SNAP_S
-from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
+from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.manifest import find_media, shorten
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.files import replacing

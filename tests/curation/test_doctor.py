@@ -13,8 +13,9 @@ from PIL import Image
 from eztorch_sce import cli
 from eztorch_sce.curation import doctor
 from eztorch_sce.curation.doctor import diagnose, judge
+from eztorch_sce.curation.inspection import inspect_video
 from eztorch_sce.data.config import CHOICE, DataConfig
-from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
+from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.manifest import from_folder
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, find_table, write_table
 from eztorch_sce.errors import ConfigError
@@ -183,7 +184,7 @@ def test_a_fault_in_a_library_is_told_in_the_row_of_its_file(tree: Path, monkeyp
     def faulty(*_: object) -> None:
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr(PyAVDecoder, "inspect", faulty)
+    monkeypatch.setattr(doctor, "inspect_video", faulty)
     row = doctor._examine(doctor._Job(str(tree / "a" / "one.mp4"), "video", full=False))
     assert row.findings == ["unreadable: IndexError: list index out of range: please report this file"]
     assert not row.usable
@@ -250,7 +251,7 @@ def test_cover_art_is_told(numbered_video: Path, tmp_path: Path) -> None:
                     target.mux(packet)
     [row] = diagnose(folder)[0].rows
     assert (row.usable, row.findings, row.width) == (True, ["cover art"], 80)
-    seen = PyAVDecoder().inspect(str(folder / "covered.mp4"), full=False)
+    seen = inspect_video(str(folder / "covered.mp4"), full=False)
     assert judge(seen._replace(cover="first")) == (["cover art as first stream"], True)  # FFmpeg writes none so
 
 

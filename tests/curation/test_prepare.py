@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from eztorch_sce.curation.inspection import inspect_video
 from eztorch_sce.curation.prepare import PrepareConfig, prepare
 from eztorch_sce.data.decoders.frames import FramesDecoder
-from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
+from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.manifest import find_media
 from eztorch_sce.data.sources.media_table import NAME
 from eztorch_sce.errors import ConfigError
@@ -49,7 +50,7 @@ def test_a_copy_shows_the_same_frames_at_the_same_times(sources: Path, tmp_path:
         info = PyAVDecoder().probe(str(copy))
         assert (info.width, info.height, info.codec) == (40, 16, "h264")
         assert info.duration_s == pytest.approx(num_frames / 30, abs=0.01)
-        seen = PyAVDecoder().inspect(str(copy), full=True)
+        seen = inspect_video(str(copy), full=True)
         assert (seen.num_packets, seen.num_decoded) == (num_frames, num_frames)
         assert seen.num_keys >= num_frames // 16
         assert shown(copy, num_frames / 30, num_frames) == shown(source, num_frames / 30, num_frames)
@@ -110,7 +111,7 @@ def test_a_hole_is_not_filled_with_one_frame(write_video: Callable[..., Path], t
                 target.mux(packet)
     for out, fps in (("c", None), ("d", 10)):
         done = prepare(tmp_path / "s", tmp_path / out, PrepareConfig(short_side=16, workers=1, fps=fps))
-        assert "time stamps that jump" in done.failed[str(tmp_path / "s" / "hole.mkv")]
+        assert "timestamps jump" in done.failed[str(tmp_path / "s" / "hole.mkv")]
 
 
 def test_a_full_disk_is_said_in_words(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +151,7 @@ def test_turned_and_anamorphic_videos_become_upright_and_square(numbered_video: 
 
 def test_another_frame_rate_shows_what_the_source_shows_then(sources: Path, tmp_path: Path) -> None:
     prepare(sources, tmp_path / "copies", PrepareConfig(short_side=16, workers=1, fps=10))
-    seen = PyAVDecoder().inspect(str(tmp_path / "copies" / "a" / "one.mp4"), full=False)
+    seen = inspect_video(str(tmp_path / "copies" / "a" / "one.mp4"), full=False)
     assert seen.num_packets == 20
     assert shown(tmp_path / "copies" / "a" / "one.mp4", 2.0, 20) == [
         bits for bits in shown(sources / "a" / "one.mp4", 2.0, 60)[::3]

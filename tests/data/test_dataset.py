@@ -12,7 +12,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import EpochSampler, TrainingClips
 from eztorch_sce.data.decoders.base import Timing
-from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
+from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest, from_folder
 from eztorch_sce.types import Batch, Failure, InputSpec

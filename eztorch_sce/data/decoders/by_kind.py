@@ -1,19 +1,17 @@
-"""Which decoder reads which kind of record."""
-
-from collections.abc import Callable
+"""The decoder of each kind of record."""
 
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.decoders.frames import FramesDecoder
-from eztorch_sce.data.decoders.image import ImageDecoder, whole
+from eztorch_sce.data.decoders.image import ImageDecoder, LeastScale, full_scale
 
 
-def decoder_for(kind: str, video: Decoder, least_scale: Callable[[int, int], float] = whole) -> Decoder:
-    """Return the decoder of a kind of record: `video` for "video", and the one there is for "image" and "frames".
+def decoder_for(kind: str, video: Decoder, least_scale: LeastScale = full_scale) -> Decoder:
+    """Return the decoder of a kind of record.
 
     Args:
-        kind: Of the record.
-        video: What decodes videos.
-        least_scale: How far an image may be shrunk, see `ImageDecoder`.
+        kind: "video", "image" or "frames".
+        video: The decoder of videos.
+        least_scale: Scale down to which images may be shrunk, see `ImageDecoder`.
 
     Raises:
         ValueError: If there is no such kind.
@@ -24,4 +22,4 @@ def decoder_for(kind: str, video: Decoder, least_scale: Callable[[int, int], flo
         return ImageDecoder(least_scale)
     if kind == "frames":
         return FramesDecoder()
-    raise ValueError(f"kind is {kind!r}, and must be 'video', 'image' or 'frames'")
+    raise ValueError(f"kind={kind!r} must be 'video', 'image' or 'frames'")

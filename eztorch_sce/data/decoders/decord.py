@@ -1,30 +1,20 @@
-"""Videos through decord: fast, but with an FFmpeg of 2018, so it opens fewer files than PyAV does.
+"""Videos through decord: fast, but its FFmpeg of 2018 opens fewer files than PyAV's.
 
-Where decord is known to return wrong frames and the file can be told by its looks, this decoder refuses it instead
-of passing them on. What remains wrong and cannot be told: open groups of images and 4:4:4 from old versions of x264
-(after a seek), and files with several video streams (it may choose another one than FFmpeg does).
+Files in which decord is known to return wrong frames are refused where they can be recognized. Two kinds cannot be, and
+decord may show other frames of them than FFmpeg does: files in which a seek goes wrong (open groups of pictures, and
+4:4:4 video from old versions of x264), and files with several video streams.
 """
 
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch  # before decord, which otherwise loads libraries that torch cannot live with
+import torch  # before decord, which otherwise loads libraries that conflict with torch's
+from jaxtyping import UInt8
 
-from eztorch_sce.data.decoders.base import (
-    LONG_HOLD_S,
-    Decoder,
-    Spans,
-    choose_spans,
-    ends_early,
-    frame_times,
-    grace_s,
-    in_a_hole,
-    shown_at,
-)
-from eztorch_sce.data.decoders.pyav.stream import PyAVDecoder
-from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.data.decoders import base
+from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
+from eztorch_sce.errors import MediaError
 from eztorch_sce.registry import register
 from eztorch_sce.types import Clip, MediaInfo
 
@@ -34,105 +24,118 @@ from eztorch_sce.types import Clip, MediaInfo
 class DecordConfig:
     """decord, with one decoding thread per call."""
 
-    def build(self) -> Decoder:
+    def build(self) -> base.Decoder:
         """Return the decoder.
 
         Raises:
-            ConfigError: If decord is not installed.
+            ConfigError: If decord cannot be imported.
         """
         try:
             import decord  # noqa: F401
         except (ImportError, OSError, RuntimeError) as error:  # OSError: its shared library does not load
-            how = "pip install decord, or eva-decord where decord has no wheel"
-            problem = f"decoder=decord needs the package decord, which cannot be imported ({error}): {how}"
-            raise ConfigError([problem]) from error
+            install = "pip install decord, or eva-decord where decord has no wheel"
+            raise base.missing_package("decord", "decord", error, install) from error
         return DecordDecoder()
 
 
 class DecordDecoder:
-    """Reads clips as `Decoder` describes."""
+    """Decoder that reads clips as the `Decoder` protocol describes."""
 
     def probe(self, path: str) -> MediaInfo:
-        """Return what PyAV says: decord does not tell the codec, and a clip must not depend on the decoder."""
+        """Return what PyAV reports: decord does not know the codec, and spans must not depend on the decoder."""
         return PyAVDecoder().probe(path)
 
-    def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
-        """Return one clip per span; decord seeks and sorts the frames itself."""
-        reader, starts_s, ends_s = _open(path)
-        # What PyAV says, not `ends_s[-1]`: which stretches are chosen must not depend on the decoder.
+    def read(self, path: str, spans: base.Spans, num_frames: int) -> list[Clip]:
+        """Return one clip per span; decord sorts the frames and seeks itself."""
+        video = _open(path)
+        # PyAV's duration, not `video.ends_s[-1]`: spans must not depend on the decoder.
         timing, full_size = PyAVDecoder().timing_and_size(path)
-        chosen_spans = choose_spans(spans, lambda: timing)
-        times = [frame_times(span, num_frames) for span in chosen_spans]
-        rows = [[shown_at(starts_s, time_s) for time_s in row] for row in times]
-        end_s, interval_s = ends_s[-1], ends_s[-1] - starts_s[-1]
-        latest_s = max(row[-1] for row in times)
-        if latest_s > end_s + grace_s(interval_s):
-            raise ends_early(path, latest_s, end_s, timing.duration_s)
-        for time_s, number in chain.from_iterable(map(zip, times, rows)):
-            if time_s > ends_s[number] + LONG_HOLD_S:
-                raise in_a_hole(path, time_s, ends_s[number])
-
-        chosen = sorted({i for row in rows for i in row})
-        images = _decode(path, reader, chosen)  # (N, H, W, 3)
-        place = {frame: i for i, frame in enumerate(chosen)}
+        rows = [
+            _frames_at(path, video, base.frame_times(span, num_frames), timing)
+            for span in base.choose_spans(spans, lambda: timing)
+        ]
+        chosen = sorted({number for row in rows for number in row})
+        images = _decode(path, video.reader, chosen)
+        place = {number: i for i, number in enumerate(chosen)}
         return [
             Clip(
-                torch.from_numpy(images[[place[i] for i in row]]).permute(3, 0, 1, 2),  # (3, T, H, W)
-                torch.tensor([starts_s[i] for i in row], dtype=torch.float64),
+                torch.from_numpy(images[[place[number] for number in row]]).permute(3, 0, 1, 2),  # (3, T, H, W)
+                torch.tensor([video.starts_s[number] for number in row], dtype=torch.float64),
                 full_size,
             )
             for row in rows
         ]
 
 
-def _open(path: str) -> tuple[Any, list[float], list[float]]:
-    """Return a reader, and when each of its frames starts and ends, in seconds from the first displayed frame."""
+class _Video(NamedTuple):
+    """An open video, with the start and end of each frame in seconds from the first displayed frame."""
+
+    reader: Any  # decord.VideoReader, which has no types
+    starts_s: list[float]
+    ends_s: list[float]
+
+
+def _open(path: str) -> _Video:
     import decord
     from decord._ffi.base import DECORDError
 
     decord.logging.set_level(decord.logging.QUIET)
-    decord.bridge.set_bridge("native")  # arrays, whatever another part of the program asked decord for
-    try:
-        with open(path, "rb") as file:
-            head = file.read(189)
-    except OSError as error:
-        raise MediaError(path, f"cannot be opened ({error.strerror})") from error
-    container = _seeks_wrong(head)
+    decord.bridge.set_bridge("native")  # NumPy arrays, whatever bridge other code has set
+    container = _container_with_wrong_seeks(base.first_bytes(path, 189))
     if container:
         raise MediaError(path, f"is {container}, in which decord returns wrong frames: decoder=pyav reads it")
     try:
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
-        shown = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)  # (frames, 2)
+        spans_s = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)  # (frames, 2): start and end
     except (DECORDError, RuntimeError, AssertionError) as error:
-        raise MediaError(path, f"decord cannot open it ({_in_short(error)})") from error
-    if not (np.diff(shown[:, 0]) > 0).all():
-        raise MediaError(path, "decord finds no ascending time stamps in it: decoder=pyav may read it")
-    if shown[0, 0] < 0:
-        raise MediaError(path, "hides its first frames (an edit list): decord miscounts them, decoder=pyav reads it")
-    return reader, shown[:, 0].tolist(), shown[:, 1].tolist()
+        raise MediaError(path, f"decord cannot open it ({_first_line(error)})") from error
+    if not (np.diff(spans_s[:, 0]) > 0).all():
+        raise MediaError(path, "decord finds no ascending timestamps in it: decoder=pyav may read it")
+    if spans_s[0, 0] < 0:
+        raise MediaError(path, "an edit list hides frames of it, which decord miscounts: decoder=pyav reads it")
+    return _Video(reader, spans_s[:, 0].tolist(), spans_s[:, 1].tolist())
 
 
-def _seeks_wrong(head: bytes) -> str:
-    """Return which container it is, by its first bytes, if decord seeks to wrong places in it and does not notice."""
+def _container_with_wrong_seeks(head: bytes) -> str:
+    """Return the name of the container if decord silently seeks to wrong frames in it, else "".
+
+    Args:
+        head: The first 189 bytes of the file.
+    """
     if head[:4] == b"\x00\x00\x01\xba":
         return "an MPEG program stream"
     if head[:4] == b"\x30\x26\xb2\x75":
         return "a Windows Media file"
-    if head[:1] == head[188:189] == b"\x47":  # every packet of 188 bytes starts so
+    if head[:1] == head[188:189] == b"\x47":  # the first byte of every packet of 188 bytes
         return "an MPEG transport stream"
     return ""
 
 
-def _decode(path: str, reader: Any, chosen: list[int]) -> np.ndarray:
+def _frames_at(path: str, video: _Video, times_s: list[float], timing: base.Timing) -> list[int]:
+    """Return the numbers of the frames shown at ascending times.
+
+    Raises:
+        MediaError: If no frame is on screen at one of them.
+    """
+    end_s, interval_s = video.ends_s[-1], video.ends_s[-1] - video.starts_s[-1]
+    if times_s[-1] > end_s + base.grace_s(interval_s):
+        raise base.ends_early(path, times_s[-1], end_s, timing.duration_s)
+    numbers = [base.shown_at(video.starts_s, time_s) for time_s in times_s]
+    for time_s, number in zip(times_s, numbers, strict=True):
+        base.check_hold(path, time_s, video.ends_s[number])
+    return numbers
+
+
+def _decode(path: str, reader: Any, numbers: list[int]) -> UInt8[np.ndarray, "N H W 3"]:
     from decord._ffi.base import DECORDError
 
     try:
-        return np.asarray(reader.get_batch(chosen).asnumpy())
+        return np.asarray(reader.get_batch(numbers).asnumpy())
     except (DECORDError, RuntimeError) as error:
-        raise MediaError(path, f"decord cannot decode it ({_in_short(error)})") from error
+        raise MediaError(path, f"decord cannot decode it ({_first_line(error)})") from error
 
 
-def _in_short(error: Exception) -> str:
-    """Return the first line of a message of decord, without the place in its source code."""
+def _first_line(error: Exception) -> str:
+    """Return the first line of an error of decord, without the position in its source code."""
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
     return first.rsplit(".cc:", 1)[-1].partition(": ")[2] or first

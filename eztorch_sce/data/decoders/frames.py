@@ -1,4 +1,4 @@
-"""Folders of numbered images, as data sets that dumped their videos have them."""
+"""Folders of numbered images: videos that a data set stores as extracted frames."""
 
 import os
 import re
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, ends_early, frame_times, grace_s, shown_at
 from eztorch_sce.data.decoders.image import load_image
@@ -13,11 +14,11 @@ from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
 
-FPS = 25.0  # images do not say how fast they were taken
+FPS = 25.0  # assumed, since images do not record a frame rate
 
 
 class FramesDecoder:
-    """Reads a folder of images as a video, in the natural order of their names: 2.jpg before 10.jpg.
+    """Decoder of a folder of images as a video, in natural order of their names: 2.jpg comes before 10.jpg.
 
     Args:
         fps: Images per second.
@@ -25,12 +26,12 @@ class FramesDecoder:
 
     def __init__(self, fps: float = FPS) -> None:
         if not fps > 0:
-            raise ValueError(f"fps is {fps}, and must be positive")
+            raise ValueError(f"fps={fps} must be greater than 0")
         self.fps = fps
 
     def probe(self, path: str) -> MediaInfo:
         """Return the number of images over the frame rate, and the size of the first image."""
-        names = _images(path)
+        names = _image_names(path)
         height, width, _ = load_image(os.path.join(path, names[0])).shape
         return MediaInfo(len(names) / self.fps, self.fps, width, height, codec="frames")
 
@@ -38,10 +39,10 @@ class FramesDecoder:
         """Return one clip per span, loading each wanted image once.
 
         Raises:
-            MediaError: If there is no image, one cannot be read, or the images differ in size.
+            MediaError: If the folder has no images, one of the wanted images cannot be read, or they differ in size.
         """
-        names = _images(path)
-        pts_s = [i / self.fps for i in range(len(names))]
+        names = _image_names(path)
+        pts_s = [number / self.fps for number in range(len(names))]
         end_s = len(names) / self.fps
         rows = []
         for span in choose_spans(spans, lambda: Timing(end_s, self.fps)):
@@ -50,44 +51,44 @@ class FramesDecoder:
                 raise ends_early(path, times_s[-1], end_s, end_s)
             rows.append([shown_at(pts_s, time_s) for time_s in times_s])
 
-        images = _load(path, names, sorted({i for row in rows for i in row}))
+        images = _load(path, names, sorted({number for row in rows for number in row}))
         return [
             Clip(
-                torch.from_numpy(np.stack([images[i] for i in row])).permute(3, 0, 1, 2),  # (3, T, H, W)
-                torch.tensor([pts_s[i] for i in row], dtype=torch.float64),
+                torch.from_numpy(np.stack([images[number] for number in row])).permute(3, 0, 1, 2),  # (3, T, H, W)
+                torch.tensor([pts_s[number] for number in row], dtype=torch.float64),
             )
             for row in rows
         ]
 
     def check(self, path: str, full: bool) -> int:
-        """Load the first, middle and last image, or all with `full`; return how many there are.
+        """Load the first, middle and last image, or all images with `full`; return the number of images.
 
         Raises:
-            MediaError: If one cannot be read, or they differ in size.
+            MediaError: If one of them cannot be read, or they differ in size.
         """
-        names = _images(path)
+        names = _image_names(path)
         last = len(names) - 1
         _load(path, names, range(len(names)) if full else sorted({0, last // 2, last}))
         return len(names)
 
 
-def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, np.ndarray]:
-    images = {i: load_image(os.path.join(path, names[i])) for i in numbers}
+def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, UInt8[np.ndarray, "_ _ 3"]]:
+    images = {number: load_image(os.path.join(path, names[number])) for number in numbers}
     if len({image.shape for image in images.values()}) > 1:
-        raise MediaError(path, "holds images of different sizes")
+        raise MediaError(path, "contains images of different sizes")
     return images
 
 
-def _images(path: str) -> list[str]:
+def _image_names(path: str) -> list[str]:
     try:
         names = [name for name in os.listdir(path) if suffix_of(name) in IMAGE_SUFFIXES and not name.startswith(".")]
     except OSError as error:
         raise MediaError(path, f"cannot be listed ({error.strerror})") from error
     if not names:
-        raise MediaError(path, "holds no image")
+        raise MediaError(path, "contains no image")
     return sorted(names, key=_natural)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a sort key in which numbers count by value."""
+    """Return a sort key that compares digits by their value."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]

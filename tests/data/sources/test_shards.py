@@ -18,7 +18,7 @@ from eztorch_sce.config.compose import compose
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.decoders.image import ImageDecoder, load_image
-from eztorch_sce.data.decoders.pyav.stream import PyAVConfig
+from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.manifest import Manifest, from_folder
 from eztorch_sce.data.sources.shards import from_shards

@@ -1,0 +1,171 @@
+"""Inspection of a video file: facts about its packets, index and frames, for the doctor to judge."""
+
+import math
+import os
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from eztorch_sce.data.decoders.pyav.pixels import upright
+from eztorch_sce.data.decoders.pyav.select import drop_stray_timestamps, frames_at
+from eztorch_sce.data.decoders.pyav.stream import VideoFile
+from eztorch_sce.errors import MediaError
+from eztorch_sce.types import MediaInfo
+
+if TYPE_CHECKING:
+    from eztorch_sce.data.decoders.pyav.stream import VideoPacket
+
+
+class Inspection(NamedTuple):
+    """Facts about a video file.
+
+    Attributes:
+        info: The same as `Decoder.probe` returns.
+        num_packets: Packets of the video stream whose frames are shown.
+        num_keys: Key frames among them.
+        starts_with_key: Whether the first packet of the file is a key frame.
+        times_s: Time at which the frame of each packet is first shown, in storage order; NaN if not stored.
+        interval_s: Time between frames according to the frame rate.
+        ends_at_s: End of the last frame.
+        bytes_missing: Bytes past the end of the file that its index refers to.
+        cover: "first" if a cover image precedes the video stream, "later" if one follows it, else "".
+        turned: Rotation for display, such as "90 degrees clockwise mirrored"; "" if none.
+        pixel_aspect: Width over height of a stored pixel.
+        sizes: Width and height of the decoded frames, in order of first appearance.
+        num_decoded: Number of frames in the file if all were decoded, else 0.
+        complaint: FFmpeg's message about a damaged packet, "" if there was none.
+        unreadable: Reason why some time in the video cannot be read, "" if there is none. The beginning, the middle and
+            the end are tried, or all frames if all were decoded.
+    """
+
+    info: MediaInfo
+    num_packets: int
+    num_keys: int
+    starts_with_key: bool
+    times_s: list[float]
+    interval_s: float
+    ends_at_s: float
+    bytes_missing: int
+    cover: str
+    turned: str
+    pixel_aspect: float
+    sizes: list[tuple[int, int]]
+    num_decoded: int
+    complaint: str
+    unreadable: str
+
+
+class _Decoded(NamedTuple):
+    """What decoding showed; the fields are those of `Inspection`."""
+
+    sizes: list[tuple[int, int]]
+    num_decoded: int
+    unreadable: str
+
+
+def inspect_video(path: str, full: bool) -> Inspection:
+    """Read all packets of a video; decode the first, middle and last frame, or all frames.
+
+    Args:
+        path: The file.
+        full: Decode all frames.
+
+    Raises:
+        MediaError: If the file cannot be opened, has no video stream, or no frame of it can be decoded.
+    """
+    with VideoFile(path) as video:
+        stored = _stored_packets(video)
+        packets = [packet for packet in stored if not packet.is_discard]  # an edit list hides the others
+        times_s = [math.nan if packet.pts is None else video.seconds(packet.pts) for packet in packets]
+        bytes_missing = _bytes_missing(video)
+        first = next(video.frames(), None)
+        if first is None:
+            raise video.no_frame_error()
+        converter = video.converter(first.frame)
+        height, width = converter.upright_size()
+        duration_s = video.duration_s()
+        decoded = _decode(video, duration_s, (first.frame.width, first.frame.height), full)
+        return Inspection(
+            info=MediaInfo(duration_s, video.fps, width, height, video.codec),
+            num_packets=len(packets),
+            num_keys=sum(packet.is_keyframe for packet in packets),
+            starts_with_key=bool(stored) and stored[0].is_keyframe,
+            times_s=times_s,
+            interval_s=video.interval_s,
+            ends_at_s=max((time_s for time_s in times_s if not math.isnan(time_s)), default=0.0) + video.interval_s,
+            bytes_missing=bytes_missing,
+            cover=_cover(video),
+            turned=rotation_in_words(converter.matrix),
+            pixel_aspect=video.pixel_aspect,
+            sizes=decoded.sizes,
+            num_decoded=decoded.num_decoded,
+            complaint=video.complaint,
+            unreadable=decoded.unreadable,
+        )
+
+
+def rotation_in_words(matrix: Int32[np.ndarray, "3 3"] | None) -> str:
+    """Return how a display matrix turns frames, as in "90 degrees clockwise mirrored"; "" if it does not.
+
+    >>> rotation_in_words(np.array([[0, 65536, 0], [-65536, 0, 0], [0, 0, 1]], np.int32))
+    '90 degrees clockwise'
+    """
+    if matrix is None:
+        return ""
+    corners = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
+    shown = upright(corners, matrix)
+    for mirrored, stored in (("", corners), ("mirrored", corners[:, ::-1])):
+        for turns in range(4):
+            if np.array_equal(np.rot90(stored, -turns), shown):
+                degrees = f"{90 * turns} degrees clockwise" if turns else ""
+                return " ".join(filter(None, (degrees, mirrored)))
+    raise AssertionError("a quarter turn, mirrored or not, is one of eight")
+
+
+def _stored_packets(video: VideoFile) -> "list[VideoPacket]":
+    video.rewind()
+    return [packet for packet in video.packets() if packet.size]
+
+
+def _bytes_missing(video: VideoFile) -> int:
+    entries = getattr(video.stream, "index_entries", ())  # since PyAV 17
+    end = max((entry.pos + entry.size for entry in entries), default=0)
+    return max(0, end - os.path.getsize(video.path))
+
+
+def _decode(video: VideoFile, duration_s: float, first_size: tuple[int, int], full: bool) -> _Decoded:
+    sizes, unreadable = [first_size], ""
+    try:
+        times_s = [0.0, duration_s / 2, max(0.0, duration_s - video.interval_s / 2)]
+        sizes += [(shown.frame.width, shown.frame.height) for _, shown in frames_at(video, times_s)]
+    except MediaError as error:
+        unreadable = error.reason
+    spans_s: list[tuple[float, float]] = []  # when each frame is first shown, and when it ends
+    if full:
+        for shown in video.frames():
+            spans_s.append((shown.time_s, video.end_s(shown)))
+            sizes.append((shown.frame.width, shown.frame.height))
+        unreadable = unreadable or _first_gap(video, spans_s)
+    return _Decoded(list(dict.fromkeys(sizes)), len(spans_s), unreadable)
+
+
+def _first_gap(video: VideoFile, spans_s: list[tuple[float, float]]) -> str:
+    """Return why nothing can be read in the first gap between frames, or "" if there is no gap."""
+    try:
+        for (_, end_s), (start_s, _) in pairwise(drop_stray_timestamps(spans_s)):
+            video.check_hold(start_s, end_s)
+    except MediaError as error:
+        return error.reason
+    return ""
+
+
+def _cover(video: VideoFile) -> str:
+    from av.stream import Disposition
+
+    streams = list(video.container.streams.video)
+    covers = [stream.index for stream in streams if stream.disposition & Disposition.attached_pic]
+    if not covers:
+        return ""
+    return "first" if covers[0] < video.stream.index else "later"
