@@ -76,11 +76,11 @@ class PretrainConfig:
 
 @dataclass
 class PlannedDataConfig(DataConfig):
-    """The data of a plan: nobody opens them, so they may be nowhere."""
+    """The data of a plan. They need not exist: nothing is read."""
 
-    def problems(self, prefix: str) -> Sequence[str]:
-        """Name each setting that cannot be."""
-        return DataConfig.problems(replace(self, root=self.root or "."), prefix)
+    def conflicts(self, prefix: str) -> Sequence[str]:
+        """Return the messages of `DataConfig`, except that no data need to be named."""
+        return DataConfig.conflicts(replace(self, root=self.root or "."), prefix)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Settings of the data: where they are and how clips are loaded from them."""
+"""Settings of the data set and of the clips loaded from it."""
 
 import gc
 import json
@@ -15,113 +15,123 @@ from eztorch_sce.data.sources.manifest import Manifest, draw_share, holdout, kee
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
+from eztorch_sce.settings import setting, show
 
-CHOICE = "decoder.json"  # beside the data: what `data bench` found fastest
+CHOICE = "decoder.json"
+"""File in the data folder that names the fastest decoder, as measured by `data bench`."""
 
 
 @dataclass
 class DataConfig:
-    """The data set, and how clips come from it.
+    """The data set, and how clips are loaded from it."""
 
-    Attributes:
-        root: A folder of videos, images or frame folders, in sub-folders by class or not; with layout=shards a
-            folder, glob, numbered range or URL of tar files.
-        list: A CSV (path, label if any) or lines `path label`; paths are relative to `root`, or to the list's folder.
-        test_root, test_list: The same for the test part. With none given, and no val or test folder under `root`, a
-            share of the labeled records is held out.
-        layout: How the files lie; "auto" looks.
-        annotations: Folder of the publisher's lists of UCF101, HMDB51, Kinetics, Something-Something; null looks in and
-            beside `root`. With imagenet100 and Kinetics a text file: the classes to keep, one a line.
-        split: Which of the official splits.
-        test_fraction: Share of each class held out where there is no test part.
-        train_share: Share of each class of the training part that labels are used of, drawn by the seed of the run.
-        train_subset: A published list of the files of the training part that labels are used of, a name a line.
-        num_frames, clip_s: Frames and seconds of a clip; null is what the weights were trained with, else 8 and 2.56.
-        frame_stride: Frames of the video from one frame of a clip to the next, in place of `clip_s`.
-        near_power: null draws the clips of the views independently; a number draws the distance of two clips with a
-            density of (1 - distance / longest) ** near_power: above 1, near clips are likelier than by chance.
-        decoder: What decodes videos; "auto" is what `eztorch-sce data bench` found fastest on these files.
-        batch_size: Samples per optimizer step, over all devices and accumulated steps.
-        num_workers: Decoding processes per device; null is one per core, at most 16.
-        on_error: "skip" leaves an unreadable file out of training, counts and lists it; "raise" stops. Evaluation
-            always stops.
-        max_unreadable: Share of the records that may be unreadable before training stops.
-        canvas: null crops in the workers; a number sends square images of that size to the device, which crops.
-    """
+    root: str | None = setting(
+        None,
+        help="Folder of videos, images or frame folders, in one folder per class or not; with data.layout=shards a "
+        "folder, glob, numbered range or URL of tar files.",
+    )
+    list: str | None = setting(
+        None,
+        help="List file: CSV with columns path and label, or lines `path label`. Paths are relative to data.root, or "
+        "to the folder of the list.",
+    )
+    test_root: str | None = setting(
+        None,
+        help="Folder of the test split. Without data.test_root, data.test_list and a val or test folder in data.root, "
+        "evaluations hold out data.test_fraction of the labeled records.",
+    )
+    test_list: str | None = setting(None, help="List file of the test split.")
+    layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")
+    annotations: str | None = setting(
+        None,
+        help="Folder of the publisher's lists of UCF101, HMDB51, Kinetics and Something-Something; null searches in "
+        "and beside data.root. For imagenet100 and Kinetics also a text file of the classes to keep, one per line.",
+    )
+    split: int = setting(1, at_least=1, help="Number of the official train/test split of UCF101 and HMDB51.")
+    test_fraction: float = setting(
+        0.2, at_least=0, below=1, help="Fraction of each class to hold out if there is no test split."
+    )
+    train_share: float | None = setting(
+        None,
+        above=0,
+        at_most=1,
+        help="Fraction of each class's training labels to use, drawn with the seed of the run; 0.01 is 1%.",
+    )
+    train_subset: str | None = setting(
+        None, help="Published list of the training files whose labels are used, one name per line."
+    )
+    num_frames: int | None = setting(
+        None, at_least=1, help="Frames per clip; null takes the number the weights were trained with, or 8."
+    )
+    clip_s: float | None = setting(
+        None, above=0, help="Clip length in seconds; null takes the length the weights were trained with, or 2.56."
+    )
+    frame_stride: int | None = setting(
+        None, at_least=1, help="Video frames from one frame of a clip to the next, instead of data.clip_s."
+    )
+    near_power: float | None = setting(
+        None,
+        at_least=0,
+        help="Exponent p of the distance between the two clips of a video, drawn with a density proportional to "
+        "(1 - distance / longest)^p; above 1 favors near clips. null draws the clips independently.",
+    )
+    decoder: str = setting(
+        "pyav",
+        choices=lambda: ["auto", *choices("decoder")],
+        help="Video decoder; auto takes the fastest one measured by `eztorch-sce data bench` on these files.",
+    )
+    batch_size: int = setting(
+        64, at_least=1, help="Samples per optimizer step, over all devices and accumulated batches."
+    )
+    num_workers: int | None = setting(
+        None, at_least=0, help="Decoding processes per device; null uses one per CPU core, at most 16."
+    )
+    on_error: str = setting(
+        "skip",
+        choices=["skip", "raise"],
+        help="Unreadable files: skip leaves them out of training and reports them, raise stops. Evaluation always "
+        "stops.",
+    )
+    max_unreadable: float = setting(
+        0.05, at_least=0, below=1, help="Largest fraction of unreadable records before training stops."
+    )
+    canvas: int | None = setting(
+        None,
+        at_least=1,
+        help="Side in pixels of the square images sent to the device, which then crops; null crops in the workers.",
+    )
 
-    root: str | None = None
-    list: str | None = None
-    test_root: str | None = None
-    test_list: str | None = None
-    layout: str = "auto"
-    annotations: str | None = None
-    split: int = 1
-    test_fraction: float = 0.2
-    train_share: float | None = None
-    train_subset: str | None = None
-    num_frames: int | None = None
-    clip_s: float | None = None
-    frame_stride: int | None = None
-    near_power: float | None = None
-    decoder: str = "pyav"
-    batch_size: int = 64
-    num_workers: int | None = None
-    on_error: str = "skip"
-    max_unreadable: float = 0.05
-    canvas: int | None = None
-
-    def problems(self, prefix: str) -> Sequence[str]:
-        """Name each setting that cannot be."""
-        found = []
-        allowed = {
-            "layout": sorted(LAYOUTS),
-            "decoder": ["auto", *choices("decoder")],
-            "on_error": ["skip", "raise"],
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                found.append(f"{prefix}.{name}={getattr(self, name)} must be one of {', '.join(values)}")
-        for name in ("batch_size", "num_frames", "split", "canvas", "clip_s", "frame_stride"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                found.append(f"{prefix}.{name}={value} must be greater than 0")
-        if self.num_workers is not None and self.num_workers < 0:
-            found.append(f"{prefix}.num_workers={self.num_workers} must be 0 (no worker) or more")
-        if self.near_power is not None and self.near_power < 0:
-            found.append(f"{prefix}.near_power={self.near_power} must be 0 or more")
-        for name in ("test_fraction", "max_unreadable"):
-            if not 0 <= getattr(self, name) < 1:
-                found.append(f"{prefix}.{name}={getattr(self, name)} must be at least 0 and below 1")
-        if self.train_share is not None and not 0 < self.train_share <= 1:
-            found.append(f"{prefix}.train_share={self.train_share} must be above 0 and at most 1, as in 0.01")
-        if self.train_share is not None and self.train_subset is not None:
-            both = f"{prefix}.train_share={self.train_share} and {prefix}.train_subset={self.train_subset}"
-            found.append(f"{both}: give one of them")
-        if self.frame_stride is not None and self.clip_s is not None:
-            found.append(
-                f"{prefix}.frame_stride={self.frame_stride} and {prefix}.clip_s={self.clip_s}: give one of them"
-            )
+    def conflicts(self, prefix: str) -> Sequence[str]:
+        """Return one message per pair of settings that exclude each other, and one if the data are not named."""
+        messages = []
         if self.root is None and self.list is None:
-            found.append(f"{prefix}.root is not set: give a folder ({prefix}.root=...) or a list ({prefix}.list=...)")
-        return found
+            messages.append(f"{prefix}.root is not set; set a folder ({prefix}.root=...) or a list ({prefix}.list=...)")
+        for first, second in (("train_share", "train_subset"), ("frame_stride", "clip_s")):
+            values = getattr(self, first), getattr(self, second)
+            if None not in values:
+                pair = f"{prefix}.{first}={show(values[0])} and {prefix}.{second}={show(values[1])}"
+                messages.append(f"{pair} exclude each other; set only one of them")
+        return messages
 
     def open(self) -> Splits:
-        """Find the records of the train and test parts.
+        """Return the records of the train split and, if there is one, the test split.
 
-        With `on_error=skip` the training part is without what `data doctor` found unusable.
+        With `on_error=skip`, records that `data doctor` found unusable are left out of the train split.
 
         Raises:
-            ConfigError: If files or folders are missing, the decoder cannot be used, or a part of the labels is asked
-                for where none are used; it names them and what to do.
+            ConfigError: If files or folders are missing, the decoder cannot be used, or a subset of the labels is
+                chosen although no labels are used.
         """
-        given = {"train_share": self.train_share, "train_subset": self.train_subset}
-        if chosen := [f"data.{name}={value}" for name, value in given.items() if value is not None]:
-            cure = "means nothing where no labels are used, it is for linear, finetune, knn, retrieve: take it out"
-            raise ConfigError([f"{setting} {cure}" for setting in chosen])
+        subset = {"train_share": self.train_share, "train_subset": self.train_subset}
+        cure = "has no effect without labels: remove it, or use linear, finetune, knn or retrieve"
+        chosen = [f"data.{name}={value} {cure}" for name, value in subset.items() if value is not None]
+        if chosen:
+            raise ConfigError(chosen)
         return self._open()
 
     def _open(self) -> Splits:
-        self.build_decoder()  # what cannot load is said now, not by the first worker
-        with _without_collector():
+        self.build_decoder()  # report a decoder that does not load now rather than in the first worker
+        with _without_garbage_collection():
             splits = open_splits(
                 self.root, self.list, self.test_root, self.test_list, self.layout, self.annotations, self.split
             )
@@ -130,17 +140,19 @@ class DataConfig:
             return splits._replace(train=without_unusable(splits.train, self.folder()))
 
     def folder(self) -> Path:
-        """Return the folder that the training data lie below."""
-        return Path(os.path.expanduser(self.root)) if self.root else Path(os.path.expanduser(self.list or "")).parent
+        """Return the folder of the training data: `root`, or the folder of the list."""
+        if self.root:
+            return Path(os.path.expanduser(self.root))
+        return Path(os.path.expanduser(self.list or "")).parent
 
     def open_with_test(self, seed: int) -> tuple[Manifest, Manifest]:
-        """Find the train and test parts of labeled data.
+        """Return the train and test splits of labeled data.
 
-        Without a test part, `test_fraction` of each class is held out; then `train_share` or `train_subset` says what
-        of the training part is kept.
+        If there is no test split, `test_fraction` of each class is held out. The train split is then reduced to
+        `train_share` or `train_subset`.
 
         Raises:
-            ConfigError: As `open`, or if `train_subset` names what is not in the training part.
+            ConfigError: As for `open`, or if `train_subset` names files that are not in the train split.
         """
         train, test = self._open()
         if test is None:
@@ -153,27 +165,29 @@ class DataConfig:
 
     def build_decoder(self) -> Decoder:
         """Return the video decoder."""
-        return choices("decoder")[self.decoder_name()]().build()
+        decoder: Decoder = choices("decoder")[self.decoder_name()]().build()
+        return decoder
 
     def decoder_name(self) -> str:
-        """Return what `decoder` stands for.
+        """Return the name of the decoder, with "auto" resolved.
 
         Raises:
-            ConfigError: If it is "auto", and nothing was measured.
+            ConfigError: If `decoder` is "auto" and the decoders have not been measured on this data set.
         """
         if self.decoder != "auto":
             return self.decoder
         file = self.folder() / CHOICE
         if not file.is_file():
             cure = f"run `eztorch-sce data bench {self.folder()}`, or set data.decoder=pyav"
-            raise ConfigError([f"data.decoder=auto: {file} is not there, so nobody measured which is fastest; {cure}"])
+            raise ConfigError([f"data.decoder=auto needs measured speeds, but {file} does not exist; {cure}"])
         name = json.loads(file.read_text())["decoder"]
         if name not in choices("decoder"):
-            raise ConfigError([f"data.decoder=auto: {file} names {name!r}; run `eztorch-sce data bench` again"])
+            cure = "run `eztorch-sce data bench` again"
+            raise ConfigError([f"data.decoder=auto: {file} names {name!r}, which is not a decoder; {cure}"])
         return str(name)
 
     def workers(self) -> int:
-        """Return the number of decoding processes."""
+        """Return the number of decoding processes of this device."""
         if self.num_workers is not None:
             return self.num_workers
         import torch
@@ -182,8 +196,8 @@ class DataConfig:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
-    """Make many records in a sixth of the time: the collector would look through all of them at every few thousand."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Suspend garbage collection: creating many records is six times as fast when they are not scanned repeatedly."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

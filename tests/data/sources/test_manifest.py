@@ -16,6 +16,7 @@ from eztorch_sce.data.sources.manifest import (
     keep_listed,
 )
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import MediaRecord
 
 
@@ -299,14 +300,14 @@ def test_a_part_of_the_labels_is_for_what_uses_labels(tmp_path: Path) -> None:
     train, test = DataConfig(root=root, train_subset=str(listed)).open_with_test(seed=1)
     assert [Path(record.path).name for record in train.records] == ["train_b_3.png"]
     assert len(test.records) == 40
-    with pytest.raises(ConfigError, match=r"data\.train_share=0\.1 means nothing where no labels are used"):
+    with pytest.raises(ConfigError, match=r"data\.train_share=0\.1 has no effect without labels"):
         DataConfig(root=root, train_share=0.1).open()
 
 
-def test_a_part_of_the_labels_that_cannot_be() -> None:
-    for share in (0.0, -0.1, 1.1):
-        [problem] = DataConfig(root="x", train_share=share).problems("data")
-        assert problem.startswith(f"data.train_share={share} must be above 0 and at most 1")
-    [problem] = DataConfig(root="x", train_share=0.1, train_subset="list.txt").problems("data")
-    assert "data.train_share=0.1 and data.train_subset=list.txt: give one of them" in problem
-    assert DataConfig(root="x", train_share=1).problems("data") == []
+def test_invalid_fractions_of_the_labels_are_reported() -> None:
+    for fraction in (0.0, -0.1, 1.1):
+        [message] = invalid_settings(DataConfig(root="x", train_share=fraction), "data")
+        assert message == f"data.train_share={fraction:g} must be greater than 0 and at most 1"
+    [message] = invalid_settings(DataConfig(root="x", train_share=0.1, train_subset="list.txt"), "data")
+    assert message == "data.train_share=0.1 and data.train_subset=list.txt exclude each other; set only one of them"
+    assert invalid_settings(DataConfig(root="x", train_share=1), "data") == []

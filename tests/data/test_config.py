@@ -1,0 +1,53 @@
+"""Tests of the data settings."""
+
+import pytest
+
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.settings import invalid_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("batch_size", 0, "must be at least 1"),
+        ("num_frames", 0, "must be at least 1"),
+        ("frame_stride", 0, "must be at least 1"),
+        ("canvas", -8, "must be at least 1"),
+        ("split", 0, "must be at least 1"),
+        ("clip_s", 0.0, "must be greater than 0"),
+        ("num_workers", -1, "must be at least 0"),
+        ("near_power", -0.5, "must be at least 0"),
+        ("test_fraction", 1.0, "must be at least 0 and less than 1"),
+        ("max_unreadable", -0.1, "must be at least 0 and less than 1"),
+        ("train_share", 0.0, "must be greater than 0 and at most 1"),
+        ("decoder", "pyva", "did you mean pyav?"),
+        ("layout", "ucf-101", "did you mean ucf101?"),
+        ("on_error", "ignore", "must be one of skip, raise"),
+    ],
+)
+def test_an_invalid_value_is_reported_with_its_range(name: str, value: object, expected: str) -> None:
+    config = DataConfig(root="videos")
+    setattr(config, name, value)
+    [message] = invalid_settings(config, "data")
+    assert message.startswith(f"data.{name}=")
+    assert expected in message
+
+
+def test_settings_that_exclude_each_other_are_reported() -> None:
+    config = DataConfig(root="videos", clip_s=2.0, frame_stride=4, train_share=0.1, train_subset="list.txt")
+    assert invalid_settings(config, "data") == [
+        "data.train_share=0.1 and data.train_subset=list.txt exclude each other; set only one of them",
+        "data.frame_stride=4 and data.clip_s=2 exclude each other; set only one of them",
+    ]
+
+
+def test_data_without_a_folder_or_list_are_reported() -> None:
+    [message] = invalid_settings(DataConfig(), "data")
+    assert message.startswith("data.root is not set")
+    assert "data.list=" in message
+
+
+def test_the_number_of_workers_never_exceeds_16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eztorch_sce.data.config.num_usable_cores", lambda: 96)
+    assert DataConfig(root="videos").workers() == 16
+    assert DataConfig(root="videos", num_workers=0).workers() == 0
