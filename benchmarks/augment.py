@@ -32,8 +32,11 @@ import torch
 from common import cpu_name
 from torch import Tensor, nn
 
+from eztorch_sce.augment.draws import BLUR_SIGMA
+from eztorch_sce.augment.ops import blur_kernel_size
 from eztorch_sce.augment.policies import policy
-from eztorch_sce.augment.view import BLUR_SIGMA, STATS, View, ViewConfig, blur_kernel_size
+from eztorch_sce.augment.statistics import STATISTICS
+from eztorch_sce.augment.view import View, ViewConfig
 
 Contender = Callable[[int], Sequence[Tensor]]  # told the round, returns the two views
 
@@ -58,7 +61,7 @@ def torchaug(clips: Tensor, views: list[ViewConfig]) -> Contender:
             ta.RandomGaussianBlur(blur_kernel_size(view.size), BLUR_SIGMA, p=view.blur),
             ta.RandomSolarize(0.5, p=view.solarize),
             ta.RandomHorizontalFlip(p=view.flip),
-            ta.Normalize(*STATS[str(view.stats)]),
+            ta.Normalize(*STATISTICS[str(view.stats)]),
         ]
         return ta.SequentialTransform(transforms).to(clips.device)
 
@@ -79,7 +82,7 @@ def kornia(clips: Tensor, views: list[ViewConfig]) -> Contender:
             ka.RandomGaussianBlur(kernel, BLUR_SIGMA, p=view.blur),
             ka.RandomSolarize(thresholds=(0.5, 0.5), additions=(0.0, 0.0), p=view.solarize),
             ka.RandomHorizontalFlip(p=view.flip),
-            ka.Normalize(*(torch.tensor(values) for values in STATS[str(view.stats)])),
+            ka.Normalize(*(torch.tensor(values) for values in STATISTICS[str(view.stats)])),
         ]
         many = clips.shape[2] > 1
         return (ka.VideoSequential(*transforms) if many else nn.Sequential(*transforms)).to(clips.device)
@@ -104,7 +107,7 @@ def torchvision(clips: Tensor, views: list[ViewConfig]) -> Contender:
                 tv.RandomSolarize(128, p=view.solarize),
                 tv.RandomHorizontalFlip(p=view.flip),
                 tv.ToDtype(torch.float32, scale=True),
-                tv.Normalize(*STATS[str(view.stats)]),
+                tv.Normalize(*STATISTICS[str(view.stats)]),
             ]
         )
 

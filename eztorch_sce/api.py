@@ -33,12 +33,12 @@ from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.weights import Weights, load_weights, save_weights
 from eztorch_sce.planning.plan import Plan, plan_pretraining
+from eztorch_sce.report.contact_sheet import sheet_rows, write_contact_sheet
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
-from eztorch_sce.report.view_sheet import draw_views, rows_to_show
+from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.callbacks import num_unreadable
 from eztorch_sce.training.checkpoint import SaveBackbone
 from eztorch_sce.training.classify_module import ClassifyModule
-from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.online import OnlineEvaluation
 from eztorch_sce.training.optimization import effective_lr
 from eztorch_sce.training.pretrain_module import PretrainModule
@@ -67,7 +67,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
 
     run_dir = open_run("pretrain", config)
     method = config.method.build(backbone, config.loss.build())
-    views = Views(config.views, config.seed, config.data.canvas)
+    views = BatchAugmentation(config.views, config.seed, config.data.canvas)
     module = PretrainModule(method, views, config.optimizer, config.schedule, config.data.batch_size)
     data = TrainingData(config.data, manifest, config.views, spec, config.seed, config.trainer.accumulate)
     keep: list[pl.Callback] = [] if online is None else [online]
@@ -124,7 +124,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         heads = train_heads(bank, len(train.classes), Probe(seed=config.seed), device)
         classifier.linear.load_state_dict(heads.heads[0].state_dict())
         classifier.train()  # features are made in evaluation mode
-    views = Views([view], config.seed, config.data.canvas)
+    views = BatchAugmentation([view], config.seed, config.data.canvas)
     settings = (config.optimizer, config.schedule, config.data.batch_size, config.layer_decay, config.mixup)
     module = ClassifyModule(classifier, views, *settings)
     data = TrainingData(config.data, train, [view], spec, config.seed, config.trainer.accumulate)
@@ -209,7 +209,7 @@ def _linear_on_views(config: schema.LinearConfig) -> Report:
 
     run_dir = open_run("linear", config)
     heads = LinearHeads(backbone.num_features, len(train.classes), config.probe().lrs)
-    views = Views([view], config.seed, config.data.canvas)
+    views = BatchAugmentation([view], config.seed, config.data.canvas)
     module = ProbeModule(backbone, heads, views, config.optimizer, config.schedule, config.data.batch_size)
     data = TrainingData(config.data, train, [view], spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, data, config, run_dir, [])
@@ -292,8 +292,8 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     batch = collate(tried)
     if not batch.frames:
         raise MediaError(batch.failures[0].path, batch.failures[0].reason)
-    on_device = Views(views, config.seed, config.data.canvas)
-    file = draw_views(run_dir / "views", rows_to_show(data.dataset, on_device, batch))
+    on_device = BatchAugmentation(views, config.seed, config.data.canvas)
+    file = write_contact_sheet(run_dir / "views", sheet_rows(data.dataset, on_device, batch))
     counts = {"records": len(batch.record), "unreadable": len(batch.failures), "views": len(views)}
     protocol = {"data": manifest.source, "file": file.name, "epoch": config.epoch, "input": asdict(spec)}
     return _report("show-views", config, {name: float(count) for name, count in counts.items()}, protocol, run_dir)

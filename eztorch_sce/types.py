@@ -158,7 +158,7 @@ class InputSpec:
         num_frames: Frames per clip (T).
         clip_s: Seconds a clip covers.
         size: Side of the square crop in pixels (S).
-        stats: Name of the mean and standard deviation (see `augment.view.ALL_STATS`).
+        stats: Name of the mean and standard deviation (see `augment.statistics`).
         input: "rgb", or "difference" for the difference of consecutive frames.
         frame_stride: Video frames from one frame of a clip to the next, instead of `clip_s`; or None.
     """

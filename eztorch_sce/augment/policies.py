@@ -1,8 +1,10 @@
-"""Named lists of views, as published: global views first, and the target first where the loss is asymmetric.
+"""Named lists of views, as published.
 
-Sources: the views of SCE (arXiv:2111.14585, arXiv:2212.11187), MoCo v2 (arXiv:2003.04297), SimCLR (arXiv:2002.05709),
-BYOL (arXiv:2006.07733) and DINO (arXiv:2104.14294). Every number of a view can be overridden; a policy of its own
-exists where a recipe needs it. What a record is tested on is not a view: see `EvaluationViewsConfig`.
+Global views come first; in an asymmetric loss, the first view is the target.
+
+Sources: SCE (arXiv:2111.14585, arXiv:2212.11187), MoCo v2 (arXiv:2003.04297), SimCLR (arXiv:2002.05709), BYOL
+(arXiv:2006.07733) and DINO (arXiv:2104.14294). Every setting of a view can be overridden; a policy gets its own name
+only if a recipe needs it. The clips and crops of an evaluation are declared in `EvaluationViewsConfig`.
 """
 
 import copy
@@ -25,7 +27,7 @@ _KINETICS = [
     replace(view, brightness=0.8, contrast=0.8, saturation=0.4, hue=0.2, temporal_difference=0.2)
     for view in _KINETICS_BASELINE
 ]
-# Of a network that is trained already: it knows its size, input and stats.
+# For a pretrained network, whose weights file holds size, input and stats.
 _IMAGE_CROP = ViewConfig(size=None, input=None, stats=None, scale=[0.08, 1.0], flip=0.5)
 _VIDEO_CROP = replace(_IMAGE_CROP, short_side=[256 / 224, 320 / 224])  # 128 to 160 at size 112
 _MOTION = ViewConfig(size=112, scale=[0.5, 1.0], input="difference", stats="difference")
@@ -44,7 +46,7 @@ POLICIES: dict[str, list[ViewConfig]] = {
     "byol": [replace(view, scale=[0.08, 1.0]) for view in _IMAGE_VIEWS],
     "dino": [*(replace(view, scale=[0.4, 1.0]) for view in _IMAGE_VIEWS), *([_DINO_LOCAL] * 8)],
     "cifar": _CIFAR,
-    "cifar_strong": [_CIFAR_STRONG, _CIFAR_STRONG],  # where both views are targets, as in SimCLR
+    "cifar_strong": [_CIFAR_STRONG, _CIFAR_STRONG],  # for losses in which both views are targets, as in SimCLR
     "cifar100": [replace(view, stats="cifar100") for view in _CIFAR],
     "small_image": [replace(view, size=64, stats="image") for view in _CIFAR],
     "kinetics": _KINETICS,
@@ -52,13 +54,13 @@ POLICIES: dict[str, list[ViewConfig]] = {
     "kinetics_112": [replace(view, size=112) for view in _KINETICS],
     "kinetics_baseline": _KINETICS_BASELINE,
     "kinetics_baseline_112": [replace(view, size=112) for view in _KINETICS_BASELINE],
-    "motion": [_MOTION, _MOTION],  # where the class is the motion itself: no color, and left is not right
+    "motion": [_MOTION, _MOTION],  # for classes that are motions: a flip would turn left into right
     "finetune_image": [_IMAGE_CROP],
     "linear_image": [_IMAGE_CROP],
     "finetune_video": [replace(_VIDEO_CROP, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2)],
     "linear_video": [_VIDEO_CROP],
 }
-"""The policies by name. Take them from `policy`, which copies: views share their lists here."""
+"""Policies by name. Use `policy` to get a copy: the views here share their lists."""
 
 
 def policy(name: str) -> list[ViewConfig]:
@@ -69,5 +71,5 @@ def policy(name: str) -> list[ViewConfig]:
     """
     if name not in POLICIES:
         raise ConfigError([f"views={name} must be one of {', '.join(sorted(POLICIES))}{did_you_mean(name, POLICIES)}"])
-    # View by view: copying the list at once would keep two equal views one object, and an override would change both.
+    # Copy view by view: a deep copy of the list would keep repeated views one object, so an override would change all.
     return [copy.deepcopy(view) for view in POLICIES[name]]

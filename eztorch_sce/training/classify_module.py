@@ -10,7 +10,7 @@ from torch import Tensor
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.optim.groups import blocks_in_order, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.device_views import Views
+from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -31,7 +31,7 @@ class ClassifyModule(pl.LightningModule):
     def __init__(
         self,
         classifier: Classifier,
-        views: Views,
+        views: BatchAugmentation,
         optimizer: Any,
         schedule: ScheduleConfig,
         batch_size: int,
@@ -45,7 +45,8 @@ class ClassifyModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the view on the device."""
-        return ViewBatch(self.views(batch), batch.label, batch.record, batch.failures)
+        augmented: ViewBatch = self.views(batch)
+        return augmented
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss; a batch of which too little could be read for batch statistics is left out."""

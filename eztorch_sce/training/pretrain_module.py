@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.device_views import Views
+from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -31,7 +31,7 @@ class PretrainModule(pl.LightningModule):
     """
 
     def __init__(
-        self, method: nn.Module, views: Views, optimizer: Any, schedule: ScheduleConfig, batch_size: int
+        self, method: nn.Module, views: BatchAugmentation, optimizer: Any, schedule: ScheduleConfig, batch_size: int
     ) -> None:
         super().__init__()
         self.method, self.views = method, views
@@ -40,7 +40,8 @@ class PretrainModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the views on the device."""
-        return ViewBatch(self.views(batch), batch.label, batch.record, batch.failures)
+        augmented: ViewBatch = self.views(batch)
+        return augmented
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss; a batch of which too little could be read for batch statistics is left out."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.device_views import Views
+from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import has_samples, no_step, scheduled
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -30,7 +30,7 @@ class ProbeModule(pl.LightningModule):
         self,
         backbone: Backbone,
         heads: LinearHeads,
-        views: Views,
+        views: BatchAugmentation,
         optimizer: Any,
         schedule: ScheduleConfig,
         batch_size: int,
@@ -53,7 +53,8 @@ class ProbeModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the view on the device."""
-        return ViewBatch(self.views(batch), batch.label, batch.record, batch.failures)
+        augmented: ViewBatch = self.views(batch)
+        return augmented
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the sum of the heads' losses; a batch of which nothing could be read is left out."""

@@ -2,30 +2,27 @@ import itertools
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from eztorch_sce.augment import ops
+from eztorch_sce.augment.crops import ASPECT, random_crop_box, random_square_box
+from eztorch_sce.augment.draws import BLUR_SIGMA, ViewParameters
+from eztorch_sce.augment.ops import blur_kernel_size
 from eztorch_sce.augment.policies import POLICIES, policy
-from eztorch_sce.augment.view import (
-    ASPECT,
-    BLUR_SIGMA,
-    STATS,
-    View,
-    ViewConfig,
-    ViewParameters,
-    blur_kernel_size,
-    evaluation_view,
-    random_crop_box,
-    random_square_box,
-)
+from eztorch_sce.augment.statistics import STATISTICS
+from eztorch_sce.augment.view import View, ViewConfig, evaluation_view
+from eztorch_sce.compat import declare_missing_torchvision_operators
 from eztorch_sce.data.shaping import crop_resize, stretch
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.settings import invalid_settings, show
 from eztorch_sce.types import InputSpec
 
-import torchvision.transforms.v2.functional as tv  # isort: skip  # after eztorch_sce, which declares its missing operators
+declare_missing_torchvision_operators()
+import torchvision.transforms.v2.functional as tv  # noqa: E402  # needs the declaration above
 
 NUM_DRAWS = 4096
 EVERYTHING = ViewConfig(
@@ -198,7 +195,7 @@ def test_half_precision_is_the_same_rounded_once(stats: str) -> None:
 def test_evaluation_only_normalizes() -> None:
     clips = random_clips(2, frames=1)
     view = View(evaluation_view(InputSpec(size=32, stats="cifar10")))
-    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in STATS["cifar10"])
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in STATISTICS["cifar10"])
     torch.testing.assert_close(view(clips), (clips / 255 - mean) / std)
     assert not view.is_random
 
@@ -319,35 +316,37 @@ def test_a_crop_on_the_device_is_the_same_alone_and_in_a_batch() -> None:
         ("stats", "imagenet"),
     ],
 )
-def test_an_impossible_setting_is_named_with_what_is_allowed(name: str, value: object) -> None:
-    config = replace(ViewConfig(), **{name: value})
-    (problem,) = config.problems("views.1")
-    assert problem.startswith(f"views.1.{name}={value!r}: ")
+def test_an_invalid_setting_is_named_with_its_value(name: str, value: Any) -> None:
+    config = ViewConfig()
+    setattr(config, name, value)
+    (message,) = invalid_settings(config, "views.1")
+    assert message.startswith(f"views.1.{name}={show(value)} must be ")
     with pytest.raises(ConfigError, match=f"view.{name}="):
         View(config)
 
 
-def test_all_problems_are_told_at_once() -> None:
-    found = ViewConfig(gray=2.0, hue=1.0, input="difference", temporal_difference=0.2).problems("")
-    assert [problem.split("=")[0] for problem in found] == ["hue", "gray", "temporal_difference"]
+def test_all_invalid_settings_are_reported_at_once() -> None:
+    config = ViewConfig(gray=2.0, hue=1.0, input="difference", temporal_difference=0.2)
+    messages = invalid_settings(config, "view")
+    assert [message.split("=")[0] for message in messages] == ["view.hue", "view.gray", "view.temporal_difference"]
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_every_policy_is_possible_and_runs(name: str) -> None:
+def test_every_policy_is_valid_and_runs(name: str) -> None:
     for config in policy(name):
-        assert not config.problems("views")
+        assert not invalid_settings(config, "views")
         view = View(replace(config, size=16).filled_in(InputSpec()))
         assert torch.isfinite(view(random_clips(3, size=16), [1, 2, 3])).all()
 
 
-def test_a_view_is_filled_in_where_it_was_left_open() -> None:
+def test_null_settings_of_a_view_are_filled_in_from_the_input_of_the_network() -> None:
     spec = InputSpec(size=112, stats="difference", input="difference")
-    (left_open,) = policy("linear_video")
-    filled = left_open.filled_in(spec)
-    assert (filled.size, filled.stats, filled.input) == (112, "difference", "difference")
+    (incomplete,) = policy("linear_video")
+    complete = incomplete.filled_in(spec)
+    assert (complete.size, complete.stats, complete.input) == (112, "difference", "difference")
     assert policy("cifar")[0].filled_in(spec) == policy("cifar")[0]
-    with pytest.raises(ConfigError, match="size, input and stats"):
-        View(left_open)
+    with pytest.raises(ConfigError, match="size, an input and stats"):
+        View(incomplete)
 
 
 def test_a_policy_is_a_fresh_copy_view_by_view() -> None:
@@ -435,10 +434,10 @@ def test_a_video_is_cropped_from_a_published_short_side(name: str, size: int, sh
 def test_published_constants() -> None:
     assert (BLUR_SIGMA, ASPECT) == ((0.1, 2.0), (3 / 4, 4 / 3))
     assert blur_kernel_size(224) == 23
-    assert STATS["image"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert STATS["video"] == ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
-    assert STATS["cifar10"] == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
-    assert STATS["cifar100"] == ((0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023))
+    assert STATISTICS["image"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    assert STATISTICS["video"] == ((0.45, 0.45, 0.45), (0.225, 0.225, 0.225))
+    assert STATISTICS["cifar10"] == ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+    assert STATISTICS["cifar100"] == ((0.5071, 0.4865, 0.4409), (0.2009, 0.1984, 0.2023))
 
 
 def test_an_unknown_policy_is_answered_with_the_nearest() -> None:

@@ -19,7 +19,7 @@ from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.shaping import stretch
 from eztorch_sce.data.sources.manifest import from_folder
 from eztorch_sce.errors import MediaError
-from eztorch_sce.training.device_views import Views
+from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import ClipSpan, Failure, InputSpec, Sample
 
 SPEC = InputSpec(num_frames=1, size=24)
@@ -159,8 +159,10 @@ def test_views_are_the_same_alone_and_among_64_on_one_worker_and_four(canvas: in
     def made(workers: int, batch_size: int) -> dict[int, list[torch.Tensor]]:
         config = DataConfig(root="x", batch_size=batch_size, num_workers=workers, canvas=canvas)
         batches = TrainingData(config, manifest, configs, SPEC, seed=1).train_dataloader()
-        views = Views(configs, seed=1, canvas=canvas)
-        return {int(r): [v[i] for v in seen] for b in batches for seen in [views(b)] for i, r in enumerate(b.record)}
+        views = BatchAugmentation(configs, seed=1, canvas=canvas)
+        return {
+            int(r): [v[i] for v in seen] for b in batches for seen in [views(b).views] for i, r in enumerate(b.record)
+        }
 
     alone, together = made(1, 1), made(4, 64)
     assert sorted(alone) == sorted(together) == list(range(64))

@@ -25,8 +25,8 @@ from eztorch_sce.optim.groups import blocks_in_order
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.registry import choices
+from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.classify_module import ClassifyModule
-from eztorch_sce.training.device_views import Views
 from eztorch_sce.training.probe_module import ProbeModule
 from eztorch_sce.types import Batch, InputSpec
 
@@ -122,7 +122,7 @@ def test_mixup_mixes_clips_and_labels_alike(monkeypatch: pytest.MonkeyPatch) -> 
     classifier = Classifier(Value(), 2)  # type: ignore[arg-type]
     with torch.no_grad():
         classifier.linear.weight.copy_(torch.tensor([[1.0], [-1.0]]))
-    module = ClassifyModule(classifier, Views([], 0, None), SGDConfig(), ScheduleConfig(), 2, mixup=1.0)
+    module = ClassifyModule(classifier, BatchAugmentation([], 0, None), SGDConfig(), ScheduleConfig(), 2, mixup=1.0)
     monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
     monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self: torch.tensor(0.75))
     clips = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1, 1)
@@ -135,7 +135,9 @@ def test_mixup_mixes_clips_and_labels_alike(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_probe_leaves_the_backbone_as_it_is_in_every_mode() -> None:
     backbone = TINY.build()
-    module = ProbeModule(backbone, LinearHeads(32, 2, [0.1]), Views([], 0, None), SGDConfig(), ScheduleConfig(), 4)
+    module = ProbeModule(
+        backbone, LinearHeads(32, 2, [0.1]), BatchAugmentation([], 0, None), SGDConfig(), ScheduleConfig(), 4
+    )
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     for mode in (True, False, True):  # as a validation in mid-epoch goes
         module.train(mode)

@@ -1,4 +1,4 @@
-"""`show-views` shows what a run would see, and says what each view drew."""
+"""Tests of `show-views`: the contact sheet and its captions."""
 
 import itertools
 from collections.abc import Callable
@@ -9,15 +9,16 @@ import pytest
 from PIL import Image, ImageFont
 
 from eztorch_sce import api
-from eztorch_sce.augment.view import ViewParameters
+from eztorch_sce.augment.crops import Box
+from eztorch_sce.augment.draws import ViewParameters
 from eztorch_sce.cli import main
 from eztorch_sce.config.compose import compose
 from eztorch_sce.errors import ConfigError, MediaError
-from eztorch_sce.report.view_sheet import _fitting, describe
+from eztorch_sce.report.contact_sheet import _shortened, describe
 
 
-def test_what_a_view_drew_is_said_in_the_order_in_which_it_is_done() -> None:
-    drawn = ViewParameters(
+def test_a_caption_lists_the_operations_in_the_order_of_application() -> None:
+    parameters = ViewParameters(
         temporal_difference=True,
         jitter=("hue", "contrast"),
         brightness=1.3,
@@ -29,9 +30,9 @@ def test_what_a_view_drew_is_said_in_the_order_in_which_it_is_done() -> None:
         solarize=True,
         flip=True,
     )
-    assert describe(drawn, (10, 20, 50, 100), 100, 200) == [
+    assert describe(parameters, Box(10, 20, 50, 100), 100, 200) == [
         "crop 25%: 50 x 100 at 10, 20",
-        "difference of frames",
+        "temporal difference",
         "hue -0.050 turns",
         "contrast x 0.75",
         "gray",
@@ -42,10 +43,10 @@ def test_what_a_view_drew_is_said_in_the_order_in_which_it_is_done() -> None:
 
 
 @pytest.mark.parametrize("canvas", ["null", "64"])
-def test_images_become_one_image(canvas: str, tmp_path: Path) -> None:
+def test_images_are_written_as_one_png(canvas: str, tmp_path: Path) -> None:
     for number, color in enumerate(("red", "lime", "blue")):
         Image.new("RGB", (60, 40), color).save(tmp_path / f"{number}.png")
-    plain = ["brightness", "contrast", "saturation", "hue", "gray", "blur", "solarize"]
+    off = ["brightness", "contrast", "saturation", "hue", "gray", "blur", "solarize"]
     config = compose(
         "show-views",
         [
@@ -54,42 +55,44 @@ def test_images_become_one_image(canvas: str, tmp_path: Path) -> None:
             "views=image",
             "num_samples=3",
             f"data.canvas={canvas}",
-            *(f"views.*.{name}=0" for name in plain),
+            *(f"views.*.{name}=0" for name in off),
         ],
     )
     report = api.show_views(config)
     assert report.metrics == {"records": 3, "unreadable": 0, "views": 2}
     with Image.open(tmp_path / "shown" / "views.png") as sheet:
         colors = {tuple(color) for color in np.asarray(sheet.convert("RGB")).reshape(-1, 3).tolist()}
-    assert {(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)} <= colors  # the three records, on white
+    assert {(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)} <= colors  # three records on white
 
 
-def test_clips_become_an_animation(write_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_clips_are_written_as_an_animated_webp(write_video: Callable[..., Path], tmp_path: Path) -> None:
     write_video(tmp_path / "a" / "1.mp4")
     write_video(tmp_path / "a" / "2.mp4")
     (tmp_path / "a" / "3.mp4").write_bytes(b"no video")
     words = [f"data.root={tmp_path}/a", f"run.dir={tmp_path}/shown", "data.num_frames=5", "data.clip_s=1"]
     main(["show-views", *words, "views=kinetics", "views.*.size=64", "num_samples=3"])
     with Image.open(tmp_path / "shown" / "views.webp") as sheet:
-        assert sheet.n_frames == 5  # type: ignore[attr-defined]
-        moments = []
-        for moment in range(5):
-            sheet.seek(moment)
-            moments.append(np.asarray(sheet.convert("RGB")).astype(int))
-    assert all(np.abs(a - b).max() > 50 for a, b in itertools.pairwise(moments))  # the numbers count up
+        assert sheet.n_frames == 5
+        frames = []
+        for time in range(5):
+            sheet.seek(time)
+            frames.append(np.asarray(sheet.convert("RGB")).astype(int))
+    assert all(
+        np.abs(a - b).max() > 50 for a, b in itertools.pairwise(frames)
+    )  # consecutive frames show different numbers
     assert '"unreadable": 1.0' in (tmp_path / "shown" / "report.json").read_text()
 
 
-def test_a_long_path_is_shown_from_its_end() -> None:
+def test_a_long_path_is_cut_from_its_start() -> None:
     font = ImageFont.load_default(size=11)
-    assert _fitting("a/b.jpg", 200, font) == "a/b.jpg"
-    shown = _fitting("a/" * 200 + "b.jpg  (60 x 40)", 200, font)
+    assert _shortened("a/b.jpg", 200, font) == "a/b.jpg"
+    shown = _shortened("a/" * 200 + "b.jpg  (60 x 40)", 200, font)
     assert shown.startswith("...")
     assert shown.endswith("/b.jpg  (60 x 40)")
     assert 190 < font.getlength(shown) <= 200
 
 
-def test_what_cannot_be_shown_is_refused_in_words(tmp_path: Path) -> None:
+def test_show_views_explains_invalid_input(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     words = [f"data.root={tmp_path}", f"run.dir={tmp_path}/shown"]
     with pytest.raises(MediaError, match="no image"):
