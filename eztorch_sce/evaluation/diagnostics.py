@@ -1,44 +1,45 @@
-"""Whether embeddings are healthy: spread out over many dimensions, or collapsing to a point or a line."""
+"""Diagnostics of embeddings: whether they spread over many dimensions or collapse to a point or a line."""
 
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-MAX_ROWS = 256  # of a batch that are looked at: the cost stays far below that of a training step
+MAX_ROWS = 256  # only this many rows of a batch are used, so the cost stays far below that of a training step
+NAMES = ("spread", "effective_rank", "uniformity")
 
 
 @torch.no_grad()
-def embedding_diagnostics(embeddings: Tensor) -> dict[str, Tensor]:
-    """Return scalars that say how unit vectors (B, D) are spread.
+def embedding_diagnostics(embeddings: Float[Tensor, "B D"]) -> dict[str, Float[Tensor, ""]]:
+    """Return scalars that measure how unit vectors (B, D) are spread. They are NaN if an embedding is not finite.
 
-    `spread`: the mean over dimensions of the standard deviation, times sqrt(D): 1 on the whole sphere, 0 in one point.
-    `effective_rank`: exp of the entropy of the singular values of the centered embeddings (Roy and Vetterli, EUSIPCO
-    2007): the number of dimensions in use, at most min(B - 1, D).
-    `uniformity`: log of the mean of exp(-2 ||x - y||^2) over pairs (Wang and Isola, ICML 2020): 0 in one point, about
-    -4 on the whole sphere of many dimensions. All are NaN where an embedding is not finite.
+    `spread`: mean over dimensions of the standard deviation, times sqrt(D). 1 on the whole sphere, 0 for one point.
+    `effective_rank`: exponential of the entropy of the normalized singular values of the centered embeddings (Roy and
+    Vetterli, EUSIPCO 2007). The number of dimensions in use, at most min(B - 1, D).
+    `uniformity`: logarithm of the mean of exp(-2 ||x - y||^2) over pairs (Wang and Isola, ICML 2020). 0 for one point,
+    about -4 on the whole sphere in many dimensions.
+
+    Computed in float32 even under autocast: 16-bit products blur the small singular values that show a collapse, and
+    CUDA has no 16-bit eigenvalue kernel.
     """
-    rows = embeddings[:MAX_ROWS].float()
-    if not bool(rows.isfinite().all()):  # there are no singular values then, and torch says so in its own words
-        return dict.fromkeys(("spread", "effective_rank", "uniformity"), rows.new_tensor(torch.nan))
-    centered = rows - rows.mean(dim=0)
-    spread = rows.std(dim=0).mean() * rows.shape[1] ** 0.5
-    # The squares of the singular values, from the smaller of the two products.
-    product = centered @ centered.T if rows.shape[0] <= rows.shape[1] else centered.T @ centered
-    singular = torch.linalg.eigvalsh(product).clamp_min(0).sqrt()
-    shares = singular / singular.sum().clamp_min(1e-12)
-    rank = torch.special.entr(shares).sum().exp()
-    distances = (2 - 2 * rows @ rows.T).clamp_min(0)
-    num_pairs = len(rows) * (len(rows) - 1)
-    uniformity = (((-2 * distances).exp().sum() - len(rows)) / num_pairs).clamp_min(1e-12).log()
-    return {"spread": spread, "effective_rank": rank, "uniformity": uniformity}
+    with torch.autocast(embeddings.device.type, enabled=False):
+        rows = embeddings[:MAX_ROWS].float()
+        if not bool(rows.isfinite().all()):  # the eigenvalue routine would fail
+            return dict.fromkeys(NAMES, rows.new_tensor(torch.nan))
+        values = (_spread(rows), _effective_rank(rows), _uniformity(rows))
+    return dict(zip(NAMES, values, strict=True))
 
 
 def verdict(metrics: dict[str, float]) -> str | None:
-    """Say in words what is wrong with embeddings of these `embedding_diagnostics`; None if nothing is."""
-    spread, rank = metrics.get("spread", 1.0), metrics.get("effective_rank", float("inf"))
+    """Return what is wrong with embeddings that have these diagnostics and how to fix it, or None if they are healthy.
+
+    Args:
+        metrics: Values of `embedding_diagnostics`, possibly among others. Missing values count as healthy.
+    """
+    spread, rank = metrics.get("spread", 1.0), metrics.get("effective_rank", math.inf)
     if math.isnan(spread):
-        return "the embeddings hold NaN: lower optimizer.lr, warm up longer, or train in trainer.precision=32-true"
+        return "the embeddings contain NaN: lower optimizer.lr, warm up longer, or use trainer.precision=32-true"
     if spread < 0.1:
         return (
             f"collapsed: all embeddings are nearly one point (spread {spread:.3f}; 1 is healthy). Lower optimizer.lr, "
@@ -46,7 +47,29 @@ def verdict(metrics: dict[str, float]) -> str | None:
         )
     if rank < 2:
         return (
-            f"collapsing: the embeddings use {rank:.1f} dimensions. Look at the views (too alike, or one easy cue in "
-            "both), at loss.positive_weight and at optimizer.lr"
+            f"collapsing: the embeddings use {rank:.1f} dimensions. Check the views (too similar, or sharing one easy "
+            "cue), loss.positive_weight and optimizer.lr"
         )
     return None
+
+
+def _spread(rows: Tensor) -> Tensor:
+    return rows.std(dim=0).mean() * rows.shape[1] ** 0.5
+
+
+def _effective_rank(rows: Tensor) -> Tensor:
+    centered = rows - rows.mean(dim=0)
+    # The smaller of the two Gram matrices; its eigenvalues are the squared singular values.
+    gram = centered @ centered.T if rows.shape[0] <= rows.shape[1] else centered.T @ centered
+    singular_values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    fractions = singular_values / singular_values.sum().clamp_min(1e-12)
+    rank: Tensor = torch.special.entr(fractions).sum().exp()
+    return rank
+
+
+def _uniformity(rows: Tensor) -> Tensor:
+    squared_distances = (2 - 2 * rows @ rows.T).clamp_min(0)
+    num_pairs = len(rows) * (len(rows) - 1)
+    # Each row paired with itself contributes exp(0) = 1, which is subtracted.
+    mean: Tensor = ((-2 * squared_distances).exp().sum() - len(rows)) / num_pairs
+    return mean.clamp_min(1e-12).log()
