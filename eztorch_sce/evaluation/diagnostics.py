@@ -54,7 +54,8 @@ def verdict(metrics: dict[str, float]) -> str | None:
 
 
 def _spread(rows: Tensor) -> Tensor:
-    return rows.std(dim=0).mean() * rows.shape[1] ** 0.5
+    spread: Tensor = rows.std(dim=0).mean() * rows.shape[1] ** 0.5
+    return spread
 
 
 def _effective_rank(rows: Tensor) -> Tensor:
