@@ -1,6 +1,5 @@
 """The commands as functions: one path for the command line, the tools and Python, its stages visible in order."""
 
-import os
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from eztorch_sce.evaluation.linear import LinearHeads, Probe, linear_metrics, li
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.retrieval import retrieval
 from eztorch_sce.evaluation.svm import import_scikit_learn, svm_precision
+from eztorch_sce.launch import local_rank
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.weights import Weights, load_weights, save_weights
@@ -54,7 +54,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
         ConfigError: Before anything heavy starts: settings that cannot be, files that are not there.
         MediaError: When too many files cannot be read.
     """
-    schema.validate(config)
+    config = schema.validate(config)
     manifest = config.data.open().train
     spec = _spec_of(config.data, config.views[0], InputSpec(), manifest)
     pl.seed_everything(config.seed, verbose=False)
@@ -96,13 +96,13 @@ def plan(config: schema.PlanConfig) -> Plan:
     Raises:
         ConfigError: For settings that cannot be.
     """
-    schema.validate(config)
+    config = schema.validate(config)
     return plan_pretraining(config, config.num_records or published(config.data.layout, config.data.split).train)
 
 
 def finetune(config: schema.FinetuneConfig) -> Report:
     """Train a classifier from weights or from scratch, and test it on clips x crops; writes `classifier.pt`."""
-    schema.validate(config)
+    config = schema.validate(config)
     weights = None if config.weights is None else load_weights(config.weights)
     train, test = config.data.open_with_test(config.seed)
     _check_labeled(train)
@@ -197,7 +197,7 @@ def linear(config: schema.LinearConfig) -> Report:
 
 def _linear_on_views(config: schema.LinearConfig) -> Report:
     """Make the training features anew in each epoch, from random views; test on clips x crops, softmax averaged."""
-    schema.validate(config)
+    config = schema.validate(config)
     weights = load_weights(str(config.weights))
     train, test = config.data.open_with_test(config.seed)
     _check_labeled(train)
@@ -458,11 +458,11 @@ def _origin(path: str | None, weights: Weights | None, untrained: bool) -> dict[
 def _device(accelerator: str) -> torch.device:
     """Return the device of this process."""
     on_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    return torch.device("cuda", local_rank()) if on_gpu else torch.device("cpu")
 
 
 def _join(accelerator: str) -> torch.device:
-    """Return the device of this process, after joining those that torchrun started beside it."""
+    """Return the device of this process, after joining the processes that were launched with it."""
     device = _device(accelerator)
     if device.type == "cuda":
         torch.cuda.set_device(device)

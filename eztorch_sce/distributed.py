@@ -1,17 +1,43 @@
 """Several processes as one; everything is the identity where torch.distributed is not initialized."""
 
 import os
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from eztorch_sce.launch import find_launch
+
 
 def join(on_gpu: bool) -> None:
-    """Join the processes that torchrun started beside this one, if it did and they are not joined yet."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    """Join the process group of the processes that torchrun or srun started, unless that has happened already."""
+    launch = find_launch()
+    if launch is None or launch.world_size == 1 or dist.is_initialized():
+        return
+    if launch.launcher == "srun":
+        os.environ.update(_variables_from_slurm(os.environ))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+
+
+def _variables_from_slurm(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that torch needs to form a process group, from those of srun.
+
+    >>> job = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_NODELIST": "gpu[07-08],cpu1", "SLURM_JOB_ID": "123456"}
+    >>> _variables_from_slurm(job)
+    {'WORLD_SIZE': '8', 'RANK': '3', 'MASTER_ADDR': 'gpu07', 'MASTER_PORT': '18456'}
+    """
+    nodes = environ.get("SLURM_NODELIST", "127.0.0.1")
+    first_node = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
+    port = 15000 + int(environ.get("SLURM_JOB_ID", "0")[-4:])  # the same in all processes, and another for each job
+    return {
+        "WORLD_SIZE": environ["SLURM_NTASKS"],
+        "RANK": environ["SLURM_PROCID"],
+        "MASTER_ADDR": environ.get("MASTER_ADDR", first_node),
+        "MASTER_PORT": environ.get("MASTER_PORT", str(port)),
+    }
 
 
 def rank() -> int:

@@ -1,12 +1,11 @@
 """The settings of a run: one dataclass per command, made of `parts` and of what sits beside what it builds."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.config.parts import EvaluationViewsConfig, RunConfig, TrainerConfig, batch_problems, clips_problems
+from eztorch_sce.config.parts import EvaluationViewsConfig, batch_conflicts, clip_conflicts
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE
@@ -17,7 +16,8 @@ from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
-from eztorch_sce.settings import invalid_settings
+from eztorch_sce.settings import invalid_settings, setting
+from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig, this_machine
 from eztorch_sce.training.online import OnlineConfig
 
 
@@ -38,89 +38,81 @@ class PretrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name what does not fit together."""
-        found = []
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per rule across settings that is broken."""
+        messages = []
         if len(self.views) < 2:
-            found.append(f"views has {len(self.views)} view: contrasting takes two or more")
+            messages.append(f"views has {len(self.views)} view: pretraining compares two or more")
         elif len(self.views) < self.method.num_global_views:
-            found.append(
+            messages.append(
                 f"method.num_global_views={self.method.num_global_views} is more than the {len(self.views)} views"
             )
         if not self.method.has_negatives and getattr(self.loss, "needs_negatives", True):
-            found.append(
-                "method has neither queue nor batch_keys: set method.queue_size or method.batch_keys=true, or take a "
+            messages.append(
+                "method has neither queue nor batch_keys: set method.queue_size or method.batch_keys=true, or use a "
                 "loss without negatives (loss=cosine)"
             )
-        num_splits = getattr(self.method, "bn_splits", 1)
-        devices = (self.trainer.devices or 1) * self.trainer.num_nodes
-        if num_splits > 1 and self.data.batch_size < 2 * num_splits * devices * self.trainer.accumulate:
-            found.append(
-                f"method.bn_splits={num_splits} leaves less than 2 samples to a part of data.batch_size="
-                f"{self.data.batch_size} over {devices} devices x {self.trainer.accumulate} accumulated batches"
-            )
-        parts_differ = num_splits > 1 or getattr(self.method, "shuffle_bn", False)
-        if parts_differ and devices > 1 and self.trainer.sync_batchnorm is not False:
-            found.append(
-                "trainer.sync_batchnorm=true makes one batch of all devices, so method.bn_splits and method.shuffle_bn "
-                "would do nothing: set trainer.sync_batchnorm=false"
-            )
         for name in ("size", "stats", "input"):
-            found += [
+            messages += [
                 f"views.{number}.{name} is not set: pretraining has no weights file to take it from"
                 for number, view in enumerate(self.views)
                 if getattr(view, name) is None
             ]
-        return found + batch_problems(self.data, self.trainer) + clips_problems(self.data, len(self.views))
+        messages += self._batch_norm_conflicts()
+        return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
 
-
-@dataclass
-class PlannedDataConfig(DataConfig):
-    """The data of a plan. They need not exist: nothing is read."""
-
-    def conflicts(self, prefix: str) -> Sequence[str]:
-        """Return the messages of `DataConfig`, except that no data need to be named."""
-        return DataConfig.conflicts(replace(self, root=self.root or "."), prefix)
+    def _batch_norm_conflicts(self) -> list[str]:
+        """Return one message per conflict between split or shuffled batch norm and the devices."""
+        world_size, num_splits = self.trainer.world_size, getattr(self.method, "bn_splits", 1)
+        if world_size is None:
+            return []
+        messages = []
+        num_chunks = num_splits * world_size * self.trainer.accumulate
+        if num_splits > 1 and self.data.batch_size < 2 * num_chunks:
+            messages.append(
+                f"method.bn_splits={num_splits} leaves fewer than 2 samples per split: data.batch_size="
+                f"{self.data.batch_size} must be at least 2 x bn_splits x devices x num_nodes x accumulate = "
+                f"{2 * num_chunks}"
+            )
+        chunks_differ = num_splits > 1 or getattr(self.method, "shuffle_bn", False)
+        if chunks_differ and world_size > 1 and self.trainer.sync_batchnorm:
+            messages.append(
+                "trainer.sync_batchnorm=true normalizes the batches of all devices as one, so method.bn_splits and "
+                "method.shuffle_bn would have no effect: set trainer.sync_batchnorm=false"
+            )
+        return messages
 
 
 @dataclass
 class PlanConfig(PretrainConfig):
-    """`eztorch-sce plan`: what a `pretrain` of these settings would take; nothing is trained, no data are opened.
+    """`eztorch-sce plan`: the cost of a `pretrain` with these settings. The data need not exist: nothing is read."""
 
-    Attributes:
-        device: What it would run on; a name of `training.devices.DEVICES`.
-        devices: How many in each machine: sets `trainer.devices`, which is 1 here where neither is given.
-        num_records: Of the training part; null is the publisher's number.
-        throughput: Measured clips/s on all devices together, `clips_per_s` of a run; null estimates.
-        utilization: Share of the device's peak rates that the estimate counts on. Published trainings of ResNet-50
-            reach 0.5 (TF32 on an A100; MoCo on V100s) to 0.9 (NVIDIA's, float32 on a V100).
-        memory_share: Share of the device's memory that tensors may take.
-    """
-
-    data: DataConfig = field(default_factory=PlannedDataConfig)
-    device: str = "A100-80G"
-    devices: int | None = None
-    num_records: int | None = None
-    throughput: float | None = None
-    utilization: float = 0.5
-    memory_share: float = 0.9
+    device: str = setting("A100-80G", choices=lambda: list(DEVICES), help="Device to plan for.")
+    devices: int | None = setting(
+        None, at_least=1, help="Devices per machine; sets trainer.devices, which is 1 if neither is set."
+    )
+    num_records: int | None = setting(
+        None, at_least=1, help="Records in the train split; null is the publisher's count."
+    )
+    throughput: float | None = setting(
+        None, above=0, help="Measured clips/s on all devices (clips_per_s of a run); null estimates it."
+    )
+    utilization: float = setting(
+        0.5,
+        above=0,
+        at_most=1,
+        help="Fraction of the peak rates the estimate assumes; ResNet-50 trainings reach 0.5 (TF32 on an A100; MoCo on "
+        "V100s) to 0.9 (NVIDIA's, float32 on a V100).",
+    )
+    memory_share: float = setting(0.9, above=0, at_most=1, help="Fraction of the device memory available to tensors.")
 
     def __post_init__(self) -> None:
         if self.devices is not None:
             self.trainer.devices = self.devices
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name what does not fit together."""
-        found = []
-        if self.device not in DEVICES:
-            found.append(f"device={self.device} must be one of {', '.join(DEVICES)}")
-        for name in ("devices", "num_records", "throughput"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                found.append(f"{name}={value} must be greater than 0")
-        for name in ("utilization", "memory_share"):
-            if not 0 < getattr(self, name) <= 1:
-                found.append(f"{name}={getattr(self, name)} must be above 0 and at most 1")
-        return found + super().problems(prefix)
+    def planned_machine(self) -> Machine:
+        """Return the machine to plan for."""
+        return Machine(num_gpus=0 if self.device == "cpu" else self.trainer.devices or 1)
 
 
 @dataclass
@@ -278,7 +270,7 @@ class LinearConfig(EvaluationConfig):
         if self.views and self.features is not None:
             found.append("features were made once, and views asks for them anew in each epoch: give one of them")
         if self.views:
-            found += batch_problems(self.data, self.trainer)
+            found += batch_conflicts(self.data, self.trainer)
         return found
 
 
@@ -327,7 +319,7 @@ class FinetuneConfig:
             found.append(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (the same rate for all)")
         if self.mixup < 0:
             found.append(f"mixup={self.mixup} must be 0 (off) or more")
-        return found + batch_problems(self.data, self.trainer) + clips_problems(self.data, len(self.views))
+        return found + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
 
 
 @dataclass
@@ -401,11 +393,35 @@ class ShowViewsConfig:
         return found + ["views is empty: give at least one"] * (not self.views)
 
 
-def validate(config: Any) -> None:
-    """Validate a config recursively.
+C = TypeVar("C")
+
+
+def validate(config: C) -> C:
+    """Validate a config recursively and return it as it applies to this machine.
+
+    In the returned copy of the config of a training, `trainer.accelerator`, `devices`, `num_nodes` and `sync_batchnorm`
+    have the values that they come to here, so that every user of the config sees the same number of processes.
 
     Raises:
         ConfigError: With one message per invalid setting.
     """
-    if problems := invalid_settings(config):
-        raise ConfigError(problems)
+    if isinstance(config, PlanConfig):
+        config = replace(config, data=replace(config.data, root=config.data.root or "."))  # nothing is read
+    machine, messages = _machine_of(config), list[str]()
+    if machine is not None:
+        trainer: TrainerConfig = config.trainer  # type: ignore[attr-defined]
+        if not invalid_settings(trainer):
+            messages += trainer.conflicts_on(machine)
+            config = replace(config, trainer=trainer.on(machine))  # type: ignore[type-var]
+    messages += invalid_settings(config)
+    if messages:
+        raise ConfigError(messages)
+    return config
+
+
+def _machine_of(config: Any) -> Machine | None:
+    """Return the machine that a config trains on, or None if it does not train."""
+    if isinstance(config, PlanConfig):
+        return config.planned_machine()
+    trains = isinstance(config, (PretrainConfig, FinetuneConfig)) or (isinstance(config, LinearConfig) and config.views)
+    return this_machine() if trains else None

@@ -86,7 +86,7 @@ def plan_pretraining(config: Any, num_records: int | None) -> Plan:
     Raises:
         ConfigError: If the backbone does not take what the views would be.
     """
-    num_devices = (config.trainer.devices or 1) * config.trainer.num_nodes
+    num_devices = config.trainer.world_size
     batch = config.data.batch_size // (num_devices * config.trainer.accumulate)
     shapes = _view_shapes(config)
     networks = network_cost(config, shapes, batch)
@@ -192,8 +192,7 @@ def _network(config: Any, networks: NetworkCost, shapes: list[Shape], batch: int
     if given.negatives is not None or given.batch_keys:
         learn = any(rows.requires_grad for rows in given.batch_keys or [])  # then their gradients are summed, too
         sent["keys"] = times * keys * (gathered + learn * num_devices * summed)
-    sync = config.trainer.sync_batchnorm
-    if sync or (sync is None and config.device != "cpu"):  # mean, deviation and count forward, two sums backward
+    if config.trainer.sync_batchnorm:  # mean, deviation and count forward, two sums backward
         forward = sum(2 * channels + 1 for channels, _ in networks.norms) * gathered
         backward = sum(2 * channels for channels, learns in networks.norms if learns) * summed
         sent["batch norm"] = times * _FLOAT * (forward + backward)

@@ -13,6 +13,7 @@ from eztorch_sce import __version__
 from eztorch_sce.config.compose import to_yaml
 from eztorch_sce.distributed import rank
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.launch import find_launch, is_first_process
 from eztorch_sce.types import Report
 
 _DIR_VARIABLE = "EZTORCH_SCE_RUN_DIR"  # how the processes that Lightning starts learn the directory of the first
@@ -37,12 +38,12 @@ def open_run(command: str, config: Any) -> Path:
         ConfigError: If the directory holds a run already and `run.resume` is not set, or is to be resumed and holds
             none, or several processes would each choose their own.
     """
-    first = int(os.environ.get("LOCAL_RANK", "0")) == 0 and int(os.environ.get("RANK", "0")) == 0
+    launch, first = find_launch(), is_first_process()
+    directory = config.run.dir if first else config.run.dir or os.environ.get(_DIR_VARIABLE)
+    if directory is None and launch is not None and launch.world_size > 1:
+        raise ConfigError([f"run.dir is not set: the {launch.world_size} processes need one directory (run.dir=...)"])
     if not first:
-        given = config.run.dir or os.environ.get(_DIR_VARIABLE)
-        if given is None:
-            raise ConfigError(["run.dir is not set: several processes need to be told one directory (run.dir=...)"])
-        return Path(given)
+        return Path(directory)
     run_dir = Path(config.run.dir) if config.run.dir is not None else _next_free(command)
     if config.run.resume and not (run_dir / "last.ckpt").is_file():
         raise ConfigError([f"run.resume=true, but {run_dir}/last.ckpt is not there: nothing to go on from"])

@@ -1,59 +1,73 @@
-"""Lightning, set up the one way this package uses it."""
+"""The Lightning trainer, configured the one way this package uses it."""
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.training.callbacks import RunProgress, UnreadableFiles
 from eztorch_sce.training.checkpoint import resumable_checkpoint
+from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.metrics_file import MetricsFile
+
+# Lightning's advice against what is done here on purpose.
+_ADVICE = (
+    "Checkpoint directory .* exists and is not empty",  # it contains config.yaml already
+    "You have overridden `on_after_batch_transfer` in `LightningModule`",  # views are made on the device
+    ".*does not have many workers",  # data.num_workers is up to the user
+    "The number of training batches .* is smaller than the logging interval",
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # a call of Lightning itself
+)
+
+
+class TrainingConfig(Protocol):
+    """The settings that `fit` needs: those of `PretrainConfig`, `FinetuneConfig` and `LinearConfig`."""
+
+    run: RunConfig
+    trainer: TrainerConfig
 
 
 def fit(
-    module: pl.LightningModule, data: TrainingData, config: Any, run_dir: Path, callbacks: list[pl.Callback]
+    module: pl.LightningModule, data: TrainingData, config: TrainingConfig, run_dir: Path, callbacks: list[pl.Callback]
 ) -> pl.Trainer:
     """Train `module` on `data` and return the trainer.
 
     Args:
-        module: What to train.
-        data: On what.
-        config: A run-level config with `run`, `data` and `trainer`.
-        run_dir: Gets `metrics.csv`, `tensorboard/`, `last.ckpt` and, if need be, `unreadable.csv`.
-        callbacks: Further ones.
+        module: The module to train.
+        data: The data to train on.
+        config: A validated config, in which the number of devices is resolved.
+        run_dir: Run directory for `metrics.csv`, `tensorboard/`, `last.ckpt` and, if files are unreadable,
+            `unreadable.csv`.
+        callbacks: Callbacks besides those of every training.
     """
     settings = config.trainer
-    num_steps = settings.max_epochs * (len(data.dataset) // config.data.batch_size)
-    every = max(1, min(config.run.log_every_n_steps, num_steps))  # a short run leaves a line, too
-    max_unreadable = config.data.max_unreadable if config.data.on_error == "skip" else 0.0
-    devices = settings.devices or max(1, torch.cuda.device_count())
-    on_gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
-    # The queue is the same everywhere already, and statistics are synchronized or each device's own: no buffer is sent.
-    alone = devices * settings.num_nodes == 1
-    strategy = "auto" if alone else DDPStrategy(forward_sync_buffers=False)
+    assert settings.devices is not None
+    assert settings.num_nodes is not None
+    num_steps = settings.max_epochs * (len(data.dataset) // data.config.batch_size)
+    log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once
+    max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
     with _without_advice():
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
-            devices=devices,
-            strategy=strategy,
+            devices=settings.devices,
+            strategy=_strategy(settings.world_size),
             num_nodes=settings.num_nodes,
-            precision=settings.precision,
+            precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=settings.accumulate,
-            sync_batchnorm=on_gpu if settings.sync_batchnorm is None else settings.sync_batchnorm,
-            use_distributed_sampler=False,  # ours shards itself, and knows the epoch
-            log_every_n_steps=every,
+            sync_batchnorm=bool(settings.sync_batchnorm),
+            use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
+            log_every_n_steps=log_every,
             logger=[MetricsFile(run_dir), TensorBoardLogger(str(run_dir), name="", version="tensorboard")],
             callbacks=[
-                RunProgress(every),
+                RunProgress(log_every),
                 UnreadableFiles(run_dir, len(data.dataset), max_unreadable),
                 resumable_checkpoint(run_dir),
                 *callbacks,
@@ -65,22 +79,24 @@ def fit(
     return trainer
 
 
+def _strategy(world_size: int | None) -> Strategy | str:
+    if world_size == 1:
+        return "auto"
+    # Buffers need no broadcast: the queue is the same in all processes, and batch norm statistics are either
+    # synchronized already or meant to differ by device.
+    return DDPStrategy(forward_sync_buffers=False)
+
+
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Keep Lightning's advice off the terminal where what it advises against is meant."""
+    """Hide Lightning's startup messages and the warnings in `_ADVICE`."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            for meant in (
-                "Checkpoint directory .* exists and is not empty",  # the run directory holds the settings already
-                "You have overridden `on_after_batch_transfer` in `LightningModule`",  # views belong to the device
-                ".*does not have many workers",  # a setting of the user
-                "The number of training batches .* is smaller than the logging interval",
-                ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # Lightning's own call
-            ):
-                warnings.filterwarnings("ignore", message=meant)
+            for message in _ADVICE:
+                warnings.filterwarnings("ignore", message=message)
             yield
     finally:
         logger.setLevel(level)

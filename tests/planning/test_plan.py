@@ -236,9 +236,12 @@ def test_a_network_that_needs_values_runs_on_a_few() -> None:
     ("overrides", "words"),
     [
         (["device=A100"], "device=A100 must be one of A100-80G, A100-40G, "),
-        (["data.batch_size=100", "devices=8"], "data.batch_size=100 is of one optimizer step: it must divide by"),
-        (["devices=0"], "devices=0 must be greater than 0"),
-        (["utilization=1.5"], "utilization=1.5 must be above 0 and at most 1"),
+        (
+            ["data.batch_size=100", "devices=8"],
+            "must be a multiple of trainer.devices x num_nodes x accumulate = 8",
+        ),
+        (["devices=0"], "devices=0 must be at least 1"),
+        (["utilization=1.5"], "utilization=1.5 must be greater than 0 and at most 1"),
         (["backbone=resnet18", "data.num_frames=8"], "takes single images"),
         (["data.decoder=ffmpeg"], "data.decoder=ffmpeg must be one of"),
     ],

@@ -1,0 +1,117 @@
+"""Settings of a training: the run directory, and the processes that the trainer comes to on a machine."""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from eztorch_sce.launch import Launch, find_launch
+from eztorch_sce.settings import setting
+
+
+@dataclass
+class RunConfig:
+    """The run directory, and how often a run writes to it."""
+
+    dir: str | None = setting(None, help="Run directory; null is the next free runs/<command>-<n>.")
+    resume: bool = setting(False, help="Resume from last.ckpt in the run directory.")
+    log_every_n_steps: int = setting(10, at_least=1, help="Optimizer steps between two rows of metrics.csv.")
+    save_every_n_epochs: int | None = setting(
+        None, at_least=1, help="Epochs between two extra backbone files; null keeps only the last."
+    )
+
+
+class Machine(NamedTuple):
+    """The surroundings of a process.
+
+    Attributes:
+        num_gpus: GPUs that torch can use.
+        launch: How this process was launched together with others, or None if it was started by itself.
+    """
+
+    num_gpus: int
+    launch: Launch | None = None
+
+
+@dataclass
+class TrainerConfig:
+    """Epochs, devices and precision of a training."""
+
+    max_epochs: int = setting(200, at_least=1, help="Number of passes over the training data.")
+    accelerator: str = setting("auto", choices=("auto", "gpu", "cpu"), help="Hardware; auto is GPUs if there are any.")
+    devices: int | None = setting(
+        None,
+        at_least=1,
+        help="Processes per machine, one per GPU; null is the number that torchrun or srun started, else all GPUs, "
+        "and 1 on a CPU.",
+    )
+    num_nodes: int | None = setting(
+        None, at_least=1, help="Number of machines; null is the number that torchrun or srun uses, else 1."
+    )
+    precision: str = setting(
+        "32-true", choices=("32-true", "16-mixed", "bf16-mixed"), help="Floating-point precision, as in Lightning."
+    )
+    accumulate: int = setting(
+        1, at_least=1, help="Batches whose gradients are accumulated per optimizer step; divides data.batch_size."
+    )
+    sync_batchnorm: bool | None = setting(
+        None, help="Compute batch norm statistics over all devices; null is true on GPUs. PyTorch has none for CPUs."
+    )
+
+    def on(self, machine: Machine) -> "TrainerConfig":
+        """Return a copy in which every setting that depends on the machine has its value there."""
+        on_gpu = self.accelerator != "cpu" and machine.num_gpus > 0
+        devices, num_nodes = (machine.num_gpus if on_gpu else 1), 1
+        if machine.launch is not None:
+            world_size, per_node = machine.launch.world_size, machine.launch.per_node
+            if per_node is None:
+                per_node = world_size // (self.num_nodes or 1)
+            devices, num_nodes = max(1, per_node), max(1, world_size // max(1, per_node))
+        return replace(
+            self,
+            accelerator="gpu" if on_gpu else "cpu",
+            devices=devices if self.devices is None else self.devices,
+            num_nodes=num_nodes if self.num_nodes is None else self.num_nodes,
+            sync_batchnorm=on_gpu if self.sync_batchnorm is None else self.sync_batchnorm,
+        )
+
+    @property
+    def world_size(self) -> int | None:
+        """Number of processes on all machines; None if it depends on the machine."""
+        return None if self.devices is None or self.num_nodes is None else self.devices * self.num_nodes
+
+    def conflicts_on(self, machine: Machine) -> list[str]:
+        """Return one message per setting, of type-correct ones, that the machine does not allow."""
+        messages = []
+        here = self.on(machine)
+        if self.accelerator == "gpu" and machine.num_gpus == 0:
+            messages.append("trainer.accelerator=gpu but torch finds no GPU: use trainer.accelerator=cpu")
+        elif self.sync_batchnorm and here.accelerator == "cpu":
+            messages.append("trainer.sync_batchnorm=true requires GPUs: use trainer.sync_batchnorm=false")
+        if machine.launch is not None and (message := self._disagreement(here, machine.launch)):
+            messages.append(message)
+        elif here.accelerator == "gpu" and here.devices is not None and here.devices > machine.num_gpus:
+            messages.append(
+                f"trainer.devices={here.devices} but this machine has {machine.num_gpus} GPUs: "
+                f"use trainer.devices={machine.num_gpus} or fewer"
+            )
+        return messages
+
+    def _disagreement(self, here: "TrainerConfig", launch: Launch) -> str | None:
+        """Return how the settings disagree with the launched processes, or None."""
+        started = f"{launch.launcher} started {launch.world_size} processes ({launch.variables})"
+        if launch.launcher == "srun" and launch.per_node is None:
+            return f"{started} without saying how many per machine: use srun --ntasks-per-node=..."
+        if launch.per_node is not None and launch.world_size % launch.per_node:
+            return f"{started}, which is not a multiple of the number per machine"
+        if here.world_size == launch.world_size and launch.per_node in (None, here.devices):
+            return None
+        return (
+            f"trainer.devices={here.devices} and trainer.num_nodes={here.num_nodes}, but {started}: leave both "
+            f"settings out, or launch {here.devices} processes on each of {here.num_nodes} machines"
+        )
+
+
+def this_machine() -> Machine:
+    """Return the GPUs and the launcher of this process."""
+    import torch
+
+    return Machine(torch.cuda.device_count() if torch.cuda.is_available() else 0, find_launch())

@@ -1,0 +1,176 @@
+"""Tests of the number of processes that a training comes to, on machines that are described, not there."""
+
+import pytest
+
+from eztorch_sce.config import schema
+from eztorch_sce.config.schema import LinearConfig, PlanConfig, PretrainConfig, validate
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.launch import find_launch, is_first_process, local_rank
+from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
+from eztorch_sce.training.config import Machine, TrainerConfig
+
+EIGHT_GPUS = Machine(num_gpus=8)
+NO_GPU = Machine(num_gpus=0)
+
+
+def torchrun(world_size: int, per_node: int) -> dict[str, str]:
+    return {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(per_node), "RANK": "0", "LOCAL_RANK": "0"}
+
+
+def srun(num_tasks: int, **others: str) -> dict[str, str]:
+    return {"SLURM_NTASKS": str(num_tasks), "SLURM_PROCID": "0", "SLURM_LOCALID": "0", **others}
+
+
+def machine(num_gpus: int, environ: dict[str, str]) -> Machine:
+    return Machine(num_gpus, find_launch(environ))
+
+
+def pretrain_config(batch_size: int, trainer: TrainerConfig, **method: int) -> PretrainConfig:
+    return PretrainConfig(
+        data=DataConfig(root=".", batch_size=batch_size), trainer=trainer, method=MomentumContrastConfig(**method)
+    )
+
+
+@pytest.fixture
+def eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "this_machine", lambda: EIGHT_GPUS)
+
+
+def test_all_gpus_are_used_unless_the_setting_says_otherwise() -> None:
+    trainer = TrainerConfig().on(EIGHT_GPUS)
+    assert (trainer.accelerator, trainer.devices, trainer.num_nodes, trainer.world_size) == ("gpu", 8, 1, 8)
+    assert trainer.sync_batchnorm is True
+    assert TrainerConfig(devices=2).on(EIGHT_GPUS).world_size == 2
+
+
+def test_the_cpu_accelerator_means_one_process() -> None:
+    for trainer in (TrainerConfig(accelerator="cpu").on(EIGHT_GPUS), TrainerConfig().on(NO_GPU)):
+        assert (trainer.accelerator, trainer.world_size, trainer.sync_batchnorm) == ("cpu", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("environ", "devices", "num_nodes"),
+    [
+        (torchrun(2, per_node=2), 2, 1),
+        (torchrun(8, per_node=4), 4, 2),
+        (torchrun(1, per_node=1), 1, 1),
+        (srun(8, SLURM_NTASKS_PER_NODE="4"), 4, 2),
+        (srun(1), 1, 1),
+    ],
+)
+def test_launched_processes_set_devices_and_nodes(environ: dict[str, str], devices: int, num_nodes: int) -> None:
+    for num_gpus in (0, 8):
+        launched = machine(num_gpus, environ)
+        trainer = TrainerConfig().on(launched)
+        assert (trainer.devices, trainer.num_nodes) == (devices, num_nodes)
+        assert not TrainerConfig().conflicts_on(launched)
+
+
+@pytest.mark.parametrize("job_name", ["bash", "interactive"])
+def test_an_interactive_slurm_shell_has_launched_nothing(job_name: str) -> None:
+    environ = srun(8, SLURM_NTASKS_PER_NODE="8", SLURM_JOB_NAME=job_name, SLURM_PROCID="3", SLURM_LOCALID="3")
+    assert find_launch(environ) is None
+    assert is_first_process(environ)
+    assert local_rank(environ) == 0
+
+
+def test_torchrun_in_a_slurm_job_comes_before_slurm() -> None:
+    launch = find_launch(torchrun(4, per_node=4) | srun(1))
+    assert launch is not None
+    assert (launch.launcher, launch.world_size) == ("torchrun", 4)
+
+
+def test_ranks_are_those_of_the_launcher() -> None:
+    assert local_rank(torchrun(8, per_node=4) | {"RANK": "6", "LOCAL_RANK": "2"}) == 2
+    assert not is_first_process(torchrun(8, per_node=4) | {"RANK": "4"})
+    assert not is_first_process(srun(2, SLURM_PROCID="1"))
+    assert is_first_process(srun(2))
+    assert is_first_process({})
+
+
+@pytest.mark.parametrize(
+    ("trainer", "surroundings", "message"),
+    [
+        (
+            TrainerConfig(devices=4),
+            machine(0, torchrun(2, per_node=2)),
+            "trainer.devices=4 and trainer.num_nodes=1, but torchrun started 2 processes "
+            "(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)",
+        ),
+        (TrainerConfig(num_nodes=2), machine(0, torchrun(2, per_node=2)), "trainer.num_nodes=2, but torchrun"),
+        (TrainerConfig(devices=8), machine(8, srun(1)), "but srun started 1 processes (SLURM_NTASKS=1)"),
+        (TrainerConfig(), machine(0, srun(4)), "use srun --ntasks-per-node"),
+        (TrainerConfig(), machine(0, srun(1, SLURM_NTASKS_PER_NODE="8") | {"SLURM_NTASKS": "12"}), "not a multiple"),
+        (TrainerConfig(devices=9), EIGHT_GPUS, "trainer.devices=9 but this machine has 8 GPUs"),
+        (TrainerConfig(), machine(2, torchrun(4, per_node=4)), "trainer.devices=4 but this machine has 2 GPUs"),
+        (TrainerConfig(accelerator="gpu"), NO_GPU, "trainer.accelerator=gpu but torch finds no GPU"),
+        (TrainerConfig(sync_batchnorm=True), NO_GPU, "trainer.sync_batchnorm=true requires GPUs"),
+    ],
+)
+def test_a_machine_that_disagrees_with_the_settings_is_one_message(
+    trainer: TrainerConfig, surroundings: Machine, message: str
+) -> None:
+    (only,) = trainer.conflicts_on(surroundings)
+    assert message in only
+
+
+def test_processes_that_lightning_starts_agree_with_the_command_they_repeat() -> None:
+    children = machine(0, {"WORLD_SIZE": "8", "LOCAL_RANK": "1", "NODE_RANK": "0"})
+    trainer = TrainerConfig(devices=4, num_nodes=2)
+    assert trainer.on(children) == trainer.on(NO_GPU)
+    assert not trainer.conflicts_on(children)
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_a_batch_that_eight_gpus_cannot_share_is_refused() -> None:
+    for trainer in (TrainerConfig(), TrainerConfig(devices=8)):
+        with pytest.raises(ConfigError, match=r"data\.batch_size=100 .* = 8 x 1 x 1 = 8, .* the nearest is 96"):
+            validate(pretrain_config(100, trainer))
+    assert validate(pretrain_config(96, TrainerConfig())).trainer.world_size == 8
+    assert validate(pretrain_config(100, TrainerConfig(accelerator="cpu"))).trainer.world_size == 1
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_synchronized_batch_norm_does_not_silently_replace_split_batch_norm() -> None:
+    for trainer in (TrainerConfig(), TrainerConfig(devices=8)):
+        with pytest.raises(ConfigError, match=r"set trainer\.sync_batchnorm=false"):
+            validate(pretrain_config(64, trainer, bn_splits=2))
+    validate(pretrain_config(64, TrainerConfig(sync_batchnorm=False), bn_splits=2))
+    with pytest.raises(ConfigError, match=r"method\.bn_splits=2 leaves fewer than 2 samples per split"):
+        validate(pretrain_config(16, TrainerConfig(sync_batchnorm=False), bn_splits=2))
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_validation_leaves_the_config_of_the_user_alone() -> None:
+    config = pretrain_config(64, TrainerConfig())
+    assert validate(config).trainer.devices == 8
+    assert config.trainer == TrainerConfig()
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_a_plan_depends_on_no_machine_but_the_planned_one() -> None:
+    alone = validate(PlanConfig(device="A100-80G"))
+    assert (alone.trainer.devices, alone.trainer.num_nodes, alone.trainer.sync_batchnorm) == (1, 1, True)
+    four = validate(PlanConfig(device="cpu", devices=4))
+    assert (four.trainer.world_size, four.trainer.sync_batchnorm) == (4, False)
+
+
+@pytest.mark.usefixtures("eight_gpus")
+def test_linear_evaluation_on_fixed_features_shares_no_batch() -> None:
+    config = LinearConfig(weights="w", data=DataConfig(root=".", batch_size=100))
+    assert validate(config).trainer == TrainerConfig(max_epochs=100)
+
+
+def test_intervals_of_a_run_are_positive() -> None:
+    config = pretrain_config(64, TrainerConfig(max_epochs=0, accumulate=-1, accelerator="tpu"))
+    config.run.log_every_n_steps, config.run.save_every_n_epochs = 0, -1
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    assert caught.value.problems == [
+        "run.log_every_n_steps=0 must be at least 1",
+        "run.save_every_n_epochs=-1 must be at least 1",
+        "trainer.max_epochs=0 must be at least 1",
+        "trainer.accelerator=tpu must be one of auto, gpu, cpu; did you mean gpu?",
+        "trainer.accumulate=-1 must be at least 1",
+    ]

@@ -1,0 +1,120 @@
+"""Tests of commands that torchrun starts in several processes, without `trainer.devices`."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from eztorch_sce.cli import main
+from eztorch_sce.training.checkpoint import load_weights
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+NETWORK = ["backbone=r2plus1d_small", "backbone.width=4", "backbone.num_blocks=1", "views.0.size=32"]
+SETTINGS = ["trainer.accelerator=cpu", "trainer.max_epochs=2", "data.batch_size=8", "data.num_workers=0"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 16 training and 8 test images of two classes."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 16), ("test", 8)):
+        for number in range(count):
+            pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
+            file = folder / split / "ab"[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels.numpy()).save(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the run directory of a pretraining in one process."""
+    run_dir = tmp_path_factory.mktemp("runs") / "alone"
+    finish(alone("pretrain", *pretraining(images, run_dir)))
+    return run_dir
+
+
+def pretraining(images: Path, run_dir: Path) -> list[str]:
+    # Without norms: batch statistics of half a batch differ from those of the whole.
+    norms = ["backbone.norm=false", "method.projector.num_hidden=0", "method.predictor=null"]
+    heads = ["method.projector.hidden_dim=16", "method.projector.output_dim=8", "method.projector.output_norm=false"]
+    others = ["views=image", "views.*.size=32", "method.queue_size=32", "schedule.warmup_epochs=0"]
+    return [*NETWORK[:3], *others, *norms, *heads, *SETTINGS, f"data.root={images}", f"run.dir={run_dir}"]
+
+
+def alone(command: str, *words: str) -> list[str]:
+    return [sys.executable, str(TOOLS / f"{command}.py"), *words]
+
+
+def by_two(command: str, *words: str) -> list[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*launcher, *alone(command, *words)[1:]]
+
+
+def finish(words: list[str]) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def world_sizes(run_dir: Path) -> list[str]:
+    lines = (run_dir / "config.yaml").read_text().splitlines()
+    return [line.strip() for line in lines if line.strip().startswith(("devices:", "num_nodes:"))]
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_network_that_one_process_trains(weights: Path, images: Path, tmp_path: Path) -> None:
+    printed = finish(by_two("pretrain", *pretraining(images, tmp_path / "two")))
+    assert printed.count("written to") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]  # one run directory
+    assert world_sizes(tmp_path / "two") == ["devices: 2", "num_nodes: 1"]
+    expected, state = (load_weights(str(run_dir)).state for run_dir in (weights, tmp_path / "two"))
+    for name, value in state.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
+    checkpoint = torch.load(tmp_path / "two/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2 * 16 // 8
+    assert int(checkpoint["state_dict"]["method.queue.position"]) == 2 * 2 * 16 % 32  # keys of both processes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "metric"), [("finetune", "test_top1"), ("linear", "linear_top1")])
+def test_two_processes_write_one_report(command: str, metric: str, weights: Path, images: Path, tmp_path: Path) -> None:
+    views = ["views=linear_image"] if command == "linear" else ["views=linear_image", "schedule.warmup_epochs=0"]
+    words = [*views, *SETTINGS, f"weights={weights}", f"data.root={images}", f"run.dir={tmp_path / 'run'}"]
+    printed = finish(by_two(command, *words, "test.num_crops=1"))
+    assert printed.count("written to") == 1
+    assert world_sizes(tmp_path / "run") == ["devices: 2", "num_nodes: 1"]
+    assert 0 <= json.loads((tmp_path / "run/report.json").read_text())["metrics"][metric] <= 1
+
+
+@pytest.fixture
+def first_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give this process the variables of the first of two that torchrun started."""
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("first_of_two")
+def test_settings_that_disagree_with_torchrun_stop_the_command(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["pretrain", *pretraining(images, tmp_path / "run"), "trainer.devices=4"])
+    printed = capsys.readouterr().err
+    assert "trainer.devices=4 and trainer.num_nodes=1, but torchrun started 2 processes (WORLD_SIZE=2" in printed
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("first_of_two")
+def test_launched_processes_need_to_be_given_a_run_directory(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word for word in pretraining(images, tmp_path) if not word.startswith("run.dir")]
+    with pytest.raises(SystemExit):
+        main(["pretrain", *words])
+    assert "run.dir is not set: the 2 processes need one directory" in capsys.readouterr().err
