@@ -33,7 +33,8 @@ import torch  # noqa: E402  (before decord)
 from common import cpu_name  # noqa: E402
 
 from eztorch_sce.compat import declare_missing_torchvision_operators  # noqa: E402
-from eztorch_sce.curation.prepare import PrepareConfig, prepare  # noqa: E402
+from eztorch_sce.curation.prepare import prepare  # noqa: E402
+from eztorch_sce.curation.settings import PrepareConfig  # noqa: E402
 from eztorch_sce.data.decoders.base import frame_times  # noqa: E402
 from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig  # noqa: E402
 from eztorch_sce.types import ClipSpan  # noqa: E402

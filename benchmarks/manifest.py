@@ -7,7 +7,7 @@ process of its own that has its imports behind it, and the ways take turns. Peer
 data sets start with; the same tree without the table is ours beside it.
 
 The doctor then scans real videos, 25 frames of 64 x 48 pixels each, with a process per core: the first, middle and last
-frames of each, and all with `--full`.
+frames of each, and all with `full=true`.
 """
 
 import statistics
@@ -21,6 +21,7 @@ from common import arguments, finish, row
 
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.doctor import diagnose
+from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.video_writer import write_video
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, write_table
 
@@ -90,7 +91,7 @@ def main() -> None:
             write_table(tree, rows_of_table)
             seconds["table"].append(seconds_to_know(_OURS, tree, options.files))
         make_videos(videos, options.videos)
-        scans = {how: diagnose(videos, full=how == "--full")[0] for how in ("", "--full")}
+        scans = {"": diagnose(videos), "full=true": diagnose(videos, DoctorConfig(full=True))}
     assert all(scan.num_unusable == 0 and len(scan.rows) == options.videos for scan in scans.values())
 
     median = {way: statistics.median(by_clock for by_clock, _ in times) for way, times in seconds.items()}

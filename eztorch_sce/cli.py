@@ -59,15 +59,11 @@ def _run(command: str, rest: list[str]) -> None:
 
         return print_environment()
 
-    if command == "data" and rest[:1] != ["bench"]:
-        from eztorch_sce.curation.command import run_data
-
-        return run_data(rest)
+    if command == "data":
+        return _run_data(rest)
 
     from eztorch_sce.config import compose
 
-    if command == "data":
-        return _bench(rest[1:])
     if command == "recipes":
         from eztorch_sce.report.tables import print_recipes
 
@@ -86,16 +82,30 @@ def _run(command: str, rest: list[str]) -> None:
     _start(command, compose.compose(command, rest))
 
 
-def _bench(words: list[str]) -> None:
+def _run_data(words: list[str]) -> None:
+    """Run a command on the files of a data set; exit with 1 if files are unusable, missing or failed."""
+    from eztorch_sce.curation.arguments import parse
+    from eztorch_sce.curation.command import DATA_COMMANDS, help_text
+
+    name, rest = (words[0], words[1:]) if words else ("", [])
+    if name in ("", "-h", "--help", "help") or "--help" in rest or "-h" in rest:
+        return print(help_text(name))
+    if name not in DATA_COMMANDS:
+        known = ", ".join(DATA_COMMANDS)
+        raise ConfigError([f"data {name} is not a command{did_you_mean(name, DATA_COMMANDS)}; commands: {known}"])
+    command = DATA_COMMANDS[name]
+    line = parse(command, rest)
+    if command.run is None:
+        return _bench(line.arguments[0], line.overrides)
+    sys.exit(0 if command.run(*line.arguments, line.config) else 1)
+
+
+def _bench(folder: str, overrides: list[str]) -> None:
     from eztorch_sce import api
     from eztorch_sce.config import compose
     from eztorch_sce.curation.command import print_bench
 
-    if not words or "=" in words[0] or words[0].startswith("-"):
-        raise ConfigError(
-            ["data bench FOLDER [key=value ...]: FOLDER is missing; the settings are those of `pretrain`"]
-        )
-    print_bench(api.bench(compose.compose("pretrain", [f"data.root={words[0]}", *words[1:]])))
+    print_bench(api.bench(compose.compose("pretrain", [f"data.root={folder}", *overrides])))
 
 
 def _start(command: str, config: object) -> None:

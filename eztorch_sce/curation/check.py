@@ -1,41 +1,42 @@
-"""What a data set has on disk, beside what its publisher names: files, classes, and what is missing."""
+"""Comparison of a data set on disk with the counts and lists of its publisher."""
 
 from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from eztorch_sce.curation.settings import CheckConfig
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.published import published
 
 
 class Count(NamedTuple):
-    """A line of the table.
+    """A row of the table of counts.
 
     Attributes:
-        part: "train" or "test".
-        of: "files" or "classes".
-        asked: As published, else as listed; None where neither is known.
-        found: On disk.
+        split: "train" or "test".
+        unit: "files" or "classes".
+        expected: Published count, or else the count of the list; None if neither is known.
+        found: Count on disk.
     """
 
-    part: str
-    of: str
-    asked: int | None
+    split: str
+    unit: str
+    expected: int | None
     found: int
 
     @property
     def missing(self) -> int:
-        """Return how many are asked and not found."""
-        return max(0, (self.asked or 0) - self.found)
+        """Number of expected files or classes that are not on disk."""
+        return max(0, (self.expected or 0) - self.found)
 
 
-class Checked(NamedTuple):
-    """What `check` found.
+class CheckResult(NamedTuple):
+    """Outcome of `check`.
 
     Attributes:
-        counts: The table.
-        missing: Every file that a list tells the name of, and every class with too few files.
+        counts: Rows of the table of counts.
+        missing: One line per missing file that a list names, and per class with too few files.
     """
 
     counts: list[Count]
@@ -43,71 +44,101 @@ class Checked(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Tell whether nothing is missing, as far as is known."""
+        """Whether nothing is known to be missing."""
         return not self.missing and not any(count.missing for count in self.counts)
 
 
-def check(
-    layout: str,
-    root: str | None,
-    list: str | None = None,
-    test_root: str | None = None,
-    test_list: str | None = None,
-    annotations: str | None = None,
-    split: int = 1,
-) -> Checked:
-    """Compare a data set with what is published of it; the arguments are those of `open_splits`.
+def check(layout: str, root: str, config: CheckConfig | None = None) -> CheckResult:
+    """Compare a data set with the publisher's counts.
+
+    Args:
+        layout: Name of the layout, a key of `LAYOUTS`.
+        root: Folder of the data set.
+        config: Settings; `missing` is not used here.
 
     Raises:
-        ConfigError: If it cannot be opened at all: folders, lists, a file in both parts.
+        ConfigError: If the data set cannot be opened: unknown layout, missing folders or lists, or a file in both
+            splits.
     """
-    parts = open_splits(root, list, test_root, test_list, layout, annotations, split, missing_ok=True)
-    asked = published(layout, split)
-    rows = [
-        _part("train", parts.train, asked.train, asked.train_each, asked.lists_differ),
-        *([_part("test", parts.test, asked.test, asked.test_each, asked.lists_differ)] if parts.test else []),
-    ]
-    counts = [count for row in rows for count in _count(row, asked.classes)]
-    return Checked(counts, [name for row in rows for name in _missing(row)])
+    config = config or CheckConfig()
+    splits = open_splits(
+        root,
+        config.list,
+        config.test_root,
+        config.test_list,
+        layout,
+        config.annotations,
+        config.split,
+        missing_ok=True,
+    )
+    counts = published(layout, config.split)
+    checked = [_expect("train", splits.train, counts.train, counts.train_each, counts.lists_differ)]
+    if splits.test:
+        checked.append(_expect("test", splits.test, counts.test, counts.test_each, counts.lists_differ))
+    return CheckResult(
+        [count for split in checked for count in _counts(split, counts.classes)],
+        [line for split in checked for line in _missing_lines(split)],
+    )
 
 
-class _Part(NamedTuple):
+class _Split(NamedTuple):
+    """A split on disk, with the expected number of files in total and per class; None if unknown."""
+
     name: str
     manifest: Manifest
-    files: int | None  # as published, else as listed
-    each: int | None
+    num_files: int | None
+    num_per_class: int | None
 
 
-def _part(name: str, manifest: Manifest, files: int | None, each: int | None, lists_differ: bool) -> _Part:
-    if manifest.missing is not None and (files is None or lists_differ):
-        files, each = len(manifest.records) + len(manifest.missing), None
-    return _Part(name, manifest, files, each)
+def _expect(
+    name: str, manifest: Manifest, num_files: int | None, num_per_class: int | None, lists_differ: bool
+) -> _Split:
+    """Return a split with its published counts, or with those of its list where the list has the last word."""
+    if manifest.missing is not None and (num_files is None or lists_differ):
+        return _Split(name, manifest, len(manifest.records) + len(manifest.missing), None)
+    return _Split(name, manifest, num_files, num_per_class)
 
 
-def _count(part: _Part, classes: int | None) -> Iterator[Count]:
-    name, manifest, files, _ = part
-    yield Count(name, "files", files, len(manifest.records))
+def _counts(split: _Split, num_classes: int | None) -> Iterator[Count]:
+    manifest = split.manifest
+    yield Count(split.name, "files", split.num_files, len(manifest.records))
     if manifest.classes:
-        if classes is None and manifest.missing is not None:
-            classes = len(manifest.classes)
-        yield Count(name, "classes", classes, len({record.label for record in manifest.records}))
+        if num_classes is None and manifest.missing is not None:
+            num_classes = len(manifest.classes)
+        yield Count(split.name, "classes", num_classes, len({record.label for record in manifest.records}))
 
 
-def _missing(part: _Part) -> Iterator[str]:
-    """Yield the names of what is missing, or the classes that lack files, and how many have no name."""
-    records, classes = part.manifest.records, part.manifest.classes
-    told = 0
-    if part.manifest.missing is not None:
-        told = len(part.manifest.missing)
-        for name, label in part.manifest.missing:
-            yield f"{part.name}: {name}" if label is None else f"{part.name}: {classes[label]}/{name}"
+def _missing_lines(split: _Split) -> Iterator[str]:
+    """Yield a line per missing file, or per class with too few files, and one for the files that no list names."""
+    records, missing = split.manifest.records, split.manifest.missing
+    if missing is None:
+        lines, num_named = _missing_per_class(split)
     else:
-        found = Counter(record.label for record in records)
-        for label, name in enumerate(classes):
-            if part.each and found[label] < part.each:
-                told += part.each - found[label]
-                yield f"{part.name}: {name}: {part.each - found[label]} of {part.each} files"
-            elif not found[label]:
-                yield f"{part.name}: {name}: every file"
-    if part.files is not None and (untold := part.files - len(records) - told) > 0:
-        yield f"{part.name}: {untold} files whose names no list tells"
+        lines, num_named = _missing_per_file(split, missing), len(missing)
+    yield from lines
+    if split.num_files is not None:
+        num_unnamed = split.num_files - len(records) - num_named
+        if num_unnamed > 0:
+            yield f"{split.name}: {num_unnamed} files that no list names"
+
+
+def _missing_per_file(split: _Split, missing: list[tuple[str, int | None]]) -> list[str]:
+    classes = split.manifest.classes
+    return [
+        f"{split.name}: {name}" if label is None else f"{split.name}: {classes[label]}/{name}"
+        for name, label in missing
+    ]
+
+
+def _missing_per_class(split: _Split) -> tuple[list[str], int]:
+    """Return a line per class with too few files, and the number of missing files in these lines."""
+    counts = Counter(record.label for record in split.manifest.records)
+    lines, num_missing = [], 0
+    for label, name in enumerate(split.manifest.classes):
+        if split.num_per_class and counts[label] < split.num_per_class:
+            num_lacking = split.num_per_class - counts[label]
+            num_missing += num_lacking
+            lines.append(f"{split.name}: {name}: {num_lacking} of {split.num_per_class} files")
+        elif not counts[label]:
+            lines.append(f"{split.name}: {name}: all files")
+    return lines, num_missing

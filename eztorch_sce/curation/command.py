@@ -1,185 +1,292 @@
-"""`eztorch-sce data unpack | check | doctor | prepare | bench`: what is done to files before a run."""
+"""The `eztorch-sce data` commands: what each one takes, runs and prints.
 
-import argparse
-import sys
-from collections.abc import Sequence
+Importing this module loads neither torch nor a decoder, so that `--help` answers at once.
+"""
+
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from eztorch_sce.curation.check import Checked, check
-from eztorch_sce.curation.doctor import Diagnosis, diagnose
-from eztorch_sce.curation.prepare import PrepareConfig, prepare
-from eztorch_sce.data.sources.layouts import LAYOUTS
-from eztorch_sce.data.sources.manifest import shorten
-from eztorch_sce.data.sources.media_table import NAME
-from eztorch_sce.data.sources.packed import unpack
+from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
+from eztorch_sce.settings import Setting, declaration, default_of, show
 
 if TYPE_CHECKING:
-    from eztorch_sce.curation.bench import BenchResult  # it loads what trains
+    from eztorch_sce.curation.bench import BenchResult
+    from eztorch_sce.curation.check import CheckResult
+    from eztorch_sce.curation.doctor import Diagnosis
+    from eztorch_sce.curation.prepare import Prepared
 
-_MOST_SHOWN = 20
-_UNKNOWN = "no number is published; a list tells one: data.annotations=FOLDER, data.list=FILE, data.test_list=FILE"
-
-
-def run_data(words: Sequence[str]) -> None:
-    """Run a command on files; exits with 1 if one is unusable, has no copy, or is missing."""
-    # a setting may be written as everywhere else: data.split=2 is --split=2
-    options = _parser().parse_args(["--" + word[5:].replace("_", "-") if _is_setting(word) else word for word in words])
-    commands = {"doctor": _doctor, "prepare": _prepare, "unpack": _unpack, "check": _check}
-    sys.exit(int(not commands[options.command](options)))
+_MAX_SHOWN = 20  # lines per list; the rest is counted
 
 
-def _is_setting(word: str) -> bool:
-    return word.startswith("data.") and "=" in word
+class Argument(NamedTuple):
+    """A positional argument.
+
+    Attributes:
+        name: Name in capitals, as shown in the usage line.
+        help: One sentence.
+        is_folder: Whether the value must be an existing folder.
+    """
+
+    name: str
+    help: str
+    is_folder: bool = False
 
 
-def _doctor(options: argparse.Namespace) -> bool:
-    diagnosis, file = diagnose(options.folder, options.full, options.workers, options.lists)
-    _print_diagnosis(diagnosis, file)
+class DataCommand(NamedTuple):
+    """A command of `eztorch-sce data`.
+
+    Attributes:
+        name: Name on the command line.
+        summary: One sentence.
+        arguments: Positional arguments, all required.
+        config: Dataclass of the settings; None if `settings_of` names a command instead.
+        examples: Three command lines.
+        run: Function of the positional arguments and the config. It returns False if files are unusable, missing or
+            failed, which makes the exit code 1. None if `settings_of` is set: the command line starts such a command.
+        settings_of: The command whose settings are taken, such as "pretrain"; empty if `config` declares them.
+    """
+
+    name: str
+    summary: str
+    arguments: tuple[Argument, ...]
+    config: type[Any] | None
+    examples: tuple[str, str, str]
+    run: Callable[..., bool] | None
+    settings_of: str = ""
+
+    def usage(self) -> str:
+        """Return the usage line.
+
+        >>> DATA_COMMANDS["unpack"].usage()
+        'eztorch-sce data unpack SOURCE OUT'
+        """
+        names = " ".join(argument.name for argument in self.arguments)
+        has_settings = self.config is not UnpackConfig
+        return f"eztorch-sce data {self.name} {names}" + (" [key=value ...]" if has_settings else "")
+
+
+def run_doctor(folder: str, config: DoctorConfig) -> bool:
+    """Inspect the files of a folder; return whether all are usable."""
+    from eztorch_sce.curation.doctor import diagnose
+
+    diagnosis = diagnose(Path(folder), config)
+    _print_diagnosis(diagnosis)
     return diagnosis.num_unusable == 0
 
 
-def _unpack(options: argparse.Namespace) -> bool:
-    done = unpack(options.source, options.out)
-    console = Console()
-    made = f"{done.num_made} images written in {done.seconds:.0f} s, {done.num_kept} were there"
-    to_read = f"set data.layout={done.layout} data.root={options.out}"
-    console.print(f"{made}; {to_read}", highlight=False, markup=False, soft_wrap=True)
-    # the labeled part, and for STL-10 what is pretrained on
-    layouts = [name for name in LAYOUTS if name in (done.layout, f"{done.layout}_unlabeled")]
-    complete = True
-    for layout in layouts:
-        checked = check(layout, str(options.out))
-        _print_check(layout, checked)
-        complete = complete and checked.complete
-    return complete
+def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
+    """Copy the videos of a folder, then inspect the copies; return whether every video was copied."""
+    from eztorch_sce.curation.doctor import diagnose
+    from eztorch_sce.curation.prepare import prepare
+    from eztorch_sce.data.sources.media_table import NAME
+
+    prepared = prepare(Path(folder), Path(out), config)
+    _print_prepared(prepared, folder)
+    if prepared.complete and prepared.num_copies:
+        table = diagnose(Path(out), DoctorConfig(workers=config.workers)).table
+        _say(f"written to {out}; {table} lets runs start fast")
+    elif not prepared.complete:
+        _say(f"other shards are not finished; the last one to finish writes {NAME}")
+    return not prepared.failed
 
 
-def _check(options: argparse.Namespace) -> bool:
-    places = {name: getattr(options, name) for name in ("list", "test_root", "test_list", "annotations", "split")}
-    checked = check(options.name, options.root, **places)
-    _print_check(options.name, checked)
-    if options.missing:
-        text = "".join(f"{name}\n" for name in checked.missing)
-        options.missing.write_text(text, encoding="utf-8", errors="surrogateescape")
-        written = f"all that is missing is in {options.missing}"
-        Console().print(written, highlight=False, markup=False, soft_wrap=True)
-    return checked.complete
+def run_check(name: str, root: str, config: CheckConfig) -> bool:
+    """Compare a data set with the publisher's counts; return whether it is complete."""
+    from eztorch_sce.curation.check import check
+
+    result = check(name, root, config)
+    _print_check(name, result)
+    if config.missing:
+        lines = "".join(f"{line}\n" for line in result.missing)
+        Path(config.missing).write_text(lines, encoding="utf-8", errors="surrogateescape")
+        _say(f"all missing files are listed in {config.missing}")
+    return result.complete
 
 
-def _prepare(options: argparse.Namespace) -> bool:
-    config = PrepareConfig(**{item.name: getattr(options, item.name) for item in fields(PrepareConfig)})
-    console = Console()
-    done = prepare(options.folder, options.out, config)
-    console.print(f"{done.num_made} copies made in {done.seconds:.0f} s, {done.num_kept} were there", highlight=False)
-    if done.gain:
-        console.print(f"a clip is read {done.gain:.1f} times faster from a copy than from its source", highlight=False)
-    for path, why in list(done.failed.items())[:_MOST_SHOWN]:
-        console.print(f"no copy of {path}: {why}", highlight=False, markup=False, soft_wrap=True)
-    if len(done.failed) > _MOST_SHOWN:
-        console.print(f"and of {len(done.failed) - _MOST_SHOWN} more: run `eztorch-sce data doctor {options.folder}`")
-    if done.complete and done.num_copies:
-        _, file = diagnose(options.out, workers=options.workers)
-        done_in = f"written to {options.out}; {file} lets runs start fast"
-        console.print(done_in, highlight=False, markup=False, soft_wrap=True)
-    elif not done.complete:
-        console.print(f"other shards are not done yet: the last one to end writes {NAME}", highlight=False)
-    return not done.failed
+def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
+    """Unpack a packed set, then check the result; return whether it is complete."""
+    from eztorch_sce.curation.check import check
+    from eztorch_sce.curation.unpack import unpack
+    from eztorch_sce.data.sources.layouts import LAYOUTS
+
+    unpacked = unpack(Path(source), Path(out))
+    counts = f"{unpacked.num_written} images written in {unpacked.seconds:.0f} s, {unpacked.num_kept} already there"
+    _say(f"{counts}; set data.layout={unpacked.layout} data.root={out}")
+    # STL-10 is checked twice: its labeled images, and the unlabeled ones for pretraining
+    layouts = [name for name in (unpacked.layout, f"{unpacked.layout}_unlabeled") if name in LAYOUTS]
+    results = {name: check(name, out) for name in layouts}
+    for name, result in results.items():
+        _print_check(name, result)
+    return all(result.complete for result in results.values())
 
 
 def print_bench(result: "BenchResult") -> None:
-    """Print what `data bench` measured and what to set."""
+    """Print the measurements of `data bench` and the settings they suggest."""
     table = Table("decoder", "clips/s, one process", "usable", "remark", title_justify="left")
     for row in result.decoders:
         rate = f"{row.clips_per_s:.1f}" if row.clips_per_s else "-"
         table.add_row(row.decoder, rate, "yes" if row.usable else "no", escape(row.remark))
-    console = Console()
-    console.print(table)
+    Console().print(table)
     rates = ", ".join(f"{number}: {rate:.1f}" for number, rate in result.by_workers.items())
-    console.print(f"clips/s by number of workers: {rates}", highlight=False)
+    _say(f"clips/s by number of workers: {rates}")
     threads = f"{result.threads} decoding thread each"
-    console.print(
-        f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads}); "
-        f"data.decoder=auto takes this decoder from now on",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
+    _say("data.decoder=auto now selects this decoder")
 
 
-def _print_diagnosis(diagnosis: Diagnosis, file: Path) -> None:
-    console = Console()
-    table = Table("finding", "files", "for instance", title_justify="left")
+def _print_diagnosis(diagnosis: "Diagnosis") -> None:
+    from eztorch_sce.data.sources.manifest import shorten
+
+    table = Table("finding", "files", "example", title_justify="left")
     for finding, count, path in diagnosis.counts():
         table.add_row(escape(finding), str(count), escape(path))
     if table.rows:
-        console.print(table)
-    bad = [row for row in diagnosis.rows if not row.usable]
-    for row in bad[:_MOST_SHOWN]:
-        why = "; ".join(row.findings)
-        console.print(f"unusable: {row.path}: {why}", highlight=False, markup=False, soft_wrap=True)
-    if len(bad) > _MOST_SHOWN:
-        console.print(f"and {len(bad) - _MOST_SHOWN} more, see the column `usable` of {file}", highlight=False)
-    if diagnosis.others:
-        others = f"not looked at, for want of a suffix of videos or images: {shorten(diagnosis.others)}"
-        console.print(others, highlight=False, markup=False, soft_wrap=True)
+        Console().print(table)
+    unusable = [row for row in diagnosis.rows if not row.usable]
+    for row in unusable[:_MAX_SHOWN]:
+        _say(f"unusable: {row.path}: {'; '.join(row.findings)}")
+    if len(unusable) > _MAX_SHOWN:
+        _say(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
+    if diagnosis.skipped:
+        _say(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
     rate = len(diagnosis.rows) / max(diagnosis.seconds, 1e-9)
-    summary = f"{len(diagnosis.rows)} files, {len(bad)} unusable, {diagnosis.seconds:.1f} s ({rate:.0f} files/s)"
-    console.print(f"{summary}; written to {file}", highlight=False, markup=False, soft_wrap=True)
+    counts = f"{len(diagnosis.rows)} files, {len(unusable)} unusable"
+    _say(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s); written to {diagnosis.table}")
 
 
-def _print_check(layout: str, checked: Checked) -> None:
-    console = Console()
-    table = Table(layout, "asked", "found", "missing", title_justify="left")
-    for count in checked.counts:
-        asked = "-" if count.asked is None else str(count.asked)
-        table.add_row(f"{count.part} {count.of}", asked, str(count.found), str(count.missing) if count.missing else "")
-    console.print(table)
-    for name in checked.missing[:_MOST_SHOWN]:
-        console.print(f"missing: {name}", highlight=False, markup=False, soft_wrap=True)
-    if len(checked.missing) > _MOST_SHOWN:
-        console.print(f"and {len(checked.missing) - _MOST_SHOWN} more: --missing FILE writes all", highlight=False)
-    for count in checked.counts:
-        if count.asked is not None and count.found > count.asked:
-            console.print(f"{count.part}: {count.found - count.asked} {count.of} more than asked", highlight=False)
-    if any(count.asked is None for count in checked.counts):
-        console.print(f"-: {_UNKNOWN}", highlight=False, soft_wrap=True)
+def _print_prepared(prepared: "Prepared", folder: str) -> None:
+    _say(f"{prepared.num_written} copies written in {prepared.seconds:.0f} s, {prepared.num_kept} already there")
+    if prepared.speedup:
+        _say(f"reading a clip is {prepared.speedup:.1f} times faster from a copy than from its source")
+    for path, reason in list(prepared.failed.items())[:_MAX_SHOWN]:
+        _say(f"no copy of {path}: {reason}")
+    if len(prepared.failed) > _MAX_SHOWN:
+        _say(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {folder}`")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("eztorch-sce data", description=__doc__, allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True)
-    packed = commands.add_parser("unpack", help="CIFAR-10, CIFAR-100, STL-10: from the published arrays to PNG files")
-    packed.add_argument("source", type=Path, help="the folder of the unpacked archive, or the one it lies in")
-    packed.add_argument("out", type=Path)
-    asked = commands.add_parser("check", help="count the files of a data set beside what its publisher names")
-    asked.add_argument("name", metavar="NAME", help=f"the layout: {', '.join(LAYOUTS)}")
-    asked.add_argument("root", metavar="ROOT")
-    asked.add_argument("--annotations", help="folder of the published lists, or file of the classes to keep")
-    asked.add_argument("--split", type=int, default=1, help="of the published splits (default: %(default)s)")
-    asked.add_argument("--list", help="list file of the training part")
-    asked.add_argument("--test-list", help="list file of the test part")
-    asked.add_argument("--test-root", help="folder of the test part")
-    asked.add_argument("--missing", type=Path, metavar="FILE", help="write the names of all that is missing")
-    doctor = commands.add_parser("doctor", help=f"look at every file, say what is wrong, write {NAME}")
-    doctor.add_argument("folder", type=Path)
-    doctor.add_argument("--full", action="store_true", help="decode every frame, not three of each video")
-    doctor.add_argument("--lists", type=Path, nargs="*", default=[], help="train and test lists: no file may be in two")
-    doctor.add_argument("--workers", type=int, help="processes; one per core if not given")
-    copies = commands.add_parser("prepare", help="make copies that decode fast")
-    copies.add_argument("folder", type=Path)
-    copies.add_argument("out", type=Path)
-    defaults = PrepareConfig()
-    copies.add_argument("--short-side", type=int, default=defaults.short_side, help="pixels (default: %(default)s)")
-    copies.add_argument("--gop", type=int, default=defaults.gop, help="frames from key to key (default: %(default)s)")
-    copies.add_argument("--fps", type=float, help="frames per second; as the source if not given")
-    copies.add_argument("--crf", type=int, default=defaults.crf, help="x264's quality, 0 best (default: %(default)s)")
-    copies.add_argument("--to", default=defaults.to, help="h264, or frames for folders of JPEGs (default: %(default)s)")
-    copies.add_argument("--shard", default=defaults.shard, help="i/n: the i-th of n parts (default: %(default)s)")
-    copies.add_argument("--workers", type=int, help="processes; one per core if not given")
-    commands.add_parser("bench", help="FOLDER [key=value ...]: which decoder is fastest, sampled as `pretrain` does")
-    return parser
+def _print_check(layout: str, result: "CheckResult") -> None:
+    table = Table(layout, "expected", "found", "missing", title_justify="left")
+    for count in result.counts:
+        expected = "-" if count.expected is None else str(count.expected)
+        missing = str(count.missing) if count.missing else ""
+        table.add_row(f"{count.split} {count.unit}", expected, str(count.found), missing)
+    Console().print(table)
+    for line in result.missing[:_MAX_SHOWN]:
+        _say(f"missing: {line}")
+    if len(result.missing) > _MAX_SHOWN:
+        _say(f"and {len(result.missing) - _MAX_SHOWN} more; missing=FILE lists all")
+    for count in result.counts:
+        if count.expected is not None and count.found > count.expected:
+            _say(f"{count.split}: {count.found - count.expected} more {count.unit} than expected")
+    if any(count.expected is None for count in result.counts):
+        _say("-: no count is published; set annotations=FOLDER, list=FILE or test_list=FILE to count against a list")
+
+
+def _say(text: str) -> None:
+    """Print a line as it is: no markup, no highlighting, no wrapping."""
+    Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+_COMMANDS = (
+    DataCommand(
+        "doctor",
+        "Inspect every file of a folder, report problems, and write a table that lets runs start fast.",
+        (Argument("FOLDER", "Folder of videos, images or frame folders.", is_folder=True),),
+        DoctorConfig,
+        (
+            "eztorch-sce data doctor videos",
+            "eztorch-sce data doctor videos full=true workers=4",
+            "eztorch-sce data doctor videos lists=[train.csv,test.csv]",
+        ),
+        run_doctor,
+    ),
+    DataCommand(
+        "prepare",
+        "Re-encode the videos of a folder into small copies with frequent key frames, which decode fast.",
+        (
+            Argument("FOLDER", "Folder of the source videos.", is_folder=True),
+            Argument("OUT", "Folder of the copies, outside FOLDER; existing copies are kept."),
+        ),
+        PrepareConfig,
+        (
+            "eztorch-sce data prepare videos copies",
+            "eztorch-sce data prepare videos copies short_side=128 gop=16",
+            "eztorch-sce data prepare videos copies shard=3/8",
+        ),
+        run_prepare,
+    ),
+    DataCommand(
+        "bench",
+        "Find the fastest decoder and number of workers for the files of a folder, sampled as pretraining does.",
+        (Argument("FOLDER", "Folder of videos.", is_folder=True),),
+        None,
+        (
+            "eztorch-sce data bench videos",
+            "eztorch-sce data bench videos data.num_frames=16",
+            "eztorch-sce data bench videos recipe=ucf101_r2plus1d18",
+        ),
+        None,
+        settings_of="pretrain",
+    ),
+    DataCommand(
+        "check",
+        "Compare the files of a data set with the counts and lists of its publisher.",
+        (
+            Argument("NAME", "Layout of the data set, such as ucf101, kinetics400 or imagenet."),
+            Argument("ROOT", "Folder of the data set."),
+        ),
+        CheckConfig,
+        (
+            "eztorch-sce data check kinetics400 kinetics400",
+            "eztorch-sce data check ucf101 UCF-101 split=2 annotations=ucfTrainTestlist",
+            "eztorch-sce data check imagenet imagenet missing=missing.txt",
+        ),
+        run_check,
+    ),
+    DataCommand(
+        "unpack",
+        "Unpack CIFAR-10, CIFAR-100 or STL-10 into folders of PNG files, the only form training reads.",
+        (
+            Argument("SOURCE", "Folder of the extracted archive, or the folder that contains it."),
+            Argument("OUT", "Folder of the images, outside SOURCE; existing images are kept."),
+        ),
+        UnpackConfig,
+        (
+            "eztorch-sce data unpack cifar-10-batches-py cifar10",
+            "eztorch-sce data unpack cifar-100-python cifar100",
+            "eztorch-sce data unpack stl10_binary stl10",
+        ),
+        run_unpack,
+    ),
+)
+DATA_COMMANDS = {command.name: command for command in _COMMANDS}
+
+
+def help_text(name: str) -> str:
+    """Return the help of one command, or of all if the name is not known."""
+    if name not in DATA_COMMANDS:
+        lines = [f"  {command.name:9}{command.summary}" for command in _COMMANDS]
+        return "\n".join(["usage: eztorch-sce data <command> ... [key=value ...]", "", *lines])
+    command = DATA_COMMANDS[name]
+    lines = [command.summary, "", f"usage: {command.usage()}", ""]
+    lines += [f"  {argument.name:12}{argument.help}" for argument in command.arguments]
+    lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
+    if command.settings_of:
+        lines += ["", f"settings: those of `eztorch-sce {command.settings_of}`"]
+    elif fields(command.config):
+        lines += ["", "settings:"]
+        for item in fields(command.config):
+            declared = declaration(item) or Setting()
+            allowed = ", ".join(declared.allowed()) or declared.range()
+            lines.append(
+                f"  {item.name}={show(default_of(item))}".ljust(22)
+                + declared.help
+                + (f" ({allowed})" if allowed else "")
+            )
+    return "\n".join(lines)

@@ -1,32 +1,36 @@
-"""Writing mp4 files."""
+"""Encoding of frames as h264 in mp4."""
 
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from torch import Tensor
 
 from eztorch_sce.files import replacing
 
-_TICKS_PER_S = 90000  # of the time stamps: 24, 25, 30 and 30000/1001 frames a second are whole numbers of them
+TimedFrame = tuple[float, np.ndarray]
+"""The time in seconds at which a frame is first shown, and its pixels, uint8 RGB (H, W, 3)."""
+
+_TICKS_PER_S = 90000  # time base: a frame at 24, 25, 30 or 30000/1001 per second lasts a whole number of ticks
 
 
-def write_video(path: Path, frames: Tensor, fps: int) -> None:
-    """Write uint8 RGB frames (T, H, W, 3), H and W even, as h264 in mp4; atomically."""
-    shown = ((number / fps, frame) for number, frame in enumerate(frames.numpy()))
+def write_video(path: Path, frames: UInt8[Tensor, "T H W 3"], fps: int) -> None:
+    """Write RGB frames of even height and width atomically."""
+    timed = ((number / fps, frame) for number, frame in enumerate(frames.numpy()))
     with replacing(path) as partial:
-        write_frames(partial, shown, fps, {"crf": "18", "preset": "veryfast"})
+        write_frames(partial, timed, fps, {"crf": "18", "preset": "veryfast"})
 
 
-def write_frames(path: Path, frames: Iterable[tuple[float, np.ndarray]], fps: float, options: dict[str, str]) -> None:
+def write_frames(path: Path, frames: Iterable[TimedFrame], fps: float, options: dict[str, str]) -> None:
     """Write h264 in mp4 without sound, on one thread.
 
     Args:
-        path: The file, whatever its suffix; it is overwritten.
-        frames: When each frame is first shown, in ascending seconds, and its pixels: uint8 RGB (H, W, 3), H and W even.
-        fps: Frames per second as the file will tell them; the times of the frames may be uneven.
-        options: Of libx264.
+        path: Target file of any suffix; overwritten if it exists.
+        frames: Frames of even height and width, in ascending order of time.
+        fps: Frame rate in the header of the file; the frames may be spaced unevenly.
+        options: Options of libx264.
     """
     import av
 

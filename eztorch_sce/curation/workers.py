@@ -1,10 +1,11 @@
-"""Work on many files in processes that may hang or crash: a damaged video must cost its own row, not the scan."""
+"""Processing of many files in processes that may hang or crash: a damaged file costs its own result, not the scan."""
 
 import multiprocessing
 import time
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import wait
-from typing import Any, TypeVar
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -13,21 +14,18 @@ R = TypeVar("R")
 def for_each(
     work: Callable[[T], R], items: Iterable[T], num_workers: int, limit_s: float
 ) -> Iterator[tuple[T, R | None, str]]:
-    """Yield (item, result, "") for each item as it gets ready, or (item, None, why) where the process did not survive.
+    """Yield (item, result, "") as each item completes, or (item, None, reason) if its worker process died.
 
     Args:
-        work: A function that pickle finds by its name. An exception in it is raised here.
-        items: What it is called with.
-        num_workers: Processes.
-        limit_s: Seconds after which a process is ended.
+        work: Function that pickle can import by name. Its exceptions are raised here.
+        items: Arguments of the calls.
+        num_workers: Number of processes.
+        limit_s: Seconds per item, after which its process is killed.
     """
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    if "forkserver" in methods:
-        context.set_forkserver_preload([work.__module__])  # imports once, not once a process
+    context = _context(work)
     waiting = iter(items)
-    idle: list[_Worker] = []
-    busy: dict[Any, _Worker] = {}  # by their connection
+    idle: list[_Worker[T, R]] = []
+    busy: dict[Any, _Worker[T, R]] = {}  # by connection
     try:
         while True:
             while len(busy) < num_workers:
@@ -36,17 +34,17 @@ def for_each(
                 except StopIteration:
                     break
                 worker = idle.pop() if idle else _Worker(context, work)
-                worker.give(item, limit_s)
+                worker.start(item, limit_s)
                 busy[worker.connection] = worker
             if not busy:
                 return
-            patience_s = max(0.0, min(worker.deadline for worker in busy.values()) - time.monotonic())
-            for connection in wait(list(busy), timeout=patience_s):
+            next_deadline = min(worker.deadline for worker in busy.values())
+            for connection in wait(list(busy), timeout=max(0.0, next_deadline - time.monotonic())):
                 worker = busy.pop(connection)
-                item, result, why = worker.take()
-                if not why:
+                result, death = worker.receive()
+                if not death:
                     idle.append(worker)
-                yield item, result, why
+                yield worker.item, result, death
             for worker in [worker for worker in busy.values() if time.monotonic() > worker.deadline]:
                 del busy[worker.connection]
                 worker.stop()
@@ -56,30 +54,46 @@ def for_each(
             worker.stop()
 
 
-class _Worker:
-    item: Any
+def _context(work: Callable[[T], R]) -> ForkServerContext | SpawnContext:
+    """Return a way to start processes that inherits no threads; the module of `work` is imported once, if possible."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([work.__module__])
+    return context
+
+
+class _Worker(Generic[T, R]):
+    """A process that calls `work` on one item at a time."""
+
+    item: T
     deadline: float
 
-    def __init__(self, context: Any, work: Callable[[Any], Any]) -> None:
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+    def __init__(self, context: ForkServerContext | SpawnContext, work: Callable[[T], R]) -> None:
+        self.connection, child_end = context.Pipe()
+        self.process = context.Process(target=_serve, args=(child_end, work), daemon=True)
         self.process.start()
-        theirs.close()
+        child_end.close()
 
-    def give(self, item: Any, limit_s: float) -> None:
+    def start(self, item: T, limit_s: float) -> None:
         self.item, self.deadline = item, time.monotonic() + limit_s
         self.connection.send(item)
 
-    def take(self) -> tuple[Any, Any, str]:
+    def receive(self) -> tuple[R | None, str]:
+        """Return (result, ""), or (None, reason) if the process died.
+
+        Raises:
+            Exception: As `work` raised it.
+        """
         try:
             result, error = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             self.stop()
-            return self.item, None, f"crashed the decoder (exit code {self.process.exitcode})"
+            return None, f"crashed the decoder (exit code {self.process.exitcode})"
         if error is not None:
             raise error
-        return self.item, result, ""
+        return result, ""
 
     def stop(self) -> None:
         self.process.kill()
@@ -87,18 +101,19 @@ class _Worker:
         self.connection.close()
 
 
-def _serve(connection: Any, work: Callable[[Any], Any]) -> None:
+def _serve(connection: "Connection[Any, Any]", work: Callable[[T], R]) -> None:
+    """Answer each item received with (result, None) or (None, exception), until the connection closes."""
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the processes share the cores
     while True:
         try:
             item = connection.recv()
         except (EOFError, OSError):
             return
-        answer: tuple[Any, Exception | None]
+        answer: tuple[R | None, Exception | None]
         try:
             answer = (work(item), None)
-        except Exception as error:  # raised again where it can be read
+        except Exception as error:  # raised by the parent
             answer = (None, error)
         connection.send(answer)

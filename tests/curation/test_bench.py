@@ -1,4 +1,4 @@
-"""What is measured is kept, and `data.decoder=auto` takes it."""
+"""Tests of `data bench`, whose result `data.decoder=auto` uses."""
 
 import json
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from eztorch_sce.data.config import CHOICE, DataConfig
 from eztorch_sce.errors import ConfigError
 
 
-def test_the_fastest_that_reads_all_as_pyav_does_is_chosen(
+def test_the_fastest_decoder_that_agrees_with_pyav_is_chosen(
     write_video: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(3):
@@ -30,7 +30,7 @@ def test_the_fastest_that_reads_all_as_pyav_does_is_chosen(
     assert DataConfig(root=str(tmp_path), decoder="auto").decoder_name() == "pyav"
 
 
-def test_a_folder_is_needed() -> None:
+def test_a_missing_folder_is_a_mistake() -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main(["data", "bench", "data.num_frames=2"])
     assert ended.value.code == 2

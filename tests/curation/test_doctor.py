@@ -1,4 +1,4 @@
-"""What the doctor says of files, and what runs make of its table."""
+"""Tests of the doctor: its findings, its table, and how training uses the table."""
 
 import os
 import shutil
@@ -14,6 +14,7 @@ from eztorch_sce import cli
 from eztorch_sce.curation import doctor
 from eztorch_sce.curation.doctor import diagnose, judge
 from eztorch_sce.curation.inspection import inspect_video
+from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.data.config import CHOICE, DataConfig
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.manifest import from_folder
@@ -21,33 +22,33 @@ from eztorch_sce.data.sources.media_table import NAME, MediaRow, find_table, wri
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan
 
-SQUARE = "pixels not square"
+SQUARE = "non-square pixels"
 
-# Of each file: whether clips can be read from all of it, and the kinds of what is odd.
-BROKEN = {
+# For each file: whether every clip can be read, and the kinds of findings.
+BROKEN: dict[str, tuple[bool, list[str]]] = {
     "audio_only.mp4": (False, ["audio only"]),
     "bit_noise.mp4": (True, ["damaged", SQUARE]),
-    "corrupt_middle.avi": (True, ["duration against frames"]),  # the index names 88 of 100 frames
+    "corrupt_middle.avi": (True, ["duration mismatch"]),  # its index lists 88 of 100 frames
     "corrupt_middle.mp4": (True, ["damaged"]),
-    "corrupt_middle.ts": (False, ["truncated", "damaged", "wild time stamps", "duration against frames"]),
+    "corrupt_middle.ts": (False, ["truncated", "damaged", "timestamp gap", "duration mismatch"]),
     "cover_art.mp4": (True, ["cover art"]),
     "dangling_link.mp4": (False, ["unreadable"]),
     "good.mp4": (True, []),
     "h264_10bit.mp4": (True, [SQUARE]),
     "hevc_422_10bit.mp4": (True, [SQUARE]),
     "name with spaces, ünïcödé & (brackets).mp4": (True, ["duplicate"]),
-    "negative_start.mp4": (True, []),  # an edit list hides 24 frames, as it is meant to
+    "negative_start.mp4": (True, []),  # an edit list hides 24 frames on purpose
     "random_bytes.avi": (False, ["unreadable"]),
-    "rotated_270.mov": (True, ["turned"]),
-    "rotated_90.mp4": (True, ["turned"]),
+    "rotated_270.mov": (True, ["rotated"]),
+    "rotated_90.mp4": (True, ["rotated"]),
     "seven_frames.mp4": (True, [SQUARE]),
-    "single_frame.mp4": (True, ["a single frame", SQUARE]),
+    "single_frame.mp4": (True, ["single frame", SQUARE]),
     "size_17x13.mp4": (True, [SQUARE, "tiny"]),
     "size_2x400.mp4": (True, [SQUARE, "tiny"]),
     "text_renamed.mp4": (False, ["unreadable"]),
-    "timestamp_gap_600s.mkv": (False, ["unreadable in part", "wild time stamps", "duration against frames"]),
-    "truncated_midstream.mp4": (False, ["truncated", "duration against frames"]),
-    "truncated_midstream.ts": (True, []),  # MPEG-TS does not say how long it is: nothing is missing from it
+    "timestamp_gap_600s.mkv": (False, ["partly unreadable", "timestamp gap", "duration mismatch"]),
+    "truncated_midstream.mp4": (False, ["truncated", "duration mismatch"]),
+    "truncated_midstream.ts": (True, []),  # MPEG-TS stores no duration, so nothing is missing from it
     "truncated_no_index.avi": (False, ["truncated", "damaged"]),
     "truncated_no_moov.mp4": (False, ["truncated"]),
     "two_frames.mp4": (True, [SQUARE]),
@@ -57,7 +58,7 @@ BROKEN = {
     "zero_bytes.mp4": (False, ["unreadable"]),
     "zero_frames.mp4": (False, ["unreadable"]),
 }
-NOT_LOOKED_AT = ["ODD.tsv", "no_extension"]  # a name without a suffix of videos: no run reads it
+SKIPPED = ["ODD.tsv", "no_extension"]  # not videos by suffix: no command reads them
 
 
 def kinds(row: MediaRow) -> list[str]:
@@ -66,29 +67,29 @@ def kinds(row: MediaRow) -> list[str]:
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("full", [False, True])
-def test_what_it_says_of_broken_files(
+def test_broken_files_have_the_expected_findings(
     full: bool, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_LIMIT_S", {full: 10.0})  # a file that takes longer is reported for it
+    monkeypatch.setattr(doctor, "_FULL_LIMIT_S" if full else "_LIMIT_S", 10.0)  # a slower file is reported
     shutil.copytree(shared / "data" / "broken", tmp_path / "broken", symlinks=True)
     os.chmod(tmp_path / "broken", 0o755)
-    diagnosis, _ = diagnose(tmp_path / "broken", full)
+    diagnosis = diagnose(tmp_path / "broken", DoctorConfig(full=full))
     found = {row.path: (row.usable, kinds(row)) for row in diagnosis.rows}
     expected = dict(BROKEN)
-    if full:  # only who decodes all of it meets these
-        expected["corrupt_middle.avi"] = (True, ["damaged", "duration against frames"])
-        expected["corrupt_middle.mp4"] = (False, ["unreadable in part", "damaged", "frames against packets"])
-        expected["bit_noise.mp4"] = (True, ["damaged", "frames against packets", SQUARE])
-        expected["corrupt_middle.ts"] = (False, [*BROKEN["corrupt_middle.ts"][1], "frames against packets"])
+    if full:  # only decoding every frame finds these
+        expected["corrupt_middle.avi"] = (True, ["damaged", "duration mismatch"])
+        expected["corrupt_middle.mp4"] = (False, ["partly unreadable", "damaged", "frame count mismatch"])
+        expected["bit_noise.mp4"] = (True, ["damaged", "frame count mismatch", SQUARE])
+        expected["corrupt_middle.ts"] = (False, [*BROKEN["corrupt_middle.ts"][1], "frame count mismatch"])
     differing = {name for name in expected | found if expected.get(name) != found.get(name)}
     assert {name: (expected.get(name), found.get(name)) for name in differing} == {}
-    assert diagnosis.others == NOT_LOOKED_AT
-    assert {*found, *NOT_LOOKED_AT} == {path.name for path in (shared / "data" / "broken").iterdir()}
+    assert diagnosis.skipped == SKIPPED
+    assert {*found, *SKIPPED} == {path.name for path in (shared / "data" / "broken").iterdir()}
 
 
 @pytest.fixture
 def tree(write_video: Callable[..., Path], tmp_path: Path) -> Path:
-    """Is a labeled tree of three sound videos, two of them alike, a text named as one, and a truncated one."""
+    """Labeled tree of three intact videos, two of them identical, a text file named like a video, and a cut one."""
     root = tmp_path / "tree"
     write_video(root / "a" / "one.mp4", num_frames=40)
     write_video(root / "b" / "two.mp4", num_frames=50)
@@ -99,35 +100,36 @@ def tree(write_video: Callable[..., Path], tmp_path: Path) -> Path:
     return root
 
 
-def test_it_names_what_is_wrong_and_exits_with_1(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unusable_files_are_named_and_make_the_exit_code_1(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["data", "doctor", str(tree), "--workers", "2"])
+        cli.main(["data", "doctor", str(tree), "workers=2"])
     assert ended.value.code == 1
-    said = capsys.readouterr().out
-    assert "unusable: a/text.mp4: unreadable" in said
-    assert "unusable: b/cut.mkv: truncated" in said
-    assert "duplicate" in said
-    assert "5 files, 2 unusable" in said
+    output = capsys.readouterr().out
+    assert "unusable: a/text.mp4: unreadable" in output
+    assert "unusable: b/cut.mkv: truncated" in output
+    assert "duplicate" in output
+    assert "5 files, 2 unusable" in output
 
 
-def test_a_sound_tree_is_exit_0(write_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_intact_tree_makes_the_exit_code_0(write_video: Callable[..., Path], tmp_path: Path) -> None:
     write_video(tmp_path / "a" / "one.mp4", num_frames=40)
     with pytest.raises(SystemExit) as ended:
         cli.main(["data", "doctor", str(tmp_path)])
     assert ended.value.code == 0
 
 
-def test_the_same_file_in_two_lists_is_found(tree: Path, tmp_path: Path) -> None:
+def test_content_in_two_lists_is_reported(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("path\na/one.mp4\nb/two.mp4\n")
     (tmp_path / "test.csv").write_text("path\nb/two.mp4\n")
-    diagnosis, _ = diagnose(tree, lists=[tmp_path / "train.csv", tmp_path / "test.csv"])
+    config = DoctorConfig(lists=[str(tmp_path / "train.csv"), str(tmp_path / "test.csv")])
+    diagnosis = diagnose(tree, config)
     assert [row.path for row in diagnosis.rows if "in two lists" in row.findings] == ["b/two.mp4"]
-    (tmp_path / "test.csv").write_text("path\nb/one again.mp4\n")  # what train.csv has under another name
-    diagnosis, _ = diagnose(tree, lists=[tmp_path / "train.csv", tmp_path / "test.csv"])
+    (tmp_path / "test.csv").write_text("path\nb/one again.mp4\n")  # a copy of a file in train.csv
+    diagnosis = diagnose(tree, config)
     assert [row.path for row in diagnosis.rows if "in two lists" in row.findings] == ["a/one.mp4", "b/one again.mp4"]
 
 
-def test_names_are_shown_as_they_are(
+def test_file_names_are_printed_verbatim(
     write_video: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_video(tmp_path / "a" / "[bold]one [id].mp4", num_frames=40)
@@ -138,17 +140,15 @@ def test_names_are_shown_as_they_are(
     (tmp_path / CHOICE).write_text("{}")
     with pytest.raises(SystemExit):
         cli.main(["data", "doctor", str(tmp_path)])
-    said = capsys.readouterr().out
-    assert "unusable: b [/red].mp4: unreadable" in said
-    assert "a/z [x].mp4" in said
-    assert "want of a suffix of videos or images: a/no [suffix\n" in said
-    duplicate = diagnose(tmp_path)[0].rows[1]
-    assert duplicate.findings[-1] == "duplicate: the content of a/[bold]one [id].mp4"
+    output = capsys.readouterr().out
+    assert "unusable: b [/red].mp4: unreadable" in output
+    assert "a/z [x].mp4" in output
+    assert "skipped, neither a video nor an image by suffix: a/no [suffix\n" in output
+    duplicate = diagnose(tmp_path).rows[1]
+    assert duplicate.findings[-1] == "duplicate: same content as a/[bold]one [id].mp4"
 
 
-def test_a_video_that_starts_in_the_middle_has_no_key_frame_at_its_start(
-    write_video: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_a_video_cut_at_its_start_has_no_key_frame_there(write_video: Callable[..., Path], tmp_path: Path) -> None:
     import av
 
     whole = write_video(tmp_path / "whole.ts", num_frames=90, key_every=30)
@@ -159,12 +159,12 @@ def test_a_video_that_starts_in_the_middle_has_no_key_frame_at_its_start(
             if packet.dts is not None and number >= 5:
                 packet.stream = stream
                 target.mux(packet)
-    [row] = diagnose(tmp_path / "folder")[0].rows
+    [row] = diagnose(tmp_path / "folder").rows
     assert "no key frame at the start" in row.findings
-    assert not row.usable  # nothing can be shown for the first 25 frames
+    assert not row.usable  # the first 25 frames cannot be decoded
 
 
-def test_a_change_of_resolution_is_told(
+def test_a_change_of_resolution_is_reported(
     write_video: Callable[..., Path], numbered_image: Callable[[int], np.ndarray], tmp_path: Path
 ) -> None:
     def large(number: int) -> np.ndarray:
@@ -174,29 +174,29 @@ def test_a_change_of_resolution_is_told(
     second = write_video(tmp_path / "second.ts", num_frames=60, first_pts=60, image=large).read_bytes()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "both.ts").write_bytes(first + second)
-    [row] = diagnose(tmp_path / "folder", full=True)[0].rows
+    [row] = diagnose(tmp_path / "folder", DoctorConfig(full=True)).rows
     assert "resolution change: 80x32, 160x64" in row.findings
     [clip] = PyAVDecoder().read(str(tmp_path / "folder" / "both.ts"), [ClipSpan(0.0, 4.0)], 8)
     assert clip.frames.shape == (3, 8, 32, 80)
 
 
-def test_a_fault_in_a_library_is_told_in_the_row_of_its_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_in_a_library_is_reported_in_the_row_of_its_file(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def faulty(*_: object) -> None:
         raise IndexError("list index out of range")
 
     monkeypatch.setattr(doctor, "inspect_video", faulty)
     row = doctor._examine(doctor._Job(str(tree / "a" / "one.mp4"), "video", full=False))
-    assert row.findings == ["unreadable: IndexError: list index out of range: please report this file"]
+    assert row.findings == ["unreadable: IndexError: list index out of range; please report this file"]
     assert not row.usable
 
 
-def test_a_file_that_hangs_or_kills_its_reader_costs_its_own_row(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_LIMIT_S", {False: 0.0})
-    rows = diagnose(tree)[0].rows
+def test_a_file_that_hangs_costs_only_its_own_row(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_LIMIT_S", 0.0)
+    rows = diagnose(tree).rows
     assert [row.findings[0] for row in rows] == ["unreadable: took longer than 0 s"] * 5
 
 
-def test_a_run_is_without_what_is_unusable_and_says_so(tree: Path) -> None:
+def test_training_leaves_out_unusable_files_and_says_so(tree: Path) -> None:
     diagnose(tree)
     train = DataConfig(root=str(tree)).open().train
     assert [os.path.relpath(record.path, tree) for record in train.records] == [
@@ -209,28 +209,28 @@ def test_a_run_is_without_what_is_unusable_and_says_so(tree: Path) -> None:
     assert len(DataConfig(root=str(tree), on_error="raise").open().train.records) == 5
 
 
-def test_a_run_takes_the_files_from_the_table_and_looks_at_none(tree: Path) -> None:
+def test_training_reads_the_table_instead_of_the_folder(tree: Path) -> None:
     diagnose(tree)
     shutil.rmtree(tree / "a")
     assert len(from_folder(tree).records) == 5
 
 
-def test_images_and_frame_folders_are_looked_at(tmp_path: Path) -> None:
+def test_images_and_frame_folders_are_inspected(tmp_path: Path) -> None:
     frames = tmp_path / "frames" / "a" / "v"
     frames.mkdir(parents=True)
     for number in range(1, 6):
         Image.fromarray(np.full((40, 40, 3), 9 * number, np.uint8)).save(frames / f"{number:08d}.jpg")
     (frames / "00000003.jpg").write_text("no image")
-    [row] = diagnose(tmp_path / "frames")[0].rows
+    [row] = diagnose(tmp_path / "frames").rows
     assert (row.kind, row.usable) == ("frames", False)
     images = tmp_path / "images"
     images.mkdir()
     Image.new("RGB", (40, 30)).save(images / "black.png")
-    [row] = diagnose(images)[0].rows
+    [row] = diagnose(images).rows
     assert (row.kind, row.usable, row.width, row.height, row.num_frames) == ("image", True, 40, 30, 1)
 
 
-def test_cover_art_is_told(numbered_video: Path, tmp_path: Path) -> None:
+def test_cover_art_is_reported(numbered_video: Path, tmp_path: Path) -> None:
     import av
     from av.stream import Disposition
 
@@ -249,32 +249,32 @@ def test_cover_art_is_told(numbered_video: Path, tmp_path: Path) -> None:
                 if packet.dts is not None:
                     packet.stream = stream
                     target.mux(packet)
-    [row] = diagnose(folder)[0].rows
+    [row] = diagnose(folder).rows
     assert (row.usable, row.findings, row.width) == (True, ["cover art"], 80)
-    seen = inspect_video(str(folder / "covered.mp4"), full=False)
-    assert judge(seen._replace(cover="first")) == (["cover art as first stream"], True)  # FFmpeg writes none so
+    inspection = inspect_video(str(folder / "covered.mp4"), full=False)
+    assert judge(inspection._replace(cover="first")) == (["cover art as first stream"], True)  # FFmpeg cannot write one
 
 
-def test_a_table_that_is_none_is_an_error_that_says_what_to_do(tree: Path) -> None:
+def test_an_invalid_table_is_an_error_that_names_the_cure(tree: Path) -> None:
     (tree / NAME).write_text("not a table")
     with pytest.raises(ConfigError, match="data doctor"):
         from_folder(tree)
 
 
-def test_a_hundred_thousand_files_are_known_at_once(tmp_path: Path) -> None:
+def test_a_table_of_a_hundred_thousand_files_opens(tmp_path: Path) -> None:
     names = [f"class_{number % 400:03d}/{number:06d}.mp4" for number in range(100_000)]
     write_table(
         tmp_path, [MediaRow(n, "video", True, [], 1, "", 1.0, 25.0, 8, 8, "h264", 25, 3) for n in sorted(names)]
     )
     started = time.perf_counter()
     manifest = DataConfig(root=str(tmp_path)).open().train
-    print(f"{time.perf_counter() - started:.2f} s")  # a time is never a test's assertion; `-s` shows it
+    print(f"{time.perf_counter() - started:.2f} s")  # not asserted, since it depends on the machine; `-s` shows it
     assert len(manifest.records) == 100_000
     assert len(manifest.classes) == 400
     assert manifest.records[0].path == str(tmp_path / "class_000" / "000000.mp4")
 
 
-def test_a_part_of_the_tree_reads_the_table_above_it(write_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_subfolder_uses_the_table_of_its_parent(write_video: Callable[..., Path], tmp_path: Path) -> None:
     for name in ("train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4"):
         write_video(tmp_path / name, num_frames=10)
     diagnose(tmp_path)

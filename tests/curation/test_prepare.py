@@ -1,17 +1,19 @@
-"""Copies show what their sources show."""
+"""Tests of `data prepare`: copies show what their sources show, and interrupted runs continue."""
 
 import errno
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from eztorch_sce.curation.inspection import inspect_video
-from eztorch_sce.curation.prepare import PrepareConfig, prepare
+from eztorch_sce.curation.prepare import prepare
+from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.manifest import find_media
@@ -24,7 +26,7 @@ SMALL = PrepareConfig(short_side=16, workers=1)
 
 @pytest.fixture
 def sources(write_video: Callable[..., Path], tmp_path: Path) -> Path:
-    """Is a tree of two videos with numbered frames, one of them with B-frames and a late start, and a broken one."""
+    """Tree of two videos with numbered frames, one of them with B-frames and a late start, and a broken file."""
     root = tmp_path / "sources"
     write_video(root / "a" / "one.mp4", num_frames=60, key_every=100)
     write_video(root / "b" / "two.mkv", num_frames=45, b_frames=3, first_pts=20)
@@ -33,7 +35,7 @@ def sources(write_video: Callable[..., Path], tmp_path: Path) -> Path:
 
 
 def shown(path: Path, duration_s: float, count: int) -> list[list[int]]:
-    """Return the bits that the blocks of the frames show, whatever the size of the blocks."""
+    """Return the bits shown by the blocks of each frame, whatever the size of the blocks."""
     [clip] = PyAVDecoder().read(str(path), [ClipSpan(0.0, duration_s)], count)
     height, width = clip.frames.shape[-2:]
     blocks = clip.frames.float().mean(dim=0).reshape(count, 2, height // 2, 5, width // 5).mean(dim=(2, 4))
@@ -41,63 +43,64 @@ def shown(path: Path, duration_s: float, count: int) -> list[list[int]]:
 
 
 def test_a_copy_shows_the_same_frames_at_the_same_times(sources: Path, tmp_path: Path) -> None:
-    done = prepare(sources, tmp_path / "copies", SMALL)
-    assert (done.num_made, done.num_kept, done.complete) == (2, 0, True)
-    assert [Path(path).name for path in done.failed] == ["text.avi"]
-    assert done.gain is not None
+    prepared = prepare(sources, tmp_path / "copies", SMALL)
+    assert (prepared.num_written, prepared.num_kept, prepared.complete) == (2, 0, True)
+    assert [Path(path).name for path in prepared.failed] == ["text.avi"]
+    assert prepared.speedup is not None
     for name, num_frames in (("a/one.mp4", 60), ("b/two.mkv", 45)):
         source, copy = sources / name, (tmp_path / "copies" / name).with_suffix(".mp4")
         info = PyAVDecoder().probe(str(copy))
         assert (info.width, info.height, info.codec) == (40, 16, "h264")
         assert info.duration_s == pytest.approx(num_frames / 30, abs=0.01)
-        seen = inspect_video(str(copy), full=True)
-        assert (seen.num_packets, seen.num_decoded) == (num_frames, num_frames)
-        assert seen.num_keys >= num_frames // 16
+        inspection = inspect_video(str(copy), full=True)
+        assert (inspection.num_packets, inspection.num_decoded) == (num_frames, num_frames)
+        assert inspection.num_keys >= num_frames // 16
         assert shown(copy, num_frames / 30, num_frames) == shown(source, num_frames / 30, num_frames)
 
 
-def test_a_second_run_makes_what_is_missing_alone(sources: Path, tmp_path: Path) -> None:
+def test_a_second_run_makes_only_missing_copies(sources: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     prepare(sources, copies, SMALL)
     before = (copies / "a" / "one.mp4").stat().st_mtime_ns
     (copies / "b" / "two.mp4").unlink()
-    (copies / "b" / "two.mp4.partial").write_text("what a killed run leaves")
-    done = prepare(sources, copies, SMALL)
-    assert (done.num_made, done.num_kept) == (1, 1)
+    for name in (".two.mp4.1a2b3c4d.partial", "two.mp4.partial"):  # left by a killed run, and by one of the old version
+        (copies / "b" / name).write_text("half a copy")
+    (copies / "b" / ".three.mp4.1a2b3c4d.partial").write_text("a file of another process")
+    prepared = prepare(sources, copies, SMALL)
+    assert (prepared.num_written, prepared.num_kept) == (1, 1)
     assert (copies / "a" / "one.mp4").stat().st_mtime_ns == before
-    assert not list(copies.rglob("*.partial"))
+    assert [path.name for path in copies.rglob("*.partial")] == [".three.mp4.1a2b3c4d.partial"]
 
 
-def test_shards_share_the_work(write_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_shards_divide_the_videos(write_video: Callable[..., Path], tmp_path: Path) -> None:
     for number in range(5):
         write_video(tmp_path / "s" / f"{number}.mp4", num_frames=10)
-    config = {"short_side": 16, "workers": 1}
-    first = prepare(tmp_path / "s", tmp_path / "c", PrepareConfig(**config, shard="1/2"))
-    assert (first.num_made, first.complete) == (3, False)
-    second = prepare(tmp_path / "s", tmp_path / "c", PrepareConfig(**config, shard="2/2"))
-    assert (second.num_made, second.complete, second.num_copies) == (2, True, 5)
+    first = prepare(tmp_path / "s", tmp_path / "c", replace(SMALL, shard="1/2"))
+    assert (first.num_written, first.complete) == (3, False)
+    second = prepare(tmp_path / "s", tmp_path / "c", replace(SMALL, shard="2/2"))
+    assert (second.num_written, second.complete, second.num_copies) == (2, True, 5)
 
 
-def test_the_last_shard_knows_what_the_others_could_not_copy(sources: Path, tmp_path: Path) -> None:
+def test_the_last_shard_counts_the_failures_of_the_others(sources: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     shards = ("2/3", "3/3", "1/3")  # text.avi is the second of three by name
-    done = [prepare(sources, copies, PrepareConfig(short_side=16, workers=1, shard=shard)) for shard in shards]
-    assert list(done[0].failed) == [str(sources / "b" / "text.avi")]
-    assert [shard.complete for shard in done] == [False, False, True]
+    prepared = [prepare(sources, copies, replace(SMALL, shard=shard)) for shard in shards]
+    assert list(prepared[0].failed) == [str(sources / "b" / "text.avi")]
+    assert [shard.complete for shard in prepared] == [False, False, True]
     assert find_media(copies, "COPIES") == [
         (str(copies / "a" / "one.mp4"), "video"),
         (str(copies / "b" / "two.mp4"), "video"),
     ]
 
 
-def test_shards_may_start_while_another_one_notes_the_settings(sources: Path, tmp_path: Path) -> None:
+def test_shards_may_start_while_another_one_writes_the_settings(sources: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     copies.mkdir()
-    (copies / "prepare.json.0123.partial").write_text("{")  # by another process, which is about to rename it
-    assert prepare(sources, copies, SMALL).num_made == 2
+    (copies / ".prepare.json.1a2b3c4d.partial").write_text("{")  # another process is about to rename it
+    assert prepare(sources, copies, SMALL).num_written == 2
 
 
-def test_a_hole_is_not_filled_with_one_frame(write_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_gap_is_not_filled_with_copies_of_one_frame(write_video: Callable[..., Path], tmp_path: Path) -> None:
     import av
 
     whole = write_video(tmp_path / "whole.mkv", num_frames=60)
@@ -110,28 +113,28 @@ def test_a_hole_is_not_filled_with_one_frame(write_video: Callable[..., Path], t
                 packet.pts, packet.dts, packet.stream = packet.pts + late, packet.dts + late, stream
                 target.mux(packet)
     for out, fps in (("c", None), ("d", 10)):
-        done = prepare(tmp_path / "s", tmp_path / out, PrepareConfig(short_side=16, workers=1, fps=fps))
-        assert "timestamps jump" in done.failed[str(tmp_path / "s" / "hole.mkv")]
+        prepared = prepare(tmp_path / "s", tmp_path / out, replace(SMALL, fps=fps))
+        assert "timestamps jump" in prepared.failed[str(tmp_path / "s" / "hole.mkv")]
 
 
-def test_a_full_disk_is_said_in_words(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_in_words(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
 
     monkeypatch.setattr("eztorch_sce.curation.prepare.for_each", full)
-    with pytest.raises(ConfigError, match=r"No space left on device.* goes on from there"):
+    with pytest.raises(ConfigError, match=r"No space left on device.* same command again to continue"):
         prepare(sources, tmp_path / "copies", SMALL)
 
 
-def test_images_alone_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_videos_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "s" / "image.png")
     with pytest.raises(ConfigError, match="no video"):
         prepare(tmp_path / "s", tmp_path / "c", SMALL)
 
 
-def test_turned_and_anamorphic_videos_become_upright_and_square(numbered_video: Path, tmp_path: Path) -> None:
+def test_copies_are_upright_with_square_pixels(numbered_video: Path, tmp_path: Path) -> None:
     import av
 
     (tmp_path / "s").mkdir()
@@ -143,40 +146,38 @@ def test_turned_and_anamorphic_videos_become_upright_and_square(numbered_video: 
             if packet.dts is not None:
                 packet.stream = stream
                 target.mux(packet)
-    prepare(tmp_path / "s", tmp_path / "c", PrepareConfig(short_side=16, workers=1))
+    prepare(tmp_path / "s", tmp_path / "c", SMALL)
     [clip] = PyAVDecoder().read(str(tmp_path / "c" / "odd.mp4"), [ClipSpan(0.0, 1.0)], 1)
-    assert clip.frames.shape[-2:] == (80, 16)  # 80 x 32 stored, shown 160 x 32, turned, short side 16
+    assert clip.frames.shape[-2:] == (80, 16)  # stored 80 x 32, displayed 160 x 32, rotated, short side 16
     assert clip.full_size is None
 
 
-def test_another_frame_rate_shows_what_the_source_shows_then(sources: Path, tmp_path: Path) -> None:
-    prepare(sources, tmp_path / "copies", PrepareConfig(short_side=16, workers=1, fps=10))
-    seen = inspect_video(str(tmp_path / "copies" / "a" / "one.mp4"), full=False)
-    assert seen.num_packets == 20
-    assert shown(tmp_path / "copies" / "a" / "one.mp4", 2.0, 20) == [
-        bits for bits in shown(sources / "a" / "one.mp4", 2.0, 60)[::3]
-    ]
+def test_a_lower_frame_rate_keeps_the_frames_shown_at_its_times(sources: Path, tmp_path: Path) -> None:
+    prepare(sources, tmp_path / "copies", replace(SMALL, fps=10))
+    inspection = inspect_video(str(tmp_path / "copies" / "a" / "one.mp4"), full=False)
+    assert inspection.num_packets == 20
+    assert shown(tmp_path / "copies" / "a" / "one.mp4", 2.0, 20) == shown(sources / "a" / "one.mp4", 2.0, 60)[::3]
 
 
-def test_frames_can_be_dumped(sources: Path, tmp_path: Path) -> None:
-    done = prepare(sources, tmp_path / "copies", PrepareConfig(short_side=16, workers=1, to="frames"))
-    assert done.num_made == 2
+def test_copies_can_be_frame_folders(sources: Path, tmp_path: Path) -> None:
+    prepared = prepare(sources, tmp_path / "copies", replace(SMALL, to="frames"))
+    assert prepared.num_written == 2
     info = FramesDecoder().probe(str(tmp_path / "copies" / "a" / "one"))
     assert info.duration_s == pytest.approx(2.0, abs=0.05)
     assert (info.width, info.height) == (40, 16)
 
 
-def test_no_source_is_overwritten(sources: Path, tmp_path: Path) -> None:
+def test_sources_and_foreign_files_are_not_overwritten(sources: Path, tmp_path: Path) -> None:
     for out in (sources, sources / "copies", sources.parent):
         with pytest.raises(ConfigError, match="outside"):
             prepare(sources, out, SMALL)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.mp4").write_text("a video")
-    with pytest.raises(ConfigError, match="not made by"):
+    with pytest.raises(ConfigError, match="not made by `data prepare`"):
         prepare(sources, tmp_path / "mine", SMALL)
 
 
-def test_what_cannot_be_is_said_at_once(sources: Path, tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(sources: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
         prepare(sources, sources, PrepareConfig(short_side=0, gop=0, crf=99, to="gif", shard="3/2"))
     for setting in ("short_side=0", "gop=0", "crf=99", "to=gif", "shard=3/2", "OUT="):
@@ -185,18 +186,16 @@ def test_what_cannot_be_is_said_at_once(sources: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="short_side=16"):
         prepare(sources, tmp_path / "copies", PrepareConfig(short_side=24))
     shutil.copy(sources / "a" / "one.mp4", sources / "a" / "one.mov")
-    with pytest.raises(ConfigError, match="one name"):
+    with pytest.raises(ConfigError, match="the same name"):
         prepare(sources, tmp_path / "others", SMALL)
     assert not (tmp_path / "others").exists()
 
 
-def test_the_command_writes_the_table(
-    sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_writes_the_table(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from eztorch_sce import cli
 
     with pytest.raises(SystemExit) as ended:
-        cli.main(["data", "prepare", str(sources), str(tmp_path / "copies"), "--short-side", "16", "--workers", "1"])
+        cli.main(["data", "prepare", str(sources), str(tmp_path / "copies"), "short_side=16", "workers=1"])
     assert ended.value.code == 1  # text.avi
     assert "no copy of" in capsys.readouterr().out
     assert (tmp_path / "copies" / NAME).is_file()

@@ -67,7 +67,7 @@ def _both_parts(places: Places) -> tuple[Path, Path]:
     if train is not None and test is not None:
         return train, test
     if packed := find_packed(root):
-        layout, folder = packed[0].kind.layout, packed[0].folder
+        layout, folder = packed[0].format.layout, packed[0].folder
         cure = f"run `eztorch-sce data unpack {folder} OUT`, then set data.root=OUT"
         raise ConfigError([f"data.root={root}: holds {layout} as it is published, images packed in arrays; {cure}"])
     if not root.is_dir():

@@ -1,18 +1,15 @@
-"""Packed sets as their publishers write them, tiny, and the PNG files that come out of them."""
+"""Tests of packed sets as their publishers write them, tiny ones."""
 
-import json
+import os
 import pickle
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from eztorch_sce import cli
 from eztorch_sce.data.sources.layouts import open_splits
-from eztorch_sce.data.sources.manifest import from_folder
-from eztorch_sce.data.sources.packed import unpack
+from eztorch_sce.data.sources.packed import Block, find_packed, open_packed
 from eztorch_sce.errors import ConfigError
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -24,12 +21,12 @@ def random_pixels(num: int, side: int, seed: int = 0) -> np.ndarray:
 
 
 def as_rows(pixels: np.ndarray) -> np.ndarray:
-    """Lay images (N, H, W, 3) out as CIFAR does: all of red, row by row, then green, then blue."""
+    """Return images (N, H, W, 3) in the layout of CIFAR: all red values, row by row, then green, then blue."""
     return pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
 
 
 def python2(value: object) -> bytes:
-    """Pickle as Python 2 did, protocol 2: text is bytes, and numpy's functions have their old names."""
+    """Pickle as Python 2 does by protocol 2: text is bytes, and the functions of numpy have their old names."""
     return b"\x80\x02" + opcodes(value) + b"."
 
 
@@ -52,7 +49,7 @@ def opcodes(value: object) -> bytes:
 
 
 def write_cifar10(folder: Path, num: int = 3) -> dict[str, np.ndarray]:
-    """Write the Python version with `num` images a batch, of the classes 0, 1, ..., and return them by batch."""
+    """Write the Python version with `num` images per batch, of classes 0, 1, ...; return the images by batch."""
     folder.mkdir(parents=True)
     images = {name: random_pixels(num, 32, seed) for seed, name in enumerate(BATCHES)}
     for name, pixels in images.items():
@@ -64,127 +61,73 @@ def write_cifar10(folder: Path, num: int = 3) -> dict[str, np.ndarray]:
     return images
 
 
-def pixels_of(file: Path) -> np.ndarray:
-    with Image.open(file) as image:
-        assert (image.format, image.mode) == ("PNG", "RGB")
-        return np.asarray(image)
+def classes_of(block: Block) -> list[str]:
+    assert block.class_names is not None
+    return list(block.class_names)
 
 
-def names_in(folder: Path) -> list[str]:
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-
-
-def test_the_pickles_of_this_test_are_what_python_2_wrote() -> None:
+def test_the_pickles_of_these_tests_are_those_of_python_2() -> None:
     rows = as_rows(random_pixels(2, 32))
-    read = pickle.loads(python2({"data": rows, "labels": [6, 9], "name": "x"}), encoding="bytes")
-    assert (read[b"labels"], read[b"name"]) == ([6, 9], b"x")
-    np.testing.assert_array_equal(read[b"data"], rows)
+    content = pickle.loads(python2({"data": rows, "labels": [6, 9], "name": "x"}), encoding="bytes")
+    assert (content[b"labels"], content[b"name"]) == ([6, 9], b"x")
+    np.testing.assert_array_equal(content[b"data"], rows)
 
 
-@pytest.mark.parametrize("below", ["", "cifar-10-batches-py"], ids=["the folder", "the one above"])
-def test_cifar10_python(tmp_path: Path, below: str) -> None:
-    source, out = tmp_path / "source", tmp_path / "out"
+@pytest.mark.parametrize("below", ["", "cifar-10-batches-py"], ids=["the folder", "its parent"])
+def test_cifar10_python_is_read_batch_by_batch(tmp_path: Path, below: str) -> None:
+    source = tmp_path / "source"
     images = write_cifar10(source / below)
-    done = unpack(source, out)
-    assert (done.layout, done.num_made, done.num_kept) == ("cifar10", 18, 0)
-    for batch in range(5):  # the number in the name goes on from batch to batch
-        for label in range(3):
-            file = out / "train" / CIFAR10[label] / f"{CIFAR10[label]}_{3 * batch + label:05d}.png"
-            np.testing.assert_array_equal(pixels_of(file), images[BATCHES[batch]][label])
-    np.testing.assert_array_equal(pixels_of(out / "test/bird/bird_00002.png"), images["test_batch"][2])
-    splits = open_splits(str(out), None, None, None, "cifar10", None, 1)
-    assert splits.test is not None
-    assert (len(splits.train.records), len(splits.test.records)) == (15, 3)
-    assert splits.train.classes == ["airplane", "automobile", "bird"]
-    assert {record.kind for record in from_folder(out).records} == {"image"}  # nor does the doctor see frames in it
+    packed = open_packed(source)
+    assert packed.format.layout == "cifar10"
+    blocks = list(packed.blocks())
+    assert [block.split for block in blocks] == ["train"] * 5 + ["test"]
+    for name, block in zip(BATCHES, blocks, strict=True):
+        np.testing.assert_array_equal(block.pixels, images[name])
+        assert classes_of(block) == CIFAR10[:3]
 
 
-def test_cifar10_binary(tmp_path: Path) -> None:
-    source, out, images = tmp_path / "cifar-10-batches-bin", tmp_path / "out", random_pixels(4, 32)
-    source.mkdir()
+def test_cifar10_binary_is_read_by_label(tmp_path: Path) -> None:
+    images = random_pixels(4, 32)
     labels = np.array([[9], [0], [9], [3]], np.uint8)
     for name in BATCHES:
-        (source / f"{name}.bin").write_bytes(np.hstack([labels, as_rows(images)]).tobytes())
-    (source / "batches.meta.txt").write_text("\n".join(CIFAR10) + "\n\n")
-    assert unpack(source, out).num_made == 24
-    np.testing.assert_array_equal(pixels_of(out / "train/cat/cat_00019.png"), images[3])
-    assert names_in(out / "test") == [
-        "airplane/airplane_00001.png",
-        "cat/cat_00003.png",
-        "truck/truck_00000.png",
-        "truck/truck_00002.png",
-    ]
+        (tmp_path / f"{name}.bin").write_bytes(np.hstack([labels, as_rows(images)]).tobytes())
+    (tmp_path / "batches.meta.txt").write_text("\n".join(CIFAR10) + "\n\n")
+    for block in open_packed(tmp_path).blocks():
+        np.testing.assert_array_equal(block.pixels, images)
+        assert classes_of(block) == ["truck", "airplane", "truck", "cat"]
 
 
-@pytest.mark.parametrize("form", ["python", "binary"])
-def test_cifar100_goes_by_its_fine_classes(tmp_path: Path, form: str) -> None:
-    source, out, images = tmp_path / "source", tmp_path / "out", random_pixels(2, 32)
-    source.mkdir()
+@pytest.mark.parametrize("version", ["python", "binary"])
+def test_cifar100_has_its_fine_classes(tmp_path: Path, version: str) -> None:
+    images = random_pixels(2, 32)
     fine = [f"thing_{number:02d}" for number in range(100)]
-    rows = as_rows(images)
-    if form == "python":
-        (source / "meta").write_bytes(python2({"fine_label_names": fine, "coarse_label_names": ["a", "b"]}))
-        batch = {"data": rows, "fine_labels": [99, 4], "coarse_labels": [1, 0], "filenames": ["x.png", "y.png"]}
-        for part in ("train", "test"):
-            (source / part).write_bytes(python2(batch))
+    if version == "python":
+        (tmp_path / "meta").write_bytes(python2({"fine_label_names": fine, "coarse_label_names": ["a", "b"]}))
+        filenames = ["x.png", "y.png"]
+        batch = {
+            "data": as_rows(images),
+            "fine_labels": [99, 4],
+            "coarse_labels": [1, 0],
+            "filenames": filenames,
+        }
+        for split in ("train", "test"):
+            (tmp_path / split).write_bytes(python2(batch))
     else:
-        (source / "fine_label_names.txt").write_text("\n".join(fine) + "\n")
-        (source / "coarse_label_names.txt").write_text("a\nb\n")
+        (tmp_path / "fine_label_names.txt").write_text("\n".join(fine) + "\n")
+        (tmp_path / "coarse_label_names.txt").write_text("a\nb\n")
         labels = np.array([[1, 99], [0, 4]], np.uint8)  # coarse, fine
-        for part in ("train", "test"):
-            (source / f"{part}.bin").write_bytes(np.hstack([labels, rows]).tobytes())
-    assert unpack(source, out).layout == "cifar100"
-    assert names_in(out / "train") == ["thing_04/thing_04_00001.png", "thing_99/thing_99_00000.png"]
-    np.testing.assert_array_equal(pixels_of(out / "test/thing_04/thing_04_00001.png"), images[1])
-
-
-def write_stl10(folder: Path) -> np.ndarray:
-    folder.mkdir(parents=True)
-    images = random_pixels(3, 96)
-    columns = images.transpose(0, 3, 2, 1)  # as published: red first, and column by column
-    for part in ("train", "test", "unlabeled"):
-        (folder / f"{part}_X.bin").write_bytes(columns.tobytes())
-    for part in ("train", "test"):
-        (folder / f"{part}_y.bin").write_bytes(bytes([1, 10, 1]))  # from 1
-    names = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
-    (folder / "class_names.txt").write_text("\n".join(names) + "\n")
-    (folder / "fold_indices.txt").write_text("0 2\n")
-    return images
-
-
-def test_stl10_and_its_unlabeled_part(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    images = write_stl10(tmp_path / "data" / "stl10_binary")
-    assert unpack(tmp_path / "data", out).num_made == 9
-    assert names_in(out / "unlabeled") == [f"unlabeled_{number:05d}.png" for number in range(3)]
-    np.testing.assert_array_equal(pixels_of(out / "train/truck/truck_00001.png"), images[1])
-    np.testing.assert_array_equal(pixels_of(out / "unlabeled/unlabeled_00002.png"), images[2])
-    pretrain = open_splits(str(out), None, None, None, "stl10_unlabeled", None, 1)
-    assert (len(pretrain.train.records), pretrain.train.classes, pretrain.test) == (6, [], None)
-    assert {record.label for record in pretrain.train.records} == {None}
-    train, test = open_splits(str(out), None, None, None, "stl10", None, 1)
-    assert test is not None
-    assert (len(train.records), len(test.records), train.classes) == (3, 3, ["airplane", "truck"])
-
-
-def test_what_was_begun_goes_on_and_what_is_there_stays(tmp_path: Path) -> None:
-    source, out = tmp_path / "source", tmp_path / "out"
-    write_cifar10(source)
-    unpack(source, out)
-    kept, lost = out / "train/bird/bird_00002.png", out / "train/bird/bird_00005.png"
-    before = kept.stat().st_mtime_ns
-    lost.unlink()
-    (out / "train/bird/bird_00005.png.partial").write_bytes(b"a part of it")
-    done = unpack(source, out)
-    assert (done.num_made, done.num_kept) == (1, 17)
-    assert kept.stat().st_mtime_ns == before
-    assert pixels_of(lost).shape == (32, 32, 3)
+        for split in ("train", "test"):
+            (tmp_path / f"{split}.bin").write_bytes(np.hstack([labels, as_rows(images)]).tobytes())
+    packed = open_packed(tmp_path)
+    assert packed.format.layout == "cifar100"
+    train, test = packed.blocks()
+    for block in (train, test):
+        assert classes_of(block) == ["thing_99", "thing_04"]
+        np.testing.assert_array_equal(block.pixels, images)
 
 
 class Harm:
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        import os
-
         return os.system, ("touch harm",)
 
 
@@ -197,98 +140,60 @@ class Harm:
         b"cnumpy\nload\n(S'x'\ntR.",
         b"c_codecs\nencode\n(Vx\nVrot13\ntR.",
     ],
+    ids=["os.system", "os.system inside", "eval", "numpy.load", "rot13"],
 )
-def test_a_pickle_that_asks_for_more_than_arrays_is_refused(
+def test_a_pickle_of_more_than_arrays_is_refused_unexecuted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_cifar10(tmp_path / "source")
     (tmp_path / "source" / "data_batch_3").write_bytes(content)
-    with pytest.raises(ConfigError, match=r"data_batch_3: asks for .*might do harm: nothing in it was run"):
-        unpack(tmp_path / "source", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"data_batch_3 refers to .*may be harmful; nothing in it was run"):
+        list(open_packed(tmp_path / "source").blocks())
     assert not (tmp_path / "harm").exists()
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "reason"),
     [
         ("data_batch_2", b"\x80\x02garbage", "cannot be read as a pickle"),
-        ("data_batch_2", python2([1, 2]), "holds a list"),
+        ("data_batch_2", python2([1, 2]), "contains a list"),
         ("data_batch_2", python2({"labels": [0]}), "no images of 32 x 32"),
         ("data_batch_2", python2({"data": as_rows(random_pixels(2, 32)), "labels": [0]}), "1 labels for 2 images"),
-        ("data_batch_2", python2({"data": as_rows(random_pixels(1, 32)), "labels": [10]}), "none of the 10 classes"),
-        ("batches.meta", python2({"label_names": ["../up", "x"]}), "class names are not as published"),
-        ("batches.meta", python2({}), "class names are not as published: none"),
+        ("data_batch_2", python2({"data": as_rows(random_pixels(1, 32)), "labels": [10]}), "outside its 10 classes"),
+        ("batches.meta", python2({"label_names": ["../up", "x"]}), "class names that are not as published"),
+        ("batches.meta", python2({}), "class names that are not as published: none"),
     ],
+    ids=["garbage", "list", "no pixels", "too few labels", "unknown label", "unsafe class name", "no class names"],
 )
-def test_a_file_that_is_not_as_published_is_named_before_anything_is_written(
-    tmp_path: Path, file: str, content: bytes, said: str
-) -> None:
+def test_a_file_that_is_not_as_published_is_named(tmp_path: Path, file: str, content: bytes, reason: str) -> None:
     write_cifar10(tmp_path / "source")
     (tmp_path / "source" / file).write_bytes(content)
-    with pytest.raises(ConfigError, match=f"{file}: .*{said}"):
-        unpack(tmp_path / "source", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match=f"{file} .*{reason}"):
+        list(open_packed(tmp_path / "source").blocks())
 
 
-def test_binary_files_that_end_early(tmp_path: Path) -> None:
-    write_stl10(tmp_path / "source")
-    file = tmp_path / "source" / "unlabeled_X.bin"
-    file.write_bytes(file.read_bytes()[:-1])
-    with pytest.raises(ConfigError, match=r"unlabeled_X\.bin: 82943 bytes are no whole number of images of 27648"):
-        unpack(tmp_path / "source", tmp_path / "out")
-
-
-def test_folders_that_cannot_be(tmp_path: Path) -> None:
-    source = tmp_path / "source"
-    write_cifar10(source / "cifar-10-batches-py")
-    (tmp_path / "archive.tar.gz").touch()
+def test_a_folder_without_exactly_one_packed_set_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.txt").touch()
-
-    def said(source: Path, out: Path) -> str:
-        with pytest.raises(ConfigError) as caught:
-            unpack(source, out)
-        return str(caught.value)
-
-    assert "must lie outside SOURCE" in said(source, source)
-    assert "must lie outside SOURCE" in said(source, source / "images")
-    assert "not made by `data unpack`" in said(source, tmp_path / "other")
-    assert "tar xf" in said(tmp_path / "archive.tar.gz", tmp_path / "out")
-    assert "no packed set, but a.txt; known are cifar-10-batches-py" in said(tmp_path / "other", tmp_path / "out")
-    (source / "cifar-10-batches-py" / "data_batch_4").unlink()
-    assert "is cifar10 without data_batch_4" in said(source, tmp_path / "out")
-    write_stl10(tmp_path / "two" / "stl10_binary")
-    write_cifar10(tmp_path / "two" / "cifar-10-batches-py")
-    assert "several packed sets" in said(tmp_path / "two", tmp_path / "out")
-    unpack(tmp_path / "two" / "stl10_binary", tmp_path / "out")
-    assert "holds stl10, and SOURCE is cifar10" in said(tmp_path / "two" / "cifar-10-batches-py", tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "unpack.json").read_text()) == {"set": "stl10"}
+    with pytest.raises(ConfigError, match=r"no packed set, only a\.txt; known are cifar-10-batches-py"):
+        open_packed(tmp_path / "other")
+    for folder in ("one", "two"):
+        write_cifar10(tmp_path / folder / "cifar-10-batches-py")
+    (tmp_path / "one" / "cifar-10-batches-py" / "data_batch_4").unlink()
+    with pytest.raises(ConfigError, match="is cifar10 without data_batch_4"):
+        open_packed(tmp_path / "one")
+    python_version = tmp_path / "two" / "cifar-100-python"
+    python_version.mkdir()
+    for name in ("meta", "train", "test"):
+        (python_version / name).touch()
+    assert len(find_packed(tmp_path / "two")) == 2
+    with pytest.raises(ConfigError, match="several packed sets"):
+        open_packed(tmp_path / "two")
 
 
-def test_images_of_another_origin_are_counted(tmp_path: Path) -> None:
-    write_cifar10(tmp_path / "source")
-    unpack(tmp_path / "source", tmp_path / "out")
-    (tmp_path / "out" / "test" / "bird" / "mine.png").touch()
-    with pytest.raises(ConfigError, match="holds 4 images, and SOURCE 3"):
-        unpack(tmp_path / "source", tmp_path / "out")
-
-
-def test_a_run_on_a_packed_folder_is_told_what_to_type(tmp_path: Path) -> None:
+def test_training_on_a_packed_folder_names_the_command_to_unpack_it(tmp_path: Path) -> None:
     write_cifar10(tmp_path / "cifar-10-batches-py")
     for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
         with pytest.raises(ConfigError, match=r"`eztorch-sce data unpack .*cifar-10-batches-py OUT`"):
             open_splits(str(root), None, None, None, "cifar10", None, 1)
-
-
-def test_the_command_compares_with_what_is_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_cifar10(tmp_path / "source")
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["data", "unpack", str(tmp_path / "source"), str(tmp_path / "out")])
-    assert ended.value.code == 1  # 15 images are not CIFAR-10
-    said = capsys.readouterr().out
-    assert "18 images written" in said
-    assert f"set data.layout=cifar10 data.root={tmp_path / 'out'}" in said
-    assert "50000" in said
-    assert "train: bird: 4995 of 5000 files" in said

@@ -1,0 +1,78 @@
+"""Settings of the `eztorch-sce data` commands. Nothing heavy is imported here, so that `--help` answers at once."""
+
+from dataclasses import asdict, dataclass
+
+from eztorch_sce.settings import setting
+
+
+@dataclass
+class DoctorConfig:
+    """Settings of `data doctor`."""
+
+    full: bool = setting(False, help="Decode every frame instead of only the first, middle and last.")
+    lists: list[str] = setting(
+        [], help="List files, as in [train.csv,test.csv]; content that two of them share is reported."
+    )
+    workers: int | None = setting(None, at_least=1, help="Worker processes; null starts one per core.")
+
+
+@dataclass
+class PrepareConfig:
+    """Settings of `data prepare`."""
+
+    short_side: int = setting(
+        128, at_least=2, help="Short side of the copies in pixels; smaller videos keep their size."
+    )
+    gop: int = setting(16, at_least=1, help="Frames between key frames; fewer decode faster and make larger files.")
+    fps: float | None = setting(None, at_least=0.1, help="Frames per second of the copies; null keeps every frame.")
+    crf: int = setting(18, at_least=0, at_most=51, help="Constant rate factor of x264; 0 is lossless.")
+    to: str = setting(
+        "h264",
+        choices=("h264", "frames"),
+        help="Format; frames writes a folder of JPEG images per video, 25 per second.",
+    )
+    shard: str = setting("1/1", help="Process only the i-th of n shards of the videos, written i/n, for job arrays.")
+    workers: int | None = setting(None, at_least=1, help="Worker processes; null starts one per core.")
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per conflict between settings, and one if `shard` is malformed."""
+        from eztorch_sce.data.decoders.frames import FPS
+
+        messages = []
+        if self.to == "frames" and self.fps not in (None, FPS):
+            messages.append(
+                f"fps={self.fps:g} conflicts with to=frames, which is always {FPS:g} per second; remove fps"
+            )
+        index, _, count = self.shard.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+            messages.append(f"shard={self.shard} must be i/n with 1 <= i <= n, as in 3/8")
+        return messages
+
+    def shard_numbers(self) -> tuple[int, int]:
+        """Return `shard` as two numbers (i, n)."""
+        index, count = self.shard.split("/")
+        return int(index), int(count)
+
+    def format_settings(self) -> dict[str, object]:
+        """Return the settings that determine the content of the copies."""
+        return {name: value for name, value in asdict(self).items() if name not in ("shard", "workers")}
+
+
+@dataclass
+class CheckConfig:
+    """Settings of `data check`."""
+
+    split: int = setting(1, at_least=1, help="Number of the publisher's split, from 1.")
+    annotations: str | None = setting(
+        None,
+        help="Folder of the publisher's lists, or a text file of the classes to keep; null looks in and beside ROOT.",
+    )
+    list: str | None = setting(None, help="List file of the train split.")
+    test_list: str | None = setting(None, help="List file of the test split.")
+    test_root: str | None = setting(None, help="Folder of the test split, if it is not under ROOT.")
+    missing: str | None = setting(None, help="File to write the names of all missing files to.")
+
+
+@dataclass
+class UnpackConfig:
+    """Settings of `data unpack`: none."""
