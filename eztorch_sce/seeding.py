@@ -1,4 +1,4 @@
-"""Random numbers that depend on what is drawn for, never on who draws or when."""
+"""Random numbers that depend on their purpose alone, never on the process or the order of work."""
 
 import hashlib
 import struct
@@ -7,10 +7,16 @@ import torch
 
 
 def seed_for(seed: int, epoch: int, record: int, view: int, purpose: str) -> int:
-    """Return the seed of one draw, a 63-bit integer.
+    """Return the seed of one draw, a non-negative integer of 63 bits.
 
-    The same five values give the same seed on every machine, in every process, in any order of work; `purpose`
-    ("clip", "crop", "pixels") keeps the draws of the stages independent of each other.
+    The same values give the same seed on every machine and in every process.
+
+    Args:
+        seed: Seed of the run.
+        epoch: Epoch of the sample.
+        record: Index of the record in its manifest.
+        view: Index of the view.
+        purpose: Stage that draws, such as "clip", "crop" or "pixels"; stages are independent of each other.
     """
     packed = struct.pack("<4q", seed, epoch, record, view) + purpose.encode()
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from eztorch_sce.optim.groups import LR_HELP, decay_groups
+from eztorch_sce.optim.base import LR_HELP
+from eztorch_sce.optim.groups import decay_groups
 from eztorch_sce.registry import register
 from eztorch_sce.settings import setting, show
 
@@ -26,6 +28,6 @@ class AdamWConfig:
         """Return a message unless there are two betas."""
         return [] if len(self.betas) == 2 else [f"{prefix}.betas={show(self.betas)} must be two numbers"]
 
-    def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-        """Return the optimizer at the effective learning rate `lr`."""
+    def build(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        """Return the optimizer of the parameters at the effective learning rate `lr`."""
         return torch.optim.AdamW(decay_groups(parameters, self.weight_decay), lr, (self.betas[0], self.betas[1]))

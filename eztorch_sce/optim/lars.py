@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
-from eztorch_sce.optim.groups import LR_HELP, decay_groups
+from eztorch_sce.optim.base import LR_HELP
+from eztorch_sce.optim.groups import decay_groups
 from eztorch_sce.registry import register
 from eztorch_sce.settings import setting
 
@@ -22,7 +24,7 @@ class LARS(Optimizer):
 
     Args:
         params: Parameters or parameter groups.
-        lr: Learning rate, >= 0.
+        lr: Effective learning rate, >= 0.
         momentum: Momentum of the velocity, in [0, 1).
         weight_decay: L2 penalty, added to the gradient before the ratio is taken.
         trust_coefficient: Scale of the adapted rate.
@@ -30,7 +32,7 @@ class LARS(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: ParamsT,
         lr: float,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -62,11 +64,11 @@ class LARS(Optimizer):
                 velocity = state["velocity"].mul_(group["momentum"])
                 if parameter.ndim > 1:
                     # Norm of (gradient + decay * parameter) without materializing the sum.
-                    norm, along = parameter.norm(), torch.dot(gradient.reshape(-1), parameter.reshape(-1))
-                    squared = gradient.norm().square() + 2 * decay * along + (decay * norm).square()
+                    norm, dot = parameter.norm(), torch.dot(gradient.reshape(-1), parameter.reshape(-1))
+                    squared = gradient.norm().square() + 2 * decay * dot + (decay * norm).square()
                     update_norm = squared.clamp_min(0).sqrt()
                     ratio = group["trust_coefficient"] * norm / update_norm
-                    # A tensor of zeros, or with a zero gradient, takes a plain step.
+                    # No adaptation if the tensor or its update is zero.
                     ratio = torch.where((norm > 0) & (update_norm > 0), ratio, torch.ones_like(ratio))
                     velocity.addcmul_(gradient, ratio).addcmul_(parameter, ratio, value=decay)
                 else:
@@ -86,6 +88,6 @@ class LARSConfig:
     trust_coefficient: float = setting(1e-3, above=0, help="Scale of the adapted rate of each layer.")
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> LARS:
-        """Return the optimizer at the effective learning rate `lr`."""
+        """Return the optimizer of the parameters at the effective learning rate `lr`."""
         groups = decay_groups(parameters, self.weight_decay)
         return LARS(groups, lr, self.momentum, self.weight_decay, self.trust_coefficient)

@@ -8,11 +8,13 @@ from eztorch_sce.settings import setting, show
 
 @dataclass
 class ScheduleConfig:
-    """Linear warm-up from 0, then half a cosine to 0, or a staircase."""
+    """Linear warm-up from 0, then a cosine decay to 0, or steps if milestones are given."""
 
-    warmup_epochs: float = setting(0.0, at_least=0, help="Epochs of linear warm-up; may be a fraction.")
+    warmup_epochs: float = setting(0.0, at_least=0, help="Epochs of linear warm-up; may be fractional.")
     milestones: list[float] = setting(
-        [], above=0, help="Epochs after which the rate drops to a tenth, ascending; empty decays along a cosine."
+        [],
+        above=0,
+        help="Epochs after which the rate drops to a tenth, ascending; empty selects the cosine decay.",
     )
 
     def conflicts(self, prefix: str) -> list[str]:
@@ -22,7 +24,13 @@ class ScheduleConfig:
         return []
 
     def factor(self, step: int, num_steps: int, max_epochs: int) -> float:
-        """Return the factor on the learning rate at `step` of the `num_steps` that `max_epochs` take."""
+        """Return the factor on the learning rate.
+
+        Args:
+            step: Optimizer step, from 0.
+            num_steps: Optimizer steps of the whole training.
+            max_epochs: Epochs of the whole training.
+        """
         steps_per_epoch = num_steps / max_epochs
         warmup_steps = round(self.warmup_epochs * steps_per_epoch)
         if self.milestones and step >= warmup_steps:
@@ -31,7 +39,7 @@ class ScheduleConfig:
 
 
 def warmup_cosine(step: int, warmup_steps: int, num_steps: int) -> float:
-    """Return the factor on the learning rate at `step` of `num_steps`.
+    """Return the factor at `step` of `num_steps`: linear warm-up from 0 to 1, then a cosine decay to 0.
 
     >>> [round(warmup_cosine(step, warmup_steps=2, num_steps=6), 2) for step in range(6)]
     [0.0, 0.5, 1.0, 0.85, 0.5, 0.15]

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
-from eztorch_sce.optim.groups import LR_HELP
+from eztorch_sce.optim.base import LR_HELP
 from eztorch_sce.registry import register
 from eztorch_sce.settings import setting
 
@@ -22,12 +23,12 @@ class SGDConfig:
     nesterov: bool = setting(False, help="Use Nesterov momentum.")
 
     def conflicts(self, prefix: str) -> list[str]:
-        """Return a message if Nesterov momentum is asked for without momentum."""
+        """Return a message if Nesterov momentum is set without momentum."""
         if self.nesterov and self.momentum == 0:
             return [f"{prefix}.nesterov=true needs {prefix}.momentum greater than 0"]
         return []
 
-    def build(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-        """Return the optimizer at the effective learning rate `lr`."""
-        learning = [parameter for parameter in parameters if parameter.requires_grad]
-        return torch.optim.SGD(learning, lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
+    def build(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
+        """Return the optimizer of the parameters at the effective learning rate `lr`."""
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        return torch.optim.SGD(trainable, lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)

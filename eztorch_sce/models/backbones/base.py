@@ -1,19 +1,22 @@
-"""What every backbone is: clips in, one pooled feature vector per clip out."""
+"""The contract of backbones: clips in, one pooled feature vector per clip out."""
 
 from abc import ABC, abstractmethod
+from dataclasses import Field
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
-    """A network without a head. An image is a clip with T = 1.
+    """A network without a classifier. An image is a clip with T = 1.
 
-    A subclass defines `features`, and sets `takes_clips = False` where it sees images alone. Its parameters have the
-    public names of its architecture, so that public checkpoints load as they are.
+    A subclass implements `features`, and sets `takes_clips = False` if it only takes images. Parameters keep the public
+    names of their architecture, so that public checkpoints load unchanged.
 
     Args:
-        name: The name that it is chosen by, for messages.
-        num_features: Width F of the output.
+        name: Name in error messages.
+        num_features: Width F of the features.
 
     Attributes:
         takes_clips: Whether T may be larger than 1.
@@ -26,11 +29,12 @@ class Backbone(nn.Module, ABC):
         self.name = name
         self.num_features = num_features
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Map float (B, C, T, H, W) to pooled features (B, F).
+    # The shape of `clips` is checked here rather than annotated: users get an explanation, during tests as well.
+    def forward(self, clips: Tensor) -> Float[Tensor, "B F"]:
+        """Return pooled features of normalized clips (B, C, T, H, W).
 
         Raises:
-            ValueError: If the input is not 5-dimensional, or has T > 1 where the backbone takes images.
+            ValueError: If the input does not have five axes, or has T > 1 for a backbone that only takes images.
         """
         if clips.ndim != 5:
             raise ValueError(
@@ -45,40 +49,71 @@ class Backbone(nn.Module, ABC):
         return self.features(clips)
 
     @abstractmethod
-    def features(self, clips: Tensor) -> Tensor:
-        """Do the work of `forward` on an input of the right shape."""
+    def features(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B F"]:
+        """Return pooled features of normalized clips."""
+
+
+@runtime_checkable
+class BackboneConfig(Protocol):
+    """A config dataclass that builds a backbone; `@register("backbone", name)` makes it a choice."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # weights files store the fields
+
+    def build(self) -> Backbone:
+        """Return the backbone, randomly initialized."""
+        ...
 
 
 class BlockBackbone(Backbone):
-    """Blocks one after another, then the mean over time and space; keys `blocks.0...`, as pytorchvideo names them.
+    """A sequence of blocks, averaged over time and space. Keys are `blocks.0...`, as in pytorchvideo.
 
     Args:
-        name: The name that it is chosen by.
-        num_features: Channels out of the last block.
-        blocks: Each maps (B, C, T, H, W) to (B, C', T', H', W').
+        name: Name in error messages.
+        num_features: Channels of the last block.
+        blocks: Modules that map (B, C, T, H, W) to (B, C', T', H', W').
     """
 
     def __init__(self, name: str, num_features: int, blocks: nn.ModuleList) -> None:
         super().__init__(name, num_features)
         self.blocks = blocks
 
-    def features(self, clips: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, F)."""
+    def features(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B F"]:
+        """Return pooled features of normalized clips."""
         x = clips
         for block in self.blocks:
             x = block(x)
         return x.mean(dim=(2, 3, 4))
 
 
+class NetworkBackbone(Backbone):
+    """Any network as a backbone.
+
+    Args:
+        name: Name in error messages.
+        num_features: Width F of the network's output.
+        network: Maps clips (B, C, T, H, W), or images (B, C, H, W) if `takes_clips` is false, to (B, F).
+        takes_clips: Whether the network takes clips.
+    """
+
+    def __init__(self, name: str, num_features: int, network: nn.Module, takes_clips: bool = True) -> None:
+        super().__init__(name, num_features)
+        self.network, self.takes_clips = network, takes_clips
+
+    def features(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B F"]:
+        """Return pooled features of normalized clips."""
+        features: Tensor = self.network(clips if self.takes_clips else clips.squeeze(2))
+        return features
+
+
 def init_convolutions(net: nn.Module) -> None:
-    """Draw every convolution from the Kaiming normal distribution of its outputs (He et al., arXiv:1502.01852)."""
+    """Initialize every convolution with the Kaiming normal distribution by fan-out (He et al., arXiv:1502.01852)."""
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Conv3d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def silent_norm(num_channels: int) -> nn.BatchNorm3d:
-    """Return a norm that starts at 0. An untrained residual block whose branch ends in it is its shortcut."""
+def zero_batch_norm(num_channels: int) -> nn.BatchNorm3d:
+    """Return a batch norm with zero weights: a residual block whose branch ends in it starts as its shortcut."""
     norm = nn.BatchNorm3d(num_channels)
     nn.init.zeros_(norm.weight)
     return norm

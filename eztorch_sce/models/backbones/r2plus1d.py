@@ -1,10 +1,11 @@
-"""R(2+1)D-18 from torchvision and R(2+1)D-50 from pytorchvideo, each with its public parameter names.
+"""R(2+1)D-18 from torchvision and R(2+1)D-50 from pytorchvideo, with their public parameter names.
 
-Source: Tran et al., CVPR 2018, arXiv:1711.11248. Both divide time by 8 or 4 on the way, and pool what is left.
+Source: Tran et al., CVPR 2018, arXiv:1711.11248. They reduce time by a factor of 8 and 4, and pool over the rest.
 """
 
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor
 
 from eztorch_sce.compat import import_pytorchvideo_models
@@ -16,16 +17,16 @@ class R2Plus1D18(Backbone):
     """torchvision's `r2plus1d_18` without its classifier."""
 
     def __init__(self) -> None:
-        from torchvision.models.video import r2plus1d_18  # late: takes a second
+        from torchvision.models.video import r2plus1d_18  # takes a second to import
 
         net = r2plus1d_18(weights=None)
         super().__init__("r2plus1d_18", num_features=net.fc.in_features)
         self.stem = net.stem
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
-    def features(self, clips: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, F)."""
-        x = self.layer1(self.stem(clips))  # (B, 64, T, H / 2, W / 2)
+    def features(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B F"]:
+        """Return pooled features of normalized clips."""
+        x: Tensor = self.layer1(self.stem(clips))  # (B, 64, T, H / 2, W / 2)
         x = self.layer4(self.layer3(self.layer2(x)))  # (B, F, T / 8, H / 16, W / 16)
         return x.mean(dim=(2, 3, 4))
 
@@ -33,19 +34,19 @@ class R2Plus1D18(Backbone):
 @register("backbone", "r2plus1d_18")
 @dataclass
 class R2Plus1D18Config:
-    """31.3 M parameters, 512 features."""
+    """R(2+1)D-18: 31.3 M parameters, 512 features."""
 
     def build(self) -> Backbone:
-        """Build it, untrained."""
+        """Return the backbone, randomly initialized."""
         return R2Plus1D18()
 
 
 @register("backbone", "r2plus1d_50")
 @dataclass
 class R2Plus1D50Config:
-    """27.3 M parameters, 2048 features."""
+    """R(2+1)D-50: 27.3 M parameters, 2048 features."""
 
     def build(self) -> Backbone:
-        """Build it, untrained."""
+        """Return the backbone, randomly initialized."""
         net = import_pytorchvideo_models("r2plus1d").create_r2plus1d(model_depth=50)
         return BlockBackbone("r2plus1d_50", net.blocks[-1].proj.in_features, net.blocks[:-1])

@@ -1,29 +1,32 @@
-"""ResNets for images, from torchvision and with its parameter names.
+"""ResNets for images from torchvision, with their public parameter names.
 
-Source: He et al., CVPR 2016, arXiv:1512.03385. torchvision's networks are version 1.5, as in every SSL paper that we
-compare with: the stride of a bottleneck is in its 3x3 convolution.
+Source: He et al., CVPR 2016, arXiv:1512.03385. torchvision implements version 1.5, with the stride of a bottleneck in
+its 3x3 convolution, as do the self-supervised papers that we compare with.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.models.backbones.base import Backbone, init_convolutions
 from eztorch_sce.registry import register
+from eztorch_sce.settings import setting
 
 
 class ResNet2d(Backbone):
-    """torchvision's `resnet18`, `resnet34` or `resnet50` without its classifier.
+    """A ResNet of torchvision without its classifier.
 
     Args:
-        name: One of these three.
-        small_input: For images of about 32 px: the first convolution is 3x3 with stride 1, and no max-pool follows.
+        name: "resnet18", "resnet34" or "resnet50".
+        small_input: Use a stem for images of about 32 px: a 3x3 convolution with stride 1 and no max-pooling.
     """
 
     takes_clips = False
 
     def __init__(self, name: str, small_input: bool = False) -> None:
-        from torchvision.models import get_model  # late: takes a second
+        from torchvision.models import get_model  # takes a second to import
 
         net = get_model(name, weights=None)
         super().__init__(name, num_features=net.fc.in_features)
@@ -34,45 +37,47 @@ class ResNet2d(Backbone):
             self.maxpool = nn.Identity()
             init_convolutions(self.conv1)
 
-    def features(self, clips: Tensor) -> Tensor:
-        """Map (B, C, 1, H, W) to (B, F)."""
-        x = clips.squeeze(2)  # (B, C, H, W)
+    def features(self, clips: Float[Tensor, "B C 1 H W"]) -> Float[Tensor, "B F"]:
+        """Return pooled features of normalized images."""
+        x: Tensor = clips.squeeze(2)  # (B, C, H, W)
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, F, H / 32, W / 32)
         return x.mean(dim=(2, 3))
 
 
-@register("backbone", "resnet18")
 @dataclass
-class ResNet18Config:
-    """11.2 M parameters, 512 features; see `ResNet2d`."""
+class ResNetConfig:
+    """The settings that the ResNets share."""
 
-    small_input: bool = False
+    name: ClassVar[str]
+    small_input: bool = setting(
+        False, help="Stem for images of about 32 px: a 3x3 convolution with stride 1 and no max-pooling."
+    )
 
     def build(self) -> Backbone:
-        """Build it, untrained."""
-        return ResNet2d("resnet18", self.small_input)
+        """Return the backbone, randomly initialized."""
+        return ResNet2d(self.name, self.small_input)
+
+
+@register("backbone", "resnet18")
+@dataclass
+class ResNet18Config(ResNetConfig):
+    """ResNet-18: 11.2 M parameters, 512 features."""
+
+    name = "resnet18"
 
 
 @register("backbone", "resnet34")
 @dataclass
-class ResNet34Config:
-    """21.3 M parameters, 512 features; see `ResNet2d`."""
+class ResNet34Config(ResNetConfig):
+    """ResNet-34: 21.3 M parameters, 512 features."""
 
-    small_input: bool = False
-
-    def build(self) -> Backbone:
-        """Build it, untrained."""
-        return ResNet2d("resnet34", self.small_input)
+    name = "resnet34"
 
 
 @register("backbone", "resnet50")
 @dataclass
-class ResNet50Config:
-    """23.5 M parameters, 2048 features; see `ResNet2d`."""
+class ResNet50Config(ResNetConfig):
+    """ResNet-50: 23.5 M parameters, 2048 features."""
 
-    small_input: bool = False
-
-    def build(self) -> Backbone:
-        """Build it, untrained."""
-        return ResNet2d("resnet50", self.small_input)
+    name = "resnet50"

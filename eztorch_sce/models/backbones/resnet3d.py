@@ -1,23 +1,24 @@
-"""R3D-18 and R3D-50 as in the SCE papers: slow-only ResNets, which keep every frame to the end.
+"""R3D-18 and R3D-50 as in the SCE papers: slow-only ResNets, which never reduce the number of frames.
 
 Source: Denize et al., MVAP 2023, arXiv:2212.11187; the slow pathway of Feichtenhofer et al., ICCV 2019,
-arXiv:1812.03982. R3D-50 is what pytorchvideo's `create_resnet(model_depth=50, stem_conv_kernel_size=(1, 7, 7))` builds;
-R3D-18 is the same net of basic blocks, and not torchvision's `r3d_18`. The parameter names are pytorchvideo's.
+arXiv:1812.03982. R3D-50 equals pytorchvideo's `create_resnet(model_depth=50, stem_conv_kernel_size=(1, 7, 7))`. R3D-18
+is its counterpart with basic blocks; it differs from torchvision's `r3d_18`. Parameters have pytorchvideo's names.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from eztorch_sce.models.backbones.base import Backbone, BlockBackbone, init_convolutions, silent_norm
+from eztorch_sce.models.backbones.base import Backbone, BlockBackbone, init_convolutions, zero_batch_norm
 from eztorch_sce.registry import register
 
-_TEMPORAL_KERNELS = (1, 1, 3, 3)  # of the first convolution of each block, by stage
+_TEMPORAL_KERNELS = (1, 1, 3, 3)  # first convolution of each block, by stage
 
 
 def _conv(num_in: int, num_out: int, kernel: tuple[int, int, int], stride: int = 1) -> nn.Conv3d:
-    """Return a convolution that keeps T, and divides H and W by `stride`."""
+    """Return a convolution that keeps T and divides H and W by `stride`."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     return nn.Conv3d(num_in, num_out, kernel, stride=(1, stride, stride), padding=padding, bias=False)
 
@@ -29,7 +30,7 @@ def _basic_branch(num_in: int, num_out: int, temporal_kernel: int, stride: int) 
             norm_a=nn.BatchNorm3d(num_out),
             act_a=nn.ReLU(inplace=True),
             conv_b=_conv(num_out, num_out, (1, 3, 3)),
-            norm_b=silent_norm(num_out),
+            norm_b=zero_batch_norm(num_out),
         )
     )
 
@@ -45,13 +46,13 @@ def _bottleneck_branch(num_in: int, num_out: int, temporal_kernel: int, stride: 
             norm_b=nn.BatchNorm3d(num_inner),
             act_b=nn.ReLU(inplace=True),
             conv_c=_conv(num_inner, num_out, (1, 1, 1)),
-            norm_c=silent_norm(num_out),
+            norm_c=zero_batch_norm(num_out),
         )
     )
 
 
 class _ResidualBlock(nn.Module):
-    """`branch2` beside a shortcut, which is the identity where the shape stays."""
+    """Residual branch `branch2` beside a shortcut, which is the identity unless the shape changes."""
 
     def __init__(self, num_in: int, num_out: int, temporal_kernel: int, stride: int, bottleneck: bool) -> None:
         super().__init__()
@@ -64,12 +65,13 @@ class _ResidualBlock(nn.Module):
         self.branch2 = make_branch(num_in, num_out, temporal_kernel, stride)
         self.activation = nn.ReLU(inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.branch1_norm(self.branch1_conv(x)) + self.branch2(x))
+    def forward(self, x: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C2 T H2 W2"]:
+        result: Tensor = self.activation(self.branch1_norm(self.branch1_conv(x)) + self.branch2(x))
+        return result
 
 
 def _build(name: str, depths: tuple[int, ...], bottleneck: bool) -> BlockBackbone:
-    """Stack the stem, stride 4 in space, and four stages that halve space from the second on. T stays."""
+    """Stack a stem of spatial stride 4 and four stages, of which the last three halve space."""
     stem = nn.Sequential(
         OrderedDict(
             conv=_conv(3, 64, (1, 7, 7), stride=2),
@@ -96,18 +98,18 @@ def _build(name: str, depths: tuple[int, ...], bottleneck: bool) -> BlockBackbon
 @register("backbone", "r3d18")
 @dataclass
 class R3D18Config:
-    """20.0 M parameters, 512 features."""
+    """R3D-18: 20.0 M parameters, 512 features."""
 
     def build(self) -> Backbone:
-        """Build it, untrained."""
+        """Return the backbone, randomly initialized."""
         return _build("r3d18", depths=(2, 2, 2, 2), bottleneck=False)
 
 
 @register("backbone", "r3d50")
 @dataclass
 class R3D50Config:
-    """31.6 M parameters, 2048 features."""
+    """R3D-50: 31.6 M parameters, 2048 features."""
 
     def build(self) -> Backbone:
-        """Build it, untrained."""
+        """Return the backbone, randomly initialized."""
         return _build("r3d50", depths=(3, 4, 6, 3), bottleneck=True)
