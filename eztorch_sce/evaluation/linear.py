@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.models.classifier import linear_head
+from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
@@ -63,7 +63,7 @@ class LinearHeads(nn.Module):
             weight.div_(deviation)
             bias.sub_(weight @ mean)
 
-    def optimizer(self, config: Any, batch_size: int) -> torch.optim.Optimizer:
+    def optimizer(self, config: OptimizerConfig, batch_size: int) -> torch.optim.Optimizer:
         """Return one optimizer whose groups go at the rate of their head, for a global batch of this size.
 
         Args:
@@ -89,7 +89,7 @@ class Probe:
     """
 
     lrs: list[float] = field(default_factory=lambda: [probe_sgd().lr])
-    optimizer: Any = field(default_factory=probe_sgd)
+    optimizer: OptimizerConfig = field(default_factory=probe_sgd)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     max_epochs: int = 100
     batch_size: int = 256

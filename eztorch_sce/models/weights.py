@@ -3,14 +3,13 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.files import replacing
-from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.registry import choices, name_of
 from eztorch_sce.types import InputSpec
@@ -31,7 +30,7 @@ class Weights:
         sha256: First 16 hexadecimal digits of the file's hash.
     """
 
-    backbone: Any
+    backbone: BackboneConfig
     spec: InputSpec
     state: dict[str, Tensor]
     head: dict[str, Tensor] | None
@@ -40,14 +39,19 @@ class Weights:
 
     def build_backbone(self, untrained: bool = False) -> Backbone:
         """Return the backbone with its weights, or with a random initialization if `untrained`."""
-        backbone: Backbone = self.backbone.build()
+        backbone = self.backbone.build()
         if not untrained:
             backbone.load_state_dict(self.state)
         return backbone
 
 
 def save_weights(
-    path: Path, backbone: Backbone, config: Any, spec: InputSpec, classifier: Classifier | None, classes: list[str]
+    path: Path,
+    backbone: Backbone,
+    config: BackboneConfig,
+    spec: InputSpec,
+    classifier: Classifier | None,
+    classes: list[str],
 ) -> None:
     """Write a weights file atomically; `torch.load(..., weights_only=True)` reads it.
 

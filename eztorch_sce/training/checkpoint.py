@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from eztorch_sce.models.backbones.base import BackboneConfig
 from eztorch_sce.models.weights import save_weights
 from eztorch_sce.types import InputSpec
 
@@ -25,7 +26,7 @@ class SaveBackbone(pl.Callback):
         spec: The input of the backbone.
     """
 
-    def __init__(self, run_dir: Path, every: int, config: Any, spec: InputSpec) -> None:
+    def __init__(self, run_dir: Path, every: int, config: BackboneConfig, spec: InputSpec) -> None:
         self.run_dir, self.every, self.config, self.spec = run_dir, every, config, spec
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

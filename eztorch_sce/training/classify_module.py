@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import blocks_in_order, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
@@ -32,7 +33,7 @@ class ClassifyModule(pl.LightningModule):
         self,
         classifier: Classifier,
         views: BatchAugmentation,
-        optimizer: Any,
+        optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
         layer_decay: float = 1.0,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
+from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
@@ -31,7 +32,12 @@ class PretrainModule(pl.LightningModule):
     """
 
     def __init__(
-        self, method: nn.Module, views: BatchAugmentation, optimizer: Any, schedule: ScheduleConfig, batch_size: int
+        self,
+        method: nn.Module,
+        views: BatchAugmentation,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        batch_size: int,
     ) -> None:
         super().__init__()
         self.method, self.views = method, views

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import has_samples, no_step, scheduled
@@ -31,7 +32,7 @@ class ProbeModule(pl.LightningModule):
         backbone: Backbone,
         heads: LinearHeads,
         views: BatchAugmentation,
-        optimizer: Any,
+        optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
     ) -> None:

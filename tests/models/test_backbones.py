@@ -1,4 +1,7 @@
+"""Contract tests of every registered backbone, and comparison with the published networks."""
+
 import copy
+import hashlib
 import json
 import zlib
 from pathlib import Path
@@ -9,13 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, BlockBackbone, NetworkBackbone
+from eztorch_sce.models.backbones.resnet2d import ResNet2d
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.registry import choices
+from eztorch_sce.settings import invalid_settings
 
-VECTORS = Path(__file__).resolve().parents[2].parent / "shared" / "vectors"
+VECTORS = Path(__file__).resolve().parents[1] / "vectors"  # see the README there
 
-# Millions of parameters as published, and the classes of the classifier that is counted in them (0: none).
-# torchvision's and pytorchvideo's model zoos; r3d18, r3d50: without classifier, from the public SCE code.
+# Published number of parameters in millions, and the classes of the classifier that it includes (0 for none).
+# Sources: the model zoos of torchvision and pytorchvideo; for r3d18 and r3d50, the public SCE code.
 PUBLISHED = {
     "resnet18": (11.69, 1000),
     "resnet34": (21.80, 1000),
@@ -33,11 +39,12 @@ PUBLISHED = {
 
 def build(name: str, **settings: Any) -> Backbone:
     torch.manual_seed(0)
-    return choices("backbone")[name](**settings).build()
+    backbone: Backbone = choices("backbone")[name](**settings).build()
+    return backbone
 
 
-def wake_residual_branches(backbone: nn.Module) -> None:
-    """Set every norm to 1: untrained, some residual branches end in a norm of 0, which hides all before it."""
+def activate_residual_branches(backbone: nn.Module) -> None:
+    """Set the weights of every batch norm to 1, since those that start at 0 block the gradients of their branch."""
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             nn.init.ones_(module.weight)
@@ -46,7 +53,7 @@ def wake_residual_branches(backbone: nn.Module) -> None:
 @pytest.fixture(scope="module", params=choices("backbone"))
 def backbone(request: pytest.FixtureRequest) -> Backbone:
     backbone = build(request.param)
-    wake_residual_branches(backbone)
+    activate_residual_branches(backbone)
     return backbone
 
 
@@ -54,7 +61,7 @@ def random_clips(backbone: Backbone, num_frames: int = 4, height: int = 32, widt
     return torch.randn(2, 3, num_frames if backbone.takes_clips else 1, height, width)
 
 
-def test_backbone_keeps_the_contract(backbone: Backbone) -> None:
+def test_every_backbone_fulfills_the_contract(backbone: Backbone) -> None:
     clips = random_clips(backbone)
 
     backbone.train()
@@ -70,8 +77,8 @@ def test_backbone_keeps_the_contract(backbone: Backbone) -> None:
     with torch.no_grad():
         features = backbone(clips)
         assert torch.equal(features, backbone(clips))
-        assert torch.equal(features, copy.deepcopy(backbone)(clips))  # as the momentum encoder starts
-        torch.testing.assert_close(backbone(clips[:1]), features[:1], rtol=1e-4, atol=1e-5)  # whoever shares the batch
+        assert torch.equal(features, copy.deepcopy(backbone)(clips))  # as for the momentum encoder
+        torch.testing.assert_close(backbone(clips[:1]), features[:1], rtol=1e-4, atol=1e-5)  # independent of the batch
         assert not torch.allclose(features[0], features[1], rtol=1e-3)
         for num_frames, height, width in ((1, 32, 32), (5, 48, 40)):
             other = backbone(random_clips(backbone, num_frames, height, width))
@@ -85,7 +92,7 @@ def test_backbone_keeps_the_contract(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_backbone_has_as_many_parameters_as_published(name: str) -> None:
+def test_the_number_of_parameters_is_the_published_one(name: str) -> None:
     millions, num_classes = PUBLISHED[name]
     with torch.device("meta"):
         backbone = build(name)
@@ -95,31 +102,52 @@ def test_backbone_has_as_many_parameters_as_published(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "num_blocks"), [("r3d18", 8), ("r3d50", 16)])
-def test_untrained_residual_blocks_are_their_shortcut(name: str, num_blocks: int) -> None:
+def test_untrained_residual_blocks_equal_their_shortcut(name: str, num_blocks: int) -> None:
     norms = [module for module in build(name).modules() if isinstance(module, nn.BatchNorm3d)]
     assert sum(not norm.weight.any() for norm in norms) == num_blocks
 
 
 def test_slow_only_networks_keep_every_frame() -> None:
     x = torch.zeros(1, 3, 5, 32, 32)
-    for block in build("r3d18").blocks:
+    backbone = build("r3d18")
+    assert isinstance(backbone, BlockBackbone)
+    for block in backbone.blocks:
         x = block(x)
         assert x.shape[2] == 5
 
 
 def test_small_input_keeps_the_resolution_of_the_first_stage() -> None:
     backbone = build("resnet18", small_input=True)
+    assert isinstance(backbone, ResNet2d)
     x = torch.zeros(2, 3, 32, 32)
     assert backbone.maxpool(backbone.conv1(x)).shape == (2, 64, 32, 32)
 
 
-def test_small_network_refuses_an_impossible_width() -> None:
+def test_the_small_network_rejects_a_width_of_zero() -> None:
     with pytest.raises(ValueError, match="width=0"):
         build("r2plus1d_small", width=0)
+    assert invalid_settings(SmallR2Plus1DConfig(width=0, num_blocks=-1), "backbone") == [
+        "backbone.width=0 must be at least 1",
+        "backbone.num_blocks=-1 must be at least 1",
+    ]
 
 
-# The public code's networks, filled and fed by formula: same architecture, same names. See shared/vectors.
-# Vector file entry: (our choice, settings, prefix of the public keys, classes of the head that it ends in).
+@pytest.mark.parametrize("name", choices("backbone"))
+def test_every_choice_is_a_backbone_config(name: str) -> None:
+    assert isinstance(choices("backbone")[name](), BackboneConfig)
+
+
+@pytest.mark.parametrize("takes_clips", [True, False])
+def test_any_network_becomes_a_backbone(takes_clips: bool) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(7))
+    backbone = NetworkBackbone("mine", 7, network, takes_clips)
+    assert backbone(torch.zeros(2, 3, 1, 4, 4)).shape == (2, 7)
+    if not takes_clips:
+        with pytest.raises(ValueError, match="backbone mine takes images"):
+            backbone(torch.zeros(2, 3, 5, 4, 4))
+
+
+# Recorded networks of the public code: (our choice, settings, prefix of the public keys, classes of the classifier).
 RECORDED: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "resnet18_no_fc": ("resnet18", {}, "", 0),
     "resnet18_small_input_no_fc": ("resnet18", {"small_input": True}, "", 0),
@@ -132,7 +160,7 @@ RECORDED: dict[str, tuple[str, dict[str, Any], str, int]] = {
 
 
 def hash_sym(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Numbers in [-1, 1) from a name, as in backbones.json."""
+    """Return numbers in [-1, 1) from a name, by the formula in backbones.json."""
     mask = np.uint64(0xFFFFFFFF)
     x = np.arange(int(np.prod(shape)), dtype=np.uint64) * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))
     x &= mask
@@ -141,14 +169,15 @@ def hash_sym(name: str, shape: tuple[int, ...]) -> Tensor:
     x ^= x >> np.uint64(13)
     x = x * np.uint64(0xC2B2AE35) & mask
     x ^= x >> np.uint64(16)
-    return torch.from_numpy(2 * (x / 2.0**32) - 1).reshape(shape)
+    numbers: Tensor = torch.from_numpy(2 * (x / 2.0**32) - 1)
+    return numbers.reshape(shape)
 
 
 def filled(key: str, shape: tuple[int, ...]) -> Tensor:
-    """A parameter or buffer from its public key, as in backbones.json."""
+    """Return a parameter or buffer from its public key, by the formula in backbones.json."""
     if key.endswith("num_batches_tracked"):
         return torch.zeros(shape, dtype=torch.int64)
-    s = hash_sym(key, shape)
+    s: Tensor = hash_sym(key, shape)
     if key.endswith("running_mean"):
         return 0.1 * s
     if key.endswith("running_var"):
@@ -158,19 +187,11 @@ def filled(key: str, shape: tuple[int, ...]) -> Tensor:
     return 1 + 0.2 * s if key.endswith("weight") else 0.05 * s
 
 
-@pytest.fixture(scope="module")
-def vectors() -> Path:
-    if not VECTORS.is_dir():
-        pytest.skip("no ../shared/vectors beside the checkout")
-    return VECTORS
-
-
-@pytest.mark.real_data
 @pytest.mark.parametrize("case", RECORDED)
-def test_outputs_are_those_of_the_public_code(vectors: Path, case: str) -> None:
+def test_outputs_equal_those_of_the_public_code(case: str) -> None:
     name, settings, prefix, num_classes = RECORDED[case]
     backbone = build(name, **settings).double().eval()
-    entries = {entry["name"]: entry for entry in json.loads((vectors / "backbones.json").read_text())["backbones"]}
+    entries = {entry["name"]: entry for entry in json.loads((VECTORS / "backbones.json").read_text())["backbones"]}
     key, _, shape = entries[case]["input"].removeprefix("hash_sym('").partition("',")
     inputs = hash_sym(key, tuple(json.loads(shape[: shape.index("]") + 1])))
     clips = inputs if inputs.ndim == 5 else inputs.unsqueeze(2)
@@ -182,32 +203,32 @@ def test_outputs_are_those_of_the_public_code(vectors: Path, case: str) -> None:
         weight = filled("blocks.5.proj.weight", (num_classes, backbone.num_features))
         outputs = outputs @ weight.T + filled("blocks.5.proj.bias", (num_classes,))
 
-    expected = torch.from_numpy(np.load(vectors / "backbones.npz")[case])
+    expected = torch.from_numpy(np.load(VECTORS / "backbones.npz")[case])
     torch.testing.assert_close(outputs, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
 
 
-@pytest.mark.real_data
 @pytest.mark.parametrize(
-    ("case", "name", "settings", "prefix", "head"),
+    ("case", "name", "settings", "prefix"),
     [
-        ("resnet18_no_fc", "resnet18", {}, "", ""),
-        ("resnet18_small_input_no_fc", "resnet18", {"small_input": True}, "", ""),
-        ("resnet50_no_fc", "resnet50", {}, "", ""),
-        ("resnet50_small_input_no_fc", "resnet50", {"small_input": True}, "", ""),
-        ("r3d18_no_fc_no_head", "r3d18", {}, "", ""),
-        ("r3d18_no_fc", "r3d18", {}, "model.", ""),
-        ("r3d50_slow_no_fc", "r3d50", {}, "model.", ""),
-        ("r2plus1d_18_torchvision_repaired", "r2plus1d_18", {}, "", ""),
-        ("r2plus1d_50_no_head", "r2plus1d_50", {}, "", ""),
-        ("x3d_s_head400", "x3d_s", {}, "", "blocks.5.proj."),
-        ("x3d_xs_head10", "x3d_xs", {}, "", "blocks.5.proj."),
+        ("resnet18_no_fc", "resnet18", {}, ""),
+        ("resnet18_small_input_no_fc", "resnet18", {"small_input": True}, ""),
+        ("resnet50_no_fc", "resnet50", {}, ""),
+        ("resnet50_small_input_no_fc", "resnet50", {"small_input": True}, ""),
+        ("r3d18_no_fc_no_head", "r3d18", {}, ""),
+        ("r3d18_no_fc", "r3d18", {}, "model."),
+        ("r3d50_slow_no_fc", "r3d50", {}, "model."),
+        ("r2plus1d_18_torchvision_repaired", "r2plus1d_18", {}, ""),
+        ("r2plus1d_50_no_head", "r2plus1d_50", {}, ""),
+        ("x3d_s_head400", "x3d_s", {}, ""),
+        ("x3d_xs_head10", "x3d_xs", {}, ""),
     ],
 )
-def test_keys_are_those_of_the_public_code(
-    vectors: Path, case: str, name: str, settings: dict[str, Any], prefix: str, head: str
+def test_keys_and_shapes_equal_those_of_the_public_code(
+    case: str, name: str, settings: dict[str, Any], prefix: str
 ) -> None:
-    entries = json.loads((vectors / "checkpoint_keys.json").read_text())["trunks"][case]["entries"]
-    public = {key: tuple(shape) for key, shape in entries if not (head and key.startswith(head))}
+    public = json.loads((VECTORS / "state_dict_keys.json").read_text())[case]
     with torch.device("meta"):
-        backbone = build(name, **settings)
-    assert {prefix + key: tuple(value.shape) for key, value in backbone.state_dict().items()} == public
+        state = build(name, **settings).state_dict()
+    lines = sorted(f"{prefix}{key} {list(value.shape)}" for key, value in state.items())
+    assert len(lines) == public["tensors"]
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == public["sha256"]
