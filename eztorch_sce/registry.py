@@ -26,14 +26,17 @@ _loaded: set[str] = set()
 def register(group: str, name: str) -> Callable[[C], C]:
     """Register a config dataclass as the choice `name` of `group`, as in `backbone=resnet18`.
 
+    A class that is defined again, such as by a notebook cell that runs twice, replaces its earlier definition.
+
     Raises:
         ValueError: If another class has the name already.
     """
 
     def add(cls: C) -> C:
-        registered = _CHOICES.setdefault(group, {}).setdefault(name, cls)
-        if registered is not cls and registered.__qualname__ != cls.__qualname__:
+        registered = _CHOICES.setdefault(group, {}).get(name, cls)
+        if registered.__qualname__ != cls.__qualname__:
             raise ValueError(f"{group}={name} is registered twice: {registered.__module__} and {cls.__module__}")
+        _CHOICES[group][name] = cls
         return cls
 
     return add
