@@ -1,4 +1,4 @@
-"""`eztorch-sce demo`: the whole line on a data set that it makes, in minutes on a laptop."""
+"""`eztorch-sce demo`: pretraining and evaluation on synthetic videos, in minutes on a laptop."""
 
 import time
 from pathlib import Path
@@ -17,59 +17,77 @@ from eztorch_sce.report.plots import plot_demo
 from eztorch_sce.report.run_directory import open_run, write_report
 from eztorch_sce.types import FeatureBank, Report
 
+_COLUMNS = {"knn_top1": "kNN top-1", "R@1": "retrieval R@1", "R@5": "retrieval R@5"}  # by metric
+
 
 def demo(config: DemoConfig) -> Report:
-    """Make the videos, learn from them without labels, and compare the features before and after.
+    """Write videos of moving shapes, pretrain on them without labels, and compare the features before and after.
 
-    The run directory gets the videos, the run of each command, `table.txt`, `demo.png` and `report.json`.
+    The run directory contains the videos, the run of each command, `table.txt`, `demo.png` and `report.json`.
     """
     validate(config)
     run_dir = open_run("demo", config)
     started = time.perf_counter()
-
-    videos = run_dir / "videos"
-    shapes = MovingShapes(config.num_train, config.num_test, seed=config.seed)
-    console.print(f"1/4  writing {config.num_train + config.num_test} mp4 files to {videos}", soft_wrap=True)
-    write_moving_shapes(videos, shapes, num_processes=num_usable_cores())
-
-    console.print("2/4  pretraining on the train part, without labels")
-    pretrained = run_dir / "pretrain"
-    shared = [f"seed={config.seed}", "recipe=demo"]
-    train_list, test_list = f"data.list={videos / 'train.csv'}", f"data.test_list={videos / 'test.csv'}"
-    epochs = [] if config.max_epochs is None else [f"trainer.max_epochs={config.max_epochs}"]
-    training = api.pretrain(compose("pretrain", [*shared, train_list, f"run.dir={pretrained}", *epochs]))
-
-    console.print("3/4  features of both parts, untrained and pretrained")
-    metrics: dict[str, float] = {}
-    for name, untrained in (("untrained", True), ("pretrained", False)):
-        features = run_dir / f"extract_{name}"
-        overrides = [f"weights={pretrained}", f"untrained={untrained}", train_list, test_list]
-        overrides += ["test.num_clips=4", "test.num_crops=1", f"seed={config.seed}"]
-        api.extract(compose("extract", [*overrides, f"run.dir={features}"]))
-        reports = [
-            api.knn(compose("knn", [f"features={features}", f"run.dir={run_dir / f'knn_{name}'}"])),
-            api.retrieve(compose("retrieve", [f"features={features}", f"run.dir={run_dir / f'retrieve_{name}'}"])),
-        ]
-        metrics |= {f"{name}_{key}": value for report in reports for key, value in report.metrics.items()}
-
-    console.print("4/4  table and image")
-    untrained_test, test, train = (FeatureBank.load(run_dir / f"extract_{name}.pt") for name in _BANKS)
-    clip_s = training.protocol["input"]["clip_s"]
-    decoder = PyAVConfig().build()
-    plot_demo(run_dir / "demo.png", pretrained / "metrics.csv", untrained_test, test, train, decoder, clip_s)
+    _announce(1, f"writing {config.num_train + config.num_test} mp4 files to {run_dir / 'videos'}")
+    _write_videos(run_dir, config)
+    _announce(2, "pretraining on the train split, without labels")
+    pretrained = _pretrain(run_dir, config)
+    _announce(3, "features of both splits, untrained and pretrained")
+    metrics = _evaluate(run_dir, config, untrained=True) | _evaluate(run_dir, config, untrained=False)
+    _announce(4, "table and figure")
+    _write_figure(run_dir, clip_s=pretrained.protocol["input"]["clip_s"])
     _write_table(run_dir, metrics)
     metrics["minutes"] = (time.perf_counter() - started) / 60
-    return write_report(Report("demo", metrics, training.protocol | {"seed": config.seed}, run_dir))
+    return write_report(Report("demo", metrics, pretrained.protocol | {"seed": config.seed}, run_dir))
 
 
-_BANKS = ("untrained/features_test", "pretrained/features_test", "pretrained/features_train")
-_SHOWN = {"knn_top1": "kNN top-1", "R@1": "retrieval R@1", "R@5": "retrieval R@5"}
+def _announce(step: int, text: str) -> None:
+    console.print(f"{step}/4  {text}", soft_wrap=True)
+
+
+def _write_videos(run_dir: Path, config: DemoConfig) -> None:
+    shapes = MovingShapes(config.num_train, config.num_test, seed=config.seed)
+    write_moving_shapes(run_dir / "videos", shapes, num_processes=num_usable_cores())
+
+
+def _data(run_dir: Path) -> list[str]:
+    videos = run_dir / "videos"
+    return [f"data.list={videos / 'train.csv'}", f"data.test_list={videos / 'test.csv'}"]
+
+
+def _pretrain(run_dir: Path, config: DemoConfig) -> Report:
+    overrides = [f"seed={config.seed}", "recipe=demo", *_data(run_dir), f"run.dir={run_dir / 'pretrain'}"]
+    if config.max_epochs is not None:
+        overrides.append(f"trainer.max_epochs={config.max_epochs}")
+    return api.pretrain(compose("pretrain", overrides))
+
+
+def _evaluate(run_dir: Path, config: DemoConfig, untrained: bool) -> dict[str, float]:
+    """Return the metrics of kNN and retrieval on the features of the untrained or the pretrained backbone."""
+    name = "untrained" if untrained else "pretrained"
+    features = run_dir / f"extract_{name}"
+    overrides = [f"weights={run_dir / 'pretrain'}", f"untrained={untrained}", f"seed={config.seed}", *_data(run_dir)]
+    overrides += ["test.num_clips=4", "test.num_crops=1", f"run.dir={features}"]
+    api.extract(compose("extract", overrides))
+    reports = [
+        api.knn(compose("knn", [f"features={features}", f"run.dir={run_dir / f'knn_{name}'}"])),
+        api.retrieve(compose("retrieve", [f"features={features}", f"run.dir={run_dir / f'retrieve_{name}'}"])),
+    ]
+    return {f"{name}_{metric}": value for report in reports for metric, value in report.metrics.items()}
+
+
+def _write_figure(run_dir: Path, clip_s: float) -> None:
+    untrained_test = FeatureBank.load(run_dir / "extract_untrained" / "features_test.pt")
+    test = FeatureBank.load(run_dir / "extract_pretrained" / "features_test.pt")
+    train = FeatureBank.load(run_dir / "extract_pretrained" / "features_train.pt")
+    metrics_file = run_dir / "pretrain" / "metrics.csv"
+    plot_demo(run_dir / "demo.png", metrics_file, untrained_test, test, train, PyAVConfig().build(), clip_s)
 
 
 def _write_table(run_dir: Path, metrics: dict[str, float]) -> None:
-    table = Table("features", *_SHOWN.values(), title="moving shapes, eight motions: chance is 0.125")
+    table = Table("features", *_COLUMNS.values(), title="moving shapes, eight motions: chance is 0.125")
     for name in ("untrained", "pretrained"):
-        table.add_row(name, *(f"{metrics[f'{name}_{key}']:.3f}" for key in _SHOWN))
+        table.add_row(name, *(f"{metrics[f'{name}_{metric}']:.3f}" for metric in _COLUMNS))
     Console().print(table)
     with (run_dir / "table.txt").open("w") as stream:
         Console(file=stream, width=100).print(table)

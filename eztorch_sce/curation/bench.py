@@ -1,10 +1,11 @@
-"""Which decoder is the fastest on one's own files, sampled as the run samples them."""
+"""Comparison of the decoders on the files of a run, sampled as the run samples them."""
 
 import json
 import os
 import statistics
 import time
 from dataclasses import asdict, dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -24,20 +25,23 @@ from eztorch_sce.types import ClipSpan, Failure, InputSpec
 
 _NUM_FILES = 24
 _NUM_ROUNDS = 3
-_LEVELS = 2.0  # mean difference of two decoders' frames that rounding explains, in gray levels
-_NEARLY = 0.95  # a share of the best rate that is as good: fewer workers are then the better choice
+_MAX_DIFFERENCE = 2.0  # gray levels, on average over a clip: the rounding of a different color conversion
+_TIME_TOLERANCE_S = 1e-3
+_NEARLY_BEST = 0.95  # fraction of the best rate at which fewer workers are preferred
+_WORKER_COUNTS = (1, 2, 4, 8, 16, 32)
+_WORKER_SAMPLES = 96  # samples per epoch when comparing numbers of workers
 
 
 @dataclass
 class DecoderResult:
-    """How a decoder did.
+    """Measurements of one decoder.
 
     Attributes:
-        decoder: Its name.
-        clips_per_s: In one process, views cut and resized as for training.
-        num_refused: Files that it cannot read and PyAV can.
-        num_different: Files of which its frames are not PyAV's.
-        remark: Why it cannot be used, or a first file of those above.
+        decoder: Name of the decoder.
+        clips_per_s: Clips per second in one process, with views cropped and resized as in training; 0 if not measured.
+        num_refused: Files that PyAV reads and this decoder does not.
+        num_different: Files whose frames differ from those of PyAV.
+        remark: Reason why the decoder is unavailable, or the first file refused or different.
     """
 
     decoder: str
@@ -48,20 +52,20 @@ class DecoderResult:
 
     @property
     def usable(self) -> bool:
-        """Whether it returns what PyAV does, of every file."""
+        """Whether the decoder returns the frames of PyAV for every file."""
         return self.clips_per_s > 0 and not self.num_refused and not self.num_different
 
 
 @dataclass
 class BenchResult:
-    """What `bench` found; `decoder.json` in the folder, which `data.decoder=auto` reads.
+    """Outcome of `bench`, written to `decoder.json` in the data folder, where `data.decoder=auto` reads it.
 
     Attributes:
-        decoder: The fastest of those that can be used.
-        num_workers: The fewest worker processes that load nearly as fast as any number does.
-        threads: Decoding threads in each of them.
+        decoder: Fastest usable decoder.
+        num_workers: Fewest worker processes that load nearly as fast as the best number.
+        threads: Decoding threads per worker.
         by_workers: Clips per second by number of workers.
-        decoders: How each did.
+        decoders: Measurements of each decoder.
     """
 
     decoder: str
@@ -71,115 +75,133 @@ class BenchResult:
     decoders: list[DecoderResult]
 
 
+class _Sample(NamedTuple):
+    """The videos to measure on, and how a run samples clips from them."""
+
+    config: DataConfig
+    manifest: Manifest
+    views: list[ViewConfig]
+    spec: InputSpec
+    seed: int
+
+
 def bench(config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, seed: int) -> BenchResult:
-    """Measure every decoder on a sample of the videos of a run, one after the other on one thread.
+    """Measure every decoder on a sample of the videos of a run, one after the other and on one thread.
 
     Raises:
-        ConfigError: If there is no video to measure on, or the result cannot be kept beside them.
+        ConfigError: If no video can be read, or the result cannot be written to their folder.
     """
     check_writable(config.folder())
-    videos = [record for record in manifest.records if record.kind == "video"]
-    some = videos[:: max(1, len(videos) // _NUM_FILES)][:_NUM_FILES]
-    sample = Manifest(some, manifest.classes, manifest.source)
     reference = replace(config, decoder="pyav").build_decoder()
-    readable = _readable(reference, sample, spec)
-    if not readable.records:
-        raise ConfigError([f"{manifest.source}: none of {len(some)} videos tried can be read; see `data doctor`"])
-    results = [_measure(name, reference, readable, views, spec, config, seed) for name in choices("decoder")]
-    best = max((result for result in results if result.usable), key=lambda result: result.clips_per_s)
-    by_workers = _rates_by_workers(replace(config, decoder=best.decoder), readable, views, spec, seed)
-    enough = next(number for number, rate in by_workers.items() if rate >= _NEARLY * max(by_workers.values()))
-    result = BenchResult(best.decoder, enough, threads=1, by_workers=by_workers, decoders=results)
-    file = config.folder() / CHOICE
-    write_text(file, json.dumps(asdict(result), indent=2) + "\n")
+    sample = _Sample(config, _readable_sample(manifest, reference, spec), views, spec, seed)
+    results = [_measure(name, reference, sample) for name in choices("decoder")]
+    fastest = max((result for result in results if result.usable), key=lambda result: result.clips_per_s)
+    by_workers = _rates_by_workers(sample, fastest.decoder)
+    sufficient_rate = _NEARLY_BEST * max(by_workers.values())
+    num_workers = next(number for number, rate in by_workers.items() if rate >= sufficient_rate)
+    result = BenchResult(fastest.decoder, num_workers, threads=1, by_workers=by_workers, decoders=results)
+    write_text(config.folder() / CHOICE, json.dumps(asdict(result), indent=2) + "\n")
     return result
 
 
-def _readable(decoder: Decoder, manifest: Manifest, spec: InputSpec) -> Manifest:
-    def works(path: str) -> bool:
-        try:
-            decoder.read(path, _compared, spec.num_frames)
-        except MediaError:
-            return False
-        return True
-
-    return replace(manifest, records=[record for record in manifest.records if works(record.path)])
-
-
-def _compared(timing: Timing) -> list[ClipSpan]:
-    """Return the stretches that the decoders' frames are compared in."""
-    lasts_s = timing.duration_s
-    return [ClipSpan(0.0, 0.2 * lasts_s), ClipSpan(0.5 * lasts_s, 0.9 * lasts_s)]
+def _readable_sample(manifest: Manifest, reference: Decoder, spec: InputSpec) -> Manifest:
+    """Return a few videos, evenly spaced in the manifest, that the reference decoder can read."""
+    videos = [record for record in manifest.records if record.kind == "video"]
+    candidates = videos[:: max(1, len(videos) // _NUM_FILES)][:_NUM_FILES]
+    records = [record for record in candidates if _can_read(reference, record.path, spec)]
+    if not records:
+        cure = f"run `eztorch-sce data doctor` on {manifest.source}"
+        raise ConfigError([f"{manifest.source}: none of the {len(candidates)} videos tried can be read; {cure}"])
+    return Manifest(records, manifest.classes, manifest.source)
 
 
-def _measure(
-    name: str,
-    reference: Decoder,
-    manifest: Manifest,
-    views: list[ViewConfig],
-    spec: InputSpec,
-    config: DataConfig,
-    seed: int,
-) -> DecoderResult:
-    result = DecoderResult(name)
+def _can_read(decoder: Decoder, path: str, spec: InputSpec) -> bool:
     try:
-        decoder = choices("decoder")[name]().build()
+        decoder.read(path, _compared_spans, spec.num_frames)
+    except MediaError:
+        return False
+    return True
+
+
+def _compared_spans(timing: Timing) -> list[ClipSpan]:
+    """Return the spans in which the frames of the decoders are compared."""
+    duration_s = timing.duration_s
+    return [ClipSpan(0.0, 0.2 * duration_s), ClipSpan(0.5 * duration_s, 0.9 * duration_s)]
+
+
+def _measure(name: str, reference: Decoder, sample: _Sample) -> DecoderResult:
+    try:
+        decoder: Decoder = choices("decoder")[name]().build()
     except ConfigError as error:
-        result.remark = error.problems[0]
-        return result
-    for record in manifest.records:
-        why = _difference(record.path, decoder, reference, spec.num_frames)
-        result.num_refused += why.startswith("refused")
-        result.num_different += why.startswith("differs")
-        result.remark = result.remark or (f"{os.path.basename(record.path)} {why}" if why else "")
-    clips = TrainingClips(manifest, views, spec, decoder, seed, config.canvas, config.near_power)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker
-    try:
-        rounds = [_time_epoch(clips, epoch, name) for epoch in range(_NUM_ROUNDS)]
-    finally:
-        torch.set_num_threads(threads)
-    seconds = sum(statistics.median(times) for times in zip(*rounds, strict=True))
-    num_read = len(manifest.records) - result.num_refused
-    result.clips_per_s = num_read * len(views) / seconds if num_read else 0.0
+        return DecoderResult(name, remark=error.problems[0])
+    result = DecoderResult(name)
+    for record in sample.manifest.records:
+        difference = _difference(record.path, decoder, reference, sample.spec.num_frames)
+        result.num_refused += difference.startswith("refused")
+        result.num_different += difference.startswith("differs")
+        if difference and not result.remark:
+            result.remark = f"{os.path.basename(record.path)} {difference}"
+    num_read = len(sample.manifest.records) - result.num_refused
+    if num_read:
+        result.clips_per_s = num_read * len(sample.views) / _epoch_seconds(name, decoder, sample)
     return result
 
 
 def _difference(path: str, decoder: Decoder, reference: Decoder, num_frames: int) -> str:
-    expected = reference.read(path, _compared, num_frames)
+    """Return how the frames of a decoder differ from those of the reference, or "" if they do not."""
+    expected = reference.read(path, _compared_spans, num_frames)
     try:
-        found = decoder.read(path, _compared, num_frames)
+        actual = decoder.read(path, _compared_spans, num_frames)
     except MediaError as error:
         return f"refused: {error.reason}"
-    for ours, theirs in zip(expected, found, strict=True):
-        if ours.frames.shape != theirs.frames.shape or (ours.pts_s - theirs.pts_s).abs().max() > 1e-3:
+    for ours, theirs in zip(actual, expected, strict=True):
+        same_shape = ours.frames.shape == theirs.frames.shape
+        if not same_shape or (ours.pts_s - theirs.pts_s).abs().max() > _TIME_TOLERANCE_S:
             return "differs: other frames"
         levels = (ours.frames.float() - theirs.frames.float()).abs().mean().item()
-        if levels > _LEVELS:
-            return f"differs: by {levels:.1f} gray levels in the mean"
+        if levels > _MAX_DIFFERENCE:
+            return f"differs: by {levels:.1f} gray levels on average"
     return ""
 
 
+def _epoch_seconds(name: str, decoder: Decoder, sample: _Sample) -> float:
+    """Return the sum over the files of the median time to load their clips, on one thread as in a worker."""
+    config = sample.config
+    clips = TrainingClips(
+        sample.manifest, sample.views, sample.spec, decoder, sample.seed, config.canvas, config.near_power
+    )
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        rounds = [_time_epoch(clips, epoch, name) for epoch in range(_NUM_ROUNDS)]
+    finally:
+        torch.set_num_threads(num_threads)
+    medians_s: list[float] = [statistics.median(times_s) for times_s in zip(*rounds, strict=True)]
+    return sum(medians_s)
+
+
 def _time_epoch(clips: TrainingClips, epoch: int, name: str) -> list[float]:
-    seconds = []
+    """Return the time to load the clips of each file; 0 for files that cannot be read."""
+    times_s = []
     for index in track(range(len(clips)), len(clips), f"{name} {epoch + 1}/{_NUM_ROUNDS}"):
         started = time.perf_counter()
-        refused = isinstance(clips[epoch, index], Failure)
-        seconds.append(0.0 if refused else time.perf_counter() - started)
-    return seconds
+        failed = isinstance(clips[epoch, index], Failure)
+        times_s.append(0.0 if failed else time.perf_counter() - started)
+    return times_s
 
 
-def _rates_by_workers(
-    config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, seed: int
-) -> dict[int, float]:
-    repeated = replace(manifest, records=manifest.records * max(1, 96 // len(manifest.records)))
-    numbers, rates = [number for number in (1, 2, 4, 8, 16, 32) if number <= num_usable_cores()], {}
-    for number in track(numbers, len(numbers), "workers"):
-        settings = replace(config, num_workers=number, batch_size=4)
-        data = TrainingData(settings, repeated, views, spec, seed)
+def _rates_by_workers(sample: _Sample, decoder: str) -> dict[int, float]:
+    """Return clips per second by number of worker processes, up to one per core."""
+    num_repeats = max(1, _WORKER_SAMPLES // len(sample.manifest.records))
+    repeated = replace(sample.manifest, records=sample.manifest.records * num_repeats)
+    counts = [count for count in _WORKER_COUNTS if count <= num_usable_cores()]
+    rates = {}
+    for count in track(counts, len(counts), "workers"):
+        config = replace(sample.config, decoder=decoder, num_workers=count, batch_size=4)
+        data = TrainingData(config, repeated, sample.views, sample.spec, sample.seed)
         batches = iter(data.train_dataloader())
-        next(batches)  # the workers have started
+        next(batches)  # not timed: starting the workers
         started = time.perf_counter()
         num_samples = sum(len(batch.record) for batch in batches)
-        rates[number] = num_samples * len(views) / (time.perf_counter() - started)
+        rates[count] = num_samples * len(sample.views) / (time.perf_counter() - started)
     return rates

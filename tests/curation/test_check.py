@@ -157,12 +157,13 @@ def test_kinetics_is_compared_with_its_lists(tmp_path: Path) -> None:
 
 @pytest.mark.real_data
 def test_the_list_of_kinetics_400_overrides_the_count_of_its_paper(tmp_path: Path, shared: Path) -> None:
-    lists = {"list": tmp_path / "train.csv", "test_list": shared / "data/annotations/kinetics/kinetics-400_val.csv"}
+    train_list = tmp_path / "train.csv"
+    test_list = shared / "data/annotations/kinetics/kinetics-400_val.csv"
     classes = (shared / "data/annotations/kinetics/label_map_k400.txt").read_text().splitlines()
     rows = "".join(f'"{name}",x{number},0,10,train\n' for number, name in enumerate(classes))
-    lists["list"].write_text("label,youtube_id,time_start,time_end,split\n" + rows)
+    train_list.write_text("label,youtube_id,time_start,time_end,split\n" + rows)
     root = make(tmp_path / "root", "train/x0_000000_000010.mp4", "val/0wR5jVB-WPk_000417_000427.mp4")
-    result = check("kinetics400", str(root), CheckConfig(**{name: str(file) for name, file in lists.items()}))
+    result = check("kinetics400", str(root), CheckConfig(list=str(train_list), test_list=str(test_list)))
     assert result.counts[2:] == [Count("test", "files", 19906, 1), Count("test", "classes", 400, 1)]
     assert len(result.missing) == 399 + 19905
 

@@ -19,12 +19,14 @@ STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "sh
 
 
 def random_pixels(num: int, side: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), np.uint8)
+    pixels: np.ndarray = np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), np.uint8)
+    return pixels
 
 
 def as_rows(pixels: np.ndarray) -> np.ndarray:
     """Return images (N, H, W, 3) in the layout of CIFAR: all red values, row by row, then green, then blue."""
-    return pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+    rows: np.ndarray = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
+    return rows
 
 
 def write_cifar10(folder: Path) -> dict[str, np.ndarray]:
