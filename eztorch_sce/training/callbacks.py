@@ -1,12 +1,12 @@
-"""What a person sees of a run while it goes: a bar or lines, and the files that could not be read."""
+"""Callbacks of every training: progress in the terminal, and the list of unreadable files."""
 
 import csv
 import time
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.errors import MediaError
@@ -17,7 +17,7 @@ UNREADABLE = "unreadable.csv"
 
 
 def num_unreadable(run_dir: Path) -> int:
-    """Return how many files a training could not read."""
+    """Return the number of files that a training could not read."""
     file = run_dir / UNREADABLE
     if not file.exists():
         return 0
@@ -26,118 +26,129 @@ def num_unreadable(run_dir: Path) -> int:
 
 
 class RunProgress(pl.Callback):
-    """Show loss, clips/s and the share of time spent waiting for data: a bar in a terminal, otherwise lines.
+    """Show and log loss, clips/s and the fraction of time spent waiting for data, in a bar or (no terminal) in lines.
 
     Args:
-        every: Steps between two updates.
+        every: Loader batches between two updates.
     """
 
     def __init__(self, every: int) -> None:
         self.every = every
         self.bar: Progress | None = None
+        self.task = TaskID(0)
+        self.started, self.waited_s, self.num_clips = 0.0, 0.0, 0  # since the last update
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start, in a terminal, the bar."""
+        """Start the bar in a terminal."""
         if trainer.is_global_zero and console.is_terminal:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[says]}"),
+                TextColumn("{task.fields[status]}"),
                 console=console,
             )
             total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
-            self.task = self.bar.add_task("", total=total, epoch="", says="")
+            self.task = self.bar.add_task("", total=total, epoch="", status="")
             self.bar.start()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock: what was done between two epochs is no training."""
-        self.started, self.waited_s, self.clips = time.perf_counter(), self._waited(trainer), 0
+        """Restart the clock, so that evaluation and checkpoints between epochs do not count as training time."""
+        self._restart(trainer)
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ViewBatch, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: ViewBatch,
+        batch_idx: int,
     ) -> None:
-        """Count the clips that the networks saw; show every few steps."""
-        self.clips += sum(len(view) for view in batch.views) * trainer.world_size
+        """Count the clips of all views and processes; update every few batches and at the end of an epoch."""
+        self.num_clips += sum(len(view) for view in batch.views) * trainer.world_size
         if not trainer.is_global_zero:
             return
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if step % self.every == 0 or trainer.is_last_batch:
-            self._show(trainer, pl_module, step)
-
-    def _show(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
-        now, waited_s = time.perf_counter(), self._waited(trainer)
-        elapsed_s = max(now - self.started, 1e-9)
-        loss = trainer.callback_metrics.get("loss", float("nan"))
-        wait_share = (waited_s - self.waited_s) / elapsed_s
-        says = f"loss {float(loss):.4f}  {self.clips / elapsed_s:.1f} clips/s  data wait {wait_share:.0%}"
-        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
-        if self.bar is not None:
-            self.bar.update(self.task, completed=step, epoch=epoch, says=says)
-        else:
-            console.print(f"epoch {epoch}  step {step}  {says}", highlight=False, soft_wrap=True)
-        pl_module.log_dict({"clips_per_s": self.clips / elapsed_s, "data_wait": wait_share})
-        self.started, self.waited_s, self.clips = now, waited_s, 0
+            self._update(trainer, pl_module, step)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the bar."""
         self._stop()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Stop the bar, so that the error is readable."""
+        """Stop the bar so that it does not overwrite the error."""
         self._stop()
+
+    def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
+        elapsed_s = max(time.perf_counter() - self.started, 1e-9)
+        loss = float(trainer.callback_metrics.get("loss", float("nan")))
+        clips_per_s = self.num_clips / elapsed_s
+        wait_fraction = (_waited_s(trainer) - self.waited_s) / elapsed_s
+        status = f"loss {loss:.4f}  {clips_per_s:.1f} clips/s  data wait {wait_fraction:.0%}"
+        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step, epoch=epoch, status=status)
+        else:
+            console.print(f"epoch {epoch}  step {step}  {status}", highlight=False, soft_wrap=True)
+        pl_module.log_dict({"clips_per_s": clips_per_s, "data_wait": wait_fraction})
+        self._restart(trainer)
+
+    def _restart(self, trainer: pl.Trainer) -> None:
+        self.started, self.waited_s, self.num_clips = time.perf_counter(), _waited_s(trainer), 0
 
     def _stop(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
 
-    @staticmethod
-    def _waited(trainer: pl.Trainer) -> float:
-        loader = trainer.train_dataloader
-        return loader.waited_s if isinstance(loader, TimedLoader) else 0.0
+
+def _waited_s(trainer: pl.Trainer) -> float:
+    """Return the seconds that the training loop has waited for its loader so far."""
+    loader = trainer.train_dataloader
+    return loader.waited_s if isinstance(loader, TimedLoader) else 0.0
 
 
 class UnreadableFiles(pl.Callback):
-    """List the files that could not be read in `unreadable.csv`; stop when there are too many.
+    """List unreadable files in `unreadable.csv`, and stop the training if there are too many.
 
     Args:
-        run_dir: Where the list goes.
-        num_records: Length of the manifest.
-        max_share: Share of the records that may be unreadable; 0 stops at the first.
+        run_dir: Run directory.
+        num_records: Number of training records.
+        max_fraction: Fraction of the records that may be unreadable; 0 stops at the first.
     """
 
-    def __init__(self, run_dir: Path, num_records: int, max_share: float) -> None:
+    def __init__(self, run_dir: Path, num_records: int, max_fraction: float) -> None:
         self.file = run_dir / UNREADABLE
-        self.num_records, self.max_share = num_records, max_share
-        self.seen: set[str] = set()
+        self.num_records, self.max_fraction = num_records, max_fraction
+        self.paths: set[str] = set()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
     ) -> None:
-        """Look at the failures of the batch.
+        """List the files of the batch that could not be read.
 
         Raises:
-            MediaError: When more than the allowed share of the records could not be read.
+            MediaError: If more than the allowed fraction of the records could not be read.
         """
         for failure in batch.failures:
-            if failure.path in self.seen:
+            if failure.path in self.paths:
                 continue
-            self.seen.add(failure.path)
-            self._write(failure.path, failure.reason)
-            if len(self.seen) > self.max_share * self.num_records:
+            self.paths.add(failure.path)
+            self._append(failure.path, failure.reason)
+            if len(self.paths) > self.max_fraction * self.num_records:
                 raise MediaError(
                     failure.path,
-                    f"{failure.reason}. {len(self.seen)} of {self.num_records} files could not be read, more than "
-                    f"data.max_unreadable={self.max_share:g} allows; they are listed in {self.file}. Mend or remove "
-                    "them, or allow more",
+                    f"{failure.reason}. {len(self.paths)} of {self.num_records} files could not be read, more than "
+                    f"data.max_unreadable={self.max_fraction:g} allows. They are listed in {self.file}: repair or "
+                    "remove them, or raise data.max_unreadable",
                 )
 
-    def _write(self, path: str, reason: str) -> None:
-        new = not self.file.exists()
+    def _append(self, path: str, reason: str) -> None:
+        is_new = not self.file.exists()
         with self.file.open("a", newline="") as stream:
             writer = csv.writer(stream)
-            if new:
+            if is_new:
                 writer.writerow(["path", "reason"])
             writer.writerow([path, reason])

@@ -1,12 +1,12 @@
-"""Checkpoints of a training: `last.ckpt` to resume it, and the backbone every few epochs."""
+"""Checkpoints for resuming (`last.ckpt`) and intermediate weights files for sharing."""
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from eztorch_sce.models.backbones.base import BackboneConfig
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.weights import save_weights
 from eztorch_sce.types import InputSpec
 
@@ -17,21 +17,21 @@ def resumable_checkpoint(run_dir: Path) -> ModelCheckpoint:
 
 
 class SaveBackbone(pl.Callback):
-    """Write the backbone every n epochs, to `backbone-epoch-0010.pt` and so on.
+    """Write the backbone every n epochs, as `backbone-epoch-0010.pt` and so on.
 
     Args:
-        run_dir: The run directory.
+        run_dir: Run directory.
         every: Epochs between two files.
-        config: The registered config of the backbone.
-        spec: The input of the backbone.
+        config: Registered config of the backbone.
+        spec: Input of the backbone.
     """
 
     def __init__(self, run_dir: Path, every: int, config: BackboneConfig, spec: InputSpec) -> None:
         self.run_dir, self.every, self.config, self.spec = run_dir, every, config, spec
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the file on the main process."""
+        """Write the file in the first process."""
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 and trainer.is_global_zero:
-            backbone: Any = pl_module.method.backbone  # type: ignore[union-attr]
+            backbone = cast(Backbone, pl_module.method.backbone)  # type: ignore[union-attr]
             save_weights(self.run_dir / f"backbone-epoch-{epoch:04d}.pt", backbone, self.config, self.spec, None, [])

@@ -1,10 +1,12 @@
-"""Supervised training of a classifier: fine-tuning, or from scratch."""
+"""Supervised training of a classifier as a LightningModule: fine-tuning, or training from scratch."""
 
-from typing import Any
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from eztorch_sce.models.classifier import Classifier
@@ -12,27 +14,27 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import blocks_in_order, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
-from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
+from eztorch_sce.training.optimization import effective_lr, has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
 
 class ClassifyModule(pl.LightningModule):
-    """Cross entropy on one random view of each clip.
+    """Cross-entropy on one random view of each clip.
 
     Args:
         classifier: Backbone, dropout and a linear layer.
-        views: The device side of the view.
+        augmentation: Augmentation of a batch on the device.
         optimizer: A registered optimizer config.
-        schedule: Of the learning rate.
-        batch_size: Global, of one optimizer step.
-        layer_decay: Of the learning rate from each block to the one before it; 1 is the same for all.
-        mixup: Parameter of the beta distribution that pairs of samples are mixed by; 0 is off.
+        schedule: Schedule of the learning rate.
+        batch_size: Global batch size per optimizer step.
+        layer_decay: Factor on the learning rate from each block of the backbone to the block before it; 1 for one rate.
+        mixup: Parameter of the beta distribution that draws the mixing weight of pairs of samples; 0 for no mixup.
     """
 
     def __init__(
         self,
         classifier: Classifier,
-        views: BatchAugmentation,
+        augmentation: BatchAugmentation,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
@@ -40,41 +42,40 @@ class ClassifyModule(pl.LightningModule):
         mixup: float = 0.0,
     ) -> None:
         super().__init__()
-        self.classifier, self.views = classifier, views
+        self.classifier, self.augmentation = classifier, augmentation
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.layer_decay, self.mixup = layer_decay, mixup
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the view on the device."""
-        augmented: ViewBatch = self.views(batch)
-        return augmented
+        return cast(ViewBatch, self.augmentation(batch))
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
-        """Return the loss; a batch of which too little could be read for batch statistics is left out."""
+        """Return the loss, or skip a batch with too few readable samples for batch statistics."""
         if not has_samples(batch, 2, self.device):
-            return no_step(self)
-        clips, others, share = self._mixed(batch)
+            return skipped_step(self)
+        clips, other_label, weight = self._mix(batch)
         logits = self.classifier(clips)  # (B, classes)
-        loss = share * F.cross_entropy(logits, batch.label) + (1 - share) * F.cross_entropy(logits, others)
+        loss = weight * F.cross_entropy(logits, batch.label) + (1 - weight) * F.cross_entropy(logits, other_label)
         accuracy = (logits.argmax(dim=1) == batch.label).float().mean()
         self.log_dict({"loss": loss.detach(), "train_accuracy": accuracy}, batch_size=len(batch.record))
         return loss
 
-    def _mixed(self, batch: ViewBatch) -> tuple[Tensor, Tensor, float]:
-        """Return clips mixed with their neighbors, the labels of those, and the share of the clips themselves.
+    def _mix(self, batch: ViewBatch) -> tuple[Float[Tensor, "B C T S S"], Int64[Tensor, " B"], float]:
+        """Return the clips mixed with the next clip of the batch, the labels of those, and the weight of the clips.
 
         Source: Zhang et al., ICLR 2018, arXiv:1710.09412.
         """
         clips = batch.views[0]
         if self.mixup == 0:
             return clips, batch.label, 1.0
-        share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
-        return clips.lerp(clips.roll(1, dims=0), 1 - share), batch.label.roll(1), share
+        weight = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+        return clips.lerp(clips.roll(1, dims=0), 1 - weight), batch.label.roll(1), weight
 
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer at its effective rate, lower in the first blocks where there is a layer decay."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build the optimizer at its effective learning rate, decayed block by block toward the input."""
         lr = effective_lr(self.optimizer.lr, self.batch_size)
         blocks = [*blocks_in_order(self.classifier.backbone), self.classifier.linear]
-        rates = [lr * self.layer_decay**depth for depth in reversed(range(len(blocks)))]  # depth 0 is the classifier
-        parts = [(block.parameters(), rate) for block, rate in zip(blocks, rates, strict=True)]
-        return scheduled(self.trainer, with_rates(self.optimizer, parts), self.schedule)
+        rates = [lr * self.layer_decay**depth for depth in reversed(range(len(blocks)))]  # depth 0 is the linear layer
+        groups = [(block.parameters(), rate) for block, rate in zip(blocks, rates, strict=True)]
+        return with_schedule(self.trainer, with_rates(self.optimizer, groups), self.schedule)

@@ -1,4 +1,4 @@
-"""`metrics.csv`: one row per step, kept when a run is resumed."""
+"""CSV logger that appends on resume."""
 
 import csv
 from argparse import Namespace
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only
 
 from eztorch_sce.files import replacing
 
 
 class MetricsFile(Logger):
-    """Append what is logged to a CSV file. (Lightning's own deletes the rows of a run that is resumed.)
+    """Log to `metrics.csv`, one row per logged step. Lightning's CSVLogger deletes earlier rows on resume.
 
     Args:
-        run_dir: Where `metrics.csv` goes.
+        run_dir: Run directory.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -24,22 +24,22 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """No sub-folder."""
+        """Return the name of the sub-folder: none."""
         return ""
 
     @property
     def version(self) -> str:
-        """No sub-folder."""
+        """Return the version of the sub-folder: none."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Leave the settings to config.yaml."""
+        """Do nothing: config.yaml has the settings."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row; a metric seen for the first time adds a column to the rows before."""
-        row: dict[str, Any] = {"step": step, **metrics}
+        """Append a row. A new metric adds a column, which is empty in earlier rows."""
+        row: dict[str, float | None] = {"step": step, **metrics}
         header = self._header()
         if new := [name for name in row if name not in header]:
             self._rewrite(header + new)

@@ -1,13 +1,15 @@
-"""How good the features are while a pretraining goes on: kNN and a linear probe on labeled data, every few epochs."""
+"""Online evaluation: kNN and a linear probe on labeled data, every few epochs of a pretraining."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
 
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.loading import evaluation_loader
@@ -17,109 +19,113 @@ from eztorch_sce.evaluation.features import extract_features
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
 from eztorch_sce.progress import console
+from eztorch_sce.settings import setting
 from eztorch_sce.types import FeatureBank, InputSpec
 
 
 @dataclass
 class OnlineConfig:
-    """When and on what a pretraining is evaluated; off as it stands.
+    """Evaluation of the backbone during pretraining; off by default."""
 
-    Attributes:
-        every_n_epochs: Epochs from one evaluation to the next; null is never.
-        root, list, test_root, test_list, layout: Labeled data, as in `data`; all null: the data of the pretraining,
-            whose labels are then used here alone.
-        num_clips, num_crops: Of each record; the features are their mean.
-        k: Neighbors that vote.
-    """
+    every_n_epochs: int | None = setting(None, at_least=1, help="Epochs between two evaluations; null turns it off.")
+    root: str | None = setting(
+        None, help="Folder of labeled data, as in data.root; without root and list, the pretraining data and labels."
+    )
+    list: str | None = setting(None, help="List of labeled data, as in data.list.")
+    test_root: str | None = setting(None, help="Folder of the test split, as in data.test_root.")
+    test_list: str | None = setting(None, help="List of the test split, as in data.test_list.")
+    layout: str | None = setting(None, help="Layout of the labeled data; null is data.layout.")
+    num_clips: int = setting(1, at_least=1, help="Clips per video; features are averaged over clips and crops.")
+    num_crops: int = setting(1, at_least=1, at_most=3, help="Crops per clip: 1 (center) or 3.")
+    k: int = setting(NUM_NEIGHBORS, at_least=1, help="Number of neighbors that vote in kNN.")
 
-    every_n_epochs: int | None = None
-    root: str | None = None
-    list: str | None = None
-    test_root: str | None = None
-    test_list: str | None = None
-    layout: str | None = None
-    num_clips: int = 1
-    num_crops: int = 1
-    k: int = NUM_NEIGHBORS
-
-    def problems(self, prefix: str) -> Sequence[str]:
-        """Name each setting that cannot be."""
-        found = [
-            f"{prefix}.{name}={value} must be at least 1"
-            for name in ("every_n_epochs", "num_clips", "k")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
-        if self.num_crops not in (1, 3):
-            found.append(f"{prefix}.num_crops={self.num_crops} must be 1 (center) or 3")
-        return found
+    def conflicts(self, prefix: str) -> Sequence[str]:
+        """Return a message if the crops are neither 1 nor 3."""
+        return [f"{prefix}.num_crops=2 must be 1 (center) or 3"] if self.num_crops == 2 else []
 
     def open(self, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
-        """Find the labeled train and test parts.
+        """Return the labeled train and test splits.
+
+        Args:
+            data: Data settings of the pretraining, for all that is not set here.
+            seed: Seed of the run, which draws the test split if the data has none.
 
         Raises:
-            ConfigError: If files are missing, or there are no labels.
+            ConfigError: If files are missing or the data has no labels.
         """
-        places = {name: getattr(self, name) for name in ("root", "list", "test_root", "test_list")}
-        if any(places.values()):
-            data = replace(data, **places)
+        sources = {name: getattr(self, name) for name in ("root", "list", "test_root", "test_list")}
+        if any(sources.values()):
+            data = replace(data, **sources)
         if self.layout is not None:
             data = replace(data, layout=self.layout)
         train, test = data.open_with_test(seed)
         if not train.classes:
             raise ConfigError(
                 [
-                    f"online.every_n_epochs={self.every_n_epochs}: {train.source} has no labels; give labeled data by "
-                    "online.root or online.list, or leave the evaluation out"
+                    f"online.every_n_epochs={self.every_n_epochs}: {train.source} has no labels; set online.root or "
+                    "online.list to labeled data, or leave online.every_n_epochs out"
                 ]
             )
         return train, test
 
 
 class OnlineEvaluation(pl.Callback):
-    """Log `online_knn_top1`, `online_linear_top1` and the seconds that they took, `online_s`.
+    """Log `online_knn_top1`, `online_linear_top1` and the seconds they take, `online_s`.
 
-    The training does not notice: its random numbers, batch statistics and gradients stay what they would be.
+    Training is unaffected: random number generators, batch norm statistics and gradients stay as they are.
 
     Args:
-        config: When, and on what views.
-        data: How to load.
-        parts: The labeled train and test parts.
-        spec: What the backbone sees.
-        seed: Of the probe.
+        config: Settings of the evaluation.
+        data: Settings of the loaders.
+        splits: The labeled train and test splits.
+        spec: Input of the backbone.
+        seed: Seed of the linear probe.
     """
 
     def __init__(
-        self, config: OnlineConfig, data: DataConfig, parts: tuple[Manifest, Manifest], spec: InputSpec, seed: int
+        self, config: OnlineConfig, data: DataConfig, splits: tuple[Manifest, Manifest], spec: InputSpec, seed: int
     ) -> None:
-        self.config, self.data, self.parts, self.spec, self.seed = config, data, parts, spec, seed
+        self.config, self.data, self.splits, self.spec, self.seed = config, data, splits, spec, seed
 
     def protocol(self) -> dict[str, Any]:
-        """Return what makes the numbers comparable."""
-        train, test = self.parts
+        """Return the settings that make the numbers comparable between runs."""
+        train, test = self.splits
         return asdict(self.config) | {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate after every n-th epoch."""
-        if self.config.every_n_epochs is None or (trainer.current_epoch + 1) % self.config.every_n_epochs:
+        epoch = trainer.current_epoch + 1
+        if self.config.every_n_epochs is None or epoch % self.config.every_n_epochs:
             return
         started = time.perf_counter()
-        backbone: torch.nn.Module = pl_module.method.backbone  # type: ignore[union-attr, assignment]
-        modes = [(module, module.training) for module in backbone.modules()]
-        with isolate_rng():
-            train, test = (self._features(backbone, part, pl_module.device) for part in self.parts)
-            metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, pl_module.device)
-            metrics |= linear_probe(train, test, Probe(seed=self.seed), pl_module.device)
+        backbone = cast(nn.Module, pl_module.method.backbone)  # type: ignore[union-attr]
+        metrics = self._evaluate(backbone, pl_module.device)
+        took_s = time.perf_counter() - started
+        pl_module.log_dict({f"online_{name}": value for name, value in metrics.items()} | {"online_s": took_s})
+        if trainer.is_global_zero:
+            numbers = f"kNN {metrics['knn_top1']:.3f}, linear {metrics['linear_top1']:.3f}, in {took_s:.1f} s"
+            console.print(f"epoch {epoch}/{trainer.max_epochs}  online evaluation: {numbers}", highlight=False)
+
+    def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
+        """Return the top-1 accuracies of kNN and of a linear probe."""
+        with isolate_rng(), _modes_restored(backbone), torch.autocast(device.type, enabled=False):
+            train, test = (self._features(backbone, split, device) for split in self.splits)
+            metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, device)
+            metrics |= linear_probe(train, test, Probe(seed=self.seed), device)
+        return {name: metrics[name] for name in ("knn_top1", "linear_top1")}
+
+    def _features(self, backbone: nn.Module, split: Manifest, device: torch.device) -> FeatureBank:
+        views = (self.config.num_clips, self.config.num_crops, self.spec.test_short_side)
+        loader = evaluation_loader(self.data, split, self.spec, *views)
+        return extract_features(backbone, self.spec, loader, split, device, {}, "online evaluation")
+
+
+@contextmanager
+def _modes_restored(network: nn.Module) -> Iterator[None]:
+    """Restore the training or evaluation mode of each module on exit."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
         for module, mode in modes:
             module.training = mode
-        shown = {f"online_{name}": metrics[name] for name in ("knn_top1", "linear_top1")}
-        took_s = time.perf_counter() - started
-        pl_module.log_dict(shown | {"online_s": took_s})
-        if trainer.is_global_zero:
-            knn, linear = shown.values()
-            words = f"online evaluation: kNN {knn:.3f}, linear {linear:.3f}, in {took_s:.1f} s"
-            console.print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {words}", highlight=False)
-
-    def _features(self, backbone: torch.nn.Module, part: Manifest, device: torch.device) -> FeatureBank:
-        views = (self.config.num_clips, self.config.num_crops, self.spec.test_short_side)
-        loader = evaluation_loader(self.data, part, self.spec, *views)
-        return extract_features(backbone, self.spec, loader, part, device, {}, "online evaluation")

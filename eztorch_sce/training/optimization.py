@@ -1,9 +1,8 @@
-"""Optimizer and schedule of a LightningModule."""
-
-from typing import Any
+"""Parts of a training step that every LightningModule here shares: learning rates, and batches that are too small."""
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,27 +13,34 @@ from eztorch_sce.types import ViewBatch
 
 
 def effective_lr(base_lr: float, batch_size: int) -> float:
-    """Return the learning rate for a global batch: the base is for 256 samples."""
+    """Return the learning rate for a global batch of `batch_size` samples; `base_lr` is for 256.
+
+    >>> effective_lr(base_lr=0.3, batch_size=1024)
+    1.2
+    """
     return base_lr * batch_size / 256
 
 
-def scheduled(trainer: pl.Trainer, optimizer: Optimizer, schedule: ScheduleConfig) -> dict[str, Any]:
-    """Return what `configure_optimizers` returns, with a schedule that moves every optimizer step."""
+def with_schedule(trainer: pl.Trainer, optimizer: Optimizer, schedule: ScheduleConfig) -> OptimizerLRSchedulerConfig:
+    """Return an optimizer and its schedule, updated every optimizer step, as `configure_optimizers` returns them."""
     num_steps, max_epochs = int(trainer.estimated_stepping_batches), trainer.max_epochs or 1
     scheduler = LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps, max_epochs))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def has_samples(batch: ViewBatch, least: int, device: torch.device) -> bool:
-    """Tell whether this process and every other has that many samples that could be read: all do a step, or none."""
-    return fewest(len(batch.record), device) >= least
+def has_samples(batch: ViewBatch, minimum: int, device: torch.device) -> bool:
+    """Return whether the batch of every process has at least `minimum` readable samples.
+
+    The answer is the same in all processes, so all of them take the step or none does.
+    """
+    return fewest(len(batch.record), device) >= minimum
 
 
-def no_step(module: pl.LightningModule) -> Tensor | None:
-    """Return what a training step returns for a batch that is left out.
+def skipped_step(module: pl.LightningModule) -> Tensor | None:
+    """Return the value of `training_step` for a batch that is skipped.
 
-    Alone that is None, which skips it. Several processes exchange their gradients whatever happens, so there it is a
-    loss that has none.
+    In one process that is None, which Lightning skips. Several processes always exchange gradients, so there it is a
+    loss whose gradients are zero.
     """
     if world_size() == 1:
         return None

@@ -1,10 +1,11 @@
-"""Self-supervised pretraining, as Lightning drives it."""
+"""Self-supervised pretraining as a LightningModule."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
 from eztorch_sce.errors import TrainingError
@@ -12,85 +13,88 @@ from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
-from eztorch_sce.training.optimization import effective_lr, has_samples, no_step, scheduled
-from eztorch_sce.types import Batch, ViewBatch
+from eztorch_sce.training.optimization import effective_lr, has_samples, skipped_step, with_schedule
+from eztorch_sce.types import Batch, StepOutput, ViewBatch
 
 
 class CollapseWarning(UserWarning):
-    """The embeddings are losing their spread."""
+    """The embeddings are collapsing."""
 
 
 class PretrainModule(pl.LightningModule):
-    """Views, method, optimizer: nothing else. The method knows the networks and the loss.
+    """Drives a method: augments the batch, takes the step, then updates the momentum encoder.
 
     Args:
-        method: `forward(views) -> StepOutput` and `after_step(progress)`.
-        views: The device side of the views.
+        method: A self-supervised method, which contains the networks and the loss.
+        augmentation: Augmentation of a batch on the device.
         optimizer: A registered optimizer config.
-        schedule: Of the learning rate.
-        batch_size: Global, of one optimizer step.
+        schedule: Schedule of the learning rate.
+        batch_size: Global batch size per optimizer step.
     """
 
     def __init__(
         self,
         method: nn.Module,
-        views: BatchAugmentation,
+        augmentation: BatchAugmentation,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
     ) -> None:
         super().__init__()
-        self.method, self.views = method, views
+        self.method, self.augmentation = method, augmentation
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
-        self.warned = False
+        self.warned_of_collapse = False
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Make the views on the device."""
-        augmented: ViewBatch = self.views(batch)
-        return augmented
+        return cast(ViewBatch, self.augmentation(batch))
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
-        """Return the loss; a batch of which too little could be read for batch statistics is left out."""
+        """Return the loss, or skip a batch with too few readable samples for batch statistics."""
         if not has_samples(batch, 2, self.device):
-            return no_step(self)
+            return skipped_step(self)
         self.method.loss.set_progress(self._progress())  # type: ignore[union-attr, operator]
-        try:
-            output = self.method(batch.views)
-        except ValueError as error:  # the loss says what it cannot take
-            raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
+        output = self._forward(batch)
         metrics = output.metrics | {"loss": output.loss.detach()}
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             metrics |= embedding_diagnostics(output.embeddings)
-            self._look_at(metrics)
+            self._check_health(metrics)
         self.log_dict(metrics, batch_size=len(batch.record))
         return output.loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the optimizer, then the momentum encoder: also under accumulation once per step."""
+        """Step the optimizer, then the momentum encoder: once per optimizer step, also with accumulation."""
         super().optimizer_step(*args, **kwargs)
         self.method.after_step(self._progress())  # type: ignore[operator]
 
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Build the optimizer at its effective learning rate."""
+        lr = effective_lr(self.optimizer.lr, self.batch_size)
+        return with_schedule(self.trainer, self.optimizer.build(self.method.parameters(), lr), self.schedule)
+
+    def _forward(self, batch: ViewBatch) -> StepOutput:
+        try:
+            return cast(StepOutput, self.method(batch.views))
+        except ValueError as error:  # the loss rejects non-finite embeddings
+            raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
+
     def _progress(self) -> float:
-        """Return where the current optimizer step is: 0 is the first, 1 the last."""
+        """Return the progress of training at the current optimizer step, from 0 at the first to 1 at the last."""
         return min(1.0, self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches) - 1))
 
-    def _look_at(self, metrics: dict[str, Tensor]) -> None:
-        """Stop at a loss that is no number; warn, once, of embeddings that collapse."""
-        seen = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(seen["loss"]):
-            raise TrainingError(f"step {self.trainer.global_step}: the loss is {seen['loss']}. {self._cure()}")
-        untrained = self.trainer.current_epoch == 0  # a network as initialized may say anything
-        if not untrained and not self.warned and (words := verdict(seen)):
-            self.warned = True
+    def _check_health(self, metrics: dict[str, Tensor]) -> None:
+        """Raise TrainingError for a non-finite loss; warn once if the embeddings collapse."""
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]):
+            raise TrainingError(f"step {self.trainer.global_step}: the loss is {values['loss']}. {self._cure()}")
+        if self.warned_of_collapse or self.trainer.current_epoch == 0:  # an initial network proves nothing
+            return
+        if (words := verdict(values)) is not None:
+            self.warned_of_collapse = True
             rank_zero_warn(f"step {self.trainer.global_step}: {words}", category=CollapseWarning)
 
     def _cure(self) -> str:
         return (
-            f"If it has diverged: lower optimizer.lr={self.optimizer.lr:g}, raise schedule.warmup_epochs="
+            f"If training has diverged: lower optimizer.lr={self.optimizer.lr:g}, raise schedule.warmup_epochs="
             f"{self.schedule.warmup_epochs:g}, or set trainer.precision=32-true"
         )
-
-    def configure_optimizers(self) -> Any:
-        """Build the optimizer at its effective rate."""
-        lr = effective_lr(self.optimizer.lr, self.batch_size)
-        return scheduled(self.trainer, self.optimizer.build(self.method.parameters(), lr), self.schedule)

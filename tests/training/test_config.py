@@ -26,9 +26,11 @@ def machine(num_gpus: int, environ: dict[str, str]) -> Machine:
     return Machine(num_gpus, find_launch(environ))
 
 
-def pretrain_config(batch_size: int, trainer: TrainerConfig, **method: int) -> PretrainConfig:
+def pretrain_config(batch_size: int, trainer: TrainerConfig, bn_splits: int = 1) -> PretrainConfig:
     return PretrainConfig(
-        data=DataConfig(root=".", batch_size=batch_size), trainer=trainer, method=MomentumContrastConfig(**method)
+        data=DataConfig(root=".", batch_size=batch_size),
+        trainer=trainer,
+        method=MomentumContrastConfig(bn_splits=bn_splits),
     )
 
 

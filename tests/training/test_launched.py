@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from eztorch_sce.cli import main
-from eztorch_sce.training.checkpoint import load_weights
+from eztorch_sce.models.weights import load_weights
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NETWORK = ["backbone=r2plus1d_small", "backbone.width=4", "backbone.num_blocks=1", "views.0.size=32"]

@@ -1,4 +1,4 @@
-"""Evaluation while a pretraining goes on."""
+"""Tests of the online evaluation."""
 
 from pathlib import Path
 
@@ -39,24 +39,24 @@ def config_of(root: Path, run_dir: Path, every: int | None) -> PretrainConfig:
     return config
 
 
-def test_the_training_does_not_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_online_evaluation_does_not_change_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = images(tmp_path / "images", "ab")
-    alone = api.pretrain(config_of(root, tmp_path / "alone", None))
-    watched = api.pretrain(config_of(root, tmp_path / "watched", 2))
-    first, second = (load_weights(str(tmp_path / name)).state for name in ("alone", "watched"))
+    baseline = api.pretrain(config_of(root, tmp_path / "baseline", None))
+    evaluated = api.pretrain(config_of(root, tmp_path / "evaluated", 2))
+    first, second = (load_weights(str(tmp_path / name)).state for name in ("baseline", "evaluated"))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert watched.metrics["loss"] == alone.metrics["loss"]
-    assert {"online_knn_top1", "online_linear_top1", "online_s"} <= watched.metrics.keys()
-    assert watched.metrics["online_s"] > 0
-    said = [line for line in capsys.readouterr().err.splitlines() if "online evaluation" in line]
-    assert [line.split("  ")[0] for line in said] == ["epoch 2/4", "epoch 4/4"]
-    assert f"kNN {watched.metrics['online_knn_top1']:.3f}" in said[1]
-    lines = (tmp_path / "watched/metrics.csv").read_text().splitlines()
+    assert evaluated.metrics["loss"] == baseline.metrics["loss"]
+    assert {"online_knn_top1", "online_linear_top1", "online_s"} <= evaluated.metrics.keys()
+    assert evaluated.metrics["online_s"] > 0
+    printed = [line for line in capsys.readouterr().err.splitlines() if "online evaluation" in line]
+    assert [line.split("  ")[0] for line in printed] == ["epoch 2/4", "epoch 4/4"]
+    assert f"kNN {evaluated.metrics['online_knn_top1']:.3f}" in printed[1]
+    lines = (tmp_path / "evaluated/metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("online_knn_top1")
     assert sum(bool(line.split(",")[column]) for line in lines[1:] if len(line.split(",")) > column) == 2
 
 
-def test_unlabeled_data_take_labeled_ones_beside_them(tmp_path: Path) -> None:
+def test_unlabeled_pretraining_data_require_labeled_data_for_online_evaluation(tmp_path: Path) -> None:
     root = images(tmp_path / "unlabeled", "")
     config = config_of(root, tmp_path / "run", 4)
     with pytest.raises(ConfigError, match=r"online\.root"):

@@ -1,4 +1,4 @@
-"""What drives a method: when the momentum encoder moves, what is logged, and how a lost training ends."""
+"""Tests of PretrainModule: momentum updates, logging, and stopping on a non-finite loss."""
 
 import csv
 from pathlib import Path
@@ -48,23 +48,23 @@ def rows(config: PretrainConfig) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_momentum_encoder_moves_once_per_optimizer_step(
+def test_the_momentum_encoder_is_updated_once_per_optimizer_step(
     accumulate: int, config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moves: list[float] = []
+    updates: list[float] = []
     original = MomentumContrast.after_step
 
     def counted(self: MomentumContrast, progress: float) -> None:
-        moves.append(progress)
+        updates.append(progress)
         original(self, progress)
 
     monkeypatch.setattr(MomentumContrast, "after_step", counted)
     config.trainer.accumulate = accumulate
     api.pretrain(config)
-    assert moves == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])  # 3 epochs of 2 steps of 8 samples
+    assert updates == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])  # 3 epochs of 2 steps of 8 samples
 
 
-def test_a_run_logs_how_its_embeddings_and_targets_are(config: PretrainConfig) -> None:
+def test_embedding_and_target_statistics_are_logged(config: PretrainConfig) -> None:
     api.pretrain(config)
     logged: dict[str, Any] = {}
     for row in rows(config):
@@ -75,10 +75,10 @@ def test_a_run_logs_how_its_embeddings_and_targets_are(config: PretrainConfig) -
     assert 1 <= logged["target_neighbors"] <= 32
     assert 0 < logged["positive_mass"] < 1
     assert 0 <= logged["alignment"] <= 4
-    assert logged["queue_age"] == 2  # 32 keys, 16 a step
+    assert logged["queue_age"] == 2  # 32 keys, 16 per step
 
 
-def test_a_line_of_the_log_tells_of_the_embeddings_of_its_own_step(
+def test_logged_diagnostics_are_those_of_the_logged_step(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forwards: list[None] = []
@@ -89,11 +89,12 @@ def test_a_line_of_the_log_tells_of_the_embeddings_of_its_own_step(
         return original(self, views)
 
     monkeypatch.setattr(MomentumContrast, "forward", counted)
-    look = "eztorch_sce.training.pretrain_module.embedding_diagnostics"
-    monkeypatch.setattr(look, lambda _: {"seen": torch.tensor(float(len(forwards)))})
+    function = "eztorch_sce.training.pretrain_module.embedding_diagnostics"
+    monkeypatch.setattr(function, lambda _: {"num_forwards": torch.tensor(float(len(forwards)))})
     config.run.log_every_n_steps = 3
     api.pretrain(config)
-    assert [(row["step"], float(row["seen"])) for row in rows(config) if row.get("seen")] == [("2", 3), ("5", 6)]
+    logged = [(row["step"], float(row["num_forwards"])) for row in rows(config) if row.get("num_forwards")]
+    assert logged == [("2", 3), ("5", 6)]
 
 
 def test_a_ramp_is_followed_and_resumed(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,16 +117,18 @@ def test_a_ramp_is_followed_and_resumed(config: PretrainConfig, monkeypatch: pyt
     assert seen == pytest.approx([0.05, 0.05])
 
 
-def test_a_training_that_diverges_stops_and_says_what_to_change(config: PretrainConfig) -> None:
+def test_a_diverged_training_stops_and_names_the_cure(config: PretrainConfig) -> None:
     config.optimizer.lr, config.schedule.warmup_epochs = 1e30, 0
     with pytest.raises(TrainingError, match=r"step \d+: .*lower optimizer.lr=1e\+30"):
         api.pretrain(config)
 
 
-def test_a_collapse_is_called_one(config: PretrainConfig) -> None:
-    """Without projector norm and with nothing to tell apart, all embeddings are one point."""
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_collapse_raises_a_warning(precision: str, config: PretrainConfig) -> None:
+    """Without norms and with identical images, all embeddings are one point."""
     for image in Path(str(config.data.root)).iterdir():
         Image.new("RGB", (40, 40), (9, 9, 9)).save(image)
     config.method.projector = ProjectorConfig(hidden_dim=16, num_hidden=0, output_dim=8, output_norm=False)
+    config.trainer.precision = precision
     with pytest.warns(CollapseWarning, match="nearly one point"):
         api.pretrain(config)
