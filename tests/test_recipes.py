@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from eztorch_sce import api
-from eztorch_sce.config.compose import compose, recipes
+from eztorch_sce.config.compose import compose
+from eztorch_sce.config.recipes import recipes
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.training.optimization import effective_lr
 

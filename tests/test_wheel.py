@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from eztorch_sce.config.compose import recipes
+from eztorch_sce.config.recipes import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import eztorch_sce
-from eztorch_sce.config.compose import COMMANDS, compose, recipes
+from eztorch_sce.config.compose import commands, compose
+from eztorch_sce.config.recipes import recipes
 print(eztorch_sce.__file__)
 for name, header in recipes().items():
     from_scratch = header["command"] == "pretrain" or "supervised" in name
     compose(header["command"], ["data.root=.", f"recipe={name}", *([] if from_scratch else ["weights=x"])])
     print(name)
 without_weights = ("pretrain", "plan", "show-views")
-for command in COMMANDS:
+for command in commands():
     weights = [] if command in without_weights else ["weights=x"]
     compose(command, [] if command == "demo" else ["data.root=.", *weights])
 """

@@ -16,7 +16,7 @@ from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
-from eztorch_sce.settings import invalid_settings, setting
+from eztorch_sce.settings import choice, invalid_settings, setting
 from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig, this_machine
 from eztorch_sce.training.online import OnlineConfig
 
@@ -30,10 +30,10 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
-    backbone: Any = field(default_factory=SmallR2Plus1DConfig)
-    method: Any = field(default_factory=MomentumContrastConfig)
-    loss: Any = field(default_factory=SCEConfig)
-    optimizer: Any = field(default_factory=SGDConfig)
+    backbone: Any = choice("backbone", SmallR2Plus1DConfig(), help="Network to pretrain.")
+    method: Any = choice("method", MomentumContrastConfig(), help="Method: which views are compared, and how.")
+    loss: Any = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
+    optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
@@ -295,13 +295,13 @@ class FinetuneConfig:
     data: DataConfig = field(default_factory=DataConfig)
     weights: str | None = None
     untrained: bool = False
-    backbone: Any = None
+    backbone: Any = choice("backbone", None, help="Network to train from scratch, in place of weights.")
     dropout: float = 0.8
     probe_first: bool = False
     layer_decay: float = 1.0
     mixup: float = 0.0
     views: list[ViewConfig] = field(default_factory=lambda: policy("finetune_video"))
-    optimizer: Any = field(default_factory=SGDConfig)
+    optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)

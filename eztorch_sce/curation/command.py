@@ -4,7 +4,6 @@ Importing this module loads neither torch nor a decoder, so that `--help` answer
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +12,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
-from eztorch_sce.settings import Setting, declaration, default_of, show
 
 if TYPE_CHECKING:
     from eztorch_sce.curation.bench import BenchResult
@@ -266,27 +264,3 @@ _COMMANDS = (
     ),
 )
 DATA_COMMANDS = {command.name: command for command in _COMMANDS}
-
-
-def help_text(name: str) -> str:
-    """Return the help of one command, or of all if the name is not known."""
-    if name not in DATA_COMMANDS:
-        lines = [f"  {command.name:9}{command.summary}" for command in _COMMANDS]
-        return "\n".join(["usage: eztorch-sce data <command> ... [key=value ...]", "", *lines])
-    command = DATA_COMMANDS[name]
-    lines = [command.summary, "", f"usage: {command.usage()}", ""]
-    lines += [f"  {argument.name:12}{argument.help}" for argument in command.arguments]
-    lines += ["", "examples:", *(f"  {example}" for example in command.examples)]
-    if command.settings_of:
-        lines += ["", f"settings: those of `eztorch-sce {command.settings_of}`"]
-    elif fields(command.config):
-        lines += ["", "settings:"]
-        for item in fields(command.config):
-            declared = declaration(item) or Setting()
-            allowed = ", ".join(declared.allowed()) or declared.range()
-            lines.append(
-                f"  {item.name}={show(default_of(item))}".ljust(22)
-                + declared.help
-                + (f" ({allowed})" if allowed else "")
-            )
-    return "\n".join(lines)

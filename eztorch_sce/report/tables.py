@@ -53,15 +53,3 @@ def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[
     for name, values in rows.items():
         table.add_row(name, *(f"{value:.2f}" if value else "" for value in values))
     console.print(table)
-
-
-def print_recipes(recipes: dict[str, dict[str, str]]) -> None:
-    """Print the recipes: name, command, expected number, hardware, hours."""
-    table = Table(title="eztorch-sce <command> recipe=NAME; `eztorch-sce recipes NAME` shows all of one")
-    columns = ("command", "expected", "hardware", "hours")
-    table.add_column("recipe", no_wrap=True)
-    for column in columns:
-        table.add_column(column)
-    for name, header in recipes.items():
-        table.add_row(name, *(header.get(column, "") for column in columns))
-    Console().print(table)

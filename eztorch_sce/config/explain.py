@@ -1,0 +1,237 @@
+"""Explanations of overrides that do not compose: one message per mistake, all at once."""
+
+import re
+import shlex
+import typing
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from eztorch_sce import registry
+from eztorch_sce.augment.policies import POLICIES
+from eztorch_sce.config.compose import GROUPS, INVALID, RENAMED_KEYS, commands, compose_by_hydra, to_config
+from eztorch_sce.config.recipes import recipes
+from eztorch_sce.errors import ConfigError, did_you_mean, nearest
+from eztorch_sce.settings import Setting, declaration, problem_with
+
+_EACH_VIEW = "views.*."
+_ANY_VIEW = "views.any."  # the same in a form that Hydra parses
+
+
+def explain(command: str, overrides: Sequence[str], error: Exception) -> list[str]:
+    """Return one message per mistake in overrides that do not compose.
+
+    Each override is judged by itself. Then the config is composed without the rejected ones and validated, so that a
+    mistyped key does not hide an invalid value beside it.
+
+    Args:
+        command: The command, such as "pretrain".
+        overrides: As typed.
+        error: What Hydra raised, told if no mistake is found.
+    """
+    explanation = _Explanation(command)
+    parsed = [override for text in overrides if (override := explanation.parse(text))]
+    config = explanation.compose_choices([override for override in parsed if explanation.is_choice(override)])
+    for override in parsed:
+        if not explanation.is_choice(override):
+            explanation.apply(override, config)
+    explanation.validate(config)
+    return explanation.messages or [str(error).splitlines()[0]]
+
+
+class _Explanation:
+    """The messages collected so far, and the paths that they leave in doubt.
+
+    Args:
+        command: The command whose overrides are explained.
+    """
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+        names = {item.name for item in fields(commands()[command])}
+        self.choices = {group: list(registry.choices(group)) for group in GROUPS if group in names}
+        self.choices |= {"views": list(POLICIES)} if "views" in names else {}
+        self.choices["recipe"] = list(recipes())
+        self.messages: list[str] = []
+        self.doubtful: list[str] = []  # paths whose values are not those that the user meant
+
+    def is_choice(self, override: Override) -> bool:
+        """Return whether an override chooses from a group, as `loss=sce` does, or needs Hydra, as `+key=value` does."""
+        return override.key_or_group in self.choices or override.type.name != "CHANGE"
+
+    def parse(self, text: str) -> Override | None:
+        """Parse an override; add a message and return None if that fails or its key has another name now."""
+        key, equals, value = text.partition("=")
+        if not equals and not text.startswith("~"):
+            self.messages.append(f"{text} must be of the form key=value{self._nearest_key(text)}")
+            return None
+        if sentence := _renamed(key):
+            self.messages.append(sentence)
+            return None
+        try:
+            override = OverridesParser.create().parse_override(text.replace(_EACH_VIEW, _ANY_VIEW, 1))
+        except HydraException:
+            self.messages.append(
+                f"{text} must be of the form key=value; quote special characters: {_quoted(key, value)}"
+            )
+            self.doubtful.append(key)
+            return None
+        if override.is_sweep_override():
+            self.messages.append(
+                f"{text} has several values: add -m to run each one, write {key}=[{value}] for a list, or "
+                f"{_quoted(key, value)} for a text"
+            )
+            self.doubtful.append(key)
+            return None
+        return override
+
+    def compose_choices(self, overrides: list[Override]) -> DictConfig:
+        """Compose the config of the choices, with the nearest known choice in place of an unknown one."""
+        accepted: list[str] = []
+        for override in overrides:
+            text = str(override.input_line)
+            group, value = override.key_or_group, str(override.value())
+            known = self.choices.get(group, [])
+            if group in self.choices and value not in [*known, "None"]:
+                self.messages.append(f"{group}={value} must be one of {', '.join(known)}{did_you_mean(value, known)}")
+                guess = nearest(value, known)
+                if guess is None:
+                    self.doubtful.append(group)
+                    continue
+                text = f"{group}={guess}"
+            if self._composes([*accepted, text]):
+                accepted.append(text)
+            else:
+                self.messages.append(self._misplaced(group, value, text))
+                self.doubtful.append(group)
+        return compose_by_hydra(self.command, accepted)
+
+    def apply(self, override: Override, config: DictConfig) -> None:
+        """Set one value of the config, or add a message."""
+        key = override.key_or_group
+        keys = [key]
+        if key.startswith(_ANY_VIEW) and "views" in config:
+            keys = [key.replace(_ANY_VIEW, f"views.{number}.", 1) for number in range(len(config.views))]
+        for key in keys:
+            if any(_is_below(key, path) for path in self.doubtful):
+                continue
+            if key not in _flat_keys(OmegaConf.to_container(config)):
+                self._reject_key(key, config)
+                return
+            try:
+                OmegaConf.update(config, key, override.value(), merge=True)
+            except INVALID as error:
+                self.messages.append(_invalid_value(key, override, config, error))
+                self.doubtful.append(key)
+                return
+
+    def validate(self, config: DictConfig) -> None:
+        """Validate the config, and add the messages about paths that are not in doubt."""
+        try:
+            to_config(config)
+        except ConfigError as error:
+            for message in error.problems:
+                if not any(_is_below(message, path) for path in self.doubtful):
+                    self.messages.append(message)
+        except INVALID as error:
+            if not self.messages:
+                self.messages.append(str(error).splitlines()[0])
+
+    def _composes(self, overrides: list[str]) -> bool:
+        try:
+            compose_by_hydra(self.command, overrides)
+        except INVALID:
+            return False
+        return True
+
+    def _misplaced(self, group: str, value: str, text: str) -> str:
+        """Return the message for a choice that exists but does not fit the command."""
+        if group == "recipe":
+            owner = recipes()[value]["command"]
+            return f"recipe={value} is a recipe of `eztorch-sce {owner}`, not of {self.command}"
+        return f"{text} does not apply to {self.command}"
+
+    def _reject_key(self, key: str, config: DictConfig) -> None:
+        known = _flat_keys(OmegaConf.to_container(config))
+        guess = nearest(key, known)
+        if guess is not None:
+            self.doubtful.append(guess)
+        others = _choices_with(key)
+        cure = f"; {others} has it" if others else did_you_mean(key, known)
+        cure = cure or f"; `eztorch-sce {self.command} --help` lists them"
+        self.messages.append(f"{key} is not a setting of {self.command}{cure}")
+
+    def _nearest_key(self, word: str) -> str:
+        names = [*self.choices, *(item.name for item in fields(commands()[self.command]))]
+        return did_you_mean(word, names)
+
+
+def _renamed(key: str) -> str | None:
+    """Return what to type instead of a key of an earlier version, or None."""
+    for old, sentence in RENAMED_KEYS.items():
+        if key == old or (old.endswith(".") and key.startswith(old)):
+            return sentence
+    return None
+
+
+def _choices_with(key: str) -> str:
+    """Return the choices of a group that have a setting, such as "optimizer=adamw" for `optimizer.betas`."""
+    group, _, name = key.partition(".")
+    if group not in GROUPS:
+        return ""
+    classes = registry.choices(group).items()
+    owners = [
+        f"{group}={choice}" for choice, cls in classes if name.split(".")[0] in {item.name for item in fields(cls)}
+    ]
+    return " or ".join(owners)
+
+
+def _invalid_value(key: str, override: Override, config: DictConfig, error: Exception) -> str:
+    """Return the message for a value that has the wrong type."""
+    value: Any = override.value()
+    parent_key, _, name = key.rpartition(".")
+    parent = OmegaConf.select(config, parent_key) if parent_key else config
+    if isinstance(parent, DictConfig) and isinstance(config_class := OmegaConf.get_type(parent), type):
+        hints = typing.get_type_hints(config_class)
+        for item in fields(config_class):
+            if item.name == name:
+                message = problem_with(key, value, declaration(item) or Setting(), hints[name])
+                if message is not None:
+                    return message
+    cause: BaseException = error
+    while cause.__cause__ is not None:  # the innermost exception names the invalid value
+        cause = cause.__cause__
+    return f"{override.input_line}: {str(cause).splitlines()[0]}"
+
+
+def _quoted(key: str, value: str) -> str:
+    """Return an override quoted for Hydra and for the shell.
+
+    >>> print(_quoted("data.root", "a=b"))
+    'data.root="a=b"'
+    """
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{escaped}"')
+
+
+def _is_below(text: str, path: str) -> bool:
+    """Return whether a text starts with a path, as a whole name."""
+    return text.startswith(path) and (len(text) == len(path) or not re.match(r"\w", text[len(path)]))
+
+
+def _flat_keys(node: Any, prefix: str = "") -> list[str]:
+    """Return the dotted keys of nested dictionaries and lists."""
+    items: Any = ()
+    if isinstance(node, (dict, DictConfig)):
+        items = node.items()
+    elif isinstance(node, (list, ListConfig)):
+        items = enumerate(node)
+    keys = []
+    for name, child in items:
+        keys += [f"{prefix}{name}", *_flat_keys(child, f"{prefix}{name}.")]
+    return keys

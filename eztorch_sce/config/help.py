@@ -1,0 +1,302 @@
+"""Text of `--help`, from the reference of all settings and without torch."""
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from eztorch_sce.config.reference import Description, Reference, describe, load
+from eztorch_sce.errors import ConfigError, did_you_mean
+
+MAX_LINES, MAX_WIDTH = 96, 100  # two screens
+_COLUMN = 28  # where the help of a setting starts
+
+_SECTIONS_OF_COMMANDS = {
+    "Start": ("demo", "recipes", "env"),
+    "Prepare": ("data", "show-views", "plan"),
+    "Train": ("pretrain", "finetune", "test"),
+    "Evaluate": (),  # and every command that is named nowhere else
+    "Compare": ("compare",),
+}
+_OTHER_COMMANDS = {
+    "data": "Find bad files, make copies that decode fast, choose a decoder; `eztorch-sce data --help` lists more.",
+    "compare": "Compare runs: their metrics, and the settings in which they differ (compare RUN RUN ...).",
+    "recipes": "List published results that run by recipe=NAME; `recipes NAME` shows one.",
+    "env": "Show versions, what works on this machine, and what to install for the rest.",
+}
+_EXAMPLES = {
+    "demo": ("", "seed=1 run.dir=runs/demo", "max_epochs=5"),
+    "pretrain": (
+        "data.root=videos run.dir=runs/mine",
+        "recipe=k400_r3d18 data.root=K400 trainer.devices=8",
+        "data.root=images views=image backbone=resnet50 loss=infonce",
+    ),
+    "plan": (
+        "recipe=k400_r3d50 devices=8 device=A100-80G",
+        "recipe=imagenet_resnet50_100ep device=H100",
+        "backbone=r3d18 data.layout=kinetics400 throughput=500",
+    ),
+    "finetune": (
+        "weights=runs/mine data.root=videos run.dir=runs/tuned",
+        "recipe=ucf101_finetune weights=runs/mine data.root=UCF-101 data.split=1",
+        "weights=null backbone=r3d18 data.root=videos",
+    ),
+    "test": (
+        "weights=runs/tuned data.root=videos",
+        "weights=runs/tuned data.root=videos test.num_clips=10 test.num_crops=3",
+        "weights=runs/tuned data.list=train.csv data.test_list=test.csv",
+    ),
+    "extract": (
+        "weights=runs/mine data.root=videos run.dir=runs/features",
+        "weights=runs/mine data.root=videos untrained=true",
+        "weights=runs/mine data.list=train.csv data.test_list=test.csv",
+    ),
+    "show-views": ("data.root=videos", "data.root=images views=image", "data.root=videos views=motion num_samples=8"),
+}
+_EVALUATION_EXAMPLES = (
+    "features=runs/features",
+    "weights=runs/mine data.root=videos",
+    "weights=runs/mine data.list=train.csv data.test_list=test.csv untrained=true",
+)
+# What people type, first; the other settings follow in groups, in this order.
+_FIRST = (
+    *("recipe", "weights", "features", "data.root", "data.list", "data.layout", "views", "backbone", "method", "loss"),
+    *("optimizer", "optimizer.lr", "data.batch_size", "data.num_frames", "data.clip_s", "trainer.max_epochs"),
+    *("trainer.devices", "trainer.precision", "run.dir", "run.resume", "seed"),
+)
+_FIRST_GROUPS = ("", "data", "trainer", "optimizer", "schedule", "test", "method", "loss", "backbone")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting as help shows it.
+
+    Attributes:
+        path: Path of the setting, such as "data.root".
+        default: Default value as typed; empty if it depends on another choice.
+        help: What it means, with the allowed values in parentheses.
+    """
+
+    path: str
+    default: str
+    help: str
+
+    def label(self) -> str:
+        """Return the setting as typed, with its default."""
+        return f"{self.path}={self.default}" if self.default else self.path
+
+    def lines(self, width: int) -> list[str]:
+        """Return the setting in two columns."""
+        label = f"  {self.label()}"
+        body = textwrap.wrap(self.help, width - _COLUMN, break_on_hyphens=False) or [""]
+        if len(label) >= _COLUMN:
+            return [label, *(" " * _COLUMN + line for line in body)]
+        first = f"{label:{_COLUMN}}{body[0]}".rstrip()
+        return [first, *(" " * _COLUMN + line for line in body[1:])]
+
+
+@dataclass
+class Section:
+    """A group of settings.
+
+    Attributes:
+        name: First part of their paths; empty for those of the command itself.
+        summary: One sentence about the group.
+        rows: The settings.
+    """
+
+    name: str
+    summary: str = ""
+    rows: list[Row] = field(default_factory=list)
+
+    def title(self) -> str:
+        """Return the heading."""
+        heading = self.name or "further settings"
+        return f"{heading}: {self.summary}" if self.summary else f"{heading}:"
+
+    def full(self, width: int) -> list[str]:
+        """Return every setting with its help."""
+        lines = [line for row in self.rows for line in row.lines(width)]
+        return ["", *textwrap.wrap(self.title(), width), *lines]
+
+    def compact(self, width: int) -> list[str]:
+        """Return the settings with their defaults alone."""
+        names = "  ".join(row.label().replace(" ", "\0") for row in self.rows)  # a label is not broken in two
+        wrapped = textwrap.wrap(names, width - 2, break_long_words=False, break_on_hyphens=False)
+        return ["", *textwrap.wrap(self.title(), width), *(f"  {line}".replace("\0", " ") for line in wrapped)]
+
+
+@lru_cache(maxsize=1)
+def _reference() -> Reference:
+    return load()
+
+
+def command_names() -> list[str]:
+    """Return the names of all commands."""
+    return [*_reference().commands, *_OTHER_COMMANDS]
+
+
+def overview() -> str:
+    """Return the help of `eztorch-sce` itself."""
+    summaries = {name: command.summary for name, command in _reference().commands.items()} | _OTHER_COMMANDS
+    placed = {name for names in _SECTIONS_OF_COMMANDS.values() for name in names}
+    lines = ["usage: eztorch-sce <command> [key=value ...]", ""]
+    lines += ["Self-supervised learning from video and images. A folder of files is enough to start:"]
+    lines += ["", "  eztorch-sce pretrain data.root=FOLDER run.dir=runs/mine"]
+    lines += ["  eztorch-sce knn weights=runs/mine data.root=FOLDER"]
+    for title, names in _SECTIONS_OF_COMMANDS.items():
+        lines += ["", f"{title}:"]
+        for name in names or [name for name in summaries if name not in placed]:
+            lines += _two_columns(name, summaries[name], 13)
+    lines += ["", "`eztorch-sce <command> --help` shows the settings of a command, and `--help all` every detail."]
+    lines += ["`eztorch-sce <command> --cfg job` prints its whole configuration; `-m seed=0,1,2` runs a sweep (Hydra)."]
+    return "\n".join(lines)
+
+
+def command_help(command: str, topics: Sequence[str] = ()) -> str:
+    """Return the help of a command.
+
+    Args:
+        command: The command, such as "pretrain".
+        topics: Empty for two screens; "all", or names of groups or choices such as "data" or "lars".
+
+    Raises:
+        ConfigError: If there is no such topic.
+    """
+    reference = _reference()
+    description = reference.commands[command]
+    head = [description.summary, "", f"usage: eztorch-sce {command} key=value ...", "", "examples:"]
+    head += [f"  eztorch-sce {command} {words}".rstrip() for words in _EXAMPLES.get(command, _EVALUATION_EXAMPLES)]
+    sections = list(_sections(description, reference))
+    first, others = _split(sections)
+    if "all" in topics:
+        others += _choice_sections(description, reference)
+        return "\n".join([*head, *_all_lines([first, *others])])
+    if topics:
+        return "\n".join(_topic_lines(topics[0], sections + _choice_sections(description, reference)))
+    tail = ["", f"`eztorch-sce {command} --help all` explains every setting and every choice;"]
+    tail += [f"`eztorch-sce {command} --help NAME` those of one group, as in `--help {others[-1].name or 'all'}`."]
+    return "\n".join([*head, *_fitted([first, *others], MAX_LINES - len(head) - len(tail)), *tail])
+
+
+def data_overview() -> str:
+    """Return the help of `eztorch-sce data`."""
+    from eztorch_sce.curation.command import DATA_COMMANDS
+
+    lines = ["Inspect and prepare the files of a data set before a run.", ""]
+    lines += ["usage: eztorch-sce data <command> ... [key=value ...]", ""]
+    for name, command in DATA_COMMANDS.items():
+        lines += _two_columns(name, command.summary, 9)
+    return "\n".join([*lines, "", "`eztorch-sce data <command> --help` shows the settings of a command."])
+
+
+def data_help(name: str) -> str:
+    """Return the help of one of the commands of `eztorch-sce data`."""
+    from eztorch_sce.curation.command import DATA_COMMANDS
+
+    command = DATA_COMMANDS[name]
+    lines = [*textwrap.wrap(command.summary, _width()), "", f"usage: {command.usage()}", "", "examples:"]
+    lines += [f"  {example}" for example in command.examples]
+    arguments = [Row(argument.name, "", argument.help) for argument in command.arguments]
+    lines += Section("arguments", rows=arguments).full(_width())
+    if command.config is None:
+        return "\n".join([*lines, "", f"settings: those of `eztorch-sce {command.settings_of}`."])
+    nothing = Reference({}, {}, {}, [])
+    rows = list(_rows(describe(command.config, nothing), nothing, ""))
+    return "\n".join([*lines, *(Section("settings", rows=rows).full(_width()) if rows else [])])
+
+
+def _width() -> int:
+    return max(60, min(MAX_WIDTH, shutil.get_terminal_size((MAX_WIDTH, 24)).columns))
+
+
+def _sections(description: Description, reference: Reference) -> Iterator[Section]:
+    """Yield the settings of a command in groups: its own ones, then one group per nested config and choice."""
+    yield Section("", rows=[row for row in _rows(description, reference, "") if "." not in row.path])
+    for name, entry in description.settings.items():
+        nested = _nested(entry.config, entry.group, entry.default, reference)
+        if nested is not None:
+            group = Section(name, nested.summary)
+            prefix = f"{name}.*." if entry.is_list else f"{name}."
+            group.rows = list(_rows(nested, reference, prefix, entry.changed))
+            if entry.is_list:
+                group.rows = [Row(row.path, "", row.help) for row in group.rows]
+            yield group
+
+
+def _nested(config: str, group: str, choice: str, reference: Reference) -> Description | None:
+    """Return the config that a setting holds by default, or None if it holds a value."""
+    if config:
+        return reference.configs[config]
+    return reference.choices[group].get(choice) if group else None
+
+
+def _rows(
+    description: Description, reference: Reference, prefix: str, changed: dict[str, str] | None = None
+) -> Iterator[Row]:
+    """Yield the settings of a config, those of nested configs included."""
+    for name, entry in description.settings.items():
+        path, default = f"{prefix}{name}", (changed or {}).get(name, entry.default)
+        if name == "views":
+            policies = ", ".join(reference.policies)
+            yield Row(path, "", f"Policy of the views ({policies}); `views.*.flip=0` sets a value in every view.")
+        elif entry.config and prefix:
+            yield from _rows(reference.configs[entry.config], reference, f"{path}.", entry.changed)
+        elif not entry.config:
+            allowed = f" ({entry.allowed})" if entry.allowed else ""
+            yield Row(path, default, entry.help.removesuffix(".") + allowed + "." if entry.help else entry.allowed)
+
+
+def _split(sections: list[Section]) -> tuple[Section, list[Section]]:
+    """Separate what people type from the rest, and order both."""
+    rows = {row.path: row for section in sections for row in section.rows}
+    first = Section("most used", rows=[rows[path] for path in _FIRST if path in rows])
+    others = [Section(s.name, s.summary, [row for row in s.rows if row.path not in _FIRST]) for s in sections]
+    order = {name: number for number, name in enumerate(_FIRST_GROUPS)}
+    others.sort(key=lambda section: order.get(section.name, len(order)))
+    return first, [section for section in others if section.rows]
+
+
+def _choice_sections(description: Description, reference: Reference) -> list[Section]:
+    """Return one section for each choice of each group of a command."""
+    sections = []
+    for name, entry in description.settings.items():
+        for choice, config in reference.choices.get(entry.group, {}).items():
+            rows = list(_rows(config, reference, f"{name}."))
+            sections.append(Section(f"{name}={choice}", config.summary, rows))
+    return sections
+
+
+def _all_lines(sections: Sequence[Section]) -> list[str]:
+    return [line for section in sections for line in section.full(_width())]
+
+
+def _fitted(sections: Sequence[Section], num_lines: int) -> list[str]:
+    """Return the sections in full as long as all fit into the lines, and compact from there on."""
+    full = [len(section.full(MAX_WIDTH)) for section in sections]
+    compact = [len(section.compact(MAX_WIDTH)) for section in sections]
+    spare, lines = num_lines - sum(compact), []
+    for number, section in enumerate(sections):
+        extra = full[number] - compact[number]
+        fits = extra <= spare
+        spare -= extra if fits else 0
+        lines += section.full(_width()) if fits else section.compact(_width())
+    return lines
+
+
+def _topic_lines(topic: str, sections: Sequence[Section]) -> list[str]:
+    """Return the sections of a topic: a group, a choice, or the path of a setting."""
+    chosen = [section for section in sections if topic in (section.name, *section.name.split("="))]
+    if not chosen:
+        rows = [row for section in sections for row in section.rows if row.path.startswith(topic)]
+        chosen = [Section(topic, rows=rows)] if rows else []
+    if not chosen:
+        known = [section.name.split("=")[-1] for section in sections if section.name]
+        raise ConfigError([f"--help {topic}: no such group or setting{did_you_mean(topic, known)}"])
+    return _all_lines(chosen)[1:]
+
+
+def _two_columns(name: str, text: str, column: int) -> list[str]:
+    body = textwrap.wrap(text, _width() - column - 2)
+    return [f"  {name:{column}}{body[0]}", *(" " * (column + 2) + line for line in body[1:])]

@@ -1,0 +1,52 @@
+"""Recipes: files of settings that reproduce published results."""
+
+from importlib import resources
+
+from eztorch_sce.errors import ConfigError, did_you_mean
+
+CONFIG_MODULE = "eztorch_sce.configs"
+
+
+def recipes() -> dict[str, dict[str, str]]:
+    """Return the header of each recipe by name: its `# key: value` lines."""
+    headers = {}
+    for file in sorted(resources.files(f"{CONFIG_MODULE}.recipe").iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".yaml"):
+            headers[file.name.removesuffix(".yaml")] = _header(file.read_text(encoding="utf-8"))
+    return headers
+
+
+def recipe_text(name: str) -> str:
+    """Return the text of a recipe file.
+
+    Raises:
+        ConfigError: If there is no such recipe.
+    """
+    known = list(recipes())
+    if name not in known:
+        raise ConfigError(
+            [f"recipes {name}: no such recipe; `eztorch-sce recipes` lists all{did_you_mean(name, known)}"]
+        )
+    return resources.files(f"{CONFIG_MODULE}.recipe").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _header(text: str) -> dict[str, str]:
+    """Return the `# key: value` lines of a recipe file."""
+    lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    pairs = [line.split(":", 1) for line in lines if ":" in line]
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def print_recipes() -> None:
+    """Print a table of the recipes: name, command, expected number, hardware, hours."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="eztorch-sce <command> recipe=NAME; `eztorch-sce recipes NAME` shows the file")
+    columns = ("command", "expected", "hardware", "hours")
+    table.add_column("recipe", no_wrap=True)
+    for column in columns:
+        table.add_column(column)
+    for name, header in recipes().items():
+        table.add_row(name, *(header.get(column, "") for column in columns))
+    Console().print(table)

@@ -1,0 +1,211 @@
+"""Reference of all settings, derived from their declarations.
+
+`python -m eztorch_sce.config.reference` writes it to `config/reference.json`, from which `--help` answers without
+importing torch, and to the documentation page `docs/settings.md`.
+"""
+
+import json
+import typing
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from eztorch_sce import registry
+from eztorch_sce.files import write_text
+from eztorch_sce.settings import Setting, declaration, default_of, kind_of, show
+
+FILE = Path(__file__).with_name("reference.json")
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+REGENERATE = "python -m eztorch_sce.config.reference"
+
+
+@dataclass
+class Entry:
+    """A field of a config: a setting, a config inside it, or a choice of a registry group.
+
+    Attributes:
+        help: One sentence.
+        default: Default value as typed; for a choice of a group its name.
+        allowed: Type with range, or choices, in words.
+        config: Name of the config class of a nested config; empty for a single value.
+        is_list: Whether the value is a list of such configs, as the views are.
+        group: Registry group of a choice; empty otherwise.
+        changed: Defaults of a nested config that differ from those of its class, by name.
+    """
+
+    help: str
+    default: str = ""
+    allowed: str = ""
+    config: str = ""
+    is_list: bool = False
+    group: str = ""
+    changed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Description:
+    """Summary and settings of a config class."""
+
+    summary: str
+    settings: dict[str, Entry]
+
+
+@dataclass
+class Reference:
+    """All settings.
+
+    Attributes:
+        commands: Config of each command.
+        choices: Configs of the choices of each group, by name.
+        configs: Nested configs, by class name.
+        policies: Names of the view policies.
+    """
+
+    commands: dict[str, Description]
+    choices: dict[str, dict[str, Description]]
+    configs: dict[str, Description]
+    policies: list[str]
+
+
+def load() -> Reference:
+    """Read the reference from the package."""
+    content = json.loads(resources.files("eztorch_sce.config").joinpath(FILE.name).read_text(encoding="utf-8"))
+    return Reference(
+        {name: _description(item) for name, item in content["commands"].items()},
+        {
+            group: {name: _description(item) for name, item in members.items()}
+            for group, members in content["choices"].items()
+        },
+        {name: _description(item) for name, item in content["configs"].items()},
+        content["policies"],
+    )
+
+
+def _description(content: dict[str, Any]) -> Description:
+    return Description(content["summary"], {name: Entry(**item) for name, item in content["settings"].items()})
+
+
+def build() -> Reference:
+    """Derive the reference from the declarations of all commands and registered choices."""
+    from eztorch_sce.augment.policies import POLICIES
+    from eztorch_sce.config.compose import GROUPS, commands
+
+    reference = Reference({}, {}, {}, sorted(POLICIES))
+    for group in GROUPS:
+        reference.choices[group] = {name: describe(cls, reference) for name, cls in registry.choices(group).items()}
+    for name, cls in commands().items():
+        reference.commands[name] = describe(cls, reference)
+    reference.configs = dict(sorted(reference.configs.items()))
+    return reference
+
+
+def describe(cls: type, reference: Reference) -> Description:
+    """Describe a config class, and add the configs inside it to the reference."""
+    hints = typing.get_type_hints(cls)
+    entries = {item.name: _entry(item, hints[item.name], reference) for item in fields(cls)}
+    return Description(_summary(cls), entries)
+
+
+def _entry(item: "Field[Any]", hint: Any, reference: Reference) -> Entry:
+    declared, default = declaration(item) or Setting(), default_of(item)
+    if declared.group is not None:
+        name = "null" if default is None else registry.name_of(default)
+        return Entry(declared.help, name, ", ".join(declared.allowed()), group=declared.group)
+    nested = _config_class(hint)
+    if nested is None:
+        return Entry(declared.help, show(default), ", ".join(declared.allowed()) or _range(declared, hint))
+    if nested.__name__ not in reference.configs:
+        reference.configs[nested.__name__] = Description("", {})  # a config may contain its own class
+        reference.configs[nested.__name__] = describe(nested, reference)
+    entry = Entry(declared.help, config=nested.__name__, is_list=typing.get_origin(hint) is list)
+    if default is None:
+        entry.default = "null"
+    elif not entry.is_list:
+        entry.changed = _changed(default)
+    return entry
+
+
+def _range(declared: Setting, hint: Any) -> str:
+    """Return the range of a setting in words, with its type unless the default shows it."""
+    kind = kind_of(hint)
+    shown = "" if kind in ("a number", "text", "true or false") else kind.removeprefix("a ")
+    return ", ".join(words for words in (shown, declared.range()) if words)
+
+
+def _changed(config: Any) -> dict[str, str]:
+    """Return the values of a config that differ from the defaults of its class."""
+    values = {item.name: (getattr(config, item.name), default_of(item)) for item in fields(config)}
+    return {name: show(value) for name, (value, default) in values.items() if value != default}
+
+
+def _config_class(hint: Any) -> type | None:
+    """Return the config class in a type annotation such as `list[ViewConfig]`, or None."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint
+    classes = [_config_class(argument) for argument in typing.get_args(hint)]
+    return next((cls for cls in classes if cls is not None), None)
+
+
+def _summary(cls: type) -> str:
+    """Return the first paragraph of a docstring as one line."""
+    return " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+
+
+def to_json(reference: Reference) -> str:
+    """Return the reference as JSON, without the fields of entries that have their default value."""
+    return json.dumps(reference, default=_non_defaults, indent=1) + "\n"
+
+
+def _non_defaults(value: Any) -> dict[str, Any]:
+    content = {}
+    for item in fields(value):
+        default = item.default if item.default is not MISSING else {} if item.name == "changed" else MISSING
+        if getattr(value, item.name) != default:
+            content[item.name] = getattr(value, item.name)
+    return content
+
+
+def to_markdown(reference: Reference) -> str:
+    """Return the page of the documentation that lists all settings."""
+    lines = ["# Settings", "", f"<!-- generated by `{REGENERATE}` -->", ""]
+    lines += [
+        "Every setting is typed as `key=value`. The settings of a nested config, such as `data`, are typed with its"
+    ]
+    lines += ["name in front: `data.batch_size=256`.", "", "## Commands", ""]
+    for name, command in reference.commands.items():
+        lines += [f"### `eztorch-sce {name}`", "", command.summary, "", *_table(command)]
+    lines += ["## Choices", ""]
+    for group, members in reference.choices.items():
+        for name, choice in members.items():
+            lines += [f"### `{group}={name}`", "", choice.summary, "", *_table(choice)]
+    lines += ["## Nested configs", ""]
+    for name, config in reference.configs.items():
+        lines += [f"### {name}", "", config.summary, "", *_table(config)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _table(description: Description) -> list[str]:
+    if not description.settings:
+        return []
+    lines = ["| setting | default | allowed | meaning |", "|---|---|---|---|"]
+    for name, entry in description.settings.items():
+        if entry.config:
+            link = f"[{entry.config}](#{entry.config.lower()})"
+            allowed = f"list of {link}" if entry.is_list else link
+            default = " ".join(f"`{key}={value}`" for key, value in entry.changed.items())
+        else:
+            allowed, default = entry.allowed, f"`{entry.default}`"
+        lines.append(f"| `{name}` | {default} | {allowed} | {entry.help} |".replace("  ", " "))
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Write the reference and the page of the documentation."""
+    reference = build()
+    write_text(FILE, to_json(reference))
+    write_text(PAGE, to_markdown(reference))
+
+
+if __name__ == "__main__":
+    main()
