@@ -32,7 +32,7 @@ from PIL import Image
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.image import ImageDecoder
-from eztorch_sce.data.sources.manifest import from_folder
+from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.types import InputSpec, Sample
 
 SIZE, LONG_SIDE = 224, 2000

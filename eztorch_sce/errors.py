@@ -62,3 +62,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     suggestion = nearest(word, known)
     return "" if suggestion is None else f"; did you mean {suggestion}?"
+
+
+def shorten(names: Sequence[str], num: int = 3) -> str:
+    """Return the first `num` names, and how many more there are.
+
+    >>> shorten(["a.mp4", "b.mp4", "c.mp4"], num=2)
+    'a.mp4, b.mp4 and 1 more'
+    """
+    more = f" and {len(names) - num} more" if len(names) > num else ""
+    return ", ".join(names[:num]) + more
+
+
+def first_messages(messages: Sequence[str], num: int = 10) -> list[str]:
+    """Return the first `num` messages of one kind, and a last one that counts the rest."""
+    more = [f"and {len(messages) - num} more of this kind"] if len(messages) > num else []
+    return [*messages[:num], *more]

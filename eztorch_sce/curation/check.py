@@ -8,6 +8,7 @@ from eztorch_sce.curation.settings import CheckConfig
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.published import published
+from eztorch_sce.data.sources.splits import Location
 
 
 class Count(NamedTuple):
@@ -61,16 +62,10 @@ def check(layout: str, root: str, config: CheckConfig | None = None) -> CheckRes
             splits.
     """
     config = config or CheckConfig()
-    splits = open_splits(
-        root,
-        config.list,
-        config.test_root,
-        config.test_list,
-        layout,
-        config.annotations,
-        config.split,
-        missing_ok=True,
+    location = Location(
+        root, config.list, config.test_root, config.test_list, config.annotations, config.split, missing_ok=True
     )
+    splits = open_splits(location, layout)
     counts = published(layout, config.split)
     checked = [_expect("train", splits.train, counts.train, counts.train_each, counts.lists_differ)]
     if splits.test:

@@ -139,7 +139,7 @@ def print_bench(result: "BenchResult") -> None:
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
-    from eztorch_sce.data.sources.manifest import shorten
+    from eztorch_sce.errors import shorten
 
     table = Table("finding", "files", "example", title_justify="left")
     for finding, count, path in diagnosis.counts():

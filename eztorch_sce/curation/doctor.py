@@ -18,7 +18,9 @@ from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.image import ImageDecoder
-from eztorch_sce.data.sources.manifest import Manifest, find_media, from_list, walk
+from eztorch_sce.data.sources.folder import find_media, walk
+from eztorch_sce.data.sources.list_file import from_list
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, check_writable, write_table
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.progress import counting

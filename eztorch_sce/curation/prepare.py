@@ -20,8 +20,8 @@ from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders import frames as frame_folders
 from eztorch_sce.data.decoders.base import SNAP_S
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
-from eztorch_sce.data.sources.manifest import find_media, shorten
-from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.data.sources.folder import find_media
+from eztorch_sce.errors import ConfigError, MediaError, shorten
 from eztorch_sce.files import remove_partials, replacing, replacing_folder, write_text
 from eztorch_sce.progress import counting
 from eztorch_sce.settings import invalid_settings

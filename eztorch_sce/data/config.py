@@ -11,8 +11,9 @@ from pathlib import Path
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.layouts import LAYOUTS, open_splits
-from eztorch_sce.data.sources.manifest import Manifest, draw_share, holdout, keep_listed, without_unusable
-from eztorch_sce.data.sources.splits import Splits
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.splits import Location, Splits
+from eztorch_sce.data.sources.subsets import draw_fraction, holdout, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
 from eztorch_sce.settings import setting, show
@@ -132,12 +133,14 @@ class DataConfig:
     def _open(self) -> Splits:
         self.build_decoder()  # report a decoder that does not load now rather than in the first worker
         with _without_garbage_collection():
-            splits = open_splits(
-                self.root, self.list, self.test_root, self.test_list, self.layout, self.annotations, self.split
-            )
+            splits = open_splits(self.location(), self.layout)
             if self.on_error == "raise":
                 return splits
             return splits._replace(train=without_unusable(splits.train, self.folder()))
+
+    def location(self) -> Location:
+        """Return where the data set lies."""
+        return Location(self.root, self.list, self.test_root, self.test_list, self.annotations, self.split)
 
     def folder(self) -> Path:
         """Return the folder of the training data: `root`, or the folder of the list."""
@@ -158,7 +161,7 @@ class DataConfig:
         if test is None:
             train, test = holdout(train, self.test_fraction, seed)
         if self.train_share is not None:
-            train = draw_share(train, self.train_share, seed)
+            train = draw_fraction(train, self.train_share, seed)
         if self.train_subset is not None:
             train = keep_listed(train, Path(self.train_subset))
         return train, test

@@ -9,6 +9,7 @@ from eztorch_sce.curation.check import Count, check
 from eztorch_sce.curation.settings import CheckConfig
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.published import published
+from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError
 
 
@@ -120,8 +121,8 @@ def test_classes_with_too_few_files_are_named(tmp_path: Path) -> None:
 
 def test_a_class_in_only_one_split_is_reported(tmp_path: Path) -> None:
     root = make(tree(tmp_path), "val/n00000003/x.JPEG")
-    with pytest.raises(ConfigError, match="class 'n00000003' is not in the training part"):  # training refuses it
-        open_splits(str(root), None, None, None, "imagenet", None, 1)
+    with pytest.raises(ConfigError, match="class 'n00000003' is not in the train split"):  # training refuses it
+        open_splits(Location(root=str(root)), "imagenet")
     result = check("imagenet", str(root))
     assert "train: n00000003: all files" in result.missing
     listed = tmp_path / "list.txt"

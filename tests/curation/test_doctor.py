@@ -17,7 +17,7 @@ from eztorch_sce.curation.inspection import inspect_video
 from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.data.config import CHOICE, DataConfig
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
-from eztorch_sce.data.sources.manifest import from_folder
+from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, find_table, write_table
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan

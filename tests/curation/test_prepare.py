@@ -16,7 +16,7 @@ from eztorch_sce.curation.prepare import prepare
 from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
-from eztorch_sce.data.sources.manifest import find_media
+from eztorch_sce.data.sources.folder import find_media
 from eztorch_sce.data.sources.media_table import NAME
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan

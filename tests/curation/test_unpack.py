@@ -9,8 +9,9 @@ from PIL import Image
 
 from eztorch_sce import cli
 from eztorch_sce.curation.unpack import unpack
+from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.layouts import open_splits
-from eztorch_sce.data.sources.manifest import from_folder
+from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -79,7 +80,7 @@ def test_cifar10_is_numbered_across_batches(tmp_path: Path) -> None:
         "automobile/automobile_00001.png",
         "bird/bird_00002.png",
     ]
-    splits = open_splits(str(out), None, None, None, "cifar10", None, 1)
+    splits = open_splits(Location(root=str(out)), "cifar10")
     assert splits.test is not None
     assert (len(splits.train.records), len(splits.test.records)) == (15, 3)
     assert splits.train.classes == ["airplane", "automobile", "bird"]
@@ -106,10 +107,10 @@ def test_stl10_has_labeled_and_unlabeled_images(tmp_path: Path) -> None:
     assert names_in(out / "unlabeled") == [f"unlabeled_{number:05d}.png" for number in range(3)]
     np.testing.assert_array_equal(pixels_of(out / "train/truck/truck_00001.png"), images[1])
     np.testing.assert_array_equal(pixels_of(out / "unlabeled/unlabeled_00002.png"), images[2])
-    pretrain = open_splits(str(out), None, None, None, "stl10_unlabeled", None, 1)
+    pretrain = open_splits(Location(root=str(out)), "stl10_unlabeled")
     assert (len(pretrain.train.records), pretrain.train.classes, pretrain.test) == (6, [], None)
     assert {record.label for record in pretrain.train.records} == {None}
-    train, test = open_splits(str(out), None, None, None, "stl10", None, 1)
+    train, test = open_splits(Location(root=str(out)), "stl10")
     assert test is not None
     assert (len(train.records), len(test.records), train.classes) == (3, 3, ["airplane", "truck"])
 

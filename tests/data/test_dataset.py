@@ -14,7 +14,8 @@ from eztorch_sce.data.dataset import EpochSampler, TrainingClips
 from eztorch_sce.data.decoders.base import Timing
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.loading import evaluation_loader
-from eztorch_sce.data.sources.manifest import Manifest, from_folder
+from eztorch_sce.data.sources.folder import from_folder
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.types import Batch, Failure, InputSpec
 
 SPEC = InputSpec(num_frames=4, clip_s=0.5, size=32)

@@ -15,7 +15,7 @@ from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.loading import evaluation_loader
-from eztorch_sce.data.sources.manifest import from_folder
+from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import Failure, InputSpec, Sample
 

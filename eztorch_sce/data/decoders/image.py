@@ -17,7 +17,7 @@ import torch
 from jaxtyping import UInt8
 
 from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, frame_times
-from eztorch_sce.data.sources.shards import is_member, read_member
+from eztorch_sce.data.members import is_member, read_member
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
 

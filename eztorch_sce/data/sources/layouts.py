@@ -1,9 +1,7 @@
-"""How data sets lie on disk: one row per layout, opened as a train and a test part."""
+"""The layouts of data sets on disk: one row per layout."""
 
 import os
-import re
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from eztorch_sce.data.sources.image_sets import (
@@ -13,122 +11,121 @@ from eztorch_sce.data.sources.image_sets import (
     open_tiny_imagenet,
     open_unpacked,
 )
-from eztorch_sce.data.sources.manifest import check_disjoint
-from eztorch_sce.data.sources.shards import from_shards
-from eztorch_sce.data.sources.splits import Places, Splits, collect, open_auto, open_folder, open_list
+from eztorch_sce.data.sources.shards import open_shards
+from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_folder, open_list
+from eztorch_sce.data.sources.subsets import check_disjoint
 from eztorch_sce.data.sources.video_sets import open_hmdb51, open_kinetics, open_ssv2, open_ucf101
 from eztorch_sce.errors import ConfigError, did_you_mean
 
-_TEST = ("test_root", "test_list")
+_PATHS = ("root", "list", "test_root", "test_list", "annotations")
 
 
 class Layout(NamedTuple):
-    """A row of the table: how to open it, the settings it must have, those it may have, and a line for people."""
+    """A row of the table.
 
-    open: Callable[[Places], Splits]
-    needs: tuple[str, ...]
-    takes: tuple[str, ...]
+    Attributes:
+        open: Opens the data set.
+        text: Description for users.
+        required: Path settings that must be set.
+        optional: Path settings that may be set as well.
+    """
+
+    open: Callable[[Location], Splits]
     text: str
+    required: Sequence[str] = ("root",)
+    optional: Sequence[str] = ()
 
 
-def open_splits(
-    root: str | None,
-    list: str | None,
-    test_root: str | None,
-    test_list: str | None,
-    layout: str,
-    annotations: str | None,
-    split: int,
-    missing_ok: bool = False,
-) -> Splits:
+_UNPACKED = "as written by `eztorch-sce data unpack`"
+_UCF101 = "UCF101 with classInd.txt, trainlist0N.txt and testlist0N.txt"
+_SSV2 = "Something-Something v2 with its labels, train and validation.json"
+_IMAGENET100 = "as imagenet, with only the classes in the text file data.annotations, one wnid per line"
+_KINETICS = (
+    "root/train and root/val, or the published CSV files; data.annotations may be a text file of the classes to keep"
+)
+_KINETICS_LISTS = ("list", "test_list", "annotations")
+
+LAYOUTS: dict[str, Layout] = {
+    "auto": Layout(
+        open_auto,
+        "data.list if set, else root/train and root/val, else root",
+        required=(),
+        optional=("root", "list", "test_root", "test_list"),
+    ),
+    "folder": Layout(open_folder, "any tree; first-level folders are the classes", optional=("test_root", "test_list")),
+    "list": Layout(
+        open_list, "a file of paths and labels", required=("list",), optional=("root", "test_root", "test_list")
+    ),
+    "shards": Layout(open_shards, "WebDataset tar files: a folder, glob, range or URL", optional=("test_root",)),
+    "imagenet": Layout(open_imagenet, "root/train/<wnid> and root/val/<wnid>"),
+    "imagenet100": Layout(open_imagenet100, _IMAGENET100, required=("root", "annotations")),
+    "tiny_imagenet": Layout(open_tiny_imagenet, "root/train/<wnid>/images and root/val"),
+    "cifar10": Layout(open_unpacked, _UNPACKED),
+    "cifar100": Layout(open_unpacked, _UNPACKED),
+    "stl10": Layout(open_unpacked, f"{_UNPACKED}: the labeled images"),
+    "stl10_unlabeled": Layout(
+        open_stl10_unlabeled, f"{_UNPACKED}, for pretraining: root/train and root/unlabeled, without labels"
+    ),
+    "ucf101": Layout(open_ucf101, _UCF101, optional=("annotations",)),
+    "hmdb51": Layout(open_hmdb51, "HMDB51 with <action>_test_splitN.txt", optional=("annotations",)),
+    "kinetics200": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
+    "kinetics400": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
+    "kinetics600": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
+    "kinetics700": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
+    "ssv2": Layout(open_ssv2, _SSV2, optional=("annotations",)),
+}
+
+
+def open_splits(location: Location, layout: str) -> Splits:
     """Open a data set.
 
     Args:
-        root: Folder of the data, or what the paths of `list` are relative to.
-        list: List file of the training part.
-        test_root: Folder of the test part, or what the paths of `test_list` are relative to.
-        test_list: List file of the test part.
+        location: Where it lies.
         layout: A key of `LAYOUTS`.
-        annotations: Folder of the publisher's lists, where they do not lie with the data, or file of the classes to
-            keep.
-        split: Which of the publisher's splits, from 1.
-        missing_ok: Open what is there; what is listed and is not there is in `Manifest.missing`.
 
     Raises:
-        ConfigError: With all that is wrong: settings, files, classes, files in both parts.
+        ConfigError: With every missing or unused setting; or with missing files, unknown classes and shared files.
     """
     if layout not in LAYOUTS:
-        choices = "; ".join(f"{name}: {row.text}" for name, row in LAYOUTS.items())
-        raise ConfigError(
-            [f"data.layout={layout}: no such layout{did_you_mean(layout, LAYOUTS)}; the layouts are {choices}"]
-        )
+        rows = "; ".join(f"{name}: {row.text}" for name, row in LAYOUTS.items())
+        raise ConfigError([f"data.layout={layout} must be one of: {rows}{did_you_mean(layout, LAYOUTS)}"])
     row = LAYOUTS[layout]
-    given = {"root": root, "list": list, "test_root": test_root, "test_list": test_list, "annotations": annotations}
-    paths = {name: Path(os.path.expanduser(path)) if path else None for name, path in given.items()}
-    problems = [
-        f"data.{name} is not set; data.layout={layout} needs it: {row.text}" for name in row.needs if not given[name]
-    ]
-    problems += [
-        f"data.{name}={path} means nothing to data.layout={layout}, which reads data.{', data.'.join(row.takes)};"
-        f" take it out or choose another layout"
-        for name, path in paths.items()
-        if path and name not in row.takes
-    ]
-    if problems:
-        raise ConfigError(problems)
-    splits = row.open(Places(**paths, split=split, missing_ok=missing_ok))
+    if messages := _path_messages(location, layout, row):
+        raise ConfigError(messages)
+    splits = row.open(_expand_users(location))
     if splits.test:
         check_disjoint(splits.train, splits.test)
     return splits
 
 
-def _shards(places: Places) -> Splits:
-    # Of the two slashes of a URL a Path has kept one.
-    root, test_root = (
-        re.sub(r"^(\w\w+):/+", r"\1://", str(path)) if path else "" for path in (places.root, places.test_root)
-    )
-    has_test = bool(test_root)
-    return collect(
-        lambda: from_shards(root),
-        (lambda classes: from_shards(test_root, classes, setting="data.test_root")) if has_test else None,
+def _path_messages(location: Location, layout: str, row: Layout) -> list[str]:
+    messages = [
+        f"data.{name} is not set, but data.layout={layout} needs it: {row.text}"
+        for name in row.required
+        if not getattr(location, name)
+    ]
+    used = [name for name in _PATHS if name in row.required or name in row.optional]
+    cure = "remove it or choose another layout"
+    for name in _PATHS:
+        value = getattr(location, name)
+        if value and name not in used:
+            reads = f"is not used by data.layout={layout}, which reads data.{', data.'.join(used)}"
+            messages.append(f"data.{name}={value} {reads}; {cure}")
+    return messages
+
+
+def _expand_users(location: Location) -> Location:
+    """Replace a leading ~ in every path by the home folder, and empty paths by None."""
+    return Location(
+        root=_expand_user(location.root),
+        list=_expand_user(location.list),
+        test_root=_expand_user(location.test_root),
+        test_list=_expand_user(location.test_list),
+        annotations=_expand_user(location.annotations),
+        split=location.split,
+        missing_ok=location.missing_ok,
     )
 
 
-LAYOUTS: dict[str, Layout] = {
-    "auto": Layout(
-        open_auto, (), ("root", "list", *_TEST), "data.list if set, else root/train and root/val, else root"
-    ),
-    "folder": Layout(open_folder, ("root",), ("root", *_TEST), "any tree, first-level folders are classes"),
-    "list": Layout(open_list, ("list",), ("root", "list", *_TEST), "a file of paths and labels"),
-    "shards": Layout(_shards, ("root",), ("root", "test_root"), "WebDataset tar files: a folder, glob, range or URL"),
-    "imagenet": Layout(open_imagenet, ("root",), ("root",), "root/train/<wnid> and root/val/<wnid>"),
-    "imagenet100": Layout(
-        open_imagenet100,
-        ("root", "annotations"),
-        ("root", "annotations"),
-        "as imagenet, with the classes that the text file data.annotations names, one wnid a line",
-    ),
-    "tiny_imagenet": Layout(open_tiny_imagenet, ("root",), ("root",), "root/train/<wnid>/images and root/val"),
-    "cifar10": Layout(open_unpacked, ("root",), ("root",), "as `eztorch-sce data unpack` leaves it"),
-    "cifar100": Layout(open_unpacked, ("root",), ("root",), "as `eztorch-sce data unpack` leaves it"),
-    "stl10": Layout(open_unpacked, ("root",), ("root",), "as `eztorch-sce data unpack` leaves it: the labeled part"),
-    "stl10_unlabeled": Layout(
-        open_stl10_unlabeled, ("root",), ("root",), "the same to pretrain on: root/train and root/unlabeled, no labels"
-    ),
-    "ucf101": Layout(
-        open_ucf101, ("root",), ("root", "annotations"), "UCF101 with classInd.txt, trainlist0N, testlist0N"
-    ),
-    "hmdb51": Layout(open_hmdb51, ("root",), ("root", "annotations"), "HMDB51 with <action>_test_splitN.txt"),
-    **{
-        f"kinetics{number}": Layout(
-            open_kinetics,
-            ("root",),
-            ("root", "list", "test_list", "annotations"),
-            "root/train and root/val, or published csv; a file as data.annotations names the classes to keep",
-        )
-        for number in (200, 400, 600, 700)
-    },
-    "ssv2": Layout(
-        open_ssv2, ("root",), ("root", "annotations"), "Something-Something v2 with its labels, train, validation.json"
-    ),
-}
+def _expand_user(path: str | None) -> str | None:
+    return os.path.expanduser(path) if path else None

@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eztorch_sce.data.sources.manifest import shorten
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, shorten
 
 _CIFAR_SIZE, _STL_SIZE = 32, 96  # pixels
 

@@ -1,157 +1,107 @@
-"""The parts of a data set, the settings that say where they lie, and the ways that any data set may be opened."""
+"""The train and test split of a data set: where it lies, and how any data set may be opened."""
 
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eztorch_sce.data.sources.manifest import (
-    Manifest,
-    from_folder,
-    from_list,
-    keep_classes,
-    shorten,
-    source_of,
-    unknown_classes,
-)
+from eztorch_sce.data.sources.folder import from_folder
+from eztorch_sce.data.sources.list_file import from_list
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.types import MediaRecord
 
 _TEST_FOLDERS = ("val", "valid", "validation", "test")
 
 
 class Splits(NamedTuple):
-    """The training part and, where there is one, the test part; if both have labels, they have the same classes."""
+    """The train split and, if there is one, the test split. If both are labeled, they have the same classes."""
 
     train: Manifest
     test: Manifest | None
 
 
-class Entry(NamedTuple):
-    """A line of a published list.
+class Location(NamedTuple):
+    """Where a data set lies: the settings `data.root`, `data.list` and so on.
 
     Attributes:
-        names: That the file may have, best first; of a video without its suffix.
-        action: Its class.
+        root: Folder of the data, or the folder that the paths in `list` are relative to.
+        list: List file of the train split.
+        test_root: Folder of the test split, or the folder that the paths in `test_list` are relative to.
+        test_list: List file of the test split.
+        annotations: Folder of the publisher's lists, or text file of the classes to keep.
+        split: Number of the official split, from 1.
+        missing_ok: Open what exists and note the rest in `Manifest.missing`, as `data check` does, instead of raising.
     """
 
-    names: tuple[str, ...]
-    action: str | None
-
-
-class Places(NamedTuple):
-    """The settings that say where the data lie; `data.list` and so on.
-
-    Attributes:
-        missing_ok: Open what is there, and note what is missing, as `data check` does; else it is an error.
-    """
-
-    root: Path | None
-    list: Path | None
-    test_root: Path | None
-    test_list: Path | None
-    annotations: Path | None
-    split: int
+    root: str | None = None
+    list: str | None = None
+    test_root: str | None = None
+    test_list: str | None = None
+    annotations: str | None = None
+    split: int = 1
     missing_ok: bool = False
 
+    @property
+    def folder(self) -> Path:
+        """`root` as a path."""
+        return Path(self.root or "")
 
-def open_auto(places: Places) -> Splits:
-    """Open the list if there is one, else the parts below the root, else the root as training part."""
-    if places.list:
-        return open_list(places)
-    if places.root is None:
-        raise ConfigError(["data.root is not set; give data.root=<folder> or data.list=<file>"])
-    return open_folder(places, *part_folders(places.root))
-
-
-def open_folder(places: Places, train_root: Path | None = None, test_root: Path | None = None) -> Splits:
-    """Open trees, by default that of `data.root`; `data.test_root` and `data.test_list` come before `test_root`."""
-    root = train_root or places.root or Path()
-    if not places.test_list:
-        places = places._replace(test_root=places.test_root or test_root)
-    return _with_test(lambda: from_folder(root), places)
+    @property
+    def annotations_path(self) -> Path | None:
+        """`annotations` as a path, or None."""
+        return Path(self.annotations) if self.annotations else None
 
 
-def open_list(places: Places) -> Splits:
-    """Open a list file."""
-    file = places.list or Path()
-    return _with_test(lambda: from_list(file, places.root, missing_ok=places.missing_ok), places)
+def open_auto(location: Location) -> Splits:
+    """Open the list if there is one, else the train and test folders in the root, else the root as train split."""
+    if location.list:
+        return open_list(location)
+    if location.root is None:
+        raise ConfigError(["data.root is not set; set data.root=<folder> or data.list=<file>"])
+    train_folder, test_folder = split_folders(location.folder)
+    if test_folder and not location.test_list and not location.test_root:
+        location = location._replace(test_root=str(test_folder))
+    return _open_folders(location, train_folder or location.folder)
 
 
-def _with_test(train: Callable[[], Manifest], places: Places) -> Splits:
-    has_test = places.test_root or places.test_list
-    return collect(train, (lambda classes: _test_part(places, classes)) if has_test else None)
+def open_folder(location: Location) -> Splits:
+    """Open the tree below the root, which may itself contain a folder called train, as train split."""
+    return _open_folders(location, location.folder)
 
 
-def _test_part(places: Places, classes: Sequence[str]) -> Manifest:
-    if places.test_list:
-        root = places.test_root or places.root
-        return from_list(places.test_list, root, classes, "data.test_list", missing_ok=places.missing_ok)
-    return from_folder(places.test_root or Path(), classes, setting="data.test_root")
+def open_list(location: Location) -> Splits:
+    """Open a list file as train split."""
+    file, root = Path(location.list or ""), _path(location.root)
+    return open_both(lambda: from_list(file, root, missing_ok=location.missing_ok), _test_opener(location))
 
 
-def collect(train: Callable[[], Manifest], test: Callable[[Sequence[str]], Manifest] | None) -> Splits:
-    """Open both parts, the test part with the classes of the training part, and raise what is wrong with either."""
-    problems: list[str] = []
-    opened = _attempt(train, problems)
-    tested = _attempt(lambda: test(opened.classes if opened else ()), problems) if test else None
-    if problems or opened is None:
-        raise ConfigError(problems)
-    return Splits(opened, tested)
-
-
-def _attempt(part: Callable[[], Manifest], problems: list[str]) -> Manifest | None:
-    try:
-        return part()
-    except ConfigError as error:
-        problems += error.problems
-        return None
-
-
-def on_disk(
-    found: dict[str, tuple[str, str]],
-    entries: list[Entry],
-    classes: Sequence[str],
-    root: Path,
-    source: str,
-    least: int,
-) -> Manifest:
-    """Make the records of those entries that were found.
+def open_both(train: Callable[[], Manifest], test: Callable[[Sequence[str]], Manifest] | None) -> Splits:
+    """Open both splits and collect the errors of either.
 
     Args:
-        found: Path and kind, by name.
-        entries: Of the published list.
-        classes: All class names, in order.
-        root: Where the files were looked for.
-        source: What the manifest calls the list.
-        least: How many of the files must be there.
+        train: Opens the train split.
+        test: Opens the test split, given the class names of the train split; None if there is no test split.
 
     Raises:
-        ConfigError: If fewer are, or a class is unknown.
+        ConfigError: With the messages of both splits.
     """
-    index = {name: label for label, name in enumerate(classes)}
-    if problems := unknown_classes((entry.action for entry in entries if entry.action), classes, source):
-        raise ConfigError(problems)
-    records: list[MediaRecord] = []
-    missing: list[tuple[str, int | None]] = []
-    for entry in entries:
-        label = index[entry.action] if entry.action else None
-        name = next((name for name in entry.names if name in found), None)
-        if name is None:
-            missing.append((entry.names[0], label))
-        else:
-            path, kind = found[name]
-            records.append(MediaRecord(path, label, kind))
-    if len(records) < least:
-        names = shorten([name for name, _ in missing])
-        gone = f"{len(missing)} of {len(entries)} files are not there (a video may have any suffix): {names}"
-        raise ConfigError([f"data.root={root}: {gone} ({source}); set data.root to the folder that holds them"])
-    known = list(classes) if any(entry.action for entry in entries) else []
-    return Manifest(records, known, source_of(source, len(missing), len(entries)), missing)
+    messages: list[str] = []
+    train_manifest, test_manifest = None, None
+    try:
+        train_manifest = train()
+    except ConfigError as error:
+        messages += error.problems
+    if test:
+        try:
+            test_manifest = test(train_manifest.classes if train_manifest else ())
+        except ConfigError as error:
+            messages += error.problems
+    if messages or train_manifest is None:
+        raise ConfigError(messages)
+    return Splits(train_manifest, test_manifest)
 
 
-def part_folders(root: Path) -> tuple[Path | None, Path | None]:
-    """Return the folders of the parts, if `root` has `train` and a test folder, or nothing but `train`."""
+def split_folders(root: Path) -> tuple[Path | None, Path | None]:
+    """Return the folders of the train and test splits if `root` has both, or nothing but `train`; else None."""
     inside = sorted(root.iterdir()) if root.is_dir() else []
     folders = {path.name.lower(): path for path in inside if path.is_dir() and not path.name.startswith(".")}
     test = next((folders[name] for name in _TEST_FOLDERS if name in folders), None)
@@ -159,38 +109,20 @@ def part_folders(root: Path) -> tuple[Path | None, Path | None]:
     return (folders["train"], test) if is_split else (None, None)
 
 
-def keep_listed_classes(splits: Splits, places: Places) -> Splits:
-    """Keep the classes of the list that `data.annotations` gives, in both parts alike."""
-    file = _class_list(places.annotations or Path())
-    where = f"data.annotations={file}"
-    names = [line.strip('"') for line in lines_of(file)]
-    if doubles := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError([f"{where}: {len(doubles)} classes are named twice: {shorten(doubles)}; name each once"])
-    if not names:
-        raise ConfigError([f"{where}: the file names no class; write one a line"])
-    train = keep_classes(splits.train, names, where, places.missing_ok)
-    return Splits(train, splits.test and keep_classes(splits.test, names, where, places.missing_ok))
+def _open_folders(location: Location, train_folder: Path) -> Splits:
+    return open_both(lambda: from_folder(train_folder), _test_opener(location))
 
 
-def _class_list(path: Path) -> Path:
-    """Return the text file, which may be the only one in a folder."""
-    files = [path] if path.is_file() else sorted(path.glob("*.txt"))
-    if len(files) != 1:
-        found = f"holds several: {shorten([file.name for file in files])}" if files else "there is none"
-        cure = "give the text file that names the classes, one a line"
-        raise ConfigError([f"data.annotations={path}: a text file or a folder with one is needed, {found}; {cure}"])
-    return files[0]
+def _test_opener(location: Location) -> Callable[[Sequence[str]], Manifest] | None:
+    """Return what opens `test_list`, or else `test_root`, or None if neither is set."""
+    if location.test_list:
+        file, root = Path(location.test_list), _path(location.test_root or location.root)
+        return lambda classes: from_list(file, root, classes, "data.test_list", missing_ok=location.missing_ok)
+    if location.test_root:
+        folder = Path(location.test_root)
+        return lambda classes: from_folder(folder, classes, "data.test_root")
+    return None
 
 
-def lines_of(file: Path) -> list[str]:
-    """Return the lines of a text file that are not blank, without the blanks around them."""
-    text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    return [line.strip() for line in text.split("\n") if line.strip()]
-
-
-def matching_lines(file: Path, form: str) -> list[tuple[str, ...]]:
-    """Return what each line of a published list says, by the groups of a regular expression."""
-    matches = [(line, re.fullmatch(form, line)) for line in lines_of(file)]
-    if odd := [line for line, match in matches if match is None]:
-        raise ConfigError([f"{file}: {len(odd)} lines are not as published: {shorten(odd)}; fetch the list again"])
-    return [match.groups() for _, match in matches if match]
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from eztorch_sce.data.sources.layouts import Splits, open_splits
+from eztorch_sce.data.sources.layouts import open_splits
+from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.errors import ConfigError
 
 
@@ -15,7 +16,7 @@ def make(root: Path, *names: str) -> Path:
 
 
 def opened(layout: str, root: Path, annotations: Path | None = None) -> Splits:
-    return open_splits(str(root), None, None, None, layout, str(annotations) if annotations else None, 1)
+    return open_splits(Location(root=str(root), annotations=str(annotations) if annotations else None), layout)
 
 
 def named(splits: Splits) -> tuple[dict[str, str], dict[str, str]]:
@@ -45,15 +46,15 @@ def test_imagenet(tmp_path: Path) -> None:
 
 def test_imagenet_whose_validation_images_nobody_sorted(tmp_path: Path) -> None:
     make(tmp_path, *(f"train/{wnid}/{wnid}_1.JPEG" for wnid in WNIDS), "val/ILSVRC2012_val_00000001.JPEG")
-    with pytest.raises(ConfigError, match=r"val: its images do not lie in class folders; sort them"):
+    with pytest.raises(ConfigError, match=r"val: its images are not in class folders; sort them"):
         opened("imagenet", tmp_path)
 
 
 def test_a_part_that_is_not_there(tmp_path: Path) -> None:
     make(tmp_path, f"train/{WNIDS[0]}/a.JPEG", "devkit/readme.txt")
-    with pytest.raises(ConfigError, match=r"must hold the folders train and val \(or test\), and holds devkit, train"):
+    with pytest.raises(ConfigError, match=r"must contain the folders train and val \(or test\), not devkit, train"):
         opened("imagenet", tmp_path)
-    with pytest.raises(ConfigError, match="there is no such folder"):
+    with pytest.raises(ConfigError, match="nowhere does not exist"):
         opened("cifar10", tmp_path / "nowhere")
 
 
@@ -69,14 +70,14 @@ def test_imagenet100_keeps_the_listed_classes_of_both_parts(tmp_path: Path, as_f
     assert sorted(train) == [f"{wnid}_{number}" for wnid in (WNIDS[1], WNIDS[3]) for number in (10, 26)]
     assert all(name.startswith(wnid) for name, wnid in train.items())
     assert test == {"ILSVRC2012_val_00000001": WNIDS[1], "ILSVRC2012_val_00000003": WNIDS[3]}
-    assert f"only the 2 classes of data.annotations={listed}" in splits.train.source
+    assert f"only the 2 classes in data.annotations={listed}" in splits.train.source
 
 
 def test_imagenet100_needs_a_list_that_fits(tmp_path: Path) -> None:
     root, listed = imagenet(tmp_path / "root"), tmp_path / "list.txt"
-    with pytest.raises(ConfigError, match=r"data\.annotations is not set.*one wnid a line"):
+    with pytest.raises(ConfigError, match=r"data\.annotations is not set.*one wnid per line"):
         opened("imagenet100", root)
-    with pytest.raises(ConfigError, match=r"nowhere: a text file or a folder with one is needed, there is none"):
+    with pytest.raises(ConfigError, match=r"nowhere must be a text file or a folder with one, but has none"):
         opened("imagenet100", root, tmp_path / "nowhere")
     for text, said in (
         (f"{WNIDS[0]}\nn99999999\nn99999998\n", "2 of 3 classes are not in .*: n99999998, n99999999; "),
@@ -87,7 +88,7 @@ def test_imagenet100_needs_a_list_that_fits(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=re.escape(str(listed)) + ".*" + said):
             opened("imagenet100", root, listed)
     make(tmp_path / "lists", "a.txt", "b.txt")
-    with pytest.raises(ConfigError, match=r"holds several: a\.txt, b\.txt"):
+    with pytest.raises(ConfigError, match=r"contains several: a\.txt, b\.txt"):
         opened("imagenet100", root, tmp_path / "lists")
 
 
@@ -111,10 +112,12 @@ def test_tiny_imagenet_is_tested_on_its_annotated_part(tmp_path: Path) -> None:
 def test_tiny_imagenet_of_which_a_image_is_gone_or_whose_annotations_are_odd(tmp_path: Path) -> None:
     root = tiny_imagenet(tmp_path)
     (root / "val/images/val_1.JPEG").unlink()
-    with pytest.raises(ConfigError, match=r"1 of 2 files are not there .*val_1\.JPEG"):
+    with pytest.raises(ConfigError, match=r"1 of 2 files do not exist .*val_1\.JPEG"):
         opened("tiny_imagenet", root)
     (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\n")
-    with pytest.raises(ConfigError, match=r"val_annotations\.txt: 1 lines are not as published: val_0\.JPEG"):
+    with pytest.raises(
+        ConfigError, match=r"val_annotations\.txt: 1 lines are not in the publisher's format: val_0\.JPEG"
+    ):
         opened("tiny_imagenet", root)
 
 

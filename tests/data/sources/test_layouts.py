@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from eztorch_sce.data.sources.layouts import LAYOUTS, Splits, open_splits
+from eztorch_sce.data.sources.layouts import LAYOUTS, open_splits
+from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.errors import ConfigError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -23,9 +24,8 @@ def write(file: Path, text: str) -> Path:
 
 
 def opened(layout: str, root: Path | None = None, split: int = 1, **places: Path) -> Splits:
-    texts = dict.fromkeys(("list", "test_root", "test_list", "annotations"))
-    texts |= {name: str(path) for name, path in places.items()}
-    return open_splits(root=str(root) if root else None, layout=layout, split=split, **texts)
+    location = Location(root=str(root) if root else None, split=split)
+    return open_splits(location._replace(**{name: str(path) for name, path in places.items()}), layout)
 
 
 def labels(splits: Splits) -> tuple[dict[str, int | None], dict[str, int | None]]:
@@ -122,7 +122,7 @@ def test_ucf101_in_every_place_and_form(tmp_path: Path, lists: str, place: str) 
 def test_ucf101_says_what_is_not_there(tmp_path: Path) -> None:
     make(tmp_path, f"{UCF_FILES[0]}.avi")
     with pytest.raises(
-        ConfigError, match=r"data\.annotations=None: classInd\.txt, trainlist01\.txt.*data\.annotations"
+        ConfigError, match=r"data\.annotations=null: classInd\.txt, trainlist01\.txt.*data\.annotations"
     ):
         opened("ucf101", tmp_path)
     for name, text in UCF.items():
@@ -145,7 +145,9 @@ def test_hmdb51_reads_1_as_train_2_as_test_and_leaves_0(tmp_path: Path) -> None:
 
 def test_a_list_that_is_not_as_published_is_named(tmp_path: Path) -> None:
     write(tmp_path / "climb_test_split1.txt", "a.avi 1\nb.avi 3\n")
-    with pytest.raises(ConfigError, match=r"climb_test_split1\.txt: 1 lines are not as published: b\.avi 3"):
+    with pytest.raises(
+        ConfigError, match=r"climb_test_split1\.txt: 1 lines are not in the publisher's format: b\.avi 3"
+    ):
         opened("hmdb51", tmp_path)
 
 
@@ -165,7 +167,7 @@ def test_kinetics_finds_ids_in_any_folder_and_counts_the_missing(tmp_path: Path)
 def test_kinetics_of_which_nothing_is_there(tmp_path: Path) -> None:
     make(tmp_path, "train/abseiling/other.mp4")
     listed = write(tmp_path / "train.csv", KINETICS.format("abseiling,b,1,11,train,0\n"))
-    with pytest.raises(ConfigError, match="1 of 1 files are not there"):
+    with pytest.raises(ConfigError, match="1 of 1 files do not exist"):
         opened("kinetics400", tmp_path, list=listed)
 
 

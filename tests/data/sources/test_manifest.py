@@ -5,16 +5,10 @@ from pathlib import Path
 import pytest
 
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.data.sources.manifest import (
-    Manifest,
-    check_disjoint,
-    draw_share,
-    from_folder,
-    from_list,
-    holdout,
-    keep_classes,
-    keep_listed,
-)
+from eztorch_sce.data.sources.folder import from_folder
+from eztorch_sce.data.sources.list_file import from_list
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.subsets import check_disjoint, draw_fraction, holdout, keep_classes, keep_listed
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import MediaRecord
@@ -104,18 +98,18 @@ def test_a_folder_without_media_says_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_no_such_folder_names_the_setting(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.test_root=.*/nowhere: there is no such folder"):
+    with pytest.raises(ConfigError, match=r"data\.test_root=.*/nowhere does not exist"):
         from_folder(tmp_path / "nowhere", setting="data.test_root")
 
 
 def test_a_test_folder_takes_the_labels_of_the_training_part(tmp_path: Path) -> None:
     make(tmp_path, "swim/a.mp4")
-    assert from_folder(tmp_path, classes=["run", "swim"]).records[0].label == 1
+    assert from_folder(tmp_path, train_train_classes=["run", "swim"]).records[0].label == 1
     make(tmp_path, "swimm/a.mp4")
     with pytest.raises(
-        ConfigError, match="'swimm' is not in the training part; both parts need the same classes; did you mean swim"
+        ConfigError, match="'swimm' is not in the train split; both splits need the same classes; did you mean swim"
     ):
-        from_folder(tmp_path, classes=["run", "swim"])
+        from_folder(tmp_path, train_train_classes=["run", "swim"])
 
 
 @pytest.mark.parametrize(
@@ -163,13 +157,13 @@ def test_all_that_is_wrong_with_a_list_is_said_at_once(tmp_path: Path) -> None:
     assert "line 5: label 'one'" in text
     assert "line 6: label '-1'" in text
     assert "line 7: a.mp4 has no label" in text
-    assert "3 of 6 files are not there: gone.mp4" in text
+    assert "3 of 6 files do not exist: gone.mp4" in text
     assert "set data.root" in text
 
 
 def test_one_number_has_one_name(tmp_path: Path) -> None:
     make(tmp_path, "a.mp4", "b.mp4")
-    with pytest.raises(ConfigError, match="line 3: label 0 is 'swim' here and 'run' before"):
+    with pytest.raises(ConfigError, match="line 3: label 0 is 'swim' here but 'run' on an earlier line"):
         from_list(write(tmp_path / "1.csv", "path,class,label\na.mp4,run,0\nb.mp4,swim,0\n"))
     with pytest.raises(ConfigError, match="several numbers"):
         from_list(write(tmp_path / "2.csv", "path,class,label\na.mp4,run,0\nb.mp4,run,1\n"))
@@ -178,21 +172,21 @@ def test_one_number_has_one_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["path,label\na.mp4,swim\n", "a.mp4 1\n", "path,class,label\na.mp4,swim,7\n"])
 def test_a_test_list_takes_the_labels_of_the_training_part(tmp_path: Path, text: str) -> None:
     make(tmp_path, "a.mp4")
-    manifest = from_list(write(tmp_path / "list.txt", text), classes=["run", "swim"])
+    manifest = from_list(write(tmp_path / "list.txt", text), train_train_classes=["run", "swim"])
     assert (manifest.records[0].label, manifest.classes) == (1, ["run", "swim"])
 
 
 @pytest.mark.parametrize(("label", "classes"), [("swimm", ["run", "swim"]), ("2", ["run", "swim"]), ("0", ["3", "7"])])
 def test_a_class_the_training_part_has_not(tmp_path: Path, label: str, classes: list[str]) -> None:
     make(tmp_path, "a.mp4")
-    with pytest.raises(ConfigError, match=f"class '{label}' is not in the training part"):
-        from_list(write(tmp_path / "list.txt", f"a.mp4,{label}\n"), classes=classes)
+    with pytest.raises(ConfigError, match=f"class '{label}' is not in the train split"):
+        from_list(write(tmp_path / "list.txt", f"a.mp4,{label}\n"), train_train_classes=classes)
 
 
 def test_empty_and_missing_lists(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="lists nothing"):
+    with pytest.raises(ConfigError, match="lists no files"):
         from_list(write(tmp_path / "list.csv", "path,label\n"))
-    with pytest.raises(ConfigError, match=r"data\.list=.*no such file"):
+    with pytest.raises(ConfigError, match=r"data\.list=.*none\.csv does not exist"):
         from_list(tmp_path / "none.csv")
 
 
@@ -237,19 +231,19 @@ def test_a_file_in_both_parts_is_named_even_through_a_linked_folder(tmp_path: Pa
 
 def test_a_share_is_drawn_of_each_class() -> None:
     whole = labeled({"many": 100, "pair": 2, "sole": 1})
-    drawn = draw_share(whole, share=0.1, seed=3)
+    drawn = draw_fraction(whole, fraction=0.1, seed=3)
     assert Counter(record.label for record in drawn.records) == {0: 10, 1: 1, 2: 1}
     assert drawn.classes == whole.classes
     assert drawn.records == [record for record in whole.records if record in drawn.records]  # in their order
-    assert drawn == draw_share(whole, share=0.1, seed=3)
-    assert drawn.records != draw_share(whole, share=0.1, seed=4).records
-    assert draw_share(whole, share=1, seed=3).records == whole.records
-    assert "the share 0.1 of each class drawn by seed 3 (12 records)" in drawn.source
+    assert drawn == draw_fraction(whole, fraction=0.1, seed=3)
+    assert drawn.records != draw_fraction(whole, fraction=0.1, seed=4).records
+    assert draw_fraction(whole, fraction=1, seed=3).records == whole.records
+    assert "the fraction 0.1 of each class drawn with seed 3 (12 records)" in drawn.source
 
 
 def test_a_larger_share_holds_the_smaller() -> None:
     whole = labeled({"a": 200, "b": 50})
-    small, large = ({record.path for record in draw_share(whole, share, seed=0).records} for share in (0.01, 0.1))
+    small, large = ({record.path for record in draw_fraction(whole, share, seed=0).records} for share in (0.01, 0.1))
     assert small < large
 
 
@@ -260,7 +254,7 @@ def test_a_published_subset_by_names_or_by_the_ends_of_paths(tmp_path: Path) -> 
         kept = keep_listed(train, write(tmp_path / "1percent.txt", text))
         assert in_short(kept, tmp_path / "train") == [("n01/n01_2.JPEG", 0, "image"), ("n02/n02_0.JPEG", 1, "image")]
         assert kept.classes == ["n01", "n02"]
-        assert f"only the 2 records of {tmp_path}/1percent.txt" in kept.source
+        assert f"only the 2 records in {tmp_path}/1percent.txt" in kept.source
 
 
 def test_a_subset_that_does_not_fit(tmp_path: Path) -> None:
@@ -269,11 +263,11 @@ def test_a_subset_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         keep_listed(train, write(tmp_path / "list.txt", "1.png\ngone.png\n2.png\nat/1.png\n"))
     assert len(caught.value.problems) == 2
-    assert "2 of 4 names are not in the training part: gone.png, at/1.png" in caught.value.problems[0]
-    assert "1 names stand for several files: 1.png" in caught.value.problems[1]
-    with pytest.raises(ConfigError, match=r"data\.train_subset=.*nowhere\.txt: there is no such file"):
+    assert "2 of 4 names are not in the train split: gone.png, at/1.png" in caught.value.problems[0]
+    assert "1 names match several files: 1.png" in caught.value.problems[1]
+    with pytest.raises(ConfigError, match=r"data\.train_subset=.*nowhere\.txt does not exist"):
         keep_listed(train, tmp_path / "nowhere.txt")
-    with pytest.raises(ConfigError, match="lists nothing"):
+    with pytest.raises(ConfigError, match="lists no files"):
         keep_listed(train, write(tmp_path / "empty.txt", "\n"))
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.packed import Block, find_packed, open_packed
+from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -198,4 +199,4 @@ def test_training_on_a_packed_folder_names_the_command_to_unpack_it(tmp_path: Pa
     write_cifar10(tmp_path / "cifar-10-batches-py")
     for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
         with pytest.raises(ConfigError, match=r"`eztorch-sce data unpack .*cifar-10-batches-py OUT`"):
-            open_splits(str(root), None, None, None, "cifar10", None, 1)
+            open_splits(Location(root=str(root)), "cifar10")

@@ -19,9 +19,11 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.decoders.image import ImageDecoder, load_image
 from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
+from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.layouts import open_splits
-from eztorch_sce.data.sources.manifest import Manifest, from_folder
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.shards import from_shards
+from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.types import Batch, ClipSpan, InputSpec
 
@@ -128,7 +130,7 @@ def test_shards_behind_a_url_give_the_same_and_fetch_only_the_image(
 ) -> None:
     pytest.importorskip("aiohttp", reason="the extra `shards` is not installed")
     url, asked = address
-    splits = open_splits(f"{url}/train-{{000..001}}.tar", None, None, None, "shards", None, 1)
+    splits = open_splits(Location(root=f"{url}/train-{{000..001}}.tar"), "shards")
     here = from_shards(str(shards))
     assert [record.label for record in splits.train.records] == [record.label for record in here.records]
     asked.clear()
@@ -148,7 +150,7 @@ def test_a_range_without_quotes_is_answered_with_the_quotes(shards: Path) -> Non
 
 
 def test_what_is_wrong_is_said_in_words(shards: Path, write_video: Callable[..., Path]) -> None:
-    with pytest.raises(ConfigError, match=r"data\.root=.*none.*there is no shard"):
+    with pytest.raises(ConfigError, match=r"data\.root=.*none.*no shard exists"):
         from_shards(str(shards / "none-*.tar"))
     (shards / "bad.tar").write_bytes(b"x" * 600)
     with pytest.raises(ConfigError, match=r"bad\.tar cannot be read as a tar file"):
@@ -159,8 +161,8 @@ def test_what_is_wrong_is_said_in_words(shards: Path, write_video: Callable[...,
         add(archive, "1.cls", b"cat")
     with pytest.raises(ConfigError, match=r"samples without \.cls.*label all samples or none"):
         from_shards(str(shards / "half.tar"))
-    with pytest.raises(ConfigError, match=r"class '10' is not in the training part"):
-        from_shards(str(shards / "train-*.tar"), classes=["0"])
+    with pytest.raises(ConfigError, match=r"class '10' is not in the train split"):
+        from_shards(str(shards / "train-*.tar"), train_train_classes=["0"])
 
 
 def test_a_shard_that_was_cut_off_is_a_media_error(shards: Path) -> None:

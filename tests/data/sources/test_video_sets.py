@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from eztorch_sce.data.sources.layouts import Splits, open_splits
+from eztorch_sce.data.sources.layouts import open_splits
+from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.errors import ConfigError
 
 
@@ -15,11 +16,8 @@ def make(root: Path, *names: str) -> Path:
 
 
 def opened(layout: str, root: Path, annotations: Path | None = None, **lists: Path) -> Splits:
-    texts = {name: str(path) for name, path in lists.items()}
-    places = {"list": None, "test_root": None, "test_list": None, **texts}
-    return open_splits(
-        str(root), layout=layout, annotations=str(annotations) if annotations else None, split=1, **places
-    )
+    location = Location(root=str(root), annotations=str(annotations) if annotations else None)
+    return open_splits(location._replace(**{name: str(path) for name, path in lists.items()}), layout)
 
 
 def named(splits: Splits) -> tuple[dict[str, str], dict[str, str]]:
@@ -65,17 +63,19 @@ def test_something_something_in_both_forms_of_its_lists(tmp_path: Path, form: st
 
 def test_something_something_says_what_is_not_as_published(tmp_path: Path) -> None:
     root = make(tmp_path, "78687.webm", "4.webm")
-    with pytest.raises(ConfigError, match=r"no something-something-v2-\{labels,train,validation\}\.json or "):
+    with pytest.raises(
+        ConfigError, match=r"data\.annotations=null: something-something-v2-\{labels,train,validation\}\.json or "
+    ):
         opened("ssv2", root)
     write_ssv2(root, "{}.json")
-    with pytest.raises(ConfigError, match=r"1 of 1 files are not there .*: 12 \(test part of"):
+    with pytest.raises(ConfigError, match=r"1 of 1 files do not exist .*: 12 \(test split of"):
         opened("ssv2", root)
     make(root, "12.webm")
     for text, said in (
         ("[{]", "is not JSON"),
-        ("{}", "holds a dict, the publisher's a list"),
+        ("{}", "contains a dict, but the publisher's contains a list"),
         ('[{"id": "4"}]', "1 entries without id or template"),
-        ('[{"id": "4", "template": "Dropping [something]"}]', "class 'Dropping something' is not in the training part"),
+        ('[{"id": "4", "template": "Dropping [something]"}]', "class 'Dropping something' is not in the train split"),
     ):
         (root / "train.json").write_text(text)
         with pytest.raises(ConfigError, match=said):

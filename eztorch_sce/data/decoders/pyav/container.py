@@ -4,7 +4,7 @@ import io
 from typing import TYPE_CHECKING
 
 from eztorch_sce.data.decoders.base import check_is_file, first_bytes
-from eztorch_sce.data.sources.shards import is_member, read_member
+from eztorch_sce.data.members import is_member, read_member
 from eztorch_sce.errors import MediaError
 
 if TYPE_CHECKING:

@@ -1,0 +1,64 @@
+"""Members of tar shards: record paths that address bytes inside a tar file, on disk or behind a URL.
+
+Shards are opened through fsspec, which supports local files, http and, with its plug-ins, s3, gs and others. A shard is
+never copied to disk.
+"""
+
+import re
+from typing import Any
+
+from eztorch_sce.errors import ConfigError, MediaError
+
+_MEMBER = re.compile(r"(?P<shard>.+)#(?P<name>.+)@(?P<start>\d+)\+(?P<size>\d+)")
+
+
+def member_path(shard: str, name: str, start: int, size: int) -> str:
+    """Return the record path of a member: the `size` bytes of `shard` that begin at byte `start`.
+
+    >>> member_path("train-000.tar", "0001.jpg", start=512, size=1024)
+    'train-000.tar#0001.jpg@512+1024'
+    """
+    return f"{shard}#{name}@{start}+{size}"
+
+
+def is_member(path: str) -> bool:
+    """Return whether a record path addresses a member of a shard.
+
+    >>> is_member("train-000.tar#0001.jpg@512+1024"), is_member("0001.jpg")
+    (True, False)
+    """
+    return _MEMBER.fullmatch(path) is not None
+
+
+def read_member(path: str) -> bytes:
+    """Return the bytes of a member. From a shard behind a URL, only these bytes are fetched.
+
+    Raises:
+        MediaError: If the shard cannot be read or ends before the member does.
+    """
+    match = _MEMBER.fullmatch(path)
+    assert match is not None
+    start, size = int(match["start"]), int(match["size"])
+    try:
+        system, file = file_system(match["shard"])
+        data: bytes = system.cat_file(file, start=start, end=start + size)
+    except (OSError, ValueError) as error:
+        raise MediaError(path, f"cannot be read from its shard ({error})") from error
+    if len(data) != size:
+        raise MediaError(path, f"its shard ends early: {len(data)} of {size} bytes exist")
+    return data
+
+
+def file_system(address: str) -> tuple[Any, str]:
+    """Return the fsspec file system of a path or URL, and the address in the form that file system expects.
+
+    Raises:
+        ConfigError: If fsspec lacks the plug-in for the protocol.
+    """
+    import fsspec
+
+    try:
+        system, path = fsspec.core.url_to_fs(address)
+    except ImportError as error:
+        raise ConfigError([f"{address}: {error}; for http run pip install 'eztorch-sce[shards]'"]) from error
+    return system, str(path)

@@ -1,0 +1,164 @@
+"""Subsets of a manifest: held-out splits, fractions of the labels, listed files and listed classes."""
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from eztorch_sce.data.sources.list_file import text_lines
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.media_table import find_table
+from eztorch_sce.errors import ConfigError, shorten
+
+
+def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, Manifest]:
+    """Split a manifest at random into train and test, class by class.
+
+    What is drawn from a class does not depend on the other classes. Every class with two or more records has at least
+    one on each side; the record of a class with only one is used for training.
+
+    Raises:
+        ConfigError: If `fraction` is not between 0 and 1, or no class has two records.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError([f"data.test_fraction={fraction} must be greater than 0 and less than 1, for example 0.2"])
+    held_out: set[int] = set()
+    for name, indices in _indices_by_class(manifest).items():
+        num_test = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
+        held_out.update(random.Random(f"{seed}/{name}").sample(indices, num_test))
+    if not held_out:
+        cure = "add files, or set data.test_root or data.test_list"
+        raise ConfigError([f"data.root={manifest.source}: no class has two files, one for each split; {cure}"])
+    train = [record for index, record in enumerate(manifest.records) if index not in held_out]
+    test = [record for index, record in enumerate(manifest.records) if index in held_out]
+    drawn = f"the fraction {fraction} held out with seed {seed}"
+    return (
+        Manifest(train, manifest.classes, f"{manifest.source}, without {drawn}"),
+        Manifest(test, manifest.classes, f"{manifest.source}, {drawn}"),
+    )
+
+
+def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
+    """Keep a random fraction of each class, at least one record of each, in the same order.
+
+    What is drawn from a class does not depend on the other classes, and a larger fraction contains every smaller one of
+    the same seed.
+    """
+    drawn: set[int] = set()
+    for name, indices in _indices_by_class(manifest).items():
+        shuffled = random.Random(f"share {seed}/{name}").sample(indices, len(indices))
+        drawn.update(shuffled[: max(round(fraction * len(indices)), 1)])
+    records = [record for index, record in enumerate(manifest.records) if index in drawn]
+    kept = f"the fraction {fraction} of each class drawn with seed {seed} ({len(records)} records)"
+    return Manifest(records, manifest.classes, f"{manifest.source}, {kept}")
+
+
+def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_subset") -> Manifest:
+    """Keep the records named by a published subset. Each line is a file name or the end of a path.
+
+    Raises:
+        ConfigError: If the list does not exist, or with every name that matches no record or several.
+    """
+    list_file = Path(os.path.abspath(os.path.expanduser(list_file)))
+    where = f"{setting}={list_file}"
+    if not list_file.is_file():
+        raise ConfigError([f"{where} does not exist"])
+    names = list(dict.fromkeys(text_lines(list_file)))
+    by_name: dict[str, list[str]] = {}
+    for record in manifest.records:
+        by_name.setdefault(os.path.basename(record.path), []).append(record.path)
+    matches = [[path for path in by_name.get(os.path.basename(name), ()) if _ends_with(path, name)] for name in names]
+    messages = [] if names else [f"{where} lists no files"]
+    if unknown := [name for name, paths in zip(names, matches, strict=True) if not paths]:
+        absent = f"{len(unknown)} of {len(names)} names are not in the train split: {shorten(unknown)}"
+        messages.append(f"{where}: {absent}; the list must name files of {manifest.source}")
+    if ambiguous := [name for name, paths in zip(names, matches, strict=True) if len(paths) > 1]:
+        cure = "add as much of the path as identifies each file"
+        messages.append(f"{where}: {len(ambiguous)} names match several files: {shorten(ambiguous)}; {cure}")
+    if messages:
+        raise ConfigError(messages)
+    kept = {path for paths in matches for path in paths}
+    records = [record for record in manifest.records if record.path in kept]
+    return Manifest(records, manifest.classes, f"{manifest.source}, only the {len(records)} records in {list_file}")
+
+
+def keep_classes(manifest: Manifest, names: Sequence[str], where: str, missing_ok: bool = False) -> Manifest:
+    """Keep the named classes. In names, a space and an underscore are equivalent.
+
+    Args:
+        manifest: The labeled records.
+        names: Class names in any order; the classes keep the order of the manifest.
+        where: The setting and file that messages name.
+        missing_ok: Treat a named class that the manifest lacks as a class without records.
+
+    Raises:
+        ConfigError: If the manifest has no labels, or lacks a class.
+    """
+    if not manifest.classes:
+        raise ConfigError([f"{where}: {manifest.source} has no labels, so no classes can be chosen"])
+    chosen = {name.replace("_", " "): name for name in names}
+    existing = {name.replace("_", " ") for name in manifest.classes}
+    absent = sorted(name for plain, name in chosen.items() if plain not in existing)
+    if absent and not missing_ok:
+        cure = "the file must name classes of the data set, one per line"
+        counts = f"{len(absent)} of {len(names)} classes are not in {manifest.source}: {shorten(absent)}"
+        raise ConfigError([f"{where}: {counts}; {cure}"])
+    kept = [label for label, name in enumerate(manifest.classes) if name.replace("_", " ") in chosen]
+    new_labels: dict[int | None, int] = {label: new_label for new_label, label in enumerate(kept)}
+    records = [
+        record._replace(label=new_labels[record.label]) for record in manifest.records if record.label in new_labels
+    ]
+    missing: list[tuple[str, int | None]] | None = None
+    if manifest.missing is not None:
+        missing = [(name, new_labels[label]) for name, label in manifest.missing if label in new_labels]
+    classes = [manifest.classes[label] for label in kept] + absent
+    return Manifest(records, classes, f"{manifest.source}, only the {len(chosen)} classes in {where}", missing)
+
+
+def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
+    """Leave out records that `data doctor` found unusable in any of the folders, and count them in `source`.
+
+    Raises:
+        ConfigError: If no record is left.
+    """
+    tables = [table for folder in folders if folder and (table := find_table(folder))]
+    unusable = {path for table in tables for path, usable in zip(table.paths, table.usable, strict=True) if not usable}
+    records = [record for record in manifest.records if record.path not in unusable]
+    if len(records) == len(manifest.records):
+        return manifest
+    num_unusable = len(manifest.records) - len(records)
+    left_out = f"{num_unusable} of {len(manifest.records)} left out as unusable according to {tables[0].file}"
+    if not records:
+        raise ConfigError([f"{manifest.source}: {left_out}; run `eztorch-sce data doctor` again"])
+    return Manifest(records, manifest.classes, f"{manifest.source} ({left_out})")
+
+
+def check_disjoint(train: Manifest, test: Manifest) -> None:
+    """Raise ConfigError if a file is in both splits, under one name or through a linked folder."""
+    real_folders: dict[str, str] = {}
+
+    def real(path: str) -> str:
+        folder, name = os.path.split(path)
+        if folder not in real_folders:
+            real_folders[folder] = os.path.realpath(folder)
+        return os.path.join(real_folders[folder], name)
+
+    train_paths = {real(record.path) for record in train.records}
+    if shared := [record.path for record in test.records if real(record.path) in train_paths]:
+        both = f"{len(shared)} files are in train ({train.source}) and in test ({test.source}): {shorten(shared)}"
+        cure = "remove them from one split, or change data.test_root or data.test_list"
+        raise ConfigError([f"{both}; {cure}"])
+
+
+def _indices_by_class(manifest: Manifest) -> dict[str, list[int]]:
+    """Return the indices of the records by class name; "" is the class of unlabeled records."""
+    indices: dict[str, list[int]] = {}
+    for index, record in enumerate(manifest.records):
+        name = "" if record.label is None else manifest.classes[record.label]
+        indices.setdefault(name, []).append(index)
+    return indices
+
+
+def _ends_with(path: str, end: str) -> bool:
+    """Return whether the last components of a path are `end`."""
+    return os.path.join(os.sep, path).endswith(os.path.join(os.sep, os.path.normpath(end)))
