@@ -1,27 +1,31 @@
-"""Optimizers and schedules."""
+"""Tests of the optimizers and the schedule."""
 
-import doctest
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from eztorch_sce.optim import schedules
+from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.lars import LARS, LARSConfig
+from eztorch_sce.optim.schedules import ScheduleConfig, warmup_cosine
+from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.registry import choices
+from eztorch_sce.settings import invalid_settings
 
 
-def test_lars_by_hand() -> None:
+def test_a_lars_step_matches_hand_computation() -> None:
     weight = nn.Parameter(torch.tensor([[3.0, 4.0]]))  # norm 5
     bias = nn.Parameter(torch.tensor([1.0]))
     weight.grad, bias.grad = torch.tensor([[0.0, 2.0]]), torch.tensor([0.5])
     LARS([{"params": [weight, bias]}], lr=0.1, momentum=0.9, trust_coefficient=0.01).step()
-    # The step on the matrix has the norm lr x trust x |w|, whatever the gradient's; the bias takes lr x gradient.
+    # The step of the matrix has norm lr * trust * |w|, whatever the norm of its gradient; that of the bias is lr * g.
     torch.testing.assert_close(weight.data, torch.tensor([[3.0, 4.0 - 0.1 * 0.01 * 5]]))
     torch.testing.assert_close(bias.data, torch.tensor([0.95]))
 
 
-def test_lars_momentum_adds_up() -> None:
+def test_the_velocity_of_lars_accumulates() -> None:
     bias = nn.Parameter(torch.tensor([0.0]))
     optimizer = LARS([bias], lr=1, momentum=0.5)
     for _ in range(2):
@@ -30,35 +34,64 @@ def test_lars_momentum_adds_up() -> None:
     torch.testing.assert_close(bias.data, torch.tensor([-2.5]))  # 1, then 1 + 0.5
 
 
-def test_lars_decays_matrices_alone() -> None:
+def test_lars_decays_matrices_but_not_biases() -> None:
     weight, bias = nn.Parameter(torch.ones(1, 1)), nn.Parameter(torch.ones(1))
     weight.grad, bias.grad = torch.zeros(1, 1), torch.zeros(1)
     LARSConfig(weight_decay=0.5, trust_coefficient=1).build([weight, bias], lr=0.1).step()
-    torch.testing.assert_close(weight.data, torch.tensor([[0.9]]))  # the ratio makes the step lr x |w|
+    torch.testing.assert_close(weight.data, torch.tensor([[0.9]]))  # the trust ratio gives the step a norm of lr * |w|
     torch.testing.assert_close(bias.data, torch.tensor([1.0]))
 
 
-@pytest.mark.parametrize("name", choices("optimizer"))
-def test_every_optimizer_goes_down_a_bowl_and_resumes(name: str) -> None:
-    def run(steps: int, state: object = None) -> tuple[float, object, torch.Tensor]:
-        x = nn.Parameter(torch.ones(2, 2) if state is None else state[1].clone())  # type: ignore[index]
-        optimizer = choices("optimizer")[name]().build([x], lr=0.05)
-        if state is not None:
-            optimizer.load_state_dict(state[0])  # type: ignore[index]
-        for _ in range(steps):
-            optimizer.zero_grad()
-            (x**2).sum().backward()
-            optimizer.step()
-        return float((x.detach() ** 2).sum()), optimizer.state_dict(), x.detach()
+Resumable = tuple[dict[str, Any], torch.Tensor]
 
-    straight, _, x = run(20)
-    assert straight < 4
-    _, state, half = run(10)
-    _, _, resumed = run(10, (state, half))
+
+def minimize_square(config: OptimizerConfig, steps: int, start: Resumable | None = None) -> Resumable:
+    """Take optimizer steps on |x|^2 from ones, or from an earlier state; return the new state."""
+    x = nn.Parameter(torch.ones(2, 2) if start is None else start[1].clone())
+    optimizer = config.build([x], lr=0.05)
+    if start is not None:
+        optimizer.load_state_dict(start[0])
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(x.square().sum())
+        optimizer.step()
+    return optimizer.state_dict(), x.detach()
+
+
+@pytest.mark.parametrize("name", choices("optimizer"))
+def test_every_optimizer_minimizes_a_square_and_resumes(name: str) -> None:
+    config = choices("optimizer")[name]()
+    assert isinstance(config, OptimizerConfig)
+    _, x = minimize_square(config, steps=20)
+    assert x.square().sum() < 4
+    _, resumed = minimize_square(config, steps=10, start=minimize_square(config, steps=10))
     torch.testing.assert_close(resumed, x)
 
 
-def test_schedule_examples() -> None:
-    assert doctest.testmod(schedules).failed == 0
-    assert schedules.warmup_cosine(0, warmup_steps=0, num_steps=10) == 1
-    assert schedules.warmup_cosine(10, warmup_steps=0, num_steps=10) == pytest.approx(0)
+def test_each_set_of_parameters_has_its_own_learning_rate() -> None:
+    first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    optimizer = with_rates(SGDConfig(), [([first], 0.1), ([], 0.2), ([second], 0.3)])
+    assert [(group["params"], group["lr"]) for group in optimizer.param_groups] == [([first], 0.1), ([second], 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (LARSConfig(lr=-1), "optimizer.lr=-1 must be greater than 0"),
+        (SGDConfig(momentum=-3), "optimizer.momentum=-3 must be at least 0 and less than 1"),
+        (SGDConfig(nesterov=True, momentum=0), "optimizer.nesterov=true needs optimizer.momentum greater than 0"),
+    ],
+)
+def test_an_invalid_optimizer_setting_is_answered_in_one_line(config: OptimizerConfig, message: str) -> None:
+    assert invalid_settings(config, "optimizer") == [message]
+
+
+def test_the_cosine_falls_from_1_to_0() -> None:
+    assert warmup_cosine(0, warmup_steps=0, num_steps=10) == 1
+    assert warmup_cosine(10, warmup_steps=0, num_steps=10) == pytest.approx(0)
+
+
+def test_the_rate_drops_to_a_tenth_after_each_milestone() -> None:
+    schedule = ScheduleConfig(milestones=[1, 3])
+    factors = [schedule.factor(step, num_steps=8, max_epochs=4) for step in (0, 1, 2, 5, 6, 7)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
