@@ -128,7 +128,8 @@ def _start(command: str, config: object) -> None:
     from eztorch_sce import api, demo
     from eztorch_sce.report.tables import print_plan, print_report
 
-    function = getattr(demo if command == "demo" else api, command.replace("-", "_"))
+    module = demo if command == "demo" else api
+    function = getattr(module, command.replace("-", "_"), api.evaluate)  # an evaluation needs no function of its own
     result = function(config)
     if command == "plan":
         print_plan(result)

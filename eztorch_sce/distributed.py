@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from eztorch_sce.launch import find_launch
+from eztorch_sce.launch import find_launch, local_rank
 
 
 def join(on_gpu: bool) -> None:
@@ -38,6 +38,22 @@ def _variables_from_slurm(environ: Mapping[str, str]) -> dict[str, str]:
         "MASTER_ADDR": environ.get("MASTER_ADDR", first_node),
         "MASTER_PORT": environ.get("MASTER_PORT", str(port)),
     }
+
+
+def local_device(accelerator: str) -> torch.device:
+    """Return the device of this process: its GPU if there is one, unless `accelerator` is "cpu"."""
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", local_rank())
+
+
+def join_on(accelerator: str) -> torch.device:
+    """Return the device of this process, after joining the processes that were launched with it."""
+    device = local_device(accelerator)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    join(device.type == "cuda")
+    return device
 
 
 def rank() -> int:

@@ -1,9 +1,20 @@
 """Random numbers that depend on their purpose alone, never on the process or the order of work."""
 
 import hashlib
+import os
+import random
 import struct
 
+import numpy as np
 import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, numpy and torch, as Lightning's function of the same name does."""
+    os.environ |= {"PL_GLOBAL_SEED": str(seed), "PL_SEED_WORKERS": "0"}  # Lightning reseeds its processes by these
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
 
 
 def seed_for(seed: int, epoch: int, record: int, view: int, purpose: str) -> int:

@@ -17,7 +17,7 @@ from eztorch_sce import api
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.models.weights import load_weights
-from eztorch_sce.training.optimization import effective_lr
+from eztorch_sce.optim.groups import effective_lr
 
 # Typed from the papers' tables, not from the code. Learning rates are the effective ones, for the global batch.
 # backbone, frames, seconds, optimizer, rate, decay, warm-up, epochs, batch

@@ -17,6 +17,7 @@ from eztorch_sce.augment.policies import POLICIES, policy
 from eztorch_sce.config import schema
 from eztorch_sce.config.recipes import CONFIG_MODULE
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.base import ExtractConfig
 
 GROUPS = (
     "backbone",
@@ -36,14 +37,10 @@ def commands() -> dict[str, type]:
     return {
         "pretrain": schema.PretrainConfig,
         "plan": schema.PlanConfig,
-        "linear": schema.LinearConfig,
         "finetune": schema.FinetuneConfig,
         "test": schema.ClassifierTestConfig,
-        "extract": schema.ExtractConfig,
-        "knn": schema.KnnConfig,
-        "retrieve": schema.RetrieveConfig,
-        "svm": schema.SvmConfig,
-        "few-shot": schema.FewShotConfig,
+        "extract": ExtractConfig,
+        **registry.choices("evaluation"),
         "demo": schema.DemoConfig,
         "show-views": schema.ShowViewsConfig,
     }

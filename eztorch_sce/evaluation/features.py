@@ -1,80 +1,146 @@
-"""From a frozen backbone to features: the mean over the views of each record."""
+"""Outputs of a frozen network for each record of a split: the mean over the record's clips and crops."""
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from eztorch_sce.augment.view import View, evaluation_view
-from eztorch_sce.data.loading import TimedLoader
+from eztorch_sce.config.parts import EvaluationViewsConfig
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.loading import TimedLoader, evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows
-from eztorch_sce.errors import MediaError
+from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.progress import track
 from eztorch_sce.types import Batch, FeatureBank, InputSpec
 
 
-def extract_features(
-    backbone: torch.nn.Module,
-    spec: InputSpec,
-    loader: TimedLoader,
-    manifest: Manifest,
-    device: torch.device,
-    protocol: dict[str, Any],
-    title: str,
-) -> FeatureBank:
-    """Return the pooled backbone features of each record, averaged over its views.
+class RecordViews(NamedTuple):
+    """The clips and crops of each record of a split.
+
+    Attributes:
+        manifest: The records.
+        spec: The input of the network.
+        loader: Batches of raw clips and crops.
+        protocol: Description of the clips and crops, for the report.
+        title: Shown beside the progress bar.
+    """
+
+    manifest: Manifest
+    spec: InputSpec
+    loader: TimedLoader
+    protocol: dict[str, Any]
+    title: str
+
+    def labels(self, records: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
+        """Return the class index of each record, -1 if it has no label."""
+        labels = [self.manifest.records[index].label for index in records.tolist()]
+        return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.long)
+
+
+def record_views(
+    data: DataConfig, views: EvaluationViewsConfig, spec: InputSpec, manifest: Manifest, title: str
+) -> RecordViews:
+    """Return the clips and crops of each record of a split.
 
     Args:
-        backbone: (B, C, T, S, S) to (B, F); put in evaluation mode.
-        spec: What it sees.
-        loader: The views of each record.
-        manifest: The records, for labels and paths.
-        device: Where to compute.
-        protocol: Kept with the features.
+        data: Settings of the loader.
+        views: Number and place of the clips and crops.
+        spec: The input of the network.
+        manifest: The records.
         title: Shown beside the progress bar.
+    """
+    short_side = views.short_side or spec.test_short_side
+    loader = evaluation_loader(data, manifest, spec, views.num_clips, views.num_crops, short_side, views.clips)
+    protocol = {
+        "data": manifest.source,
+        "records": len(manifest.records),
+        "input": asdict(spec),
+        "clips": views.num_clips if views.clips == "even" else views.clips,
+        "crops": views.num_crops,
+        "short_side": short_side,
+        "decoder": data.decoder_name(),
+    }
+    return RecordViews(manifest, spec, loader, protocol, title)
+
+
+def extract_features(backbone: torch.nn.Module, views: RecordViews, device: torch.device) -> FeatureBank:
+    """Return the pooled backbone features of each record, averaged over its clips and crops.
+
+    Args:
+        backbone: Maps (B, C, T, S, S) to (B, F); put in evaluation mode.
+        views: The clips and crops.
+        device: The device to compute on.
 
     Raises:
-        MediaError: If a file cannot be read; in evaluation none is left out.
+        MediaError: If a file cannot be read.
     """
-    features, records = mean_over_views(backbone, lambda output: output, spec, loader, device, title)
+    features, records = mean_over_views(backbone, lambda output: output, views, device)
     order = records.argsort()  # processes interleave
     records, features = records[order], features[order]
-    chosen = [manifest.records[i] for i in records.tolist()]
-    labels = torch.tensor([-1 if record.label is None else record.label for record in chosen], dtype=torch.long)
-    return FeatureBank(features, labels, [record.path for record in chosen], manifest.classes, protocol)
+    paths = [views.manifest.records[index].path for index in records.tolist()]
+    return FeatureBank(features, views.labels(records), paths, views.manifest.classes, views.protocol)
+
+
+def read_features(run_dir: str, labeled: bool) -> tuple[FeatureBank, FeatureBank]:
+    """Read the features of the train and test splits from the run directory of `extract`.
+
+    Raises:
+        ConfigError: If a file is missing, or has records without labels though `labeled`.
+    """
+    return _read_bank(run_dir, "train", labeled), _read_bank(run_dir, "test", labeled)
+
+
+def _read_bank(run_dir: str, split: str, labeled: bool) -> FeatureBank:
+    file = Path(run_dir) / f"features_{split}.pt"
+    if not file.is_file():
+        raise ConfigError([f"features={run_dir}: {file} does not exist; give the run directory of `extract`"])
+    bank = FeatureBank.load(file)
+    if labeled and int(bank.labels.min()) < 0:
+        raise ConfigError([f"features={run_dir}: {file} has records without labels; extract them from labeled data"])
+    return bank
 
 
 @torch.no_grad()
 def mean_over_views(
-    network: torch.nn.Module,
-    finish: Callable[[Tensor], Tensor],
-    spec: InputSpec,
-    loader: TimedLoader,
-    device: torch.device,
-    title: str,
-) -> tuple[Tensor, Tensor]:
-    """Return (N, F) outputs, each the mean of `finish(network(view))` over the views of a record, and (N,) records."""
+    network: torch.nn.Module, finish: Callable[[Tensor], Tensor], views: RecordViews, device: torch.device
+) -> tuple[Float[Tensor, "N ..."], Int64[Tensor, " N"]]:
+    """Return the mean of `finish(network(view))` over the clips and crops of each record, and the records.
+
+    Args:
+        network: Maps (B, C, T, S, S) to (B, ...); put in evaluation mode.
+        finish: Applied to each output before averaging, such as softmax.
+        views: The clips and crops.
+        device: The device to compute on.
+
+    Raises:
+        MediaError: If a file cannot be read.
+    """
     network.to(device).eval()
-    show = View(evaluation_view(spec)).to(device)
-    rows: list[Tensor] = []
+    normalize = View(evaluation_view(views.spec)).to(device)
+    means: list[Tensor] = []
     records: list[Tensor] = []
-    for batch in track(loader, len(loader), f"{title}, batches"):
+    for batch in track(views.loader, len(views.loader), f"{views.title}, batches"):
         _raise_on_failures(batch)
-        views = [show(clips.to(device, non_blocking=True), []) for clips in batch.frames]
-        outputs = torch.stack([finish(network(view)).float() for view in views])  # (V, B, F)
-        rows.append(outputs.mean(dim=0).cpu())
+        inputs = [normalize(clips.to(device, non_blocking=True), []) for clips in batch.frames]
+        outputs = torch.stack([finish(network(clips)).float() for clips in inputs])  # (V, B, ...)
+        means.append(outputs.mean(dim=0).cpu())
         records.append(batch.record)
-    # Through the device: between GPUs nothing else can be sent.
-    return gather_rows(torch.cat(rows).to(device)).cpu(), gather_rows(torch.cat(records).to(device)).cpu()
+    # Gathered on the device: NCCL cannot send CPU tensors.
+    return gather_rows(torch.cat(means).to(device)).cpu(), gather_rows(torch.cat(records).to(device)).cpu()
 
 
 def _raise_on_failures(batch: Batch) -> None:
-    """Stop at a file that cannot be read; processes have different numbers of batches, so nobody is asked first."""
+    """Raise MediaError if a file could not be read. Not synchronized: processes have different numbers of batches."""
     if batch.failures:
         first = batch.failures[0]
         more = "" if len(batch.failures) == 1 else f" (and {len(batch.failures) - 1} more in the same batch)"
         raise MediaError(
-            first.path, f"{first.reason}{more}. Evaluation leaves no file out: mend it or take it off the list"
+            first.path,
+            f"{first.reason}{more}. Evaluation requires every file: repair it or remove it from the list",
         )

@@ -1,13 +1,33 @@
 """Few-shot classification on frozen features: many small tasks, each with a few labeled records of a few classes."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.progress import track
+from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
+from eztorch_sce.settings import setting
 from eztorch_sce.types import FeatureBank
+
+
+@register("evaluation", "few-shot")
+@dataclass
+class FewShotConfig(EvaluationConfig):
+    """Classify by the nearest centroid of a few records, in many small tasks."""
+
+    ways: int = setting(5, at_least=2, help="Classes per task.")
+    shots: int = setting(5, at_least=1, help="Labeled train records per class.")
+    queries: int = setting(15, at_least=1, help="Test records per class; all of a class that has fewer.")
+    episodes: int = setting(600, at_least=2, help="Number of tasks.")
+
+    def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
+        """Return `few_shot_top1`, the mean accuracy, and `few_shot_ci95`, half the width of its confidence interval."""
+        return Scores(few_shot_accuracy(train, test, self.ways, self.shots, self.queries, self.episodes, self.seed))
 
 
 def few_shot_accuracy(
@@ -15,42 +35,43 @@ def few_shot_accuracy(
 ) -> dict[str, float]:
     """Return the mean accuracy over episodes, in [0, 1], and half the width of its 95 % confidence interval.
 
-    An episode draws classes, for each of them a centroid from records of the train part, and classifies records of the
-    test part by the nearest centroid: the mean of unit features, compared by cosine.
+    An episode draws classes, averages the unit features of a few train records of each class into a centroid, and
+    assigns test records to the centroid of highest cosine.
 
-    Source: Wang et al., SimpleShot, 2019, arXiv:1911.04623, whose L2N this is; there the classes are new, here they are
-    those of the data set.
+    Source: Wang et al., SimpleShot, 2019, arXiv:1911.04623, variant L2N. There the classes are new to the backbone;
+    here they are those of the data set.
 
     Args:
-        train, test: The features; may be memory-mapped, an episode reads its own rows.
-        ways: Classes of an episode.
-        shots: Training records of each.
-        queries: Test records of each; all of a class that has fewer.
-        episodes: 2 or more.
-        seed: Of the draws.
+        train: Features that the centroids are drawn from; may be memory-mapped, an episode reads its own rows.
+        test: Features to classify; may be memory-mapped.
+        ways: Classes per episode.
+        shots: Train records per class.
+        queries: Test records per class; all of a class that has fewer.
+        episodes: Number of episodes, 2 or more.
+        seed: Seed of the draws.
 
     Raises:
-        ConfigError: If fewer than `ways` classes have `shots` training records and a test record.
+        ConfigError: If fewer than `ways` classes have `shots` train records and a test record.
     """
-    support, asked = _rows_by_class(train.labels), _rows_by_class(test.labels)
-    classes = [label for label, rows in support.items() if len(rows) >= shots and label in asked]
+    train_rows, test_rows = _rows_by_class(train.labels), _rows_by_class(test.labels)
+    classes = [label for label, rows in train_rows.items() if len(rows) >= shots and label in test_rows]
     if len(classes) < ways:
         raise ConfigError(
             [
-                f"ways={ways} is more than the {len(classes)} classes with {shots} training records (shots={shots}) "
+                f"ways={ways} is more than the {len(classes)} classes with {shots} train records (shots={shots}) "
                 "and a test record"
             ]
         )
     accuracies = torch.zeros(episodes, dtype=torch.float64)
     for episode in track(range(episodes), episodes, "few-shot episodes"):
         generator = generator_for(seed, episode, 0, 0, "few-shot")
-        chosen = [classes[number] for number in torch.randperm(len(classes), generator=generator)[:ways].tolist()]
-        shown = torch.cat([_draw(support[label], shots, generator) for label in chosen])
-        rows = [_draw(asked[label], queries, generator) for label in chosen]
-        centroids = F.normalize(train.features[shown], dim=1).view(ways, shots, -1).mean(dim=1)  # (W, F)
-        similarity = F.normalize(test.features[torch.cat(rows)], dim=1) @ F.normalize(centroids, dim=1).T
-        right = torch.arange(ways).repeat_interleave(torch.tensor([len(part) for part in rows]))
-        accuracies[episode] = (similarity.argmax(dim=1) == right).double().mean()
+        drawn = [classes[number] for number in torch.randperm(len(classes), generator=generator)[:ways].tolist()]
+        support = torch.cat([_draw(train_rows[label], shots, generator) for label in drawn])
+        queried = [_draw(test_rows[label], queries, generator) for label in drawn]
+        centroids = F.normalize(train.features[support], dim=1).view(ways, shots, -1).mean(dim=1)  # (W, F)
+        similarity = F.normalize(test.features[torch.cat(queried)], dim=1) @ F.normalize(centroids, dim=1).T
+        answers = torch.arange(ways).repeat_interleave(torch.tensor([len(rows) for rows in queried]))
+        accuracies[episode] = (similarity.argmax(dim=1) == answers).double().mean()
     half_width = 1.96 * accuracies.std() / episodes**0.5
     return {"few_shot_top1": float(accuracies.mean()), "few_shot_ci95": float(half_width)}
 

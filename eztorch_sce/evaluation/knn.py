@@ -1,27 +1,59 @@
 """k nearest neighbors on frozen features."""
 
+from dataclasses import dataclass
+
 import torch
 
+from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU, nearest_neighbors
+from eztorch_sce.registry import register
+from eztorch_sce.settings import setting
 from eztorch_sce.types import FeatureBank
 
-NUM_NEIGHBORS, TEMPERATURE = 20, 0.07
-"""What votes, and how its votes are weighted, where nobody says otherwise."""
+NUM_NEIGHBORS, TEMPERATURE = 20, 0.07  # the defaults of the command and of the online evaluation
+
+
+@register("evaluation", "knn")
+@dataclass
+class KnnConfig(EvaluationConfig):
+    """Classify by the weighted vote of the nearest neighbors, with and without centering."""
+
+    k: int = setting(NUM_NEIGHBORS, at_least=1, help="Number of neighbors that vote.")
+    temperature: float = setting(TEMPERATURE, above=0, help="Temperature of the votes; lower favors the nearest.")
+
+    def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
+        """Return `knn_top1` and `knn_top5`, and both again as `knn_top1_centered` and `knn_top5_centered`."""
+        plain = knn_accuracy(train, test, self.k, self.temperature, device)
+        centered = knn_accuracy(train, test, self.k, self.temperature, device, centered=True)
+        return Scores(plain | {f"{name}_centered": accuracy for name, accuracy in centered.items()})
 
 
 def knn_accuracy(
-    train: FeatureBank, test: FeatureBank, k: int, temperature: float, device: torch.device = CPU
+    train: FeatureBank,
+    test: FeatureBank,
+    k: int,
+    temperature: float,
+    device: torch.device = CPU,
+    centered: bool = False,
 ) -> dict[str, float]:
     """Return top-1 and top-5 accuracy in [0, 1] of the weighted k-nearest-neighbor vote.
 
-    Each of the k most similar training records (cosine; all of them if there are fewer) votes for its class with weight
-    exp(similarity / temperature).
+    Each of the k most similar train records (all of them if there are fewer) votes for its class with weight
+    exp(cosine / temperature).
 
     Source: Wu et al., CVPR 2018, arXiv:1805.01978.
+
+    Args:
+        train: Features that vote.
+        test: Features to classify.
+        k: Number of neighbors.
+        temperature: Temperature of the weights.
+        device: The device to compute on.
+        centered: Subtract the mean first, of the train and of the test features separately.
     """
-    similarity, nearest = nearest_neighbors(train.features, test.features, k, device=device)  # (Q, k)
-    weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest: no overflow
+    similarity, nearest = nearest_neighbors(train.features, test.features, k, centered, device)  # (Q, k)
+    weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest, against overflow
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     votes = torch.zeros(len(similarity), num_classes).scatter_add_(1, train.labels[nearest], weight)
     return top_accuracies(votes, test.labels, "knn")

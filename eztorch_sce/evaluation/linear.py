@@ -5,36 +5,99 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.parts import batch_conflicts
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.evaluation.features import RecordViews, mean_over_views
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.models.classifier import linear_head
 from eztorch_sce.optim.base import OptimizerConfig
-from eztorch_sce.optim.groups import with_rates
+from eztorch_sce.optim.groups import effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.progress import track
+from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
+from eztorch_sce.settings import setting
+from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.types import FeatureBank
 
-_ROWS = 16384  # that are scored at once
+_BLOCK = 16384  # rows scored per batch
 
 
 def probe_sgd() -> SGDConfig:
-    """Return the optimizer of a probe where nobody chooses another."""
+    """Return the default optimizer of a linear probe."""
     return SGDConfig(lr=0.3, weight_decay=1e-4)
+
+
+@register("evaluation", "linear")
+@dataclass
+class LinearConfig(EvaluationConfig):
+    """Train linear classifiers on a frozen backbone.
+
+    Without `views` the features are extracted once, from the clips and crops of `test`. With one view
+    (`views=linear_video`) they are computed in every epoch from random views, as in the published protocols, and
+    `data.batch_size` is the batch of a step in either case.
+    """
+
+    data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
+    views: list[ViewConfig] = field(default_factory=list)
+    lrs: list[float] = setting(
+        [], above=0, help="Learning rates to try besides optimizer.lr, one classifier each, in one pass."
+    )
+    optimizer: SGDConfig = field(default_factory=probe_sgd)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=100))
+    standardize: bool = setting(
+        True, help="Standardize each feature by its mean and standard deviation over the train split; without views."
+    )
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per conflict between the views, the features and the batch."""
+        messages = super().conflicts(prefix)
+        if len(self.views) > 1:
+            messages.append(f"views has {len(self.views)} views: the classifiers train on one view, or on none")
+        if self.views and self.features is not None:
+            messages.append(
+                f"features={self.features} were extracted once, but views computes them in every epoch: give either"
+            )
+        if self.views:
+            messages += batch_conflicts(self.data, self.trainer)
+        elif self.features is not None and self.data.batch_size < 1:
+            messages.append(f"data.batch_size={self.data.batch_size} must be at least 1")
+        return messages
+
+    def probe(self) -> "Probe":
+        """Return how the classifiers are trained; each learning rate is tried once."""
+        return Probe(
+            lrs=list(dict.fromkeys([self.optimizer.lr, *self.lrs])),
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            max_epochs=self.trainer.max_epochs,
+            batch_size=self.data.batch_size,
+            standardize=self.standardize,
+            seed=self.seed,
+        )
+
+    def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
+        """Return `linear_top1`, `linear_top5` and `linear_train_top1`, and more if several learning rates are tried."""
+        return Scores(linear_probe(train, test, self.probe(), device))
 
 
 class LinearHeads(nn.Module):
     """Linear classifiers side by side on the same features, one per learning rate.
 
     Args:
-        num_features: F.
-        num_classes: C.
-        lrs: Base learning rate of each head, for a batch of 256.
-        generator: Draws the initial weights, the same for every head; None is torch's own.
+        num_features: Width of the features (F).
+        num_classes: Number of classes (C).
+        lrs: Learning rate of each head, for a batch of 256.
+        generator: Draws the initial weights, which all heads share; None for torch's global generator.
     """
 
     def __init__(
@@ -47,45 +110,47 @@ class LinearHeads(nn.Module):
         for head in self.heads:
             head.load_state_dict(first.state_dict())
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "heads B C"]:
         """Return logits (heads, B, C) of features (B, F)."""
         return torch.stack([head(features) for head in self.heads])
 
-    def losses(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross entropy (heads,) of features (B, F) with labels (B,)."""
+    def losses(self, features: Float[Tensor, "B F"], labels: Int64[Tensor, " B"]) -> Float[Tensor, " heads"]:
+        """Return the cross entropy of each head, (heads,), on features (B, F) with labels (B,)."""
         return torch.stack([F.cross_entropy(logits, labels) for logits in self(features)])
 
     @torch.no_grad()
-    def undo_standardization(self, mean: Tensor, deviation: Tensor) -> None:
-        """Make heads of (x - mean) / deviation into heads of x; mean and deviation are (F,)."""
+    def undo_standardization(self, mean: Float[Tensor, " F"], deviation: Float[Tensor, " F"]) -> None:
+        """Turn heads trained on (x - mean) / deviation into the equivalent heads on x."""
         for head in self.heads:
             weight, bias = head.parameters()
             weight.div_(deviation)
             bias.sub_(weight @ mean)
 
     def optimizer(self, config: OptimizerConfig, batch_size: int) -> torch.optim.Optimizer:
-        """Return one optimizer whose groups go at the rate of their head, for a global batch of this size.
+        """Return one optimizer in which each head has its own learning rate.
 
         Args:
             config: A registered optimizer config; its own `lr` is not used.
-            batch_size: Global, of one step.
+            batch_size: Global batch size per optimizer step, which scales the learning rates.
         """
-        rates = [lr * batch_size / 256 for lr in self.lrs]
-        return with_rates(config, [(head.parameters(), lr) for head, lr in zip(self.heads, rates, strict=True)])
+        groups = [
+            (head.parameters(), effective_lr(lr, batch_size)) for head, lr in zip(self.heads, self.lrs, strict=True)
+        ]
+        return with_rates(config, groups)
 
 
 @dataclass
 class Probe:
-    """How linear classifiers are trained on features that were made once; the settings of `eztorch-sce linear`.
+    """Training of linear classifiers on features that were extracted once.
 
     Attributes:
-        lrs: Base learning rates, for a batch of 256; one classifier each.
+        lrs: Learning rate of each classifier, for a batch of 256.
         optimizer: A registered optimizer config; its own `lr` is not used.
-        schedule: Of the learning rates.
+        schedule: Schedule of the learning rates.
         max_epochs: Passes over the features.
-        batch_size: Features per step.
-        standardize: Shift and scale each feature by its mean and deviation over the training features first.
-        seed: Of the initial weights and the order.
+        batch_size: Rows per step.
+        standardize: Standardize each feature by its mean and standard deviation over the train features.
+        seed: Seed of the initial weights and of the order.
     """
 
     lrs: list[float] = field(default_factory=lambda: [probe_sgd().lr])
@@ -98,17 +163,20 @@ class Probe:
 
 
 def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: torch.device = CPU) -> dict[str, float]:
-    """Train linear classifiers on the train part; return their accuracies in [0, 1], see `linear_metrics`."""
+    """Train linear classifiers on the train features and return the metrics of `sweep_metrics`.
+
+    `linear_train_top1` is the accuracy of the best head on the train features.
+    """
     heads = train_heads(train, int(max(train.labels.max(), test.labels.max())) + 1, probe, device)
-    metrics = linear_metrics(probe.lrs, _accuracies(heads, test, device))
-    trained = linear_metrics(probe.lrs, _accuracies(heads, train, device))
-    return metrics | {"linear_train_top1": trained["linear_top1"]}
+    on_test = sweep_metrics(probe.lrs, _accuracies(heads, test, device))
+    on_train = sweep_metrics(probe.lrs, _accuracies(heads, train, device))
+    return on_test | {"linear_train_top1": on_train["linear_top1"]}
 
 
 def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torch.device = CPU) -> LinearHeads:
-    """Return classifiers of the features as they are, whether or not they were trained on standardized ones.
+    """Return classifiers trained on the features; they take features that are not standardized.
 
-    The features stay where they are, a batch at a time goes to the device: they may be memory-mapped.
+    Features move to the device a batch at a time: they may be memory-mapped.
     """
     num_records, num_features = train.features.shape
     mean, deviation = torch.zeros(num_features, device=device), torch.ones(num_features, device=device)
@@ -134,23 +202,38 @@ def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torc
 
 @torch.no_grad()
 def _accuracies(heads: LinearHeads, bank: FeatureBank, device: torch.device) -> list[dict[str, float]]:
-    """Return the accuracies of each head, from some rows at a time: the scores of all would not fit in memory."""
-    sums: list[dict[str, float]] = [{} for _ in heads.lrs]
-    for features, labels in zip(bank.features.split(_ROWS), bank.labels.split(_ROWS), strict=True):
-        for total, scores in zip(sums, heads(features.to(device)), strict=True):
-            for name, share in top_accuracies(scores, labels.to(device), "linear").items():
-                total[name] = total.get(name, 0.0) + share * len(labels) / len(bank.labels)
-    return sums
+    """Return the accuracies of each head, scored in blocks: the scores of all rows would not fit in memory."""
+    totals: list[dict[str, float]] = [{} for _ in heads.lrs]
+    for features, labels in zip(bank.features.split(_BLOCK), bank.labels.split(_BLOCK), strict=True):
+        for total, scores in zip(totals, heads(features.to(device)), strict=True):
+            for name, accuracy in top_accuracies(scores, labels.to(device), "linear").items():
+                total[name] = total.get(name, 0.0) + accuracy * len(labels) / len(bank.labels)
+    return totals
 
 
-def linear_metrics(lrs: Sequence[float], each: list[dict[str, float]]) -> dict[str, float]:
-    """Return the accuracies of the best head, and top-1 of each head where there are several.
+def sweep_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the accuracies of the best head, and `linear_lr` and the top-1 of each head if there are several.
 
-    With several, the best one is chosen on these very labels, as published sweeps do: `linear_top1@<lr>` shows how much
-    that choice is worth.
+    The best of several is chosen on the test labels, as published sweeps do: `linear_top1@<lr>` shows how much that
+    choice is worth.
     """
-    best = max(each, key=lambda metrics: metrics["linear_top1"])
-    if len(each) == 1:
+    best = max(accuracies, key=lambda metrics: metrics["linear_top1"])
+    if len(accuracies) == 1:
         return best
-    sweep = {f"linear_top1@{lr:g}": metrics["linear_top1"] for lr, metrics in zip(lrs, each, strict=True)}
-    return best | {"linear_lr": lrs[each.index(best)]} | sweep
+    sweep = {f"linear_top1@{lr:g}": metrics["linear_top1"] for lr, metrics in zip(lrs, accuracies, strict=True)}
+    return best | {"linear_lr": lrs[accuracies.index(best)]} | sweep
+
+
+def heads_accuracy(network: nn.Module, lrs: Sequence[float], views: RecordViews, device: torch.device) -> Scores:
+    """Return the metrics of `sweep_metrics`, with softmax averaged over the clips and crops of each record.
+
+    Args:
+        network: Maps clips (B, C, T, S, S) to the logits of the heads, (B, heads, C).
+        lrs: Learning rate of each head.
+        views: The clips and crops.
+        device: The device to compute on.
+    """
+    probabilities, records = mean_over_views(network, lambda logits: logits.softmax(dim=-1), views, device)
+    labels = views.labels(records)
+    accuracies = [top_accuracies(head, labels, "linear") for head in probabilities.unbind(dim=1)]
+    return Scores(sweep_metrics(lrs, accuracies))

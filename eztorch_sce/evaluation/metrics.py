@@ -1,24 +1,22 @@
-"""Scores of an evaluation, and accuracies of ranked classes."""
+"""Accuracies of ranked classes."""
 
-from typing import NamedTuple
-
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy
 
 
-class Scores(NamedTuple):
-    """What an evaluation found: numbers by name, and for each class by name its own; rates are in [0, 1]."""
+def top_accuracies(scores: Float[Tensor, "N C"], labels: Int64[Tensor, " N"], name: str) -> dict[str, float]:
+    """Return the fractions of rows whose label has the highest score, and one of the five highest, in [0, 1].
 
-    metrics: dict[str, float]
-    by_class: dict[str, dict[str, float]]
+    Args:
+        scores: A score per class, (N, C).
+        labels: Class indices, (N,).
+        name: Prefix of the metrics, as in `knn_top1`.
+    """
+    num_candidates = min(5, scores.shape[1])
+    top1 = scores.argmax(dim=1) == labels
+    top5 = (scores.topk(num_candidates, dim=1).indices == labels[:, None]).any(dim=1)
+    return {f"{name}_top1": _fraction(top1), f"{name}_top5": _fraction(top5)}
 
 
-def top_accuracies(scores: Tensor, labels: Tensor, name: str) -> dict[str, float]:
-    """Return the shares of rows (N, classes) whose label (N,) is the best, and among the best five, in [0, 1]."""
-    num_classes = scores.shape[1]
-    return {
-        f"{name}_top{k}": float(
-            multiclass_accuracy(scores, labels, num_classes, average="micro", top_k=min(k, num_classes))
-        )
-        for k in (1, 5)
-    }
+def _fraction(hits: Bool[Tensor, " N"]) -> float:
+    return float(hits.sum().float() / len(hits))

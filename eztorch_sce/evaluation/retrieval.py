@@ -1,82 +1,103 @@
-"""Retrieval: the queries are the test part, the bank is the train part."""
+"""Retrieval on frozen features: each test record is a query, the train split is the bank."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows
-from eztorch_sce.evaluation.metrics import Scores
-from eztorch_sce.evaluation.search import CPU, Centers, find_centers, nearest_neighbors, own_share, similarities
+from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.evaluation.search import CPU, Centers, find_centers, nearest_neighbors, own_queries, similarities
+from eztorch_sce.registry import register
 from eztorch_sce.types import FeatureBank
 
 RANKS = (1, 5, 10, 20, 50)
-_MAX_PAIRS = 2**24  # queries and records of their class that are ranked at once: bounds the memory
+_MAX_PAIRS = 2**24  # pairs of a query and a record of its class to rank at once; bounds the memory
+
+
+@register("evaluation", "retrieve")
+@dataclass
+class RetrieveConfig(EvaluationConfig):
+    """Search the train split for the class of each test record: R@k and mean average precision."""
+
+    def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
+        """Return `R@k` and `mAP`, both again with `_uncentered`, and the centered R@1 and AP of each class."""
+        return retrieval(bank=train, queries=test, device=device)
 
 
 def retrieval(
     bank: FeatureBank, queries: FeatureBank, ranks: Sequence[int] = RANKS, device: torch.device = CPU
 ) -> Scores:
-    """Search the bank for the class of each query, by cosine; return rates in [0, 1], whole and by class.
+    """Search the bank for records of each query's class by cosine; return rates in [0, 1], overall and per class.
 
-    `R@k`: the share of queries with their own class among the k nearest; ranks beyond the size of the bank are left
-    out. `mAP`: the mean over the queries of `average_precisions`. Both after centring, bank and queries each by their
-    own mean, as published; with `_uncentered` without. A class no query has is left out of the classes.
+    `R@k` is the fraction of queries with a record of their class among the k nearest; ranks beyond the size of the bank
+    are left out. `mAP` is the mean of `average_precisions` over the queries. Both are computed after subtracting the
+    mean of the bank and of the queries from each, as published, and without centering under names that end in
+    `_uncentered`. Classes without a query are left out.
     """
     ranks = [rank for rank in ranks if rank <= len(bank.features)]
     metrics: dict[str, float] = {}
-    found = {}
+    by_query = {}
     for suffix, centered in (("", True), ("_uncentered", False)):
         nearest = nearest_neighbors(bank.features, queries.features, max(ranks), centered, device).indices  # (Q, k)
         same_class = bank.labels[nearest] == queries.labels[:, None]
         precisions = average_precisions(bank, queries, centered, device)
         metrics |= {f"R@{rank}{suffix}": float(same_class[:, :rank].any(dim=1).double().mean()) for rank in ranks}
         metrics[f"mAP{suffix}"] = float(precisions.mean())
-        found[suffix] = torch.stack([same_class[:, 0].double(), precisions], dim=1)  # (Q, 2)
-    return Scores(metrics, _by_class(queries, found[""]))
+        by_query[suffix] = torch.stack([same_class[:, 0].double(), precisions], dim=1)  # (Q, 2)
+    return Scores(metrics, _mean_by_class(queries, by_query[""]))
 
 
-def _by_class(queries: FeatureBank, found: Tensor) -> dict[str, dict[str, float]]:
-    """Return the means over the queries of each class of (Q, 2): whether the first is of the class, and precision."""
-    classes = {}
+def _mean_by_class(queries: FeatureBank, by_query: Float64[Tensor, "Q 2"]) -> dict[str, dict[str, float]]:
+    """Return the means of each class over its queries, given whether the nearest record fits, and the precision."""
+    by_class = {}
     for label in queries.labels.unique().tolist():
-        own = found[queries.labels == label]
-        recall, precision = own.mean(dim=0).tolist()
-        classes[queries.classes[label]] = {"queries": len(own), "R@1": recall, "AP": precision}
-    return classes
+        rows = by_query[queries.labels == label]
+        recall, precision = rows.mean(dim=0).tolist()
+        by_class[queries.classes[label]] = {"queries": len(rows), "R@1": recall, "AP": precision}
+    return by_class
 
 
 @torch.no_grad()
 def average_precisions(
     bank: FeatureBank, queries: FeatureBank, centered: bool = False, device: torch.device = CPU
-) -> Tensor:
+) -> Float64[Tensor, " Q"]:
     """Return the average precision of each query over the ranking of the whole bank, float64 (Q,).
 
-    The mean, over the records of the query's class, of the share of that class among the records down to each; 0 where
-    the bank has none, as R@k. Of equally similar records those of other classes rank first, so features that are all
-    alike earn nothing. Of several processes each ranks for its share of the queries, and all get the whole result.
+    The average precision is the mean, over the bank records of the query's class, of the fraction of that class among
+    the records ranked down to each; 0 if the bank has none. Among equally similar records those of other classes rank
+    first, so features that are all alike earn nothing. With several processes each ranks its own queries, and all get
+    the whole result.
 
     Source: Manning, Raghavan and Schuetze, Introduction to Information Retrieval, 2008, section 8.4.
     """
     centers = find_centers(bank.features, queries.features, centered, device)
     classes = _classes_of(bank.labels, queries.labels, device)
-    share = own_share(len(queries.features))
-    features, labels = queries.features[share], queries.labels[share].to(device)
+    own = own_queries(len(queries.features))
+    features, labels = queries.features[own], queries.labels[own].to(device)
     block = max(1, _MAX_PAIRS // max(1, int(classes.sizes.max())))
-    parts = [
-        _average_precisions(bank.features, classes, *part, centers)
-        for part in zip(features.split(block), labels.split(block), strict=True)
+    precisions = [
+        _average_precisions(bank.features, classes, block_features, block_labels, centers)
+        for block_features, block_labels in zip(features.split(block), labels.split(block), strict=True)
     ]
-    return gather_rows(torch.cat(parts)).cpu()
+    return gather_rows(torch.cat(precisions)).cpu()
 
 
 class _Classes(NamedTuple):
-    """The classes of a bank: labels (N,), the number of each record within its class (N,), and sizes (classes,)."""
+    """The classes of the records of a bank.
 
-    labels: Tensor
-    numbers: Tensor
-    sizes: Tensor
+    Attributes:
+        labels: Class of each record, (N,).
+        numbers: Number of each record within its class, (N,).
+        sizes: Number of records of each class, (C,).
+    """
+
+    labels: Int64[Tensor, " N"]
+    numbers: Int64[Tensor, " N"]
+    sizes: Int64[Tensor, " C"]
 
 
 def _classes_of(labels: Tensor, query_labels: Tensor, device: torch.device) -> _Classes:
@@ -87,30 +108,36 @@ def _classes_of(labels: Tensor, query_labels: Tensor, device: torch.device) -> _
     return _Classes(labels.to(device), numbers.to(device), sizes.to(device))
 
 
-def _average_precisions(bank: Tensor, classes: _Classes, queries: Tensor, labels: Tensor, centers: Centers) -> Tensor:
-    """Read the bank twice: for the similarities of each query's own class, then for what comes before each of them.
+def _average_precisions(
+    bank: Float[Tensor, "N F"],
+    classes: _Classes,
+    queries: Float[Tensor, "Q F"],
+    labels: Int64[Tensor, " Q"],
+    centers: Centers,
+) -> Float64[Tensor, " Q"]:
+    """Read the bank twice: for the similarities to each query's own class, then for the records that rank before them.
 
-    So the memory is that of the pairs of one class, not that of the whole ranking.
+    This takes the memory of the pairs within a class, not that of the whole ranking.
     """
     sizes = classes.sizes[labels]  # (Q,)
     own = torch.full((len(queries), int(classes.sizes.max())), torch.inf, device=labels.device)  # (Q, R)
     for rows, columns, similarity in similarities(bank, queries, centers, "average precision 1/2"):
         query, record = (labels[rows, None] == classes.labels[columns]).nonzero(as_tuple=True)
         own[rows.start + query, classes.numbers[columns][record]] = similarity[query, record]
-    own = own.sort(dim=1, descending=True).values  # smaller classes begin with infinities, which nothing reaches
+    own = own.sort(dim=1, descending=True).values  # rows of smaller classes start with infinities
 
-    before = torch.zeros_like(own, dtype=torch.int32)  # records of other classes that rank before each of the own
+    before = torch.zeros_like(own, dtype=torch.int32)  # records of other classes that rank before each own record
     for rows, columns, similarity in similarities(bank, queries, centers, "average precision 2/2"):
         similarity.masked_fill_(labels[rows, None] == classes.labels[columns], -torch.inf)
-        in_order = _sorted(similarity)
-        before[rows] += in_order.shape[1] - torch.searchsorted(in_order, own[rows], out_int32=True)
+        ascending = _sorted(similarity)
+        before[rows] += ascending.shape[1] - torch.searchsorted(ascending, own[rows], out_int32=True)
     place = torch.arange(1, own.shape[1] + 1, device=own.device) - (own == torch.inf).sum(dim=1, keepdim=True)
     precision = torch.where(place > 0, place.double() / (place + before), 0.0)
     return precision.sum(dim=1) / sizes.clamp_min(1)
 
 
 def _sorted(rows: Tensor) -> Tensor:
-    """Sort each row in place on a CPU, by numpy, which takes a third of torch's time; elsewhere by torch."""
+    """Sort each row; on a CPU in place with numpy, which takes a third of torch's time."""
     if rows.device.type != "cpu":
         return rows.sort(dim=1).values
     rows.numpy().sort(axis=1)

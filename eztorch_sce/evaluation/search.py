@@ -1,17 +1,18 @@
-"""Exact search by cosine in a bank of any size: a chunk of it at a time, on any device, on one process or several."""
+"""Exact nearest-neighbor search by cosine, a chunk of the bank at a time, on any device and any number of processes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows, rank, world_size
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.progress import track
 
-# What is compared at once: the similarities take 4 MB, whatever the size of the bank and the number of queries, and
-# stay in the cache from the product to the choice of the nearest.
+# Rows compared at once. Their similarities take 4 MB, whatever the size of the bank and the number of queries, and stay
+# in the cache from the product to the choice of the nearest.
 BANK_CHUNK = 2048
 QUERY_CHUNK = 512
 
@@ -19,75 +20,98 @@ CPU = torch.device("cpu")
 
 
 class Neighbors(NamedTuple):
-    """The k nearest rows of a bank to each query, nearest first: similarity float32 (Q, k), indices int64 (Q, k)."""
+    """The k nearest rows of a bank to each query, nearest first.
 
-    similarity: Tensor
-    indices: Tensor
+    Attributes:
+        similarity: Cosines, (Q, k).
+        indices: Rows of the bank, (Q, k).
+    """
+
+    similarity: Float[Tensor, "Q k"]
+    indices: Int64[Tensor, "Q k"]
 
 
 class Centers(NamedTuple):
-    """What is taken off the rows before they are compared: float32 (F,), on the device that compares."""
+    """Vectors subtracted from the rows before they are compared, on the device that compares them.
 
-    bank: Tensor
-    queries: Tensor
+    Attributes:
+        bank: Subtracted from the rows of the bank, (F,).
+        queries: Subtracted from the queries, (F,).
+    """
+
+    bank: Float[Tensor, " F"]
+    queries: Float[Tensor, " F"]
 
 
 @torch.no_grad()
 def nearest_neighbors(
-    bank: Tensor, queries: Tensor, k: int, centered: bool = False, device: torch.device = CPU
+    bank: Float[Tensor, "N F"],
+    queries: Float[Tensor, "Q F"],
+    k: int,
+    centered: bool = False,
+    device: torch.device = CPU,
 ) -> Neighbors:
-    """Find the k rows of a bank (N, F) that are most similar to each query (Q, F) by cosine.
+    """Find the k rows of a bank that are most similar to each query by cosine.
 
-    Of equally similar rows, that of the lower index is nearer. Of several processes each searches for its share of the
+    Among equally similar rows the one with the lower index is nearer. With several processes each searches for its own
     queries, and all get the whole result, on the CPU.
 
     Args:
-        bank: May be memory-mapped, and larger than memory: it is read from beginning to end, once (twice if centered),
-            and never copied whole.
-        queries: The same on all processes.
-        k: Neighbors; all of a bank that has fewer.
-        centered: Take the mean off first, of the bank and of the queries each by itself.
-        device: Where to compute.
+        bank: Rows to search, (N, F). May be memory-mapped and larger than memory: it is read from beginning to end,
+            once (twice if centered), and never copied whole.
+        queries: Rows to search for, (Q, F); the same in all processes.
+        k: Number of neighbors; all rows of a bank that has fewer.
+        centered: Subtract the mean first, of the bank and of the queries separately.
+        device: The device to compute on.
 
     Raises:
         ConfigError: If a row holds NaN or infinity.
     """
     k = min(k, len(bank))
     centers = find_centers(bank, queries, centered, device)
-    own = queries[own_share(len(queries))]
+    own = queries[own_queries(len(queries))]
     best = Neighbors(
         torch.full((len(own), k), -torch.inf, device=device), torch.zeros(len(own), k, dtype=torch.long, device=device)
     )
     for rows, columns, similarity in similarities(bank, own, centers, "nearest neighbors"):
-        before = Neighbors(best.similarity[rows], best.indices[rows])
-        found = _nearest_of_chunk(similarity, k, columns.start, before.similarity[:, -1:])
-        best.similarity[rows], best.indices[rows] = _nearest_of_both(before, found, k)
+        so_far = Neighbors(best.similarity[rows], best.indices[rows])
+        candidates = _nearest_of_chunk(similarity, k, columns.start, so_far.similarity[:, -1:])
+        best.similarity[rows], best.indices[rows] = _merge(so_far, candidates, k)
     return Neighbors(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
 
 
-def similarities(bank: Tensor, queries: Tensor, centers: Centers, title: str) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Yield rows of the queries, rows of the bank, and their cosines, on the device of the centers.
+def similarities(
+    bank: Float[Tensor, "N F"], queries: Float[Tensor, "Q F"], centers: Centers, title: str
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield query rows, bank rows and their cosines, on the device of the centers.
 
-    The bank is read once from beginning to end; of the queries a copy is made. The title is shown meanwhile.
+    The bank is read once from beginning to end; the queries are copied.
+
+    Args:
+        bank: Rows to compare with, (N, F).
+        queries: Rows to compare, (Q, F).
+        centers: Subtracted from the rows first.
+        title: Shown beside the progress bar.
     """
-    asked = _unit_rows(queries, centers.queries)
+    unit_queries = _unit_rows(queries, centers.queries)
     for columns in track(_chunks(len(bank), BANK_CHUNK), -(-len(bank) // BANK_CHUNK), title):
         keys = _unit_rows(bank[columns], centers.bank)
         for rows in _chunks(len(queries), QUERY_CHUNK):
-            yield rows, columns, asked[rows] @ keys.T
+            yield rows, columns, unit_queries[rows] @ keys.T
 
 
 def find_centers(bank: Tensor, queries: Tensor, centered: bool, device: torch.device) -> Centers:
-    """Return the means of the bank and of the queries, or zeros where nothing is to be centered."""
+    """Return the means of the bank and of the queries, or zeros if not centered."""
     if not centered:
-        return Centers(*(torch.zeros(bank.shape[1], device=device) for _ in range(2)))
+        return Centers(torch.zeros(bank.shape[1], device=device), torch.zeros(bank.shape[1], device=device))
     return Centers(_mean_row(bank, device), _mean_row(queries, device))
 
 
-def own_share(num_queries: int) -> slice:
-    """Return the queries of this process: whole chunks, whose similarities are the same on any number of processes."""
+def own_queries(num_queries: int) -> slice:
+    """Return the queries of this process, in whole chunks: similarities do not depend on the number of processes."""
     num_chunks = -(-num_queries // QUERY_CHUNK)
-    first, last = (num_chunks * number // world_size() for number in (rank(), rank() + 1))
+    first = num_chunks * rank() // world_size()
+    last = num_chunks * (rank() + 1) // world_size()
     return slice(first * QUERY_CHUNK, last * QUERY_CHUNK)
 
 
@@ -99,50 +123,53 @@ def _unit_rows(rows: Tensor, center: Tensor) -> Tensor:
     rows = rows.to(center) - center
     lengths = rows.norm(dim=1, keepdim=True)
     if not lengths.isfinite().all():
-        raise ConfigError(["the features hold NaN or infinity, which is near nothing: the network that made them does"])
+        raise ConfigError(["the features hold NaN or infinity: check the weights of the network that computed them"])
     return rows.div_(lengths.clamp_min_(1e-12))  # in place: half the time of F.normalize on a large chunk
 
 
 def _mean_row(rows: Tensor, device: torch.device) -> Tensor:
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
-    for part in _chunks(len(rows), BANK_CHUNK):
-        total += rows[part].to(device).sum(dim=0, dtype=torch.float64)
+    for chunk in _chunks(len(rows), BANK_CHUNK):
+        total += rows[chunk].to(device).sum(dim=0, dtype=torch.float64)
     return (total / len(rows)).float()
 
 
-def _nearest_of_chunk(similarity: Tensor, k: int, first: int, least: Tensor) -> Neighbors:
-    """Return the columns of each row that may be among its k nearest, in the order of their index.
+def _nearest_of_chunk(
+    similarity: Float[Tensor, "Q columns"], k: int, first: int, least: Float[Tensor, "Q 1"]
+) -> Neighbors:
+    """Return the columns of each row that may be among its k nearest, in ascending order of index.
 
     Args:
-        similarity: (Q, columns).
-        k: Neighbors.
-        first: Added to the indices.
-        least: (Q, 1), the k-th best so far: only what is better counts, for an equal one has the higher index.
+        similarity: Cosines of the chunk, (Q, columns).
+        k: Number of neighbors.
+        first: Index of the first column within the bank.
+        least: The k-th highest similarity so far, (Q, 1). Only higher ones count: an equal one has the higher index.
     """
-    rows, columns = (similarity > least).nonzero(as_tuple=True)  # row by row, the columns in order
+    rows, columns = (similarity > least).nonzero(as_tuple=True)  # row by row, columns ascending
     counts = rows.bincount(minlength=len(similarity))
     most = int(counts.max())
-    if most <= k:  # nearly always, once some chunks were seen: a tenth of the time of `topk`
+    if most <= k:  # nearly always after the first chunks, and a tenth of the time of `topk`
         places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(dim=0) - counts)[rows]  # within the row
-        # Rows with fewer are filled up with what is never near.
-        found = Neighbors(similarity.new_full((len(counts), most), -torch.inf), rows.new_zeros(len(counts), most))
-        found.similarity[rows, places] = similarity[rows, columns]
-        found.indices[rows, places] = columns + first
-        return found
+        # Pad rows that have fewer candidates with similarity -inf.
+        candidates = Neighbors(similarity.new_full((len(counts), most), -torch.inf), rows.new_zeros(len(counts), most))
+        candidates.similarity[rows, places] = similarity[rows, columns]
+        candidates.indices[rows, places] = columns + first
+        return candidates
     k = min(k, similarity.shape[1])
-    value, index = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)  # the one more shows whether a tie is cut
+    value, index = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)  # one more, to tell whether a tie is cut
     cut = value[:, k - 1] == value[:, -1]
     value, index = value[:, :k], index[:, :k]
     if cut.any():  # `topk` takes any of the equal ones
-        in_order = similarity[cut].sort(dim=1, descending=True, stable=True)
-        value[cut], index[cut] = in_order.values[:, :k], in_order.indices[:, :k]
+        descending = similarity[cut].sort(dim=1, descending=True, stable=True)
+        value[cut], index[cut] = descending.values[:, :k], descending.indices[:, :k]
     index, order = index.sort(dim=1)
     return Neighbors(value.gather(1, order), index + first)
 
 
-def _nearest_of_both(before: Neighbors, found: Neighbors, k: int) -> Neighbors:
-    """Return the k best of both; the indices of `before` are lower, so a stable sort keeps them first among equals."""
-    similarity, order = torch.cat([before.similarity, found.similarity], dim=1).sort(
+def _merge(so_far: Neighbors, candidates: Neighbors, k: int) -> Neighbors:
+    """Return the k best of both. Indices of `so_far` are lower, so a stable sort keeps them first among equals."""
+    similarity, order = torch.cat([so_far.similarity, candidates.similarity], dim=1).sort(
         dim=1, descending=True, stable=True
     )
-    return Neighbors(similarity[:, :k], torch.cat([before.indices, found.indices], dim=1).gather(1, order[:, :k]))
+    indices = torch.cat([so_far.indices, candidates.indices], dim=1).gather(1, order[:, :k])
+    return Neighbors(similarity[:, :k], indices)

@@ -1,91 +1,126 @@
 """Linear support vector machines on frozen features, one for each class against the rest."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.evaluation.metrics import Scores
+from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.progress import track
+from eztorch_sce.registry import register
+from eztorch_sce.settings import setting
 from eztorch_sce.types import FeatureBank
 
 
+@register("evaluation", "svm")
+@dataclass
+class SvmConfig(EvaluationConfig):
+    """Rank the test records by a linear support vector machine per class."""
+
+    costs: list[float] = setting(
+        [0.01, 0.1, 1.0, 10.0], above=0, help="Costs of training errors; cross-validation chooses one for each class."
+    )
+    folds: int = setting(3, at_least=2, help="Folds of the cross-validation.")
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message if there is no cost to choose, or scikit-learn is missing."""
+        messages = super().conflicts(prefix)
+        if not self.costs:
+            messages.append("costs=[] must hold at least one number greater than 0")
+        if find_spec("sklearn") is None:
+            messages.append(_MISSING)
+        return messages
+
+    def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
+        """Return `svm_mAP`, and the average precision and the chosen cost of each class. Computed on the CPU."""
+        return svm_precision(train, test, self.costs, self.folds, self.seed)
+
+
 def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float], folds: int, seed: int) -> Scores:
-    """Return the mean over the classes of the average precision on the test part, and each class's own, in [0, 1].
+    """Return the average precision on the test split, per class and its mean over the classes, in [0, 1].
 
-    As on VOC07: unit features; squared hinge loss with weight 2 on the records of the class; for each class the cost
-    with the best average precision in cross-validation on the train part. Classes without a test record do not count.
-    The features are copied to memory, in float64.
+    The VOC07 protocol: unit features; squared hinge loss with weight 2 on the records of the class; for each class the
+    cost with the best average precision in cross-validation on the train split. Classes without a test record are left
+    out. The features are copied to memory, in float64.
 
-    Source: Goyal et al., ICCV 2019, arXiv:1905.01235, and VISSL's code after it, whose costs are settings too. Records
-    have one label each here; those of VOC07 may have several.
+    Source: Goyal et al., ICCV 2019, arXiv:1905.01235, and its code in VISSL, where the costs are settings too. Here
+    each record has one label; records of VOC07 may have several.
 
     Args:
-        train, test: The features.
-        costs: What to choose from; higher fits the train part more closely.
-        folds: Of the cross-validation.
-        seed: Of the solver where there are fewer records than features; otherwise nothing is random.
+        train: Features to fit.
+        test: Features to rank.
+        costs: Costs to choose from; a higher one fits the train split more closely.
+        folds: Folds of the cross-validation.
+        seed: Seed of the solver, used if there are fewer records than features; otherwise nothing is random.
 
     Raises:
-        ConfigError: If scikit-learn is missing, or a class has fewer training records than folds.
+        ConfigError: If scikit-learn is missing, or a class has fewer train records than folds.
     """
-    cross_val_score, machine = import_scikit_learn()
+    cross_val_score, machine = _import_scikit_learn()
     labels = test.labels.unique().tolist()
-    _check_enough(train, labels, folds)
+    _check_enough_records(train, labels, folds)
     x, x_test = (F.normalize(bank.features, dim=1).double().numpy() for bank in (train, test))
 
     by_class = {}
-    for label in track(labels, len(labels), "svm, a class at a time"):
-        own, own_test = (train.labels == label).int().numpy(), test.labels == label
+    for label in track(labels, len(labels), "svm, classes"):
+        is_class, is_class_in_test = (train.labels == label).int().numpy(), test.labels == label
         settings = {"class_weight": {0: 1, 1: 2}, "dual": "auto", "max_iter": 2000, "random_state": seed}
         machines = {cost: machine(C=cost, **settings) for cost in costs}
         precision = {
-            cost: cross_val_score(machines[cost], x, own, cv=folds, scoring="average_precision").mean()
+            cost: cross_val_score(machines[cost], x, is_class, cv=folds, scoring="average_precision").mean()
             for cost in costs
         }
         cost = max(costs, key=lambda cost: precision[cost])
-        scores = torch.from_numpy(machines[cost].fit(x, own).decision_function(x_test))
+        scores = torch.from_numpy(machines[cost].fit(x, is_class).decision_function(x_test))
         by_class[test.classes[label]] = {
-            "queries": int(own_test.sum()),
-            "AP": interpolated_precision(scores, own_test),
+            "queries": int(is_class_in_test.sum()),
+            "AP": interpolated_precision(scores, is_class_in_test),
             "cost": cost,
         }
-    return Scores({"svm_mAP": sum(scores["AP"] for scores in by_class.values()) / len(by_class)}, by_class)
+    return Scores({"svm_mAP": sum(own["AP"] for own in by_class.values()) / len(by_class)}, by_class)
 
 
-def interpolated_precision(scores: Tensor, wanted: Tensor) -> float:
-    """Return the area under the curve of precision over recall, of scores (N,) and whether each is wanted (N,).
+def interpolated_precision(scores: Float[Tensor, " N"], is_class: Bool[Tensor, " N"]) -> float:
+    """Return the area under the curve of interpolated precision over recall.
 
-    The precision at a recall is the highest at that or a higher one.
+    The interpolated precision at a recall is the highest precision at that recall or a higher one.
 
-    Source: the Pascal VOC development kit from 2010 on, as VISSL has it; VOC07's own took eleven points of the curve.
+    Source: the Pascal VOC development kit from 2010 on, as in VISSL; VOC07 itself sampled the curve at eleven points.
+
+    Args:
+        scores: Score of each record, (N,).
+        is_class: Whether each record is of the class, (N,).
     """
-    ranked = wanted[scores.argsort(descending=True, stable=True)]
+    ranked = is_class[scores.argsort(descending=True, stable=True)]
     precision = ranked.cumsum(dim=0).double() / torch.arange(1, len(ranked) + 1)
     return float(precision.flip(0).cummax(dim=0).values.flip(0)[ranked].mean())
 
 
-def import_scikit_learn() -> tuple[Any, Any]:
-    """Return `cross_val_score` and `LinearSVC`.
+_MISSING = "svm needs scikit-learn: pip install 'eztorch-sce[svm]'"
 
-    Raises:
-        ConfigError: If scikit-learn is not installed.
-    """
+
+def _import_scikit_learn() -> tuple[Any, Any]:
+    """Return `cross_val_score` and `LinearSVC`, or raise ConfigError if scikit-learn is not installed."""
     try:
         from sklearn.model_selection import cross_val_score
         from sklearn.svm import LinearSVC
     except ImportError:
-        raise ConfigError(["svm needs scikit-learn: pip install 'eztorch-sce[svm]'"]) from None
+        raise ConfigError([_MISSING]) from None
     return cross_val_score, LinearSVC
 
 
-def _check_enough(train: FeatureBank, labels: list[int], folds: int) -> None:
+def _check_enough_records(train: FeatureBank, labels: list[int], folds: int) -> None:
     counts = train.labels.bincount(minlength=max(labels) + 1)
     few = [f"{train.classes[label]} ({int(counts[label])})" for label in labels if counts[label] < folds]
     if few:
-        raise ConfigError([f"folds={folds} needs as many training records of each class; too few: {', '.join(few)}"])
+        raise ConfigError(
+            [f"folds={folds} needs at least {folds} train records of each class; too few: {', '.join(few)}"]
+        )
     if int((counts > 0).sum()) < 2:
-        raise ConfigError(["svm separates classes, and the training part has one"])
+        raise ConfigError(["svm separates classes, but the train split has only one"])

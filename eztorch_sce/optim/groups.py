@@ -9,6 +9,15 @@ from torch.optim import Optimizer
 from eztorch_sce.optim.base import OptimizerConfig
 
 
+def effective_lr(base_lr: float, batch_size: int) -> float:
+    """Return the learning rate for a global batch of `batch_size` samples; `base_lr` is for 256.
+
+    >>> effective_lr(base_lr=0.3, batch_size=1024)
+    1.2
+    """
+    return base_lr * batch_size / 256
+
+
 def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
     """Return two parameter groups: weights with decay, and norms and biases (at most one dimension) without."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.optim.base import OptimizerConfig
-from eztorch_sce.optim.groups import blocks_in_order, with_rates
+from eztorch_sce.optim.groups import blocks_in_order, effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
-from eztorch_sce.training.optimization import effective_lr, has_samples, skipped_step, with_schedule
+from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
 

@@ -11,11 +11,11 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
+from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.evaluation.features import extract_features
+from eztorch_sce.evaluation.features import extract_features, record_views
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS, TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
 from eztorch_sce.progress import console
@@ -115,9 +115,9 @@ class OnlineEvaluation(pl.Callback):
         return {name: metrics[name] for name in ("knn_top1", "linear_top1")}
 
     def _features(self, backbone: nn.Module, split: Manifest, device: torch.device) -> FeatureBank:
-        views = (self.config.num_clips, self.config.num_crops, self.spec.test_short_side)
-        loader = evaluation_loader(self.data, split, self.spec, *views)
-        return extract_features(backbone, self.spec, loader, split, device, {}, "online evaluation")
+        clips_and_crops = EvaluationViewsConfig(num_clips=self.config.num_clips, num_crops=self.config.num_crops)
+        views = record_views(self.data, clips_and_crops, self.spec, split, "online evaluation")
+        return extract_features(backbone, views, device)
 
 
 @contextmanager

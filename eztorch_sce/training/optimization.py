@@ -12,15 +12,6 @@ from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.types import ViewBatch
 
 
-def effective_lr(base_lr: float, batch_size: int) -> float:
-    """Return the learning rate for a global batch of `batch_size` samples; `base_lr` is for 256.
-
-    >>> effective_lr(base_lr=0.3, batch_size=1024)
-    1.2
-    """
-    return base_lr * batch_size / 256
-
-
 def with_schedule(trainer: pl.Trainer, optimizer: Optimizer, schedule: ScheduleConfig) -> OptimizerLRSchedulerConfig:
     """Return an optimizer and its schedule, updated every optimizer step, as `configure_optimizers` returns them."""
     num_steps, max_epochs = int(trainer.estimated_stepping_batches), trainer.max_epochs or 1

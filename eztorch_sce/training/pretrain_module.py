@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
-from eztorch_sce.training.optimization import effective_lr, has_samples, skipped_step, with_schedule
+from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, StepOutput, ViewBatch
 
 

@@ -59,9 +59,9 @@ def test_a_class_with_too_few_records_is_not_drawn() -> None:
     train, test = clusters(100, 0, 0.02), clusters(60, 1, 0.02)
     test = bank(test.features[test.labels < 5], test.labels[test.labels < 5])
     assert accuracy(train, test)["few_shot_top1"] == 1
-    with pytest.raises(ConfigError, match=r"ways=6 is more than the 5 classes with 5 training records \(shots=5\)"):
+    with pytest.raises(ConfigError, match=r"ways=6 is more than the 5 classes with 5 train records \(shots=5\)"):
         accuracy(train, test, ways=6)
-    with pytest.raises(ConfigError, match="ways=5 is more than the 0 classes with 11 training records"):
+    with pytest.raises(ConfigError, match="ways=5 is more than the 0 classes with 11 train records"):
         accuracy(train, test, shots=11)
 
 

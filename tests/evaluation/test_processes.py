@@ -1,4 +1,4 @@
-"""Several processes over gloo find what one finds, whatever their shares."""
+"""Several processes over gloo return what one process returns, whatever their shares of the queries."""
 
 import subprocess
 import sys
@@ -8,22 +8,23 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.dataset import EpochSampler
 from eztorch_sce.data.loading import TimedLoader
-from eztorch_sce.evaluation.features import mean_over_views
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.evaluation.features import RecordViews, mean_over_views
 from eztorch_sce.evaluation.knn import knn_accuracy
 from eztorch_sce.evaluation.retrieval import average_precisions, retrieval
-from eztorch_sce.evaluation.search import QUERY_CHUNK, nearest_neighbors
+from eztorch_sce.evaluation.search import CPU, QUERY_CHUNK, nearest_neighbors
 from eztorch_sce.types import FeatureBank, InputSpec, Sample
 
-NUM_QUERIES = 2 * QUERY_CHUNK + 70  # three chunks, the last of them smaller: two processes have unlike shares
-NUM_RECORDS = 9  # in batches of two: of two processes, the first has three and the second has two
+NUM_QUERIES = 2 * QUERY_CHUNK + 70  # three chunks, the last one smaller: two processes have unequal shares
+NUM_RECORDS = 9  # in batches of two: the first of two processes has three batches, the second two
 
 
-def bank(count: int, seed: int) -> FeatureBank:
+def draw_bank(count: int, seed: int) -> FeatureBank:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(5, (count,), generator=generator)
     features = 0.5 + torch.eye(5, 16)[labels] + torch.randn(count, 16, generator=generator)
@@ -31,7 +32,7 @@ def bank(count: int, seed: int) -> FeatureBank:
 
 
 class Videos:
-    """Records of two views; asked by (epoch, record), as the sampler does."""
+    """Records of two views, indexed by (epoch, record) as the sampler does."""
 
     def __len__(self) -> int:
         return NUM_RECORDS
@@ -42,19 +43,19 @@ class Videos:
         return Sample(list(views), label=0, record=key[1], epoch=key[0], aspect=1.0)
 
 
-def mean_features() -> dict[int, torch.Tensor]:
+def mean_features() -> dict[int, Tensor]:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
     sampler = EpochSampler(NUM_RECORDS, seed=0, shuffle=False)
     loader = TimedLoader(Videos(), batch_size=2, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
-    spec = InputSpec(num_frames=1, size=4)
-    features, records = mean_over_views(network, lambda output: output, spec, loader, torch.device("cpu"), "test")
+    views = RecordViews(Manifest([], [], "here"), InputSpec(num_frames=1, size=4), loader, {}, "test")
+    features, records = mean_over_views(network, lambda output: output, views, CPU)
     return dict(zip(records.tolist(), features, strict=True))
 
 
 def evaluate() -> dict[str, Any]:
-    """Return all that should agree."""
-    train, test = bank(1000, seed=0), bank(NUM_QUERIES, seed=1)
+    """Return every result on which processes have to agree."""
+    train, test = draw_bank(1000, seed=0), draw_bank(NUM_QUERIES, seed=1)
     scores = retrieval(train, test)
     return {
         "neighbors": list(nearest_neighbors(train.features, test.features, 20, centered=True)),
@@ -66,26 +67,26 @@ def evaluate() -> dict[str, Any]:
     }
 
 
-def be_one_of(world_size: int, folder: Path, rank: int) -> None:
-    """What each process does: this file is its program."""
+def run_process(world_size: int, folder: Path, rank: int) -> None:
+    """Evaluate as one of several processes; this file is their program."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
     torch.save(evaluate(), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world_size", [2, 4])  # of four, the first has no query
-def test_processes_agree_with_one(world_size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("world_size", [2, 4])  # the first of four has no query
+def test_several_processes_agree_with_one(world_size: int, tmp_path: Path) -> None:
     command = [sys.executable, __file__, str(world_size), str(tmp_path)]
-    running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
-    assert [process.wait(timeout=300) for process in running] == [0] * world_size
+    processes = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
+    assert [process.wait(timeout=300) for process in processes] == [0] * world_size
     alone = evaluate()
-    assert 0.3 < alone["knn"]["knn_top1"] < 0.9  # a case in which something can go wrong
+    assert 0.3 < alone["knn"]["knn_top1"] < 0.9  # hard enough for mistakes to show
     for rank in range(world_size):
-        seen = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert torch.equal(seen["neighbors"][1], alone["neighbors"][1])
-        torch.testing.assert_close(seen, alone)
+        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(together["neighbors"][1], alone["neighbors"][1])
+        torch.testing.assert_close(together, alone)
 
 
 if __name__ == "__main__":
-    be_one_of(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    run_process(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -91,8 +91,8 @@ def test_what_is_missing_is_said_with_its_cure(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("costs=[]", r"costs=\[\] must be one or more numbers greater than 0"),
-        ("costs=[1,-2]", "must be one or more numbers greater than 0"),
+        ("costs=[]", r"costs=\[\] must hold at least one number greater than 0"),
+        ("costs=[1,-2]", r"costs=\[1,-2\] must be numbers greater than 0"),
         ("folds=1", "folds=1 must be at least 2"),
         ("cost=[1]", "did you mean costs?"),
     ],

@@ -12,9 +12,10 @@ from eztorch_sce import api
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.parts import EvaluationViewsConfig
-from eztorch_sce.config.schema import FinetuneConfig, LinearConfig
+from eztorch_sce.config.schema import FinetuneConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.classifier import Classifier

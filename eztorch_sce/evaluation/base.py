@@ -1,0 +1,81 @@
+"""The contract of evaluations on frozen features, and the settings they share.
+
+An evaluation is one module: a config dataclass with `@register("evaluation", name)` and a method `evaluate`, beside the
+metric it computes. With a YAML file of the same name in configs/ it is also a command.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+
+from eztorch_sce.config.parts import EvaluationViewsConfig
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.settings import setting, show
+from eztorch_sce.training.config import RunConfig
+from eztorch_sce.types import FeatureBank
+
+
+@dataclass
+class Scores:
+    """Metrics of an evaluation, overall and per class. Rates are in [0, 1].
+
+    Attributes:
+        metrics: Metrics by name.
+        by_class: Metrics of each class, by class name; empty if the evaluation has none.
+    """
+
+    metrics: dict[str, float]
+    by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass
+class FeaturesConfig:
+    """Source of the features of a data set: a backbone and the data, or files written by `extract`."""
+
+    recipe: str | None = setting(None, help="Published recipe to start from; `eztorch-sce recipes` lists all.")
+    seed: int = setting(0, at_least=0, help="Seed of everything random.")
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    weights: str | None = setting(None, help="Weights file of the backbone, or the run directory that holds it.")
+    features: str | None = setting(None, help="Run directory of `extract`, to use its features instead of weights.")
+    untrained: bool = setting(False, help="Initialize the backbone at random, as a baseline under the same protocol.")
+    test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
+    accelerator: str = setting("auto", choices=("auto", "gpu", "cpu"), help="Device; auto is a GPU if there is one.")
+
+    def unused_settings(self) -> tuple[str, ...]:
+        """Return ("data", "weights") if features are given instead."""
+        return () if self.features is None else ("data", "weights")
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per conflict between the features and the data."""
+        if self.features is None:
+            if self.weights is None:
+                return ["weights is not set: give the run directory of a pretraining, or its backbone.pt (weights=...)"]
+            return []
+        return [
+            f"data.{name}={show(value)} selects a subset of the data, but features={self.features} were extracted from "
+            "all of them: give weights and data instead of features"
+            for name in ("train_share", "train_subset")
+            if (value := getattr(self.data, name)) is not None
+        ]
+
+
+@dataclass
+class ExtractConfig(FeaturesConfig):
+    """Write the features of the train and test splits to files, for the evaluations to read."""
+
+
+@dataclass
+class EvaluationConfig(FeaturesConfig, ABC):
+    """Base of the evaluations, which score the features of a test split given those of a train split."""
+
+    @abstractmethod
+    def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
+        """Return the scores of the test features, given the labeled train features.
+
+        Args:
+            train: Features of the train split; may be memory-mapped.
+            test: Features of the test split; may be memory-mapped.
+            device: The device to compute on.
+        """

@@ -1,0 +1,181 @@
+"""Opening of a run: data, weights and network, checked to fit together before anything heavy starts."""
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.splits import Splits
+from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.weights import Weights, load_weights
+from eztorch_sce.seeding import seed_everything
+from eztorch_sce.types import InputSpec
+
+
+class BackboneSource(NamedTuple):
+    """Origin of a backbone: a weights file, or a config alone.
+
+    Attributes:
+        config: The registered config that builds the backbone.
+        spec: The input it was trained on; the default for a new one.
+        weights: Content of the weights file, or None for a new backbone.
+        file: The weights file as given, or None.
+        untrained: Whether the backbone is initialized at random.
+    """
+
+    config: Any
+    spec: InputSpec
+    weights: Weights | None
+    file: str | None
+    untrained: bool
+
+    @classmethod
+    def from_weights(cls, file: str | None, untrained: bool = False) -> "BackboneSource":
+        """Read a weights file; with `untrained`, only the architecture and the input are taken from it.
+
+        Raises:
+            ConfigError: If the file is missing or is not a weights file.
+        """
+        weights = load_weights(str(file))
+        return cls(weights.backbone, weights.spec, weights, file, untrained)
+
+    @classmethod
+    def from_config(cls, config: Any) -> "BackboneSource":
+        """Describe a new backbone."""
+        return cls(config, InputSpec(), None, None, untrained=True)
+
+    def build(self) -> Backbone:
+        """Return the backbone."""
+        backbone: Backbone = self.config.build()
+        if self.weights is not None and not self.untrained:
+            backbone.load_state_dict(self.weights.state)
+        return backbone
+
+    def card(self) -> dict[str, Any]:
+        """Return the origin as it stands in the protocol of a report."""
+        if self.weights is None:
+            return {"file": None, "untrained": True}
+        return {"file": self.file, "sha256": self.weights.sha256, "untrained": self.untrained}
+
+
+class Opened(NamedTuple):
+    """Data and network of a run, checked to fit together.
+
+    Attributes:
+        train: The train split.
+        test: The test split, or None if the data have none.
+        views: Training views, with unset values taken from the source; empty for an evaluation.
+        source: Origin of the backbone.
+        spec: The input of the backbone.
+        backbone: The backbone.
+    """
+
+    train: Manifest
+    test: Manifest | None
+    views: list[ViewConfig]
+    source: BackboneSource
+    spec: InputSpec
+    backbone: Backbone
+
+    @property
+    def labeled_test(self) -> Manifest:
+        """The test split of labeled data, which always have one."""
+        assert self.test is not None
+        return self.test
+
+
+def open_labeled(data: DataConfig, seed: int) -> Splits:
+    """Open labeled data, with a held-out test split if they have none of their own.
+
+    Raises:
+        ConfigError: If files are missing, or there are no labels.
+    """
+    train, test = data.open_with_test(seed)
+    if not train.classes:
+        raise ConfigError(
+            [f"{train.source} has no labels: put the files in one sub-folder per class, or give a list with labels"]
+        )
+    return Splits(train, test)
+
+
+def open_training(
+    data: DataConfig, splits: Splits, views: list[ViewConfig], source: BackboneSource, seed: int
+) -> Opened:
+    """Build the backbone for a training on random views.
+
+    Args:
+        data: Settings of the data.
+        splits: The opened data.
+        views: Training views; size, input and statistics may be unset.
+        source: Origin of the backbone.
+        seed: Seed of the run, and of a random initialization.
+
+    Raises:
+        ConfigError: If the data, the views and the backbone do not fit together.
+    """
+    views = [view.filled_in(source.spec) for view in views]
+    num_records = len(splits.train.records)
+    if num_records < data.batch_size:
+        raise ConfigError(
+            [
+                f"data.batch_size={data.batch_size} is more than the {num_records} records of {splits.train.source}: "
+                f"no batch is full; set it to {num_records} or less"
+            ]
+        )
+    return _open(data, splits, views, source, seed)
+
+
+def open_evaluation(data: DataConfig, splits: Splits, source: BackboneSource, seed: int) -> Opened:
+    """Build the backbone for an evaluation on clips and crops; see `open_training`."""
+    return _open(data, splits, [], source, seed)
+
+
+def check_classes(manifest: Manifest, classes: list[str]) -> None:
+    """Raise ConfigError if data do not have the classes of a classifier, in the same order."""
+    if manifest.classes == classes:
+        return
+    raise ConfigError(
+        [
+            f"{manifest.source} has {len(manifest.classes)} classes ({shorten(manifest.classes)}); the classifier was "
+            f"trained on {len(classes)} others ({shorten(classes)}): give data with the same classes"
+        ]
+    )
+
+
+def input_spec(data: DataConfig, manifest: Manifest, base: InputSpec, view: ViewConfig | None = None) -> InputSpec:
+    """Return the input of a network: the settings of the data and of the view, and `base` for those that are unset."""
+    if _all_images(manifest):
+        data = replace(data, num_frames=1)  # an image is a clip with T = 1
+    spec = replace(base, num_frames=data.num_frames or base.num_frames, clip_s=data.clip_s or base.clip_s)
+    if data.frame_stride or data.clip_s:  # overrides the sampling that the weights were trained with
+        spec = replace(spec, frame_stride=data.frame_stride)
+    if view is None:
+        return spec
+    return replace(spec, size=view.size or spec.size, stats=view.stats or spec.stats, input=view.input or spec.input)
+
+
+def _open(data: DataConfig, splits: Splits, views: list[ViewConfig], source: BackboneSource, seed: int) -> Opened:
+    spec = input_spec(data, splits.train, source.spec, views[0] if views else None)
+    seed_everything(seed)
+    backbone = source.build()
+    _check_input(backbone, splits.train, spec)
+    return Opened(splits.train, splits.test, views, source, spec, backbone)
+
+
+def _check_input(backbone: Backbone, manifest: Manifest, spec: InputSpec) -> None:
+    has_videos = not _all_images(manifest)
+    if has_videos and spec.num_frames > 1 and not backbone.takes_clips:
+        raise ConfigError(
+            [
+                f"the backbone takes single images, but {manifest.source} holds videos, read as clips of "
+                f"{spec.num_frames} frames: choose a video backbone (backbone=r3d18) or data.num_frames=1"
+            ]
+        )
+    if not has_videos and spec.input == "difference":
+        raise ConfigError([f"input=difference needs several frames, but {manifest.source} holds images"])
+
+
+def _all_images(manifest: Manifest) -> bool:
+    return all(record.kind == "image" for record in manifest.records)

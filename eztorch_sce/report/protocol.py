@@ -1,0 +1,41 @@
+"""Protocol cards: the settings that make the numbers of a report comparable."""
+
+from dataclasses import fields
+from typing import Any
+
+from eztorch_sce.config.compose import settings_of
+from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig
+from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
+from eztorch_sce.evaluation.linear import LinearConfig
+from eztorch_sce.optim.groups import effective_lr
+
+_TRAINING_SETTINGS = (
+    "backbone",
+    "method",
+    "loss",
+    "views",
+    "optimizer",
+    "lrs",
+    "schedule",
+    "standardize",
+    "dropout",
+    "probe_first",
+    "layer_decay",
+    "mixup",
+)
+
+
+def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dict[str, Any]:
+    """Return the settings of a training that decide what is learned."""
+    card = {name: settings_of(getattr(config, name)) for name in _TRAINING_SETTINGS if hasattr(config, name)}
+    card |= {name: getattr(config.trainer, name) for name in ("max_epochs", "precision", "accumulate")}
+    card |= {name: getattr(config.data, name) for name in ("batch_size", "near_power")}
+    return card | {"effective_lr": effective_lr(config.optimizer.lr, config.data.batch_size)}
+
+
+def evaluation_card(config: EvaluationConfig) -> dict[str, Any]:
+    """Return the settings of an evaluation besides those that all evaluations share."""
+    if isinstance(config, LinearConfig):
+        return {"training": training_card(config)}
+    shared = {item.name for item in fields(FeaturesConfig)}
+    return {item.name: settings_of(getattr(config, item.name)) for item in fields(config) if item.name not in shared}
