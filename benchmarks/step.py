@@ -9,6 +9,7 @@ from common import arguments, finish, medians, row
 from torch import Tensor
 
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics
+from eztorch_sce.losses.pairs import ViewPairs, over_pairs
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.optim.lars import LARSConfig
@@ -45,7 +46,7 @@ def loss_alone(method: MomentumContrast, batch: int, num_views: int, device: str
     keys = [view.detach() for view in unit[:2]]
     pairs = [(i, j) for j in range(2) for i in range(num_views) if i != j]
     assert method.queue is not None
-    method.loss.over_pairs(queries, keys, pairs, method.queue.keys).loss.backward()
+    over_pairs(method.loss, ViewPairs(queries, keys, pairs, method.queue.keys)).loss.backward()
 
 
 def main() -> None:

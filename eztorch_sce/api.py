@@ -71,7 +71,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     run_dir = open_run("pretrain", config)
     method = config.method.build(opened.backbone, config.loss.build())
     views = BatchAugmentation(opened.views, config.seed, config.data.canvas)
-    module = PretrainModule(method, views, config.optimizer, config.schedule, config.data.batch_size)
+    module = PretrainModule(method, views, config.optimizer, config.schedule, config.data.batch_size, config.ramps)
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     callbacks: list[Any] = [] if online is None else [online]
     if config.run.save_every_n_epochs:

@@ -50,9 +50,13 @@ def _write_videos(run_dir: Path, config: DemoConfig) -> None:
     write_moving_shapes(run_dir / "videos", shapes, num_processes=num_usable_cores())
 
 
+def _data(run_dir: Path) -> list[str]:
+    videos = run_dir / "videos"
+    return [f"data.list={videos / 'train.csv'}", f"data.test_list={videos / 'test.csv'}"]
+
+
 def _pretrain(run_dir: Path, config: DemoConfig) -> Report:
-    train_list = run_dir / "videos" / "train.csv"
-    overrides = ["recipe=demo", f"seed={config.seed}", f"data.list={train_list}", f"run.dir={run_dir / 'pretrain'}"]
+    overrides = [f"seed={config.seed}", "recipe=demo", *_data(run_dir), f"run.dir={run_dir / 'pretrain'}"]
     if config.max_epochs is not None:
         overrides.append(f"trainer.max_epochs={config.max_epochs}")
     return api.pretrain(compose("pretrain", overrides))
@@ -61,9 +65,8 @@ def _pretrain(run_dir: Path, config: DemoConfig) -> Report:
 def _evaluate(run_dir: Path, config: DemoConfig, untrained: bool) -> dict[str, float]:
     """Return the metrics of kNN and retrieval on the features of the untrained or the pretrained backbone."""
     name = "untrained" if untrained else "pretrained"
-    features, videos = run_dir / f"extract_{name}", run_dir / "videos"
-    overrides = [f"weights={run_dir / 'pretrain'}", f"untrained={untrained}", f"seed={config.seed}"]
-    overrides += [f"data.list={videos / 'train.csv'}", f"data.test_list={videos / 'test.csv'}"]
+    features = run_dir / f"extract_{name}"
+    overrides = [f"weights={run_dir / 'pretrain'}", f"untrained={untrained}", f"seed={config.seed}", *_data(run_dir)]
     overrides += ["test.num_clips=4", "test.num_crops=1", f"run.dir={features}"]
     api.extract(compose("extract", overrides))
     reports = [

@@ -28,7 +28,13 @@ GROUPS = (
 INVALID = (HydraException, OmegaConfBaseException)
 """Exceptions of Hydra and OmegaConf for overrides that do not compose."""
 
-RENAMED_KEYS: dict[str, str] = {}
+RENAMED_KEYS: dict[str, str] = {
+    "loss.implementation": "loss.implementation is no longer a setting: there is one implementation",
+    "loss.target_temperature_ramp.": (
+        "loss.target_temperature_ramp is now ramps=[{setting:loss.target_temperature,start:0.1}]"
+    ),
+    "loss.positive_weight_ramp.": "loss.positive_weight_ramp is now ramps=[{setting:loss.positive_weight,start:1}]",
+}
 """Keys of earlier versions, each with what to type instead. A key that ends in "." stands for all keys below it."""
 
 

@@ -12,6 +12,7 @@ from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
@@ -34,6 +35,7 @@ class PretrainConfig:
     loss: Any = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
     optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
+    ramps: list[Ramp] = setting([], help="Settings of the loss or the method that move during training.")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
@@ -58,6 +60,7 @@ class PretrainConfig:
                 if getattr(view, name) is None
             ]
         messages += self._batch_norm_conflicts()
+        messages += ramp_conflicts(self.ramps, {"loss": self.loss, "method": self.method}, "ramps")
         return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
 
     def _batch_norm_conflicts(self) -> list[str]:

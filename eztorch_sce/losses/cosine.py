@@ -2,26 +2,20 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from eztorch_sce.losses.pairs import PairLoss, check_finite, check_pair, squared_distance
+from eztorch_sce.losses.checks import check_finite, check_pair
+from eztorch_sce.losses.pairs import squared_distance
 from eztorch_sce.registry import register
 
 
-class CosineLoss(PairLoss):
-    """Predict the key: 2 - 2 cos(query, key). Negatives and the rest of the batch play no part.
+class CosineLoss(nn.Module):
+    """Predict the key: 2 - 2 cos(query, key). Negatives are ignored.
 
     Source: Grill et al., NeurIPS 2020, arXiv:2006.07733.
     """
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        negatives: Tensor | None = None,
-        batch_keys: Tensor | None = None,
-        batch_offset: int = 0,
-    ) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
         """Return the batch mean, a scalar in [0, 4], from unit vectors (B, D).
 
         Raises:
@@ -36,7 +30,7 @@ class CosineLoss(PairLoss):
 @register("loss", "cosine")
 @dataclass
 class CosineConfig:
-    """Settings of `CosineLoss`: none."""
+    """`CosineLoss` has no settings."""
 
     needs_negatives = False
 

@@ -2,28 +2,15 @@
 
 from dataclasses import dataclass
 
-from eztorch_sce.losses.soft_contrast import SoftContrast, setting_problems
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from eztorch_sce.losses.contrastive import ContrastiveLoss, SampleLosses
+from eztorch_sce.losses.negatives import Negatives
+from eztorch_sce.losses.pairs import PairLosses, ViewPairs
 from eztorch_sce.registry import register
-
-
-class InfoNCELoss(SoftContrast):
-    """Tell the positive from the negatives: cross entropy of the softmax over similarities.
-
-    Source: van den Oord et al., 2018, arXiv:1807.03748; with a queue: He et al., CVPR 2020, arXiv:1911.05722; MoCo v3:
-    Chen et al., ICCV 2021, arXiv:2104.02057.
-
-    Args:
-        temperature: Divides the similarities; > 0.
-        implementation: "streaming" or "dense", see `SoftContrast`.
-        weight: Multiplies the loss; > 0. MoCo v3 takes 2 * temperature, and the sum instead of the mean over its two
-            pairs, so 4 * temperature here.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
-
-    def __init__(self, temperature: float = 0.1, implementation: str = "streaming", weight: float = 1.0) -> None:
-        super().__init__(temperature, implementation=implementation, weight=weight)
+from eztorch_sce.settings import setting
 
 
 @register("loss", "infonce")
@@ -31,14 +18,35 @@ class InfoNCELoss(SoftContrast):
 class InfoNCEConfig:
     """Settings of `InfoNCELoss`."""
 
-    temperature: float = 0.1
-    implementation: str = "streaming"
-    weight: float = 1.0
+    temperature: float = setting(0.1, above=0, help="Divides the similarities.")
+    weight: float = setting(
+        1.0, above=0, help="Factor on the loss. MoCo v3 uses 4 * temperature: 2 * temperature, summed over two pairs."
+    )
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        return setting_problems(prefix, self.temperature, implementation=self.implementation, weight=self.weight)
-
-    def build(self) -> InfoNCELoss:
+    def build(self) -> "InfoNCELoss":
         """Return the loss."""
-        return InfoNCELoss(self.temperature, self.implementation, self.weight)
+        return InfoNCELoss(self.temperature, self.weight)
+
+
+class InfoNCELoss(ContrastiveLoss):
+    """Classify the positive among the negatives: cross entropy of the softmax over similarities.
+
+    Source: van den Oord et al., 2018, arXiv:1807.03748; with a queue: He et al., CVPR 2020, arXiv:1911.05722; MoCo v3:
+    Chen et al., ICCV 2021, arXiv:2104.02057.
+    """
+
+    def __init__(self, temperature: float = InfoNCEConfig.temperature, weight: float = InfoNCEConfig.weight) -> None:
+        super().__init__(InfoNCEConfig(temperature, weight))
+        self.temperature, self.weight = temperature, weight
+
+    def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:
+        """Return -log p(positive) of each sample, unweighted; p is the softmax of query . k / temperature."""
+        positive = (query * key).sum(dim=1) / self.temperature  # (B,)
+        others = negatives.log_sum_exp(query, self.temperature)  # (B,)
+        log_positive = F.logsigmoid(positive - others)
+        return SampleLosses(-log_positive, log_positive.exp())
+
+    def over_pairs(self, views: ViewPairs) -> PairLosses:
+        """Return the weighted mean over pairs."""
+        losses = super().over_pairs(views)
+        return losses._replace(loss=self.weight * losses.loss)

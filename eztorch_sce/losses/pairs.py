@@ -1,14 +1,40 @@
-"""What every objective on pairs of views is: a loss of one pair, and the mean over the pairs of a batch."""
+"""Contract of the losses, and the mean of a loss over the pairs of views of a batch."""
 
-from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
+
+
+class ViewPairs(NamedTuple):
+    """Embeddings of the views of a batch, and the pairs of views to compare.
+
+    Attributes:
+        queries: Online embeddings, one (B, D) of unit vectors per query view.
+        keys: Target embeddings of the same samples, one (B, D) of unit vectors per key view.
+        pairs: Index of the query view and index of the key view of each term of the loss.
+        negatives: Unit vectors (K, D) that every query is contrasted with, usually a queue; or None.
+        batch_keys: Keys of the global batch for each key view, (G, D), or (V, G, D) for those of several views; each
+            sample is contrasted with the keys of the other samples. Or None.
+        batch_offset: Row of `batch_keys` that belongs to the first sample of this process.
+    """
+
+    queries: list[Tensor]
+    keys: list[Tensor]
+    pairs: list[tuple[int, int]]
+    negatives: Tensor | None = None
+    batch_keys: list[Tensor] | None = None
+    batch_offset: int = 0
 
 
 class PairLosses(NamedTuple):
-    """The mean loss over pairs, a scalar with its graph, and detached scalars worth logging."""
+    """Mean loss over pairs of views.
+
+    Attributes:
+        loss: Scalar with its graph.
+        metrics: Detached scalars to log.
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor]
@@ -16,123 +42,49 @@ class PairLosses(NamedTuple):
 
 @runtime_checkable
 class Loss(Protocol):
-    """A loss that a method can train with: a module that averages over the pairs of views of a batch."""
+    """A loss of queries and the keys of the same samples: any module with such a `forward`."""
 
-    def over_pairs(
+    def __call__(
         self,
-        queries: list[Tensor],
-        keys: list[Tensor],
-        pairs: list[tuple[int, int]],
-        negatives: Tensor | None = None,
-        batch_keys: list[Tensor] | None = None,
-        batch_offset: int = 0,
-    ) -> PairLosses:
-        """Return the mean over pairs (query number, key number) of views."""
+        query: Float[Tensor, "B D"],
+        key: Float[Tensor, "B D"],
+        negatives: Float[Tensor, "K D"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Return the batch mean from unit vectors; `negatives` is the queue, or None if the method has none."""
 
 
-class PairLoss(nn.Module, ABC):
-    """A loss of queries and the keys of the same samples.
+@runtime_checkable
+class PairsLoss(Loss, Protocol):
+    """A loss that computes all pairs of views at once, to share work between them or to use the in-batch keys."""
 
-    A new one defines `forward`; methods call `over_pairs`, which a loss may override to share work between pairs.
+    def over_pairs(self, views: ViewPairs) -> PairLosses:
+        """Return the mean over pairs."""
+
+
+def over_pairs(loss: Loss, views: ViewPairs) -> PairLosses:
+    """Return the mean of a loss over pairs of views.
+
+    A loss without an `over_pairs` of its own is called once per pair, with the queue as negatives. It does not receive
+    `views.batch_keys`; the keys of its own process are in `key`.
     """
-
-    @abstractmethod
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        negatives: Tensor | None = None,
-        batch_keys: Tensor | None = None,
-        batch_offset: int = 0,
-    ) -> Tensor:
-        """Return the batch mean, a scalar.
-
-        Args:
-            query: Online embeddings, unit vectors (B, D).
-            key: Embeddings of another view of the same samples, unit vectors (B, D).
-            negatives: Unit vectors (K, D), usually a queue.
-            batch_keys: All keys of the global batch (G, D), or of several of its views (V, G, D), as negatives of
-                each other; a sample's own are left out.
-            batch_offset: Row of `batch_keys` where the samples of `query` begin.
-        """
-
-    def over_pairs(
-        self,
-        queries: list[Tensor],
-        keys: list[Tensor],
-        pairs: list[tuple[int, int]],
-        negatives: Tensor | None = None,
-        batch_keys: list[Tensor] | None = None,
-        batch_offset: int = 0,
-    ) -> PairLosses:
-        """Return the mean over pairs (number of the query, number of the key) of views.
-
-        Args:
-            queries, keys: One (B, D) per view.
-            pairs: Which query is compared with which key.
-            negatives, batch_offset: As in `forward`.
-            batch_keys: As in `forward`, one per key view.
-        """
-        terms = [
-            self(queries[i], keys[j], negatives, None if batch_keys is None else batch_keys[j], batch_offset)
-            for i, j in pairs
-        ]
-        aligned = [squared_distance(queries[i].detach(), keys[j].detach()).mean() for i, j in pairs]
-        return PairLosses(torch.stack(terms).mean(), {"alignment": torch.stack(aligned).mean()})
-
-    def set_progress(self, progress: float) -> None:
-        """Move scheduled settings to where they are at `progress` in [0, 1] of training; most losses have none."""
+    if isinstance(loss, PairsLoss):
+        return loss.over_pairs(views)
+    terms = [loss(views.queries[i], views.keys[j], views.negatives) for i, j in views.pairs]
+    return PairLosses(torch.stack(terms).mean(), {"alignment": alignment(views)})
 
 
-def accurate(x: Tensor) -> Tensor:
-    """Return float32, or float64 as it is: similarities are divided by small temperatures."""
+@torch.no_grad()
+def alignment(views: ViewPairs) -> Tensor:
+    """Return the mean squared distance of query and key, a scalar in [0, 4] (Wang and Isola, arXiv:2005.10242)."""
+    distances = [squared_distance(views.queries[i], views.keys[j]).mean() for i, j in views.pairs]
+    return torch.stack(distances).mean()
+
+
+def squared_distance(query: Float[Tensor, "B D"], key: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
+    """Return the squared distance of each pair of unit vectors."""
+    return 2 - 2 * (at_least_float32(query) * at_least_float32(key)).sum(dim=1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Convert half precision to float32, since similarities are divided by small temperatures; keep float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def squared_distance(query: Tensor, key: Tensor) -> Tensor:
-    """Return the squared distances (B,) of unit vectors (B, D) from (B, D)."""
-    return 2 - 2 * (accurate(query) * accurate(key)).sum(dim=1)
-
-
-def check_pair(query: Tensor, key: Tensor) -> None:
-    """Refuse a query and a key that are not of one shape (B, D), or empty.
-
-    Raises:
-        ValueError: With both shapes.
-    """
-    if query.ndim != 2 or query.shape != key.shape:
-        raise ValueError(f"query and key must both be (B, D): got {tuple(query.shape)} and {tuple(key.shape)}")
-    if len(query) == 0:
-        raise ValueError(f"query and key are empty, {tuple(query.shape)}: skip such a batch")
-
-
-def check_finite(loss: Tensor, embeddings: list[tuple[str, Tensor]]) -> None:
-    """Refuse a loss that is no number, on a CPU: reading it back from a GPU would stop that.
-
-    Raises:
-        ValueError: Naming which of the embeddings (name, (..., D)) holds NaN or infinite numbers, and in how many rows.
-    """
-    if loss.is_cuda or bool(loss.isfinite()):
-        return
-    for name, rows in embeddings:
-        _norms(name, rows)
-
-
-def check_norms(name: str, rows: Tensor) -> None:
-    """Refuse rows (..., D) that are not finite, or not of unit norm to 5 %, which bf16 and small steps are.
-
-    Raises:
-        ValueError: With the norms seen.
-    """
-    norms = _norms(name, rows)
-    if bool(((norms - 1).abs() > 0.05).any()):
-        seen = f"{norms.min().item():.3g} to {norms.max().item():.3g}"
-        raise ValueError(f"{name} must hold unit vectors, and its norms go from {seen}: normalize (F.normalize) first")
-
-
-def _norms(name: str, rows: Tensor) -> Tensor:
-    """Return the norms (...,) of finite rows (..., D)."""
-    norms = rows.detach().norm(dim=-1)  # in their own type: a million rows are not copied to float32
-    if bad := int((~norms.isfinite()).sum()):
-        raise ValueError(f"{name} holds NaN or infinite numbers in {bad} of {norms.numel()} rows")
-    return norms

@@ -2,28 +2,13 @@
 
 from dataclasses import dataclass
 
-from eztorch_sce.losses.soft_contrast import SoftContrast, setting_problems
+from jaxtyping import Float
+from torch import Tensor
+
+from eztorch_sce.losses.contrastive import ContrastiveLoss, SampleLosses
+from eztorch_sce.losses.negatives import Negatives
 from eztorch_sce.registry import register
-
-
-class ReSSLLoss(SoftContrast):
-    """Rank the negatives as the momentum encoder ranks them; the positive is on neither side.
-
-    Source: Zheng et al., NeurIPS 2021, arXiv:2107.09282.
-
-    Args:
-        temperature: Divides the similarities of the query; > 0.
-        target_temperature: Divides the similarities of the key; > 0, below `temperature` to sharpen.
-        implementation: "streaming" or "dense", see `SoftContrast`.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
-
-    def __init__(
-        self, temperature: float = 0.1, target_temperature: float = 0.04, implementation: str = "streaming"
-    ) -> None:
-        super().__init__(temperature, target_temperature, 0.0, implementation, positive_is_candidate=False)
+from eztorch_sce.settings import setting
 
 
 @register("loss", "ressl")
@@ -31,14 +16,32 @@ class ReSSLLoss(SoftContrast):
 class ReSSLConfig:
     """Settings of `ReSSLLoss`."""
 
-    temperature: float = 0.1
-    target_temperature: float = 0.04
-    implementation: str = "streaming"
+    temperature: float = setting(0.1, above=0, help="Divides the similarities of the query.")
+    target_temperature: float = setting(
+        0.04, above=0, help="Divides the similarities of the key; below temperature to sharpen."
+    )
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        return setting_problems(prefix, self.temperature, self.target_temperature, implementation=self.implementation)
-
-    def build(self) -> ReSSLLoss:
+    def build(self) -> "ReSSLLoss":
         """Return the loss."""
-        return ReSSLLoss(self.temperature, self.target_temperature, self.implementation)
+        return ReSSLLoss(self.temperature, self.target_temperature)
+
+
+class ReSSLLoss(ContrastiveLoss):
+    """Rank the negatives as the momentum encoder ranks them; the positive is left out of target and prediction.
+
+    Source: Zheng et al., NeurIPS 2021, arXiv:2107.09282.
+    """
+
+    def __init__(
+        self,
+        temperature: float = ReSSLConfig.temperature,
+        target_temperature: float = ReSSLConfig.target_temperature,
+    ) -> None:
+        super().__init__(ReSSLConfig(temperature, target_temperature))
+        self.temperature, self.target_temperature = temperature, target_temperature
+
+    def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:
+        """Return the cross entropy between the softmaxes of key . k (target) and query . k over the negatives k."""
+        others = negatives.log_sum_exp(query, self.temperature)  # (B,), log of the denominator of the prediction
+        related = negatives.relation(key, self.target_temperature).mean  # (B, D)
+        return SampleLosses(others - (query * related).sum(dim=1) / self.temperature)

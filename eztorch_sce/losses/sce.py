@@ -1,48 +1,16 @@
-"""Similarity Contrastive Estimation."""
+"""Similarity Contrastive Estimation (SCE)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from eztorch_sce.losses.soft_contrast import SoftContrast, setting_problems
-from eztorch_sce.optim.ramp import NO_RAMP, Ramp
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from eztorch_sce.losses.contrastive import ContrastiveLoss, SampleLosses
+from eztorch_sce.losses.negatives import Negatives
 from eztorch_sce.registry import register
-
-
-class SCELoss(SoftContrast):
-    """Contrast the positive, and rank the negatives as the momentum encoder ranks them.
-
-    The target of a query is `positive_weight` on its own key, and the rest spread over the negatives like the softmax
-    of the key's similarities with them, the positive left out.
-
-    Source: Denize et al., WACV 2023, arXiv:2111.14585 (lambda, tau and tau_m in the paper).
-
-    Args:
-        temperature: Divides the similarities of the query; > 0 (tau).
-        target_temperature: Divides the similarities of the key; > 0, below `temperature` to sharpen (tau_m).
-        positive_weight: Share of the target on the positive, in [0, 1]; 1 is InfoNCE (lambda).
-        implementation: "streaming" or "dense", see `SoftContrast`.
-        target_temperature_ramp, positive_weight_ramp: How the two get to their values in training.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        target_temperature: float = 0.05,
-        positive_weight: float = 0.5,
-        implementation: str = "streaming",
-        target_temperature_ramp: Ramp = NO_RAMP,
-        positive_weight_ramp: Ramp = NO_RAMP,
-    ) -> None:
-        super().__init__(
-            temperature,
-            target_temperature,
-            positive_weight,
-            implementation,
-            target_temperature_ramp=target_temperature_ramp,
-            positive_weight_ramp=positive_weight_ramp,
-        )
+from eztorch_sce.settings import setting
 
 
 @register("loss", "sce")
@@ -50,32 +18,50 @@ class SCELoss(SoftContrast):
 class SCEConfig:
     """Settings of `SCELoss`."""
 
-    temperature: float = 0.1
-    target_temperature: float = 0.05
-    positive_weight: float = 0.5
-    implementation: str = "streaming"
-    target_temperature_ramp: Ramp = field(default_factory=Ramp)
-    positive_weight_ramp: Ramp = field(default_factory=Ramp)
+    temperature: float = setting(0.1, above=0, help="Divides the similarities of the query (tau in the paper).")
+    target_temperature: float = setting(
+        0.05, above=0, help="Divides the similarities of the key; below temperature to sharpen (tau_m in the paper)."
+    )
+    positive_weight: float = setting(
+        0.5, at_least=0, at_most=1, help="Weight of the positive in the target; 1 is InfoNCE (lambda in the paper)."
+    )
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        return setting_problems(
-            prefix,
-            self.temperature,
-            self.target_temperature,
-            self.positive_weight,
-            self.implementation,
-            target_temperature_ramp=self.target_temperature_ramp,
-            positive_weight_ramp=self.positive_weight_ramp,
-        )
-
-    def build(self) -> SCELoss:
+    def build(self) -> "SCELoss":
         """Return the loss."""
-        return SCELoss(
-            self.temperature,
-            self.target_temperature,
-            self.positive_weight,
-            self.implementation,
-            self.target_temperature_ramp,
-            self.positive_weight_ramp,
-        )
+        return SCELoss(self.temperature, self.target_temperature, self.positive_weight)
+
+
+class SCELoss(ContrastiveLoss):
+    """Contrast the positive, and rank the negatives as the momentum encoder ranks them.
+
+    The loss is the cross entropy -sum_k w_k log p_k over the positive and the negatives k. The prediction p is the
+    softmax of query . k / temperature. The target w is `positive_weight` for the positive; the rest is spread over the
+    negatives by the softmax of key . k / target_temperature.
+
+    Source: Denize et al., WACV 2023, arXiv:2111.14585.
+    """
+
+    def __init__(
+        self,
+        temperature: float = SCEConfig.temperature,
+        target_temperature: float = SCEConfig.target_temperature,
+        positive_weight: float = SCEConfig.positive_weight,
+    ) -> None:
+        super().__init__(SCEConfig(temperature, target_temperature, positive_weight))
+        self.temperature, self.target_temperature = temperature, target_temperature
+        self.positive_weight = positive_weight
+
+    def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:
+        """Return the cross entropy of each sample.
+
+        With few negatives in a plain tensor, `(query @ negatives.T / temperature).logsumexp(dim=1)` is the log-sum-exp,
+        and `(key @ negatives.T / target_temperature).softmax(dim=1) @ negatives` the mean of the relation.
+        """
+        positive = (query * key).sum(dim=1) / self.temperature  # (B,), like all below
+        others = negatives.log_sum_exp(query, self.temperature)
+        everything = torch.logaddexp(others, positive)  # log of the denominator of p
+        log_positive = F.logsigmoid(positive - others)  # positive - everything, without cancellation if p is near 1
+        related = negatives.relation(key, self.target_temperature).mean  # (B, D)
+        log_related = (query * related).sum(dim=1) / self.temperature - everything  # mean of log p under the relation
+        loss = -(self.positive_weight * log_positive + (1 - self.positive_weight) * log_related)
+        return SampleLosses(loss, log_positive.exp())

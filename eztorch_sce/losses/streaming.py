@@ -1,20 +1,21 @@
-"""Softmax over many keys without ever holding it: attention that also returns its log-sum-exp.
+"""Softmax over many keys that is never held in memory: attention that also returns its log-sum-exp.
 
-The prediction of a loss of this package needs the log-sum-exp of a query's similarities with all keys; its gradient,
-and the target of the query, need the mean of the keys weighted by that softmax. Both come from one pass over blocks of
-keys, which stay in the processor's cache: memory does not grow with the number of keys.
+The contrastive losses need the log-sum-exp of a query's similarities with all keys. Its gradient, and the target of
+the query, need the mean of the keys weighted by a softmax. One pass over blocks of keys that fit the processor's cache
+gives both, and memory does not grow with the number of keys.
 
 Source: the running softmax of Milakov and Gimelshein, 2018, arXiv:1805.02867, as in memory-efficient attention
 (Rabe and Staats, 2021, arXiv:2112.05682).
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-BLOCK_NUMBERS = 2**17  # of a block of similarities: 512 KB in float32, within the second-level cache of most processors
+BLOCK_NUMBERS = 2**17  # similarities in a block: 512 KB in float32, within the second-level cache of most processors
 BLOCK_NUMBERS_GPU = 2**24
 
 
@@ -22,26 +23,25 @@ class Keys(NamedTuple):
     """Rows to compare with.
 
     Attributes:
-        rows: (N, D).
-        own: The row that belongs to sample 0, the next to sample 1 and so on, and which their softmax leaves out; None
-            where every row counts.
+        rows: (N, D), of any floating-point type.
+        own: Row that belongs to sample 0 (the next to sample 1, and so on) and is left out of that sample's softmax;
+            None if every row counts.
     """
 
-    rows: Tensor
+    rows: Float[Tensor, "N D"]
     own: int | None = None
 
-    @property
-    def are_none(self) -> bool:
-        """Whether nothing is left to compare with."""
-        return len(self.rows) - (self.own is not None) < 1
 
+def attend(
+    anchors: Float[Tensor, "B D"], keys: Keys, temperature: float
+) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
+    """Return the log-sum-exp of the similarities over the temperature, and the softmax-weighted mean of the keys.
 
-def attend(anchors: Tensor, keys: Keys, temperature: float) -> tuple[Tensor, Tensor]:
-    """Return the log-sum-exp (B,) of the similarities over the temperature, and the softmax mean of the keys (B, D).
+    As `(anchors @ keys.T / temperature).logsumexp(dim=1)` and `(anchors @ keys.T / temperature).softmax(dim=1) @ keys`.
 
     Args:
-        anchors: (B, D), float32 or float64, which the result has as well.
-        keys: What to compare with, of any floating-point type; at least one row that is not a sample's own.
+        anchors: float32 or float64, the type of the results.
+        keys: At least one row that is not a sample's own.
         temperature: Divides the similarities.
     """
     scaled = anchors / temperature
@@ -57,10 +57,11 @@ def attend(anchors: Tensor, keys: Keys, temperature: float) -> tuple[Tensor, Ten
     return (highest + total.log()).squeeze(1), mean / total
 
 
-def log_sum_exp(query: Tensor, keys: Keys, temperature: float) -> Tensor:
-    """Return the log-sum-exp (B,) of similarities (B, N) / temperature; query and keys may take gradients, once.
+def log_sum_exp(query: Float[Tensor, "B D"], keys: Keys, temperature: float) -> Float[Tensor, " B"]:
+    """Return the log-sum-exp of similarities (B, N) over the temperature; query and keys may take gradients.
 
-    Keys without gradient may change in place before the backward pass: it does not read them.
+    Keys without gradient may change in place before the backward pass, which does not read them. There is no second
+    derivative: asking for one raises a RuntimeError.
     """
     result: Tensor = _LogSumExp.apply(query, keys.rows, keys.own, temperature)
     return result
@@ -78,24 +79,49 @@ class _LogSumExp(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        with torch.no_grad():
+            for_query, for_rows = _LogSumExp.first_derivative(ctx, gradient)
+        if torch.is_grad_enabled():  # with create_graph=True
+            for_query, for_rows = _without_second_derivative(for_query), _without_second_derivative(for_rows)
+        return for_query, for_rows, None, None
+
+    @staticmethod
+    def first_derivative(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients of the query (B, D) and of the rows (N, D), None where not needed."""
         mean, *others = ctx.saved_tensors
         scaled_gradient = gradient[:, None] / ctx.temperature  # (B, 1)
         for_query = scaled_gradient * mean if ctx.needs_input_grad[0] else None
         if not ctx.needs_input_grad[1]:
-            return for_query, None, None, None
+            return for_query, None
         query, rows, total = others
         for_rows, keys = torch.empty_like(rows), Keys(rows, ctx.own)
         scaled = query / ctx.temperature
         for start, block in _blocks(scaled, keys):
             weights = _masked(scaled @ block.T, ctx.own, start).sub_(total[:, None]).exp_()  # (B, n)
             for_rows[start : start + len(block)] = weights.T @ (scaled_gradient * query)
-        return for_query, for_rows, None, None
+        return for_query, for_rows
 
 
-def _blocks(anchors: Tensor, keys: Keys) -> Any:
-    """Yield (row of the first key, keys in the type of the anchors)."""
+class _NoSecondDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        raise RuntimeError(
+            "log_sum_exp has no second derivative, since it does not keep the similarities: for a double backward, "
+            "write (query @ keys.T / temperature).logsumexp(dim=1)"
+        )
+
+
+def _without_second_derivative(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else _NoSecondDerivative.apply(gradient.requires_grad_())
+
+
+def _blocks(anchors: Tensor, keys: Keys) -> Iterator[tuple[int, Tensor]]:
+    """Yield blocks of keys in the type of the anchors, each with the index of its first row."""
     numbers = BLOCK_NUMBERS_GPU if anchors.is_cuda else BLOCK_NUMBERS
     size = max(64, numbers // max(1, len(anchors)))
     for start in range(0, len(keys.rows), size):
@@ -103,7 +129,7 @@ def _blocks(anchors: Tensor, keys: Keys) -> Any:
 
 
 def _masked(similarities: Tensor, own: int | None, start: int) -> Tensor:
-    """Take each sample's own key out of a block that begins at key `start`."""
+    """Set each sample's similarity with its own key to -inf, in a block that begins at row `start`; in place."""
     if own is not None and -len(similarities) < own - start < similarities.shape[1]:
         similarities.diagonal(own - start).fill_(-torch.inf)
     return similarities

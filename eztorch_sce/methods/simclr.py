@@ -1,29 +1,30 @@
-"""SimCLR: one encoder, each view of a sample tells the others from the rest of the batch."""
+"""SimCLR: one encoder; the views of a sample are contrasted with the rest of the batch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.distributed import gather_with_offset
-from eztorch_sce.losses.pairs import Loss
-from eztorch_sce.methods.views import embed_views
+from eztorch_sce.losses.pairs import Loss, ViewPairs, over_pairs
 from eztorch_sce.models.backbones.base import Backbone
-from eztorch_sce.models.encoder import Encoder
+from eztorch_sce.models.encoder import Encoder, embed_views
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.registry import register
+from eztorch_sce.settings import setting
 from eztorch_sce.types import StepOutput
 
 
 class SimCLR(nn.Module):
-    """Every global view is a query and a key; gradients flow through both, across all processes.
+    """Use every global view as query and as key; gradients flow through both, across all processes.
 
     Source: Chen et al., ICML 2020, arXiv:2002.05709.
 
     Args:
         backbone: The network to train.
-        loss: On pairs; `NTXentLoss` in the paper.
-        config: The projector.
+        loss: The loss of pairs of views; `NTXentLoss` in the paper.
+        config: The projector and the number of global views.
     """
 
     def __init__(self, backbone: Backbone, loss: Loss, config: "SimCLRConfig") -> None:
@@ -34,45 +35,34 @@ class SimCLR(nn.Module):
 
     @property
     def backbone(self) -> Backbone:
-        """The backbone to keep."""
+        """The backbone to keep after training."""
         return self.online.backbone
 
-    def forward(self, views: list[Tensor]) -> StepOutput:
-        """Return the loss of one batch from normalized views, each (B, C, T, S, S), global views first."""
+    def forward(self, views: list[Float[Tensor, "B C _ _ _"]]) -> StepOutput:
+        """Return the loss of one batch from normalized views (B, C, T, S, S), global views first."""
         num_targets = self.config.num_global_views
         queries = [embedded.z for embedded in embed_views(self.online, views, num_targets)]  # each (B, D)
         keys = queries[:num_targets]
-        everyone, offset = gather_with_offset(torch.stack(keys, dim=1))  # (G, V, D)
         pairs = [(i, j) for j in range(num_targets) for i in range(len(queries)) if i != j]
-        in_batch = [everyone.transpose(0, 1)] * num_targets
-        loss, metrics = self.loss.over_pairs(queries, keys, pairs, None, in_batch, offset)
+        all_keys, offset = gather_with_offset(torch.stack(keys, dim=1))  # (G, V, D)
+        batch_keys = [all_keys.transpose(0, 1)] * num_targets  # keys of all views are negatives of each
+        loss, metrics = over_pairs(self.loss, ViewPairs(queries, keys, pairs, None, batch_keys, offset))
         return StepOutput(loss, metrics, keys[0].detach())
 
     def after_step(self, progress: float) -> None:
-        """Do nothing: there is no second encoder to move."""
+        """Do nothing: there is no momentum encoder."""
 
 
 @register("method", "simclr")
 @dataclass
 class SimCLRConfig:
-    """Settings of `SimCLR`.
+    """Settings of `SimCLR`."""
 
-    Attributes:
-        projector: The head.
-        num_global_views: How many of the views are global; further ones are queries only.
-    """
-
-    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
-    num_global_views: int = 2
+    projector: ProjectorConfig = setting(ProjectorConfig(), help="Head from backbone features to embeddings.")
+    num_global_views: int = setting(2, at_least=2, help="Number of global views; further views are queries only.")
 
     has_negatives = True  # the rest of the batch
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        if self.num_global_views < 2:
-            return [f"{prefix}.num_global_views={self.num_global_views} must be at least 2"]
-        return []
-
     def build(self, backbone: Backbone, loss: Loss) -> SimCLR:
-        """Return the method, which trains `backbone` with `loss`."""
+        """Return the method that trains `backbone` with `loss`."""
         return SimCLR(backbone, loss, self)

@@ -1,41 +1,43 @@
-"""Batch norm of a part of the batch, as many small devices would have it, on one."""
+"""Split batch norm: normalize each chunk of the batch separately, as separate devices would."""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class SplitBatchNorm(_BatchNorm):
-    """Normalize each of `num_splits` equal parts of the batch by its own statistics in training; else batch norm.
+    """In training, normalize each of `num_splits` chunks of the batch by its own statistics; in eval, plain batch norm.
 
-    A batch that does not divide gives its last part fewer samples. Running statistics are those of the first part, as
-    they are those of the first device in distributed training.
+    If the batch does not divide evenly, the last chunks have one sample less. The running statistics are those of the
+    first chunk, as distributed training keeps those of the first device.
 
     Source: the CIFAR recipe of He et al., CVPR 2020, arXiv:1911.05722.
 
     Args:
-        num_features, eps, momentum, affine, track_running_stats: As in `torch.nn.BatchNorm2d`.
-        num_splits: Number of parts; >= 1.
+        num_features, settings: As in `torch.nn.BatchNorm2d`.
+        num_splits: Number of chunks; >= 1.
     """
 
-    def __init__(self, num_features: int, num_splits: int, **settings: object) -> None:
-        super().__init__(num_features, **settings)  # type: ignore[arg-type]
+    def __init__(self, num_features: int, num_splits: int, **settings: Any) -> None:
+        super().__init__(num_features, **settings)
         self.num_splits = num_splits
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Take any number of dimensions."""
+        """Accept any number of dimensions."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalize (B, C, ...)."""
+    def forward(self, x: Float[Tensor, "B C *size"]) -> Float[Tensor, "B C *size"]:
+        """Normalize each channel."""
         if not self.training:
             return super().forward(x)
         first, *others = x.tensor_split(min(self.num_splits, len(x)))
-        parts = [super().forward(first)]
-        parts += [
-            F.batch_norm(part, None, None, self.weight, self.bias, training=True, eps=self.eps) for part in others
-        ]
-        return torch.cat(parts)
+        chunks = [super().forward(first)]
+        for chunk in others:
+            chunks.append(F.batch_norm(chunk, None, None, self.weight, self.bias, training=True, eps=self.eps))
+        return torch.cat(chunks)
 
 
 def split_batch_norms(module: nn.Module, num_splits: int) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.models.backbones.base import Backbone
@@ -9,7 +10,7 @@ from eztorch_sce.types import Embeddings
 
 
 class Encoder(nn.Module):
-    """Clips to unit vectors: backbone, projector, and a predictor where the method has one.
+    """Embed clips as unit vectors: backbone, projector, and a predictor if the method has one.
 
     Args:
         backbone: (B, C, T, H, W) to (B, F).
@@ -21,8 +22,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.projector, self.predictor = backbone, projector, predictor
 
-    def forward(self, clips: Tensor) -> Embeddings:
-        """Embed normalized clips (B, C, T, H, W)."""
+    def forward(self, clips: Float[Tensor, "B C T H W"]) -> Embeddings:
+        """Embed normalized clips."""
         h = self.backbone(clips)  # (B, F)
         projection = self.projector(h)  # (B, D)
         z = _unit(projection)
@@ -30,6 +31,25 @@ class Encoder(nn.Module):
         return Embeddings(h, z, q)
 
 
-def _unit(x: Tensor) -> Tensor:
-    """Normalize in float32 at least: the losses divide similarities by small temperatures."""
+def embed_views(encoder: Encoder, views: list[Float[Tensor, "B C _ _ _"]], num_global: int) -> list[Embeddings]:
+    """Embed each global view by itself, and the local views of one shape in a single forward pass.
+
+    Args:
+        encoder: The network.
+        views: Views (B, C, T, S, S), the `num_global` global ones first.
+        num_global: Number of global views.
+    """
+    global_embeddings = [encoder(view) for view in views[:num_global]]
+    local_views = views[num_global:]
+    local_embeddings: dict[int, Embeddings] = {}
+    for shape in dict.fromkeys(view.shape for view in local_views):
+        indices = [index for index, view in enumerate(local_views) if view.shape == shape]
+        together: Embeddings = encoder(torch.cat([local_views[index] for index in indices]))
+        chunks = zip(*(tensor.chunk(len(indices)) for tensor in together), strict=True)
+        local_embeddings |= {index: Embeddings(*chunk) for index, chunk in zip(indices, chunks, strict=True)}
+    return global_embeddings + [local_embeddings[index] for index in range(len(local_views))]
+
+
+def _unit(x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+    """Normalize in float32 or better, since the losses divide similarities by small temperatures."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

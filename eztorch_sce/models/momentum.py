@@ -1,9 +1,10 @@
-"""The momentum encoder: a slow copy that gives the keys."""
+"""The momentum encoder: a moving average of the online encoder that computes the keys."""
 
 import copy
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.models.encoder import Encoder
@@ -24,20 +25,23 @@ class MomentumEncoder(nn.Module):
         self.encoder.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, clips: Tensor) -> Tensor:
-        """Return keys, unit vectors (B, D), of clips (B, C, T, H, W)."""
-        return self.encoder(clips).z
+    def forward(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B D"]:
+        """Return the keys of clips, unit vectors."""
+        keys: Tensor = self.encoder(clips).z
+        return keys
 
     @torch.no_grad()
     def update(self, online: Encoder, momentum: float) -> None:
-        """Move to `momentum` times itself plus the rest of the online encoder; once per optimizer step."""
-        slow: list[Tensor] = list(
-            self.encoder.parameters()
-        )  # backbone, then projector; the momentum encoder has no predictor
-        fast: list[Tensor] = [*online.backbone.parameters(), *online.projector.parameters()]
-        torch._foreach_lerp_(slow, fast, 1 - momentum)
+        """Move to `momentum` times itself plus `1 - momentum` times the online encoder; once per optimizer step."""
+        averaged: list[Tensor] = list(self.encoder.parameters())  # backbone, then projector; it has no predictor
+        latest: list[Tensor] = [*online.backbone.parameters(), *online.projector.parameters()]
+        torch._foreach_lerp_(averaged, latest, 1 - momentum)
 
 
 def cosine_momentum(start: float, progress: float) -> float:
-    """Return the momentum at `progress` in [0, 1] of training, rising from `start` to 1 along half a cosine."""
+    """Return the momentum at `progress` in [0, 1] of training, rising from `start` to 1 along half a cosine.
+
+    >>> cosine_momentum(0.99, progress=0.5)
+    0.995
+    """
     return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

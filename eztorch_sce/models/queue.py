@@ -2,30 +2,43 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 
 class Queue(nn.Module):
-    """The last `size` keys, a ring that is saved and resumed with its position.
+    """The last `size` keys, in a ring that is saved and resumed with its position.
 
-    It starts full of random unit vectors. Read it before the current keys are enqueued.
+    It starts full of random unit vectors. New keys wait until the backward pass is over, because autograd may still
+    need the old ones: `put` them after the forward pass, `update` after the backward pass.
 
     Args:
         size: Number of keys; > 0.
-        dim: Dimensions of a key.
+        dim: Dimension of a key.
     """
 
-    keys: Tensor
-    position: Tensor
+    keys: Float[Tensor, "size dim"]
+    position: Int64[Tensor, ""]
 
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
+        self._waiting: Tensor | None = None
+
+    def put(self, keys: Float[Tensor, "N D"]) -> None:
+        """Keep new keys, any number of them, until the next `update`."""
+        self._waiting = keys.detach()
+
+    def update(self) -> None:
+        """Enqueue the waiting keys, if any."""
+        if self._waiting is not None:
+            self.enqueue(self._waiting)
+            self._waiting = None
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:
-        """Replace the oldest rows by `keys` (N, D), any N; of more than `size` the last ones stay."""
+    def enqueue(self, keys: Float[Tensor, "N D"]) -> None:
+        """Replace the oldest keys at once; if there are more than `size` new ones, keep the last."""
         size = len(self.keys)
         rows = (self.position + torch.arange(len(keys), device=self.keys.device)) % size
         self.keys[rows[-size:]] = keys[-size:].to(self.keys.dtype)

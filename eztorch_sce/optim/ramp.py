@@ -1,44 +1,87 @@
-"""A setting of a loss that changes during training."""
+"""Ramps: settings of the loss or the method that move during training."""
 
 import math
-from dataclasses import dataclass
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from eztorch_sce import settings
+from eztorch_sce.errors import ConfigError, did_you_mean
 
 
 @dataclass
 class Ramp:
-    """Go from `start` to the value of the setting over the first part of training, then stay.
+    """Move a setting from `start` to its value over the first part of training; it then stays there."""
 
-    Attributes:
-        start: Value at the first step, in the range of the setting; null is no ramp.
-        over: Share of training that it takes, in (0, 1].
-        shape: "linear", or "cosine" for half a cosine.
-    """
-
-    start: float | None = None
-    over: float = 1.0
-    shape: str = "cosine"
-
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        found = []
-        if not 0 < self.over <= 1:
-            found.append(f"{prefix}.over={self.over} must be above 0 and at most 1")
-        if self.shape not in ("linear", "cosine"):
-            found.append(f"{prefix}.shape={self.shape} must be one of linear, cosine")
-        return found
+    setting: str = settings.setting("", help="Setting to move, such as loss.positive_weight or method.momentum.")
+    start: float | None = settings.setting(None, help="Value at the first step, within the bounds of the setting.")
+    over: float = settings.setting(1.0, above=0, at_most=1, help="Fraction of training that the ramp takes.")
+    shape: str = settings.setting("cosine", choices=("linear", "cosine"), help="A straight line, or half a cosine.")
 
     def at(self, progress: float, end: float) -> float:
-        """Return the value at `progress` in [0, 1] of training of a setting whose value is `end`.
+        """Return the value at `progress` in [0, 1] of training of a setting whose own value is `end`.
 
-        >>> Ramp(start=1.0, over=0.5, shape="linear").at(progress=0.25, end=0.0)
+        >>> Ramp("loss.positive_weight", start=1.0, over=0.5, shape="linear").at(progress=0.25, end=0.0)
         0.5
         """
         if self.start is None:
             return end
-        share = min(1.0, progress / self.over)
+        fraction = min(1.0, progress / self.over)
         if self.shape == "cosine":
-            share = (1 - math.cos(math.pi * share)) / 2
-        return self.start + (end - self.start) * share
+            fraction = (1 - math.cos(math.pi * fraction)) / 2
+        return self.start + (end - self.start) * fraction
 
 
-NO_RAMP = Ramp()
+class MovingSetting:
+    """A ramp and the attribute that it moves.
+
+    Args:
+        ramp: The ramp.
+        modules: The modules that have settings, by the prefix of their settings ("loss", "method").
+
+    Raises:
+        ConfigError: If the module does not have the setting as an attribute.
+    """
+
+    def __init__(self, ramp: Ramp, modules: Mapping[str, Any]) -> None:
+        prefix, self.name = ramp.setting.split(".", 1)
+        self.ramp, self.module = ramp, modules[prefix]
+        if not hasattr(self.module, self.name):
+            owner = type(self.module).__name__
+            raise ConfigError([f"ramps: {ramp.setting} cannot move, because {owner} has no attribute {self.name}"])
+        self.end: float = getattr(self.module, self.name)
+
+    def move(self, progress: float) -> None:
+        """Set the attribute to its value at `progress` in [0, 1] of training."""
+        setattr(self.module, self.name, self.ramp.at(progress, self.end))
+
+
+def ramp_conflicts(ramps: Sequence[Ramp], configs: Mapping[str, Any], path: str) -> list[str]:
+    """Return one message per ramp whose setting is unknown or ramped twice, or whose start is out of bounds.
+
+    Args:
+        ramps: The ramps.
+        configs: The config dataclasses whose number settings may move, by prefix ("loss", "method").
+        path: The path of the ramps, for the messages.
+    """
+    known = {f"{prefix}.{name}": declared for prefix, config in configs.items() for name, declared in _numbers(config)}
+    messages = []
+    for number, ramp in enumerate(ramps):
+        if ramp.setting not in known:
+            hint = did_you_mean(ramp.setting, known) or f"; one of {', '.join(known)}"
+            messages.append(f"{path}.{number}.setting={ramp.setting} is not a setting that can move{hint}")
+        elif ramp.start is None:
+            messages.append(f"{path}.{number}.start is not set: the value of {ramp.setting} at the first step")
+        elif message := settings.problem_with(f"{path}.{number}.start", ramp.start, known[ramp.setting], float):
+            messages.append(f"{message}, like {ramp.setting}")
+        if ramp.setting in [earlier.setting for earlier in ramps[:number]]:
+            messages.append(f"{path}.{number}.setting={ramp.setting} has an earlier ramp: keep one of the two")
+    return messages
+
+
+def _numbers(config: Any) -> list[tuple[str, settings.Setting]]:
+    """Return the name and declaration of each setting of a config that is a real number."""
+    hints = typing.get_type_hints(type(config))
+    numbers = [item for item in fields(config) if hints[item.name] is float]
+    return [(item.name, settings.declaration(item) or settings.Setting()) for item in numbers]

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
-from eztorch_sce.losses.pairs import PairLosses
+from eztorch_sce.losses.pairs import PairLosses, ViewPairs, over_pairs
 
 Shape = tuple[int, int, int, int]
 """Of a view of one sample: (C, T, S, S)."""
@@ -46,21 +46,13 @@ class Size(NamedTuple):
 
 
 class GivenToLoss(nn.Module):
-    """Is where a method has its loss while the networks run without values, and keeps what the loss would be given."""
+    """Stand-in for the loss while the networks run without values: it records what the loss would receive."""
 
-    def over_pairs(
-        self,
-        queries: list[Tensor],
-        keys: list[Tensor],
-        pairs: list[tuple[int, int]],
-        negatives: Tensor | None = None,
-        batch_keys: list[Tensor] | None = None,
-        batch_offset: int = 0,
-    ) -> PairLosses:
-        """Keep the arguments; return a scalar whose gradient goes through all queries."""
-        self.queries, self.keys, self.pairs = queries, keys, pairs
-        self.negatives, self.batch_keys = negatives, batch_keys
-        return PairLosses(torch.cat(queries).sum(), {})
+    def over_pairs(self, views: ViewPairs) -> PairLosses:
+        """Record the views; return a scalar whose gradient reaches all queries."""
+        self.queries, self.keys, self.pairs = views.queries, views.keys, views.pairs
+        self.negatives, self.batch_keys = views.negatives, views.batch_keys
+        return PairLosses(torch.cat(views.queries).sum(), {})
 
 
 class NetworkCost(NamedTuple):
@@ -133,7 +125,8 @@ def loss_cost(config: Any, given: GivenToLoss, everyone: int) -> tuple[Flops, Si
 
     def step(batch: int) -> _StepCost:
         queries, keys = ([unit(rows, batch) for rows in each] for each in (given.queries, given.keys))
-        return _count(lambda: loss.over_pairs(queries, keys, given.pairs, negatives, batch_keys or None).loss, known)
+        views = ViewPairs(queries, keys, given.pairs, negatives, batch_keys or None)
+        return _count(lambda: over_pairs(loss, views).loss, known)
 
     once, twice = step(2), step(4)
     kept = Size.through(2, once.kept, twice.kept)

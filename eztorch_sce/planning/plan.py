@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.streaming import BLOCK_NUMBERS, BLOCK_NUMBERS_GPU
 from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, loss_cost, network_cost
 from eztorch_sce.planning.devices import DEVICES, measured_throughput
@@ -158,7 +159,7 @@ def _memory(
     pixels = sum(math.prod(shape) for shape in shapes)
     decoded = pixels if canvas is None else sum(channels * frames * canvas**2 for channels, frames, *_ in shapes)
     block = _FLOAT * (BLOCK_NUMBERS if config.device == "cpu" else BLOCK_NUMBERS_GPU)
-    if getattr(config.loss, "implementation", None) != "streaming":
+    if not isinstance(config.loss.build(), ContrastiveLoss):
         block = 0
     return {
         "weights": Size(networks.weights),

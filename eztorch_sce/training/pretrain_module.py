@@ -1,17 +1,20 @@
 """Self-supervised pretraining as a LightningModule."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
+from eztorch_sce.methods.base import Method
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr
+from eztorch_sce.optim.ramp import MovingSetting, Ramp
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
@@ -31,19 +34,22 @@ class PretrainModule(pl.LightningModule):
         optimizer: A registered optimizer config.
         schedule: Schedule of the learning rate.
         batch_size: Global batch size per optimizer step.
+        ramps: Settings of the method or its loss that move during training.
     """
 
     def __init__(
         self,
-        method: nn.Module,
+        method: Method,
         augmentation: BatchAugmentation,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
+        ramps: Sequence[Ramp] = (),
     ) -> None:
         super().__init__()
         self.method, self.augmentation = method, augmentation
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
+        self.moving_settings = [MovingSetting(ramp, {"loss": method.loss, "method": method}) for ramp in ramps]
         self.warned_of_collapse = False
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
@@ -54,7 +60,8 @@ class PretrainModule(pl.LightningModule):
         """Return the loss, or skip a batch with too few readable samples for batch statistics."""
         if not has_samples(batch, 2, self.device):
             return skipped_step(self)
-        self.method.loss.set_progress(self._progress())  # type: ignore[union-attr, operator]
+        for moving in self.moving_settings:
+            moving.move(self._progress())
         output = self._forward(batch)
         metrics = output.metrics | {"loss": output.loss.detach()}
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -66,7 +73,7 @@ class PretrainModule(pl.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the optimizer, then the momentum encoder: once per optimizer step, also with accumulation."""
         super().optimizer_step(*args, **kwargs)
-        self.method.after_step(self._progress())  # type: ignore[operator]
+        self.method.after_step(self._progress())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer at its effective learning rate."""

@@ -110,7 +110,15 @@ def test_a_quoted_value_may_have_special_characters() -> None:
     [
         (["method.queue_size=0"], "neither queue nor batch_keys"),
         (["method.bn_splits=8", "data.batch_size=8"], r"method\.bn_splits=8 leaves (less|fewer) than 2 samples"),
-        (["loss=infonce", "loss.weight=0"], r"loss\.weight=0"),
+        (["loss=infonce", "loss.weight=0"], r"loss\.weight=0 must be greater than 0"),
+        (["ramps=[{setting:loss.positive_weight,start:1,over:0}]"], r"ramps\.0\.over=0 must be greater than 0"),
+        (["ramps=[{setting:loss.positive_weight,start:2}]"], r"ramps\.0\.start=2 must be between 0 and 1, like loss"),
+        (["ramps=[{setting:loss.positive_weight}]"], r"ramps\.0\.start is not set: the value of loss\.positive_weight"),
+        (["ramps=[{setting:loss.positiv_weight,start:1}]"], r"can move; did you mean loss\.positive_weight"),
+        (["ramps=[{setting:method.queue_size,start:1}]"], r"setting=method\.queue_size is not a setting that can move"),
+        (["ramps=[{setting:method.momentum,start:1},{setting:method.momentum,start:0}]"], "has an earlier ramp"),
+        (["loss.implementation=dense"], r"loss\.implementation.*there is one implementation"),
+        (["loss.positive_weight_ramp.start=1"], r"is now ramps=\[{setting:loss\.positive_weight,start:1}\]"),
     ],
 )
 def test_an_inconsistent_objective_is_rejected(overrides: list[str], expected: str) -> None:

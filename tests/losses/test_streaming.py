@@ -1,4 +1,4 @@
-"""The streaming form against the definition written out in float64, and against its own derivatives by differences."""
+"""Tests of the streaming losses against dense definitions and finite differences."""
 
 import math
 import random
@@ -7,11 +7,13 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from eztorch_sce.losses import streaming
+from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.infonce import InfoNCELoss
 from eztorch_sce.losses.ntxent import NTXentLoss
+from eztorch_sce.losses.pairs import ViewPairs
 from eztorch_sce.losses.ressl import ReSSLLoss
 from eztorch_sce.losses.sce import SCELoss
 from eztorch_sce.losses.streaming import Keys, attend, log_sum_exp
@@ -32,7 +34,7 @@ def unit(count: int, dim: int, seed: int) -> Tensor:
 
 
 def cases() -> list[Case]:
-    """Corners by hand, and a draw from the grid of all."""
+    """Return corner cases, and random draws from the grid of all cases."""
     temperatures, weights = (0.02, 0.05, 0.1, 0.3, 1.0), (0.0, 0.2, 0.5, 1.0)
     corners = [
         Case(1, 8, 1, None, 0.02, 0.02, 0.0),
@@ -59,7 +61,7 @@ def cases() -> list[Case]:
 
 
 def written_out(case: Case, query: Tensor, key: Tensor, negatives: Tensor | None, others: Tensor | None) -> Tensor:
-    """The definition in float64, every probability in memory: relation, target, prediction, cross entropy."""
+    """Return the definition with every probability in memory: relation, target, prediction, cross entropy."""
     batch = [] if others is None else [others, key]
     rows = torch.cat([x for x in (negatives, *batch) if x is not None])  # (N, D)
     counts = torch.ones(len(query), len(rows), dtype=torch.bool)
@@ -77,7 +79,7 @@ def written_out(case: Case, query: Tensor, key: Tensor, negatives: Tensor | None
 
 
 @pytest.mark.parametrize("case", cases(), ids=str)
-def test_value_and_gradient_against_the_definition_in_float64(case: Case) -> None:
+def test_value_and_gradient_match_the_definition_in_float64(case: Case) -> None:
     check(case, unit(case.batch, case.dim, 0), unit(case.batch, case.dim, 1))
 
 
@@ -85,10 +87,10 @@ def test_value_and_gradient_against_the_definition_in_float64(case: Case) -> Non
 @pytest.mark.parametrize("temperature", [0.02, 0.1])
 @pytest.mark.parametrize("positive_weight", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("others_in_batch", [None, 5])
-def test_no_digits_are_lost_where_the_positive_stands_out(
+def test_precision_holds_if_the_positive_dominates(
     likeness: float, temperature: float, positive_weight: float, others_in_batch: int | None
 ) -> None:
-    """As it does after training: the loss is small there, down to 1e-15, and the difference of large numbers."""
+    """As after training: the loss is small, down to 1e-15, and the difference of large numbers."""
     case = Case(17, 128, 1000, others_in_batch, temperature, 0.05, positive_weight)
     key = unit(case.batch, case.dim, 1)
     check(case, F.normalize((1 - likeness) * unit(case.batch, case.dim, 0) + likeness * key, dim=1), key)
@@ -115,7 +117,7 @@ def check(case: Case, query: Tensor, key: Tensor) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
-def test_half_inputs_lose_what_rounding_them_loses_and_no_more(dtype: torch.dtype, step: float) -> None:
+def test_half_precision_inputs_lose_only_their_own_rounding(dtype: torch.dtype, step: float) -> None:
     query, key, negatives = (unit(n, 256, n).to(dtype) for n in (64, 65, 4096))
     key = key[:64]
     rounded = query.double().requires_grad_()
@@ -132,7 +134,7 @@ def test_half_inputs_lose_what_rounding_them_loses_and_no_more(dtype: torch.dtyp
     torch.testing.assert_close(query.grad, rounded.grad.to(dtype), rtol=step, atol=1e-6)
 
 
-def test_fp16_stays_finite_where_negatives_are_opposite_and_temperatures_small() -> None:
+def test_fp16_stays_finite_for_opposite_negatives_and_small_temperatures() -> None:
     query = unit(4, 64, 0).half().requires_grad_()
     negatives = -query.detach().repeat(500, 1)
     value = SCELoss(0.02, 0.02, 0.5)(query, query.detach(), negatives)
@@ -143,70 +145,104 @@ def test_fp16_stays_finite_where_negatives_are_opposite_and_temperatures_small()
 
 
 @pytest.mark.parametrize("own", [None, 0, 3, 100])
-def test_derivatives_by_differences(own: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_match_finite_differences(own: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "BLOCK_NUMBERS", 1)  # the smallest blocks: three here
     query = unit(4, 3, 0).double().requires_grad_()
     rows = unit(130, 3, 1).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda q, k: log_sum_exp(q, Keys(k, own), 0.5), (query, rows), fast_mode=True)
 
 
-def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_block_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     anchors, rows = unit(5, 16, 0), unit(1000, 16, 1)
     whole = attend(anchors, Keys(rows, own=62), 0.1)
     monkeypatch.setattr(streaming, "BLOCK_NUMBERS", 1)
     torch.testing.assert_close(attend(anchors, Keys(rows, own=62), 0.1), whole)
 
 
+def dense(loss: ContrastiveLoss, views: ViewPairs) -> Tensor:
+    """Return the loss of pairs as the papers write it, with all similarities in memory."""
+    terms = [dense_pair(loss, views, i, j) for i, j in views.pairs]
+    return getattr(loss, "weight", 1.0) * torch.stack(terms).mean()
+
+
+def dense_pair(loss: ContrastiveLoss, views: ViewPairs, i: int, j: int) -> Tensor:
+    """Return the cross entropy of target and prediction; the first column of both is the positive."""
+    weights = {SCELoss: getattr(loss, "positive_weight", 1.0), ReSSLLoss: 0.0}
+    positive_weight = weights.get(type(loss), 1.0)
+    query, key = views.queries[i], views.keys[j]
+    rows, own = [] if views.negatives is None else [views.negatives], None
+    if views.batch_keys is not None:
+        own = sum(len(part) for part in rows) + views.batch_offset
+        rows.append(views.batch_keys[j])
+    negatives = torch.cat(rows)
+    left_out = torch.zeros(len(query), len(negatives), dtype=torch.bool)
+    if own is not None:
+        left_out[torch.arange(len(query)), own + torch.arange(len(query))] = True
+    positive = (query * key).sum(dim=1, keepdim=True)  # (B, 1)
+    if isinstance(loss, ReSSLLoss):  # the positive is no candidate
+        positive = torch.full_like(positive, -torch.inf)
+    candidates = (query @ negatives.T).masked_fill(left_out, -torch.inf)  # (B, N)
+    log_prediction = F.log_softmax(torch.cat([positive, candidates], dim=1) / loss.temperature, dim=1)
+    target = torch.zeros_like(log_prediction)
+    target[:, 0] = positive_weight
+    if positive_weight < 1:
+        relation = (key @ negatives.T).masked_fill(left_out, -torch.inf) / loss.target_temperature
+        target[:, 1:] = (1 - positive_weight) * relation.softmax(dim=1)
+    # A column that is left out has probability 0 on both sides; 0 * -inf would be NaN.
+    return -(target * log_prediction.masked_fill(target == 0, 0)).sum(dim=1).mean()
+
+
 @pytest.mark.parametrize("make", [SCELoss, InfoNCELoss, ReSSLLoss, NTXentLoss])
-@pytest.mark.parametrize("parts", ["queue", "batch", "both"])
-def test_the_dense_form_is_the_same_function(make: type[nn.Module], parts: str) -> None:
+@pytest.mark.parametrize("sources", ["queue", "batch", "both"])
+def test_streaming_and_dense_forms_agree(make: type[ContrastiveLoss], sources: str) -> None:
     queries, keys = [unit(6, 16, 0), unit(6, 16, 1), unit(6, 16, 2)], [unit(6, 16, 3), unit(6, 16, 4)]
-    negatives = unit(100, 16, 5) if parts != "batch" else None
-    batch_keys = None if parts == "queue" else [torch.cat([unit(2, 16, 6), key]) for key in keys]
+    negatives = unit(100, 16, 5) if sources != "batch" else None
+    batch_keys = None if sources == "queue" else [torch.cat([unit(2, 16, 6), key]) for key in keys]
     pairs = [(0, 1), (1, 0), (2, 0), (2, 1)]
+    loss = make()  # type: ignore[call-arg]  # every setting of the losses has a default
     results = []
-    for implementation in ("streaming", "dense"):
+    for form in (lambda views: loss.over_pairs(views).loss, lambda views: dense(loss, views)):
         leaves = [x.clone().requires_grad_() for x in queries]
-        loss = make(implementation=implementation).over_pairs(leaves, keys, pairs, negatives, batch_keys, 2).loss
-        loss.backward()
-        results.append([loss, *(x.grad for x in leaves)])
+        value = form(ViewPairs(leaves, keys, pairs, negatives, batch_keys, 2))
+        value.backward()
+        results.append([value, *(x.grad for x in leaves)])
     torch.testing.assert_close(*results)
 
 
-def test_dense_has_second_derivatives_and_streaming_says_that_it_has_none() -> None:
-    query, key, negatives = unit(3, 8, 0).double().requires_grad_(), unit(3, 8, 1).double(), unit(9, 8, 2).double()
-    dense = SCELoss(implementation="dense", temperature=0.5)
-    # Differences leave the sphere by little; the check of norms allows it.
-    assert torch.autograd.gradgradcheck(lambda q: dense(q, key, negatives), (query,))
-    (gradient,) = torch.autograd.grad(SCELoss()(query, key, negatives), query, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
+def test_a_second_derivative_raises_an_error_that_tells_how_to_get_one() -> None:
+    query, key, negatives = unit(3, 8, 0).requires_grad_(), unit(3, 8, 1), unit(9, 8, 2)
+    value = SCELoss()(query, key, negatives)
+    (gradient,) = torch.autograd.grad(value, query, create_graph=True)
+    (plain,) = torch.autograd.grad(SCELoss()(query, key, negatives), query)
+    assert torch.equal(gradient, plain)
+    with pytest.raises(RuntimeError, match=r"no second derivative.*write \(query @ keys.T / temperature\).logsumexp"):
         gradient.sum().backward()
 
 
-def test_a_queue_may_change_before_the_backward_pass() -> None:
-    for implementation in ("streaming", "dense"):
-        gradients = []
-        for changes in (False, True):
-            query, queue = unit(4, 8, 0).requires_grad_(), unit(20, 8, 2)
-            value = SCELoss(implementation=implementation)(query, unit(4, 8, 1), queue)
-            if changes:
-                queue.zero_()
-            value.backward()
-            gradients.append(query.grad)
-        torch.testing.assert_close(*gradients)
+def test_the_queue_may_change_before_the_backward_pass() -> None:
+    gradients = []
+    for changes in (False, True):
+        query, queue = unit(4, 8, 0).requires_grad_(), unit(20, 8, 2)
+        value = SCELoss()(query, unit(4, 8, 1), queue)
+        if changes:
+            queue.zero_()
+        value.backward()
+        gradients.append(query.grad)
+    torch.testing.assert_close(*gradients)
 
 
-def test_autocast_does_not_reach_the_similarities() -> None:
+def test_autocast_does_not_lower_the_precision_of_similarities() -> None:
     query, key, negatives = unit(16, 64, 0), unit(16, 64, 1), unit(500, 64, 2)
     expected = SCELoss()(query, key, negatives)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(SCELoss()(query, key, negatives), expected)
 
 
-def test_diagnostics_say_what_they_are_called() -> None:
+def test_metrics_match_hand_computation() -> None:
     x, *others = torch.eye(5)
     query, key, negatives = x[None], x[None], torch.stack(others)  # four negatives, all as far from the key
-    metrics = SCELoss(temperature=1, target_temperature=0.5).over_pairs([query], [key], [(0, 0)], negatives).metrics
+    views = ViewPairs([query], [key], [(0, 0)], negatives)
+    metrics = SCELoss(temperature=1, target_temperature=0.5).over_pairs(views).metrics
     assert metrics["target_entropy"].item() == pytest.approx(math.log(4), rel=1e-5)
     assert metrics["target_neighbors"].item() == pytest.approx(4, rel=1e-5)
     assert metrics["positive_mass"].item() == pytest.approx(math.e / (math.e + 4), rel=1e-5)

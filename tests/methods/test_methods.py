@@ -1,4 +1,4 @@
-"""What holds for every method, and what each is."""
+"""Tests of every method, and of each against its formula."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from eztorch_sce.losses.infonce import InfoNCEConfig
 from eztorch_sce.losses.ntxent import NTXentConfig
 from eztorch_sce.losses.sce import SCEConfig
+from eztorch_sce.methods.base import Method
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.methods.momentum_predict import MomentumPredictConfig
 from eztorch_sce.methods.simclr import SimCLRConfig
-from eztorch_sce.methods.views import embed_views
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.batch_norm import SplitBatchNorm, split_batch_norms
-from eztorch_sce.models.encoder import Encoder
+from eztorch_sce.models.encoder import Encoder, embed_views
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.registry import choices
 
 PROJECTOR = ProjectorConfig(hidden_dim=16, output_dim=8)
 
 
-def built(config: Any, loss: Any) -> Any:
+def build(config: Any, loss: Any) -> Any:
     torch.manual_seed(0)
     return config.build(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), loss.build())
 
@@ -35,7 +35,8 @@ def views(*sizes: int, batch: int = 4) -> list[Tensor]:
 
 @pytest.mark.parametrize("name", choices("method"))
 def test_a_method_takes_global_and_local_views_and_trains_every_online_parameter(name: str) -> None:
-    method = built(choices("method")[name](projector=PROJECTOR), NTXentConfig() if name == "simclr" else SCEConfig())
+    method = build(choices("method")[name](projector=PROJECTOR), NTXentConfig() if name == "simclr" else SCEConfig())
+    assert isinstance(method, Method)
     output = method(views(32, 32, 48))
     output.loss.backward()
     assert output.loss.isfinite()
@@ -47,8 +48,8 @@ def test_a_method_takes_global_and_local_views_and_trains_every_online_parameter
     assert all(torch.equal(a, b) for a, b in zip(before, method.backbone.parameters(), strict=True))
 
 
-def test_simclr_is_the_cross_entropy_over_both_views() -> None:
-    method = built(SimCLRConfig(PROJECTOR), NTXentConfig(temperature=0.5))
+def test_simclr_equals_cross_entropy_over_both_views() -> None:
+    method = build(SimCLRConfig(PROJECTOR), NTXentConfig(temperature=0.5))
     pair = views(32, 32)
     value = method(pair).loss
     z = torch.cat([method.online(view).z for view in pair])  # (2B, D): sample i is row i and row i + B
@@ -59,8 +60,8 @@ def test_simclr_is_the_cross_entropy_over_both_views() -> None:
     torch.testing.assert_close(torch.autograd.grad(value, parameters), torch.autograd.grad(expected, parameters))
 
 
-def test_momentum_prediction_contrasts_with_the_batch_alone() -> None:
-    method = built(MomentumPredictConfig(PROJECTOR), InfoNCEConfig(temperature=0.2))
+def test_momentum_prediction_contrasts_within_the_batch_only() -> None:
+    method = build(MomentumPredictConfig(PROJECTOR), InfoNCEConfig(temperature=0.2))
     pair = views(32, 32)
     value = method(pair).loss
     queries = [method.online(view).q for view in pair]
@@ -73,20 +74,20 @@ def test_momentum_prediction_contrasts_with_the_batch_alone() -> None:
 
 def test_local_views_of_one_size_share_a_forward_pass() -> None:
     backbone = SmallR2Plus1DConfig(width=4, num_blocks=1).build()
-    seen: list[torch.Size] = []
-    backbone.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape))
+    shapes: list[torch.Size] = []
+    backbone.register_forward_pre_hook(lambda _, arguments: shapes.append(arguments[0].shape))
     encoder = Encoder(backbone, PROJECTOR.build(backbone.num_features)).eval()
-    many = views(64, 64, 32, 48, 32)
-    embedded = embed_views(encoder, many, num_global=2)
-    assert [shape[0] for shape in seen] == [4, 4, 8, 4]
-    for view, embeddings in zip(many, embedded, strict=True):
+    crops = views(64, 64, 32, 48, 32)
+    embedded = embed_views(encoder, crops, num_global=2)
+    assert [shape[0] for shape in shapes] == [4, 4, 8, 4]
+    for view, embeddings in zip(crops, embedded, strict=True):
         torch.testing.assert_close(embeddings.q, encoder(view).q)
 
 
-def test_a_queue_is_seen_by_every_term_of_multi_crop_as_alone() -> None:
-    """Six views, ten terms, each as the loss of its pair alone."""
+def test_every_multi_crop_term_is_contrasted_with_the_whole_queue() -> None:
+    """Six views give ten terms, each equal to the loss of its pair alone."""
     config = MomentumContrastConfig(PROJECTOR, queue_size=20)
-    method = built(config, SCEConfig()).eval()
+    method = build(config, SCEConfig()).eval()
     six = views(32, 32, 32, 32, 48, 48)
     queue = method.queue.keys.clone()
     value = method(six).loss
@@ -96,14 +97,14 @@ def test_a_queue_is_seen_by_every_term_of_multi_crop_as_alone() -> None:
     torch.testing.assert_close(value, torch.stack(terms).mean())
 
 
-def test_split_batch_norm_normalises_each_part_by_itself() -> None:
+def test_split_batch_norm_normalizes_each_chunk_separately() -> None:
     norm = nn.BatchNorm2d(3)
     nn.init.normal_(norm.weight)
     split = split_batch_norms(nn.Sequential(nn.BatchNorm2d(3)), 4)
     split.load_state_dict({f"0.{name}": value for name, value in norm.state_dict().items()})
     assert isinstance(split[0], SplitBatchNorm)
     x = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(split(x), torch.cat([norm(part) for part in x.chunk(4)]))
+    torch.testing.assert_close(split(x), torch.cat([norm(chunk) for chunk in x.chunk(4)]))
     first = nn.BatchNorm2d(3)
     first(x[:2])
     torch.testing.assert_close(split[0].running_mean, first.running_mean)
@@ -113,8 +114,8 @@ def test_split_batch_norm_normalises_each_part_by_itself() -> None:
     torch.testing.assert_close(split(x), reference(x))
 
 
-def test_splits_and_shuffling_reach_every_norm_and_keep_the_order_of_keys() -> None:
-    method = built(MomentumContrastConfig(PROJECTOR, queue_size=20, bn_splits=2, shuffle_bn=True), SCEConfig())
+def test_splits_reach_every_norm_and_shuffling_keeps_the_order_of_keys() -> None:
+    method = build(MomentumContrastConfig(PROJECTOR, queue_size=20, bn_splits=2, shuffle_bn=True), SCEConfig())
     norms = [m for m in method.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(isinstance(norm, SplitBatchNorm) for norm in norms)
@@ -124,6 +125,6 @@ def test_splits_and_shuffling_reach_every_norm_and_keep_the_order_of_keys() -> N
     torch.manual_seed(3)
     order = torch.randperm(len(view))
     torch.testing.assert_close(keys[order], method.momentum_encoder(view[order]))
-    assert not torch.allclose(keys, method.momentum_encoder(view), atol=1e-3)  # other companions, other statistics
+    assert not torch.allclose(keys, method.momentum_encoder(view), atol=1e-3)  # other chunks, other statistics
     method.eval()  # statistics frozen: any order gives the same keys
     torch.testing.assert_close(method._keys(view), method.momentum_encoder(view))

@@ -1,12 +1,13 @@
-"""The order of things in a step: read the queue, compute the loss, enqueue; then the momentum encoder."""
+"""Tests of a training step: read the queue, compute the loss, enqueue, then update the momentum encoder."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from eztorch_sce.losses.pairs import PairLoss
+from eztorch_sce.losses.pairs import Loss
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
@@ -15,29 +16,22 @@ from eztorch_sce.models.momentum import cosine_momentum
 from eztorch_sce.models.queue import Queue
 
 
-class Recorder(PairLoss):
-    """A loss that remembers what it was asked."""
+class Recorder(nn.Module):
+    """A loss that records its arguments."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        negatives: Tensor | None = None,
-        batch_keys: Tensor | None = None,
-        batch_offset: int = 0,
-    ) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
         assert negatives is not None
         self.calls.append((query.detach(), key.detach(), negatives.clone()))
         return (query * key).sum()
 
 
-def method(loss: PairLoss, **settings: object) -> MomentumContrast:
+def build_method(loss: Loss, **settings: Any) -> MomentumContrast:
     torch.manual_seed(0)
-    config = MomentumContrastConfig(projector=ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=12, **settings)  # type: ignore[arg-type]
+    config = MomentumContrastConfig(projector=ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=12, **settings)
     return config.build(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), loss)
 
 
@@ -47,26 +41,28 @@ def views(count: int, seed: int = 0) -> list[Tensor]:
 
 
 @pytest.mark.parametrize(("symmetric", "num_views", "terms"), [(True, 2, 2), (True, 6, 10), (False, 2, 1)])
-def test_number_of_terms(symmetric: bool, num_views: int, terms: int) -> None:
+def test_every_target_is_compared_with_all_other_views(symmetric: bool, num_views: int, terms: int) -> None:
     loss = Recorder()
-    method(loss, symmetric=symmetric)(views(num_views))
+    build_method(loss, symmetric=symmetric)(views(num_views))
     assert len(loss.calls) == terms
-    for query, key, _ in loss.calls:  # never a view against itself
+    for query, key, _ in loss.calls:  # no view is compared with itself
         assert not torch.equal(query, key)
 
 
-def test_the_queue_is_read_before_it_is_written_and_holds_the_keys_after() -> None:
+def test_the_queue_is_read_before_the_step_and_holds_its_keys_afterward() -> None:
     loss = Recorder()
-    contrast = method(loss)
+    contrast = build_method(loss)
     assert contrast.queue is not None
     before = contrast.queue.keys.clone()
     contrast(views(2))
     assert all(torch.equal(negatives, before) for _, _, negatives in loss.calls)
+    assert torch.equal(contrast.queue.keys, before)  # until the backward pass is over
+    contrast.after_step(progress=0.0)
     torch.testing.assert_close(contrast.queue.keys[:8], torch.cat([loss.calls[0][1], loss.calls[1][1]]))
     assert torch.equal(contrast.queue.keys[8:], before[8:])
 
 
-def test_queue_wraps_around_and_takes_any_number() -> None:
+def test_the_queue_wraps_around_and_accepts_any_number_of_keys() -> None:
     queue = Queue(size=5, dim=2)
     for start in (0, 3, 6):
         queue.enqueue(torch.arange(start, start + 3, dtype=torch.float32)[:, None].expand(-1, 2))
@@ -74,10 +70,10 @@ def test_queue_wraps_around_and_takes_any_number() -> None:
     queue.enqueue(torch.arange(100, 112, dtype=torch.float32)[:, None].expand(-1, 2))
     assert sorted(queue.keys[:, 0].tolist()) == [107, 108, 109, 110, 111]
     queue.enqueue(torch.full((1, 2), 200.0))
-    assert sorted(queue.keys[:, 0].tolist()) == [108, 109, 110, 111, 200]  # the oldest went
+    assert sorted(queue.keys[:, 0].tolist()) == [108, 109, 110, 111, 200]  # the oldest key was replaced
 
 
-def test_a_queue_goes_on_where_it_was_saved() -> None:
+def test_a_resumed_queue_continues_at_its_saved_position() -> None:
     saved, resumed = Queue(size=5, dim=2), Queue(size=5, dim=2)
     saved.enqueue(torch.full((3, 2), 1.0))
     resumed.load_state_dict(saved.state_dict())
@@ -86,9 +82,9 @@ def test_a_queue_goes_on_where_it_was_saved() -> None:
     assert resumed.keys[:, 0].tolist() == [3, 3, 1, 2, 2]
 
 
-def test_momentum_encoder_starts_equal_takes_no_gradient_and_follows() -> None:
-    contrast = method(SCEConfig().build(), momentum=0.75, momentum_schedule="constant")
-    slow = [p for p in contrast.momentum_encoder.parameters()]
+def test_the_momentum_encoder_starts_as_a_copy_takes_no_gradient_and_follows() -> None:
+    contrast = build_method(SCEConfig().build(), momentum=0.75, momentum_schedule="constant")
+    slow = list(contrast.momentum_encoder.parameters())
     fast = [*contrast.online.backbone.parameters(), *contrast.online.projector.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(slow, fast, strict=True))
     contrast(views(2)).loss.backward()
@@ -101,19 +97,19 @@ def test_momentum_encoder_starts_equal_takes_no_gradient_and_follows() -> None:
     torch.testing.assert_close(slow, expected)
 
 
-def test_cosine_momentum_goes_from_its_start_to_one() -> None:
+def test_cosine_momentum_rises_from_its_start_to_one() -> None:
     assert cosine_momentum(0.99, 0) == pytest.approx(0.99)
     assert cosine_momentum(0.99, 0.5) == pytest.approx(0.995)
     assert cosine_momentum(0.99, 1) == 1
 
 
-def test_every_online_parameter_gets_a_gradient() -> None:
-    contrast = method(SCEConfig().build())
+def test_every_online_parameter_receives_a_gradient() -> None:
+    contrast = build_method(SCEConfig().build())
     contrast(views(2)).loss.backward()
     assert all(p.grad is not None for p in contrast.online.parameters())
 
 
-def test_head_shapes_are_those_of_the_papers() -> None:
+def test_heads_have_the_shapes_of_the_papers() -> None:
     projector = ProjectorConfig().build(2048)
     assert [m.out_features for m in projector if isinstance(m, nn.Linear)] == [4096, 4096, 256]
     assert all(m.bias is None for m in projector if isinstance(m, nn.Linear))

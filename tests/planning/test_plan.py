@@ -58,9 +58,8 @@ def test_flops_and_parameters_are_those_that_fvcore_counts(recipe: list[str], nu
     assert (forward, backward) == pytest.approx((4 * planned.view_flops, 4 * planned.view_flops), rel=0.02)
 
 
-@pytest.mark.parametrize("loss", ["streaming", "dense"])
-def test_a_step_without_values_counts_what_a_real_one_does(loss: str) -> None:
-    config = compose("plan", [*TOY, f"loss.implementation={loss}", "method.queue_size=65536"])
+def test_a_step_without_values_counts_what_a_real_one_does() -> None:
+    config = compose("plan", [*TOY, "method.queue_size=65536"])
     method = config.method.build(config.backbone.build(), config.loss.build())
     views = [torch.randn(4, 3, 1, 64, 64) for _ in range(2)]
     with FlopCounterMode(display=False) as forward:
@@ -69,7 +68,7 @@ def test_a_step_without_values_counts_what_a_real_one_does(loss: str) -> None:
         output.loss.backward()
     planned = api.plan(config)
     found = [4 * sum(each) for each in zip(*planned.flops.values(), strict=True)]
-    in_place = 4 * 2 * 65536 * 256 * 4 if loss == "streaming" else 0  # torch leaves addmm_ out: 2 queries, 2 keys
+    in_place = 4 * 2 * 65536 * 256 * 4  # torch leaves addmm_ out: 2 queries, 2 keys
     assert found == [forward.get_total_flops() + in_place, backward.get_total_flops()]
     assert planned.parameters["momentum copies"] == sum(p.numel() for p in method.momentum_encoder.parameters())
     assert sum(planned.parameters.values()) == sum(p.numel() for p in method.parameters())

@@ -14,7 +14,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import TrainingError
-from eztorch_sce.losses.sce import SCEConfig
+from eztorch_sce.losses.sce import SCEConfig, SCELoss
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
@@ -97,24 +97,33 @@ def test_logged_diagnostics_are_those_of_the_logged_step(
     assert logged == [("2", 3), ("5", 6)]
 
 
-def test_a_ramp_is_followed_and_resumed(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    from eztorch_sce.losses.soft_contrast import SoftContrast
+def test_ramps_move_settings_of_loss_and_method_and_resume(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temperatures: list[float] = []
+    momenta: list[float] = []
+    original = MomentumContrast.forward
 
-    seen: list[float] = []
-    original = SoftContrast.over_pairs
+    def recorded(self: MomentumContrast, views: list[Tensor]) -> StepOutput:
+        assert isinstance(self.loss, SCELoss)
+        temperatures.append(self.loss.target_temperature)
+        momenta.append(self.momentum)
+        return original(self, views)
 
-    def watched(self: SoftContrast, *arguments: Any, **named: Any) -> Any:
-        seen.append(self.target_temperature)
-        return original(self, *arguments, **named)
-
-    monkeypatch.setattr(SoftContrast, "over_pairs", watched)
-    config.loss = SCEConfig(target_temperature=0.05, target_temperature_ramp=Ramp(0.1, over=0.5, shape="linear"))
+    monkeypatch.setattr(MomentumContrast, "forward", recorded)
+    config.loss = SCEConfig(target_temperature=0.05)
+    config.method.momentum = 0.9
+    config.ramps = [
+        Ramp("loss.target_temperature", 0.1, over=0.5, shape="linear"),
+        Ramp("method.momentum", 0.5, over=1, shape="linear"),
+    ]
     api.pretrain(config)
-    assert seen == pytest.approx([0.1, 0.08, 0.06, 0.05, 0.05, 0.05])
-    seen.clear()
+    assert temperatures == pytest.approx([0.1, 0.08, 0.06, 0.05, 0.05, 0.05])
+    assert momenta == pytest.approx([0.5, 0.58, 0.66, 0.74, 0.82, 0.9])
+    temperatures.clear()
     config.run.resume, config.trainer.max_epochs = True, 4
     api.pretrain(config)
-    assert seen == pytest.approx([0.05, 0.05])
+    assert temperatures == pytest.approx([0.05, 0.05])
 
 
 def test_a_diverged_training_stops_and_names_the_cure(config: PretrainConfig) -> None:

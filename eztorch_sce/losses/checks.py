@@ -1,0 +1,92 @@
+"""Checks of the embeddings that a loss receives, with errors that name the tensor and its shape or values."""
+
+from torch import Tensor
+
+from eztorch_sce.losses.pairs import ViewPairs
+
+NORM_TOLERANCE = 0.05  # bfloat16 and finite-difference steps stay below it
+
+
+def check_views(views: ViewPairs) -> list[tuple[str, Tensor]]:
+    """Return every embedding with the name of its argument, after checking shapes and types.
+
+    Raises:
+        ValueError: If a shape or type does not fit, or if there is nothing to contrast with.
+    """
+    queries, keys, query = views.queries, views.keys, views.queries[0]
+    for other in queries:
+        check_pair(other, keys[0])
+    for key in keys:
+        check_pair(query, key)
+    others = [] if views.negatives is None else [("negatives", views.negatives)]
+    others += [("batch_keys", rows) for rows in views.batch_keys or []]
+    for name, rows in others:
+        _check_rows(name, rows, query, views.batch_offset)
+    embeddings = [("query", x) for x in queries] + [("key", x) for x in keys] + others
+    for name, rows in embeddings:
+        if rows.dtype != query.dtype or not rows.is_floating_point():
+            raise ValueError(f"{name} must have the floating-point type of the query: {rows.dtype} and {query.dtype}")
+    if views.negatives is None and not any(rows.shape[-2] > 1 for _, rows in others):
+        raise ValueError("there are no negatives: pass negatives (a queue), or batch_keys of more than one sample")
+    return embeddings
+
+
+def check_pair(query: Tensor, key: Tensor) -> None:
+    """Check that query and key have one shape (B, D) and are not empty.
+
+    Raises:
+        ValueError: With both shapes.
+    """
+    if query.ndim != 2 or query.shape != key.shape:
+        raise ValueError(f"query and key must both be (B, D): got {tuple(query.shape)} and {tuple(key.shape)}")
+    if len(query) == 0:
+        raise ValueError(f"query and key are empty, {tuple(query.shape)}: skip the batch")
+
+
+def check_finite(loss: Tensor, embeddings: list[tuple[str, Tensor]]) -> None:
+    """Check on a CPU that the loss is finite; on a GPU this would wait for the device.
+
+    Raises:
+        ValueError: Naming the embedding (name, (..., D)) with NaN or infinite values, and its number of such rows.
+    """
+    if loss.is_cuda or bool(loss.isfinite()):
+        return
+    for name, rows in embeddings:
+        _finite_norms(name, rows)
+
+
+def check_norms(name: str, rows: Tensor) -> None:
+    """Check that rows (..., D) are finite unit vectors.
+
+    Raises:
+        ValueError: With the range of the norms.
+    """
+    norms = _finite_norms(name, rows)
+    if bool(((norms - 1).abs() > NORM_TOLERANCE).any()):
+        lowest, highest = norms.min().item(), norms.max().item()
+        raise ValueError(
+            f"{name} must hold unit vectors, but its norms range from {lowest:.3g} to {highest:.3g}: "
+            "normalize first (F.normalize)"
+        )
+
+
+def _check_rows(name: str, rows: Tensor, query: Tensor, batch_offset: int) -> None:
+    """Check the shape of negatives (K, D) or batch keys (G, D) or (V, G, D)."""
+    dimensions = (2,) if name == "negatives" else (2, 3)
+    if rows.ndim not in dimensions or rows.shape[-1] != query.shape[1]:
+        raise ValueError(f"{name} must be (N, {query.shape[1]}) like the query: got {tuple(rows.shape)}")
+    if name == "negatives" and len(rows) == 0:
+        raise ValueError(f"negatives is empty, {tuple(rows.shape)}: pass None, or fill the queue")
+    if name == "batch_keys" and not 0 <= batch_offset <= rows.shape[-2] - len(query):
+        raise ValueError(
+            f"batch_offset={batch_offset}: the {len(query)} samples of the query must lie within the "
+            f"{rows.shape[-2]} rows of batch_keys"
+        )
+
+
+def _finite_norms(name: str, rows: Tensor) -> Tensor:
+    """Return the norms (...,) of rows (..., D), or raise if any is not finite."""
+    norms = rows.detach().norm(dim=-1)  # in the type of the rows: a million rows are not copied to float32
+    if num_invalid := int((~norms.isfinite()).sum()):
+        raise ValueError(f"{name} has NaN or infinite values in {num_invalid} of {norms.numel()} rows")
+    return norms

@@ -1,0 +1,128 @@
+"""Contrastive losses: a formula per sample, and the passes over the negatives that its pairs of views share."""
+
+from abc import ABC, abstractmethod
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from eztorch_sce.losses.checks import check_finite, check_norms, check_views
+from eztorch_sce.losses.negatives import Negatives, SharedNegatives, in_batch_keys
+from eztorch_sce.losses.pairs import PairLosses, ViewPairs, alignment, at_least_float32
+from eztorch_sce.settings import invalid_settings
+
+
+class SampleLosses(NamedTuple):
+    """Value of a formula for each sample.
+
+    Attributes:
+        loss: Loss of each sample, (B,).
+        positive_mass: Probability that the query assigns to its key, (B,), to log; None if the key is no candidate.
+    """
+
+    loss: Float[Tensor, " B"]
+    positive_mass: Float[Tensor, " B"] | None = None
+
+
+class ContrastiveLoss(nn.Module, ABC):
+    """A loss that contrasts each query with its key and with negatives.
+
+    A subclass writes its formula in `per_sample`. Similarities with the negatives are never held in memory: the
+    formula asks for their log-sum-exp and for the mean of the negatives under a softmax, both in closed form one pass
+    (see `streaming`).
+
+    Args:
+        config: The settings, one of which is `temperature`; also shown when the loss is printed.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    temperature: float
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        if messages := invalid_settings(config, type(self).__name__):
+            raise ValueError("; ".join(messages))
+        self.config = config
+        self._norms_checked = False
+
+    @abstractmethod
+    def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:
+        """Return the loss of each sample from unit vectors in float32 or float64."""
+
+    def targets(self, views: ViewPairs) -> ViewPairs:
+        """Return the views with keys and negatives detached: only the queries learn."""
+        return views._replace(
+            keys=[key.detach() for key in views.keys],
+            negatives=None if views.negatives is None else views.negatives.detach(),
+            batch_keys=None if views.batch_keys is None else [rows.detach() for rows in views.batch_keys],
+        )
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        negatives: Tensor | None = None,
+        batch_keys: Tensor | None = None,
+        batch_offset: int = 0,
+    ) -> Tensor:
+        """Return the batch mean, a scalar, from unit vectors.
+
+        Args:
+            query: Online embeddings (B, D).
+            key: Target embeddings of the same samples (B, D).
+            negatives: (K, D), usually a queue.
+            batch_keys: Keys of the global batch, (G, D), or (V, G, D) for those of several views, as further negatives.
+            batch_offset: Row of `batch_keys` that belongs to the first sample of `query`.
+
+        Raises:
+            ValueError: If shapes or types do not fit, there are no negatives, an embedding is not finite (on a GPU
+                detected in the first call only) or does not have unit norm (detected in the first call).
+        """
+        in_batch = None if batch_keys is None else [batch_keys]
+        return self.over_pairs(ViewPairs([query], [key], [(0, 0)], negatives, in_batch, batch_offset)).loss
+
+    def over_pairs(self, views: ViewPairs) -> PairLosses:
+        """Return the mean over pairs. The queue is read twice, once for all queries and once for all keys."""
+        embeddings = check_views(views)
+        self._check_norms_once(embeddings)
+        views = self.targets(views)
+        with torch.autocast(views.queries[0].device.type, enabled=False):
+            queries, keys = ([at_least_float32(x) for x in each] for each in (views.queries, views.keys))
+            shared = None
+            if views.negatives is not None:
+                shared = SharedNegatives(views.negatives, queries, keys, self.temperature)
+            batch_keys = views.batch_keys or [None] * len(keys)
+            negatives = [Negatives(shared, in_batch_keys(rows, views.batch_offset)) for rows in batch_keys]
+            terms = [self.per_sample(queries[i], keys[j], negatives[j]) for i, j in views.pairs]
+            loss = torch.stack([term.loss.mean() for term in terms]).mean()
+        check_finite(loss, embeddings)
+        return PairLosses(loss, {"alignment": alignment(views)} | _metrics(terms, negatives))
+
+    def extra_repr(self) -> str:
+        """Return the current values of the settings, shown when the loss is printed."""
+        return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self.config))
+
+    def _check_norms_once(self, embeddings: list[tuple[str, Tensor]]) -> None:
+        """Check in the first call that all embeddings are unit vectors; the norms of a queue are costly."""
+        if not self._norms_checked:
+            for name, rows in embeddings:
+                check_norms(name, rows)
+            self._norms_checked = True
+
+
+@torch.no_grad()
+def _metrics(terms: list[SampleLosses], negatives: list[Negatives]) -> dict[str, Tensor]:
+    """Return what the pairs and the relations of their keys tell about the training, as scalars."""
+    metrics = {}
+    masses = [term.positive_mass.mean() for term in terms if term.positive_mass is not None]
+    if masses:
+        metrics["positive_mass"] = torch.stack(masses).mean()
+    entropies = [relation.entropy for of_view in negatives for relation in of_view.relations.values()]
+    if entropies:
+        metrics["target_entropy"] = torch.cat(entropies).mean()
+        metrics["target_neighbors"] = torch.cat(entropies).exp().mean()  # effective number of related negatives
+    return metrics
