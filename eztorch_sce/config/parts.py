@@ -1,11 +1,26 @@
 """Settings and rules that several commands share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.settings import show
-from eztorch_sce.training.config import TrainerConfig
+from eztorch_sce.settings import setting, show
+from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig
+
+ACCELERATORS = ("auto", "gpu", "cpu")
+
+
+@dataclass
+class CommandConfig:
+    """Settings that all commands share."""
+
+    recipe: str | None = setting(None, help="Published result to start from; `eztorch-sce recipes` lists them.")
+    seed: int = setting(0, at_least=0, at_most=2**32 - 1, help="Seed of all random numbers.")
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def machine(self) -> Machine | None:
+        """Return the machine that the command trains on, or None if it does not train."""
+        return None
 
 
 @dataclass

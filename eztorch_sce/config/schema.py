@@ -1,14 +1,19 @@
-"""The settings of a run: one dataclass per command, made of `parts` and of what sits beside what it builds."""
+"""Settings of each command, one dataclass each."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.config.parts import EvaluationViewsConfig, batch_conflicts, clip_conflicts
+from eztorch_sce.config.parts import (
+    ACCELERATORS,
+    CommandConfig,
+    EvaluationViewsConfig,
+    batch_conflicts,
+    clip_conflicts,
+)
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
@@ -17,17 +22,18 @@ from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
 from eztorch_sce.settings import choice, invalid_settings, setting
-from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig, this_machine
-from eztorch_sce.training.online import OnlineConfig
+from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
+from eztorch_sce.training.online_config import OnlineConfig
 
 
 @dataclass
-class PretrainConfig:
-    """`eztorch-sce pretrain`: a backbone from unlabeled videos or images."""
+class PretrainConfig(CommandConfig):
+    """Pretrain a backbone on unlabeled videos or images.
 
-    recipe: str | None = None
-    seed: int = 0
-    run: RunConfig = field(default_factory=RunConfig)
+    `backbone`, `method`, `loss` and `optimizer` are annotated as Any, here and in other commands, because OmegaConf
+    accepts no protocols; `choice` checks that they are configs of their group.
+    """
+
     data: DataConfig = field(default_factory=DataConfig)
     views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
     backbone: Any = choice("backbone", SmallR2Plus1DConfig(), help="Network to pretrain.")
@@ -39,8 +45,12 @@ class PretrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
+    def machine(self) -> Machine:
+        """Return this machine, which trains."""
+        return this_machine()
+
     def conflicts(self, prefix: str) -> list[str]:
-        """Return one message per rule across settings that is broken."""
+        """Return one message per broken rule across settings."""
         messages = []
         if len(self.views) < 2:
             messages.append(f"views has {len(self.views)} view: pretraining compares two or more")
@@ -87,7 +97,7 @@ class PretrainConfig:
 
 @dataclass
 class PlanConfig(PretrainConfig):
-    """`eztorch-sce plan`: the cost of a `pretrain` with these settings. The data need not exist: nothing is read."""
+    """Estimate the FLOPs, memory and time of a pretraining. The data need not exist: nothing is read."""
 
     device: str = setting("A100-80G", choices=lambda: list(DEVICES), help="Device to plan for.")
     devices: int | None = setting(
@@ -112,131 +122,93 @@ class PlanConfig(PretrainConfig):
         if self.devices is not None:
             self.trainer.devices = self.devices
 
-    def planned_machine(self) -> Machine:
+    def machine(self) -> Machine:
         """Return the machine to plan for."""
         return Machine(num_gpus=0 if self.device == "cpu" else self.trainer.devices or 1)
 
 
 @dataclass
-class FinetuneConfig:
-    """`eztorch-sce finetune`: a classifier, from weights or from scratch (`weights=null backbone=...`).
+class FinetuneConfig(CommandConfig):
+    """Train an action or image classifier from a pretrained backbone, or from scratch."""
 
-    Attributes:
-        weights: A weights file, or the run directory it is in.
-        untrained: The network of the weights, but as initialized: training from scratch.
-        backbone: The network where there are no weights.
-        dropout: Before the classifier.
-        probe_first: Start the classifier as a linear probe of the features leaves it, rather than at random: features
-            that were learned are then not undone while it finds its way (Kumar et al., ICLR 2022, arXiv:2202.10054).
-        layer_decay: Of the learning rate from each block of the network to the one before it; 1 is the same for all.
-        mixup: Parameter of the beta distribution that pairs of samples are mixed by; 0 is off.
-    """
-
-    recipe: str | None = None
-    seed: int = 0
-    run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = None
-    untrained: bool = False
-    backbone: Any = choice("backbone", None, help="Network to train from scratch, in place of weights.")
-    dropout: float = 0.8
-    probe_first: bool = False
-    layer_decay: float = 1.0
-    mixup: float = 0.0
+    weights: str | None = setting(None, help="Weights file of a pretrained backbone, or its run directory.")
+    untrained: bool = setting(False, help="Initialize the network of the weights at random instead of loading them.")
+    backbone: Any = choice("backbone", None, help="Network to train from scratch, instead of weights.")
+    dropout: float = setting(0.8, at_least=0, below=1, help="Dropout rate before the classifier.")
+    probe_first: bool = setting(
+        False,
+        help="Start the classifier from a linear probe of the frozen features, so that a random classifier does not "
+        "distort them (Kumar et al., ICLR 2022, arXiv:2202.10054).",
+    )
+    layer_decay: float = setting(
+        1.0, above=0, at_most=1, help="Factor on the learning rate from each block to the one before it; 1 is off."
+    )
+    mixup: float = setting(0.0, at_least=0, help="Parameter of the beta distribution of mixup; 0 is off.")
     views: list[ViewConfig] = field(default_factory=lambda: policy("finetune_video"))
     optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name what does not fit together."""
-        found = []
-        if (self.weights is None) == (self.backbone is None):
-            found.append("give either weights=... (a pretrained network) or backbone=... (a new one), and not both")
+    def machine(self) -> Machine:
+        """Return this machine, which trains."""
+        return this_machine()
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per broken rule across settings."""
+        messages = []
+        if self.weights is None and self.backbone is None:
+            messages.append(
+                "weights is not set: give the run directory of a pretraining, or backbone=... for a new network"
+            )
+        elif self.weights is not None and self.backbone is not None:
+            messages.append(f"weights={self.weights} and backbone are both set: remove one of them")
         if len(self.views) != 1:
-            found.append(f"views has {len(self.views)} views: a classifier is trained on one")
-        if not 0 <= self.dropout < 1:
-            found.append(f"dropout={self.dropout} must be at least 0 and below 1")
-        if not 0 < self.layer_decay <= 1:
-            found.append(f"layer_decay={self.layer_decay} must be above 0 and at most 1 (the same rate for all)")
-        if self.mixup < 0:
-            found.append(f"mixup={self.mixup} must be 0 (off) or more")
-        return found + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
+            messages.append(f"views has {len(self.views)} views: a classifier is trained on one")
+        return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
 
 
 @dataclass
-class ClassifierTestConfig:
-    """`eztorch-sce test`: a fine-tuned classifier on clips x crops."""
+class ClassifierTestConfig(CommandConfig):
+    """Test a fine-tuned classifier on several clips and crops of each record."""
 
-    recipe: str | None = None
-    seed: int = 0
-    run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = None
+    weights: str | None = setting(None, help="Classifier file, or the run directory of `finetune` that holds it.")
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
-    accelerator: str = "auto"
+    accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware; auto is a GPU if there is one.")
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name what does not fit together."""
-        return ["weights is not set: give the run directory of a finetune, or its classifier.pt"] * (
-            self.weights is None
-        )
-
-
-@dataclass
-class DemoConfig:
-    """`eztorch-sce demo`: make videos of moving shapes, learn from them, show what was learned.
-
-    Attributes:
-        num_train, num_test: Videos to make.
-        max_epochs: Of pretraining; null is what the recipe says.
-    """
-
-    recipe: str | None = None
-    seed: int = 0
-    run: RunConfig = field(default_factory=RunConfig)
-    num_train: int = 256
-    num_test: int = 128
-    max_epochs: int | None = None
-
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        return [
-            f"{name}={value} must be at least {least}"
-            for name, least in (("num_train", 64), ("num_test", 8), ("max_epochs", 1))
-            if (value := getattr(self, name)) is not None and value < least
-        ]
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message if there is no classifier."""
+        if self.weights is None:
+            return ["weights is not set: give the run directory of `finetune`, or its classifier.pt"]
+        return []
 
 
 @dataclass
-class ShowViewsConfig:
-    """`eztorch-sce show-views`: an image of what the network would see.
+class DemoConfig(CommandConfig):
+    """Generate videos of moving shapes, pretrain on them without labels, and show what was learned."""
 
-    Attributes:
-        num_samples: Records to show.
-        epoch: Whose draws to show; 0 is the first.
-    """
+    num_train: int = setting(256, at_least=64, help="Number of training videos to generate.")
+    num_test: int = setting(128, at_least=8, help="Number of test videos to generate.")
+    max_epochs: int | None = setting(None, at_least=1, help="Epochs of pretraining; null is the recipe's number.")
 
-    recipe: str | None = None
-    seed: int = 0
-    run: RunConfig = field(default_factory=RunConfig)
+
+@dataclass
+class ShowViewsConfig(CommandConfig):
+    """Draw the augmented views of some records, as the network would see them."""
+
     data: DataConfig = field(default_factory=DataConfig)
     views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
-    num_samples: int = 4
-    epoch: int = 0
+    num_samples: int = setting(4, at_least=1, help="Number of records to show.")
+    epoch: int = setting(0, at_least=0, help="Epoch whose random views are shown; 0 is the first.")
 
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        found = [
-            f"{name}={value} must be at least {least}"
-            for name, value, least in (("num_samples", self.num_samples, 1), ("epoch", self.epoch, 0))
-            if value < least
-        ]
-        return found + ["views is empty: give at least one"] * (not self.views)
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message if there are no views."""
+        return [] if self.views else ["views is empty: set at least one view, such as views=image"]
 
 
-C = TypeVar("C")
+C = TypeVar("C", bound=CommandConfig)
 
 
 def validate(config: C) -> C:
@@ -250,21 +222,13 @@ def validate(config: C) -> C:
     """
     if isinstance(config, PlanConfig):
         config = replace(config, data=replace(config.data, root=config.data.root or "."))  # nothing is read
-    machine, messages = _machine_of(config), list[str]()
+    machine, messages = config.machine(), list[str]()
     if machine is not None:
         trainer: TrainerConfig = config.trainer  # type: ignore[attr-defined]
         if not invalid_settings(trainer):
             messages += trainer.conflicts_on(machine)
-            config = replace(config, trainer=trainer.on(machine))  # type: ignore[type-var]
+            config = replace(config, trainer=trainer.on(machine))
     messages += invalid_settings(config)
     if messages:
         raise ConfigError(messages)
     return config
-
-
-def _machine_of(config: Any) -> Machine | None:
-    """Return the machine that a config trains on, or None if it does not train."""
-    if isinstance(config, PlanConfig):
-        return config.planned_machine()
-    trains = isinstance(config, (PretrainConfig, FinetuneConfig)) or (isinstance(config, LinearConfig) and config.views)
-    return this_machine() if trains else None

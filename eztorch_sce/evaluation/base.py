@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from eztorch_sce.config.parts import EvaluationViewsConfig
+from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.settings import setting, show
-from eztorch_sce.training.config import RunConfig
 from eztorch_sce.types import FeatureBank
 
 
@@ -30,18 +29,15 @@ class Scores:
 
 
 @dataclass
-class FeaturesConfig:
+class FeaturesConfig(CommandConfig):
     """Source of the features of a data set: a backbone and the data, or files written by `extract`."""
 
-    recipe: str | None = setting(None, help="Published recipe to start from; `eztorch-sce recipes` lists all.")
-    seed: int = setting(0, at_least=0, help="Seed of everything random.")
-    run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)
     weights: str | None = setting(None, help="Weights file of the backbone, or the run directory that holds it.")
     features: str | None = setting(None, help="Run directory of `extract`, to use its features instead of weights.")
     untrained: bool = setting(False, help="Initialize the backbone at random, as a baseline under the same protocol.")
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
-    accelerator: str = setting("auto", choices=("auto", "gpu", "cpu"), help="Device; auto is a GPU if there is one.")
+    accelerator: str = setting("auto", choices=ACCELERATORS, help="Device; auto is a GPU if there is one.")
 
     def unused_settings(self) -> tuple[str, ...]:
         """Return ("data", "weights") if features are given instead."""

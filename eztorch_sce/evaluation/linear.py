@@ -25,7 +25,7 @@ from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.settings import setting
-from eztorch_sce.training.config import TrainerConfig
+from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
 from eztorch_sce.types import FeatureBank
 
 _BLOCK = 16384  # rows scored per batch
@@ -57,6 +57,10 @@ class LinearConfig(EvaluationConfig):
     standardize: bool = setting(
         True, help="Standardize each feature by its mean and standard deviation over the train split; without views."
     )
+
+    def machine(self) -> Machine | None:
+        """Return this machine if the classifiers train on views."""
+        return this_machine() if self.views else None
 
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per conflict between the views, the features and the batch."""

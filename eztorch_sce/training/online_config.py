@@ -1,0 +1,56 @@
+"""Settings of the online evaluation, apart from the callback so that reading them does not import Lightning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.knn import NUM_NEIGHBORS
+from eztorch_sce.settings import setting
+
+
+@dataclass
+class OnlineConfig:
+    """Evaluation of the backbone during pretraining; off by default."""
+
+    every_n_epochs: int | None = setting(None, at_least=1, help="Epochs between two evaluations; null turns it off.")
+    root: str | None = setting(
+        None, help="Folder of labeled data, as in data.root; without root and list, the pretraining data and labels."
+    )
+    list: str | None = setting(None, help="List of labeled data, as in data.list.")
+    test_root: str | None = setting(None, help="Folder of the test split, as in data.test_root.")
+    test_list: str | None = setting(None, help="List of the test split, as in data.test_list.")
+    layout: str | None = setting(None, help="Layout of the labeled data; null is data.layout.")
+    num_clips: int = setting(1, at_least=1, help="Clips per video; features are averaged over clips and crops.")
+    num_crops: int = setting(1, at_least=1, at_most=3, help="Crops per clip: 1 (center) or 3.")
+    k: int = setting(NUM_NEIGHBORS, at_least=1, help="Number of neighbors that vote in kNN.")
+
+    def conflicts(self, prefix: str) -> Sequence[str]:
+        """Return a message if the crops are neither 1 nor 3."""
+        return [f"{prefix}.num_crops=2 must be 1 (center) or 3"] if self.num_crops == 2 else []
+
+    def open(self, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
+        """Return the labeled train and test splits.
+
+        Args:
+            data: Data settings of the pretraining, for all that is not set here.
+            seed: Seed of the run, which draws the test split if the data has none.
+
+        Raises:
+            ConfigError: If files are missing or the data has no labels.
+        """
+        sources = {name: getattr(self, name) for name in ("root", "list", "test_root", "test_list")}
+        if any(sources.values()):
+            data = replace(data, **sources)
+        if self.layout is not None:
+            data = replace(data, layout=self.layout)
+        train, test = data.open_with_test(seed)
+        if not train.classes:
+            raise ConfigError(
+                [
+                    f"online.every_n_epochs={self.every_n_epochs}: {train.source} has no labels; set online.root or "
+                    "online.list to labeled data, or leave online.every_n_epochs out"
+                ]
+            )
+        return train, test
