@@ -1,8 +1,12 @@
 """Tests of the data settings."""
 
+from collections import Counter
+from pathlib import Path
+
 import pytest
 
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import invalid_settings
 
 
@@ -51,3 +55,36 @@ def test_the_number_of_workers_never_exceeds_16(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("eztorch_sce.data.config.num_usable_cores", lambda: 96)
     assert DataConfig(root="videos").workers() == 16
     assert DataConfig(root="videos", num_workers=0).workers() == 0
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def test_a_subset_of_the_labels_needs_a_command_that_uses_labels(tmp_path: Path) -> None:
+    folders = [f"{split}/{name}/{split}_{name}" for split in ("train", "val") for name in "ab"]
+    touch(tmp_path, *(f"{folder}_{number}.png" for folder in folders for number in range(20)))
+    root = str(tmp_path)
+    train, test = DataConfig(root=root, train_share=0.1).open_with_test(seed=1)
+    assert Counter(record.label for record in train.records) == {0: 2, 1: 2}
+    assert len(test.records) == 40
+    assert train == DataConfig(root=root, train_share=0.1).open_with_test(seed=1)[0]
+    listed = tmp_path / "list.txt"
+    listed.write_text("train_b_3.png\n")
+    train, test = DataConfig(root=root, train_subset=str(listed)).open_with_test(seed=1)
+    assert [Path(record.path).name for record in train.records] == ["train_b_3.png"]
+    assert len(test.records) == 40
+    with pytest.raises(ConfigError, match=r"data\.train_share=0\.1 has no effect without labels"):
+        DataConfig(root=root, train_share=0.1).open()
+
+
+def test_invalid_fractions_of_the_labels_are_reported() -> None:
+    for fraction in (0.0, -0.1, 1.1):
+        [message] = invalid_settings(DataConfig(root="x", train_share=fraction), "data")
+        assert message == f"data.train_share={fraction:g} must be greater than 0 and at most 1"
+    [message] = invalid_settings(DataConfig(root="x", train_share=0.1, train_subset="list.txt"), "data")
+    assert message == "data.train_share=0.1 and data.train_subset=list.txt exclude each other; set only one of them"
+    assert invalid_settings(DataConfig(root="x", train_share=1), "data") == []

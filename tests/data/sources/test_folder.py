@@ -1,0 +1,122 @@
+"""Tests of folders of media."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from eztorch_sce.data.decoders.frames import FramesDecoder
+from eztorch_sce.data.sources.folder import from_folder
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.types import ClipSpan
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def summary(manifest: Manifest, root: Path) -> list[tuple[str, int | None, str]]:
+    return [(os.path.relpath(record.path, root), record.label, record.kind) for record in manifest.records]
+
+
+def test_first_level_folders_are_the_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "swim/deep/b.MKV", "run/a.mp4", "run/c.gif", "swim/notes.txt", ".hidden/x.mp4", "run/._a.mp4")
+    manifest = from_folder(tmp_path)
+    assert manifest.classes == ["run", "swim"]
+    assert summary(manifest, tmp_path) == [
+        ("run/a.mp4", 0, "video"),
+        ("run/c.gif", 0, "video"),
+        ("swim/deep/b.MKV", 1, "video"),
+    ]
+
+
+def test_records_have_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "data/a.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert from_folder(Path("data")).records[0].path == str(tmp_path / "data" / "a.mp4")
+
+
+@pytest.mark.parametrize("names", [("a.mp4", "run/b.mp4", "swim/c.mp4"), ("videos/a.mp4", "videos/b.mp4")])
+def test_a_flat_or_lone_folder_has_no_labels(tmp_path: Path, names: tuple[str, ...]) -> None:
+    manifest = from_folder(touch(tmp_path, *names))
+    assert manifest.classes == []
+    assert [record.label for record in manifest.records] == [None] * len(names)
+
+
+def test_numbered_images_in_class_folders_are_images(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}/{i:04d}.png" for name in ("cat", "dog") for i in range(1, 6)))
+    assert Counter(record.kind for record in from_folder(tmp_path).records) == {"image": 10}
+
+
+def test_tiny_imagenet_images_are_images(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{wnid}/images/{wnid}_{i}.JPEG" for wnid in ("n01443537", "n01629819") for i in range(5)))
+    assert Counter(record.kind for record in from_folder(tmp_path).records) == {"image": 10}
+
+
+@pytest.mark.parametrize("name", ["{:08d}.jpg", "frame_{:04d}.png", "img{}.jpeg"])
+def test_numbered_images_two_levels_down_are_frames(tmp_path: Path, name: str) -> None:
+    for video, count in (("run/a", 12), ("run/b", 1), ("swim/c", 3)):
+        touch(tmp_path, *(f"{video}/{name.format(i)}" for i in range(1, count + 1)))
+    assert summary(from_folder(tmp_path), tmp_path) == [
+        ("run/a", 0, "frames"),
+        ("run/b", 0, "frames"),
+        ("swim/c", 1, "frames"),
+    ]
+
+
+def test_frames_with_a_gap_are_ambiguous(tmp_path: Path) -> None:
+    touch(tmp_path, "run/a/1.jpg", "run/a/2.jpg", "swim/b/1.jpg", "swim/b/3.jpg")
+    with pytest.raises(ConfigError, match=r"swim/b.*data\.list"):
+        from_folder(tmp_path)
+
+
+def test_links_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "a.mp4")
+    touch(tmp_path / "root", "run/b.mp4")
+    (tmp_path / "root" / "swim").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "run" / "up").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "run" / "itself").symlink_to(tmp_path / "root" / "run" / "itself")
+    root = tmp_path / "root"
+    assert summary(from_folder(root), root) == [("run/b.mp4", 0, "video"), ("swim/a.mp4", 1, "video")]
+
+
+def test_a_folder_without_media_is_reported_with_its_contents(tmp_path: Path) -> None:
+    touch(tmp_path, "a.npy", "b.npy", "c.txt")
+    with pytest.raises(ConfigError, match=r"2 x \.npy, 1 x \.txt.*\.mp4"):
+        from_folder(tmp_path)
+
+
+def test_a_missing_folder_is_reported_with_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.test_root=.*/nowhere does not exist"):
+        from_folder(tmp_path / "nowhere", setting="data.test_root")
+
+
+def test_a_test_folder_has_the_labels_of_the_train_split(tmp_path: Path) -> None:
+    touch(tmp_path, "swim/a.mp4")
+    assert from_folder(tmp_path, train_classes=["run", "swim"]).records[0].label == 1
+    touch(tmp_path, "swimm/a.mp4")
+    with pytest.raises(
+        ConfigError, match="'swimm' is not in the train split; both splits need the same classes; did you mean swim"
+    ):
+        from_folder(tmp_path, train_classes=["run", "swim"])
+
+
+@pytest.mark.parametrize("suffix", [".jpe", ".jfif"])
+def test_frames_with_rare_jpeg_suffixes_are_found_and_read(tmp_path: Path, suffix: str) -> None:
+    for video, gray in (("run/a", 40), ("swim/b", 200)):
+        (tmp_path / video).mkdir(parents=True)
+        for number in range(1, 4):
+            frame = Image.new("RGB", (16, 12), (gray, gray, gray))
+            frame.save(tmp_path / video / f"{number:05d}{suffix}", format="JPEG")
+    records = from_folder(tmp_path).records
+    assert [record.kind for record in records] == ["frames", "frames"]
+    for record, gray in zip(records, (40, 200), strict=True):
+        [clip] = FramesDecoder().read(record.path, [ClipSpan(0.0, 0.12)], num_frames=3)
+        assert clip.frames.shape == (3, 3, 12, 16)
+        assert (clip.frames.int() - gray).abs().max() <= 2
