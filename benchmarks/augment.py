@@ -1,19 +1,18 @@
-"""Images and clips per second from uint8 to two normalized views, ours beside others', on one core in one run.
+"""Augmentation speed, from uint8 to two normalized views, compared with other libraries on one core in one run.
 
     python benchmarks/augment.py --json benchmarks/results/augment.json
 
-The recipes are those of SCE: `views=image` and `views=kinetics_baseline_112`, without the crop, which others make in
-the workers. Every contender draws for each sample anew, gets the layout that it wants, and returns float32. How the
-peers are set up:
+The views are those of SCE, `views=image` and `views=kinetics_baseline_112`, without the crop, which the other libraries
+make in the workers. Each library draws anew for every sample, gets the layout it needs, and returns float32:
 
-torchaug: as its authors run the recipe, a SequentialTransform of its random transforms, by which a batch is cut into
-    as many chunks as it has samples. Its requirements name old versions of torch, so: pip install --no-deps torchaug
-kornia: its augmentations in nn.Sequential, for clips in VideoSequential.
-torchvision: transforms.v2, sample by sample in a loop, on uint8 until the end, as its documentation advises.
-torch: a plain copy to float32, the least that anyone can do.
-ResNet-50: on a GPU, a training step on two views of 256 images, in bfloat16; the views should be a small part of it.
+torchaug: a SequentialTransform of its random transforms, as its authors run the recipe; the batch is cut into as many
+    chunks as it has samples. Its requirements pin old versions of torch: pip install --no-deps torchaug
+kornia: its augmentations in nn.Sequential, or in VideoSequential for clips.
+torchvision: transforms.v2 on one sample at a time, on uint8 until the end, as its documentation advises.
+torch: a plain copy to float32, as a lower bound on the time.
+ResNet-50: on a GPU, a training step on two views of 256 images in bfloat16, of which the views should take little.
 
-A rate is samples (two views each) over the median time of the rounds; the order changes from round to round.
+A rate is the number of samples (two views each) over the median time of the rounds. The order is shuffled every round.
 """
 
 import argparse
@@ -23,10 +22,11 @@ import random
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from common import cpu_name
@@ -38,15 +38,17 @@ from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.statistics import STATISTICS
 from eztorch_sce.augment.view import View, ViewConfig
 
-Contender = Callable[[int], Sequence[Tensor]]  # told the round, returns the two views
+Contender = Callable[[int], Sequence[Tensor]]  # takes the number of the round and returns the two views
 
 
 def ours(clips: Tensor, views: list[ViewConfig]) -> Contender:
-    made = [View(view).to(clips.device) for view in views]
-    return lambda number: [
-        view(clips, [10_000 * number + 100 * place + row for row in range(len(clips))])
-        for place, view in enumerate(made)
-    ]
+    modules = [View(view).to(clips.device) for view in views]
+
+    def augment(round_number: int) -> Sequence[Tensor]:
+        first_seeds = [10_000 * round_number + 100 * number for number in range(len(modules))]
+        return [view(clips, range(seed, seed + len(clips))) for view, seed in zip(modules, first_seeds, strict=True)]
+
+    return augment
 
 
 def torchaug(clips: Tensor, views: list[ViewConfig]) -> Contender:
@@ -63,11 +65,12 @@ def torchaug(clips: Tensor, views: list[ViewConfig]) -> Contender:
             ta.RandomHorizontalFlip(p=view.flip),
             ta.Normalize(*STATISTICS[str(view.stats)]),
         ]
-        return ta.SequentialTransform(transforms).to(clips.device)
+        module: nn.Module = ta.SequentialTransform(transforms).to(clips.device)
+        return module
 
     frames = frames_first(clips)
-    made = [sequence(view) for view in views]
-    return lambda _: [view(frames) for view in made]
+    modules = [sequence(view) for view in views]
+    return lambda _: [module(frames) for module in modules]
 
 
 def kornia(clips: Tensor, views: list[ViewConfig]) -> Contender:
@@ -84,36 +87,36 @@ def kornia(clips: Tensor, views: list[ViewConfig]) -> Contender:
             ka.RandomHorizontalFlip(p=view.flip),
             ka.Normalize(*(torch.tensor(values) for values in STATISTICS[str(view.stats)])),
         ]
-        many = clips.shape[2] > 1
-        return (ka.VideoSequential(*transforms) if many else nn.Sequential(*transforms)).to(clips.device)
+        module: nn.Module = nn.Sequential(*transforms) if clips.shape[2] == 1 else ka.VideoSequential(*transforms)
+        return module.to(clips.device)
 
     frames = frames_first(clips)
-    made = [sequence(view) for view in views]
-    return lambda _: [view(frames / 255) for view in made]
+    modules = [sequence(view) for view in views]
+    return lambda _: [module(frames / 255) for module in modules]
 
 
 def torchvision(clips: Tensor, views: list[ViewConfig]) -> Contender:
     import torchvision.transforms.v2 as tv
 
-    def sequence(view: ViewConfig) -> nn.Module:
+    def sequence(view: ViewConfig) -> Callable[[Tensor], Tensor]:
         assert view.size is not None
         jitter = tv.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
         blur = tv.GaussianBlur(blur_kernel_size(view.size), BLUR_SIGMA)
-        return tv.Compose(
-            [
-                tv.RandomApply([jitter], p=view.jitter_p),
-                tv.RandomGrayscale(p=view.gray),
-                tv.RandomApply([blur], p=view.blur),
-                tv.RandomSolarize(128, p=view.solarize),
-                tv.RandomHorizontalFlip(p=view.flip),
-                tv.ToDtype(torch.float32, scale=True),
-                tv.Normalize(*STATISTICS[str(view.stats)]),
-            ]
-        )
+        transforms = [
+            tv.RandomApply([jitter], p=view.jitter_p),
+            tv.RandomGrayscale(p=view.gray),
+            tv.RandomApply([blur], p=view.blur),
+            tv.RandomSolarize(128, p=view.solarize),
+            tv.RandomHorizontalFlip(p=view.flip),
+            tv.ToDtype(torch.float32, scale=True),
+            tv.Normalize(*STATISTICS[str(view.stats)]),
+        ]
+        transform: Callable[[Tensor], Tensor] = tv.Compose(transforms)
+        return transform
 
     frames = frames_first(clips)
-    made = [sequence(view) for view in views]
-    return lambda _: [torch.stack([view(sample) for sample in frames]) for view in made]
+    functions = [sequence(view) for view in views]
+    return lambda _: [torch.stack([function(sample) for sample in frames]) for function in functions]
 
 
 def plain_copy(clips: Tensor, views: list[ViewConfig]) -> Contender:
@@ -140,7 +143,7 @@ def resnet50(clips: Tensor, views: list[ViewConfig]) -> Contender:
 
 
 def frames_first(clips: Tensor) -> Tensor:
-    """Return (B, T, C, H, W), of images (B, C, H, W), from (B, C, T, H, W)."""
+    """Convert (B, C, T, H, W) to (B, T, C, H, W), or to (B, C, H, W) for images."""
     return clips.squeeze(2) if clips.shape[2] == 1 else clips.transpose(1, 2).contiguous()
 
 
@@ -154,6 +157,21 @@ CONTENDERS = {
 BESIDE_A_STEP = {"eztorch_sce": ours, "ResNet-50": resnet50}
 
 
+class Job(NamedTuple):
+    """One comparison: the contenders make the two views of a batch of this shape (B, C, T, S, S)."""
+
+    what: str
+    unit: str
+    shape: tuple[int, int, int, int, int]
+    policy: str
+    contenders: Mapping[str, Callable[[Tensor, list[ViewConfig]], Contender]]
+
+
+IMAGES = Job("two views of 32 images 224 x 224", "images/s", (32, 3, 1, 224, 224), "image", CONTENDERS)
+CLIPS = Job("two views of 4 clips 8 x 112 x 112", "clips/s", (4, 3, 8, 112, 112), "kinetics_baseline_112", CONTENDERS)
+LARGE = Job("two views of 256 images 224 x 224", "images/s", (256, 3, 1, 224, 224), "image", BESIDE_A_STEP)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
@@ -164,33 +182,28 @@ def main() -> None:
     warnings.simplefilter("ignore")
     device = torch.device(options.device)
     generator = torch.Generator().manual_seed(0)
-    clips = policy("kinetics_baseline_112")
-    jobs = {
-        ("two views of 32 images 224 x 224", "images/s"): ((32, 3, 1, 224, 224), policy("image"), CONTENDERS),
-        ("two views of 4 clips 8 x 112 x 112", "clips/s"): ((4, 3, 8, 112, 112), clips, CONTENDERS),
-    }
-    if device.type == "cuda":
-        large = ("two views of 256 images 224 x 224", "images/s")
-        jobs[large] = ((256, 3, 1, 224, 224), policy("image"), BESIDE_A_STEP)
-    rows = []
-    for (what, unit), (shape, views, makers) in jobs.items():
-        assert all(view.temporal_difference == 0 for view in views)  # which no peer has
-        coarse = torch.rand(*shape[:3], shape[3] // 8, shape[4] // 8, generator=generator)
-        clips = nn.functional.interpolate(coarse.flatten(1, 2), scale_factor=8, mode="bilinear").view(shape)
-        clips = (clips * 255).round().byte().to(device)
-        views = [replace(view, size=shape[-1]) for view in views]
-        contenders = {who: make(clips, views) for who, make in makers.items()}
+    jobs = [IMAGES, CLIPS, LARGE] if device.type == "cuda" else [IMAGES, CLIPS]
+    rows: list[dict[str, object]] = []
+    for job in jobs:
+        size = job.shape[-1]
+        coarse = torch.rand(*job.shape[:3], size // 8, size // 8, generator=generator)
+        smooth = nn.functional.interpolate(coarse.flatten(1, 2), scale_factor=8, mode="bilinear").view(job.shape)
+        clips = (smooth * 255).round().byte().to(device)
+        views = [replace(view, size=size) for view in policy(job.policy)]
+        assert all(view.temporal_difference == 0 for view in views)  # no other library has it
+        contenders = {who: build(clips, views) for who, build in job.contenders.items()}
         for who, seconds in measure(contenders, options.rounds, device).items():
-            rows.append({"what": what, "who": who, "value": round(shape[0] / seconds, 2), "unit": unit})
+            rate = round(job.shape[0] / seconds, 2)
+            rows.append({"what": job.what, "who": who, "value": rate, "unit": job.unit})
     report(rows, options.json, device)
 
 
 def measure(contenders: dict[str, Contender], rounds: int, device: torch.device) -> dict[str, float]:
-    """Return the median seconds of each; the first round is not counted."""
+    """Return the median seconds of each contender, without the first round."""
     seconds: dict[str, list[float]] = {who: [] for who in contenders}
-    draw = random.Random(0)
+    order = random.Random(0)
     for number in range(rounds + 1):
-        for who in draw.sample(list(contenders), len(contenders)):
+        for who in order.sample(list(contenders), len(contenders)):
             started = time.perf_counter()
             contenders[who](number)
             if device.type == "cuda":
@@ -202,7 +215,7 @@ def measure(contenders: dict[str, Contender], rounds: int, device: torch.device)
 def report(rows: list[dict[str, object]], file: Path | None, device: torch.device) -> None:
     rates = {(str(row["what"]), str(row["who"])): float(str(row["value"])) for row in rows}
     for (what, who), rate in rates.items():
-        print(f"{what:38s} {who:12s} {rate:10.1f}/s   ours is {rates[what, 'eztorch_sce'] / rate:6.2f}x")
+        print(f"{what:38s} {who:12s} {rate:10.1f}/s   eztorch_sce is {rates[what, 'eztorch_sce'] / rate:6.2f}x")
     if file:
         versions = {"python": platform.python_version(), "processor": processor(device), "threads": "1"}
         for package in ("eztorch-sce", "torch", "torchvision", "torchaug", "kornia"):
@@ -216,7 +229,7 @@ def report(rows: list[dict[str, object]], file: Path | None, device: torch.devic
 
 def processor(device: torch.device) -> str:
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return str(torch.cuda.get_device_name(device))
     return cpu_name()
 
 

@@ -1,15 +1,15 @@
-"""Images per second from the file to two crops of 224 pixels, ours beside torchvision's, on one core in one run.
+"""Image loading speed, from the file to two crops of 224 pixels, compared with torchvision on one core in one run.
 
     python benchmarks/images.py IMAGES --json benchmarks/results/images.json
 
-IMAGES is a folder of JPEG files. They are read as they are, and as photographs: enlarged to 2000 pixels, with grain,
-at quality 90. Each reader returns uint8 tensors of the same two random crops (`views=image`: area 0.2 to 1). Peers:
+IMAGES is a folder of JPEG files. They are read as they are, and as photographs: enlarged to 2000 pixels, with grain, at
+quality 90. Each reader returns the same two random crops as uint8 tensors (`views=image`: 0.2 to 1 of the area):
 
-torchvision, PIL: ImageFolder with its default loader and RandomResizedCrop on the Pillow image, as its examples do.
-torchvision, decode_jpeg: the same with `torchvision.io.decode_jpeg`, where its compiled operators load.
+torchvision, PIL: ImageFolder with its default loader and RandomResizedCrop on the Pillow image, as in its examples.
+torchvision, decode_jpeg: the same with `torchvision.io.decode_jpeg`, if its compiled operators load.
 Pillow: decoding alone.
 
-A rate is files over the sum of their median times; the order of the readers changes from round to round.
+A rate is the number of files over the sum of their median times. The order of the readers is shuffled every round.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from eztorch_sce.types import InputSpec, Sample
 
 SIZE, LONG_SIDE = 224, 2000
 
-Reader = Callable[[int, int], object]  # told the round and the number of the file
+Reader = Callable[[int, int], object]  # takes the numbers of the round and of the file
 
 
 def ours(root: Path) -> Reader:
@@ -71,7 +71,7 @@ def image_folder_decode_jpeg(root: Path) -> Reader:
         transform=lambda image: (crop(image), crop(image)),
         loader=lambda path: decode_jpeg(read_file(path), mode=ImageReadMode.RGB),
     )
-    folder[0]  # refuses here where the operators do not load
+    folder[0]  # raises if the operators do not load
     return lambda number, place: folder[place]
 
 
@@ -115,7 +115,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def enlarge(source: Path, target: Path) -> None:
-    """Write an image as a camera might have: an enlarged one has no detail of its own, so it gets grain."""
+    """Write an image as a camera might have: enlarged, with grain in place of the missing detail."""
     with Image.open(source) as opened:
         image = opened.convert("RGB")
     factor = LONG_SIDE / max(image.size)
@@ -126,7 +126,7 @@ def enlarge(source: Path, target: Path) -> None:
 
 
 def measure(root: Path, count: int, rounds: int) -> dict[tuple[str, str], float]:
-    """Return the rate of each reader that works here."""
+    """Return the rate of each reader that works on this machine."""
     readers = {}
     for key, make in READERS.items():
         try:
@@ -134,10 +134,10 @@ def measure(root: Path, count: int, rounds: int) -> dict[tuple[str, str], float]
         except RuntimeError as error:  # operators that do not load
             print(f"{key[1]}: not measured, {str(error).splitlines()[0]}")
     seconds: dict[tuple[str, str], list[list[float]]] = {key: [[] for _ in range(count)] for key in readers}
-    draw = random.Random(0)
+    order = random.Random(0)
     for number in range(rounds):
         for place in range(count):
-            for key in draw.sample(list(readers), len(readers)):
+            for key in order.sample(list(readers), len(readers)):
                 started = time.perf_counter()
                 readers[key](number, place)
                 seconds[key][place].append(time.perf_counter() - started)
@@ -146,8 +146,9 @@ def measure(root: Path, count: int, rounds: int) -> dict[tuple[str, str], float]
 
 def report(rows: list[dict[str, object]], count: int, file: Path | None) -> None:
     for row in rows:
-        own = next(float(str(other["value"])) for other in rows if other["what"] == row["what"])  # ours comes first
-        ratio = "" if row["who"] == "pillow" else f"   ours is {own / float(str(row['value'])):5.2f}x"
+        same = [other for other in rows if other["what"] == row["what"]]
+        own = float(str(same[0]["value"]))  # eztorch_sce comes first
+        ratio = "" if row["who"] == "pillow" else f"   eztorch_sce is {own / float(str(row['value'])):5.2f}x"
         print(f"{row['what']:48s} {row['who']:26s} {row['value']:8}/s{ratio}")
     if file:
         versions = {"python": platform.python_version(), "processor": cpu_name()}

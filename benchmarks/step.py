@@ -1,8 +1,10 @@
-"""A training step beside the passes through the networks that it cannot avoid, and the share of the loss in it.
+"""Overhead of a training step over the bare passes through the networks, and the fraction that the loss takes.
 
 python benchmarks/step.py --json benchmarks/results/step.json
 python benchmarks/step.py --device cuda --batch 256 --size 224
 """
+
+from functools import partial
 
 import torch
 from common import arguments, finish, medians, row
@@ -16,45 +18,46 @@ from eztorch_sce.optim.lars import LARSConfig
 from eztorch_sce.registry import choices
 
 US = "eztorch_sce"
-LOCAL_SIZES = (192, 160, 128, 96)  # beside two global views of 224, as in the paper
+LOCAL_SIZES = (192, 160, 128, 96)  # with two global views of 224 pixels, as in the paper
 
 
 def forwards_and_backwards(method: MomentumContrast, views: list[Tensor]) -> None:
-    """The passes alone: keys of the global views, queries of all views, and their gradients."""
+    """Run only the passes: keys of the global views, queries of all views, and their gradients."""
     for parameter in method.parameters():
         parameter.grad = None
     for view in views[:2]:
         method.momentum_encoder(view)
-    sum(method.online(view).q.sum() for view in views).backward()
+    queries = torch.stack([method.online(view).q.sum() for view in views])
+    torch.autograd.backward(queries.sum())
 
 
 def training_step(method: MomentumContrast, optimizer: torch.optim.Optimizer, views: list[Tensor]) -> None:
-    """All that a step does: method, loss, queue, diagnostics, optimizer, momentum encoder."""
+    """Run a whole step: method, loss, queue, diagnostics, optimizer, momentum encoder."""
     optimizer.zero_grad()
     output = method(views)
-    output.loss.backward()
+    torch.autograd.backward(output.loss)
     embedding_diagnostics(output.embeddings)
     optimizer.step()
     method.after_step(0.5)
 
 
 def loss_alone(method: MomentumContrast, batch: int, num_views: int, device: str) -> None:
-    """The loss of all pairs and its gradient, without networks."""
+    """Run the loss of all pairs and its gradient, without networks."""
     dim = method.config.projector.output_dim
     unit = [torch.nn.functional.normalize(torch.randn(batch, dim, device=device), dim=1) for _ in range(num_views)]
     queries = [view.requires_grad_() for view in unit]
     keys = [view.detach() for view in unit[:2]]
     pairs = [(i, j) for j in range(2) for i in range(num_views) if i != j]
     assert method.queue is not None
-    over_pairs(method.loss, ViewPairs(queries, keys, pairs, method.queue.keys)).loss.backward()
+    torch.autograd.backward(over_pairs(method.loss, ViewPairs(queries, keys, pairs, method.queue.keys)).loss)
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure the steps, print the table and write it."""
     parser = arguments(str(__doc__))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=224, help="of the global views; local ones in the paper's ratio")
+    parser.add_argument("--size", type=int, default=224, help="pixels of the global views; sets the local ones too")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -62,27 +65,27 @@ def main() -> None:
     torch.manual_seed(0)
 
     rows, notes = [], []
-    for what, sizes in (("2 views", (224, 224)), ("2 + 4 views", (224, 224, *LOCAL_SIZES))):
+    for num_views, sizes in (("2 views", (224, 224)), ("2 + 4 views", (224, 224, *LOCAL_SIZES))):
         backbone = choices("backbone")[options.backbone]().build()
         method = MomentumContrastConfig(queue_size=65536).build(backbone, SCEConfig().build()).to(options.device)
         parameters = [p for p in method.parameters() if p.requires_grad]
         optimizer = LARSConfig().build(parameters, 0.1)
-        edges = [round(size * options.size / 224) for size in sizes]
-        views = [torch.randn(options.batch, 3, 1, edge, edge, device=options.device) for edge in edges]
+        sides = [round(size * options.size / 224) for size in sizes]
+        views = [torch.randn(options.batch, 3, 1, side, side, device=options.device) for side in sides]
         seconds = medians(
             {
-                "step": lambda m=method, o=optimizer, v=views: training_step(m, o, v),
-                "passes": lambda m=method, v=views: forwards_and_backwards(m, v),
-                "loss": lambda m=method, v=views: loss_alone(m, options.batch, len(v), options.device),
+                "step": partial(training_step, method, optimizer, views),
+                "passes": partial(forwards_and_backwards, method, views),
+                "loss": partial(loss_alone, method, options.batch, len(views), options.device),
             },
             options.repeats,
             options.device,
         )
-        named = f"{options.backbone}, {what} of {edges[0]} px, batch {options.batch}, queue 65536, {options.device}"
-        rows.append(row(named, US, options.batch / seconds["step"], "samples/s"))
-        rows.append(row(named, "torch, the passes alone", options.batch / seconds["passes"], "samples/s"))
+        what = f"{options.backbone}, {num_views} of {sides[0]} px, batch {options.batch}, queue 65536, {options.device}"
+        rows.append(row(what, US, options.batch / seconds["step"], "samples/s"))
+        rows.append(row(what, "torch, the passes alone", options.batch / seconds["passes"], "samples/s"))
         notes.append(
-            f"{named}: a step takes {seconds['step'] / seconds['passes']:.3f}x the passes alone; "
+            f"{what}: a step takes {seconds['step'] / seconds['passes']:.3f}x the passes alone; "
             f"the loss is {seconds['loss'] / seconds['step']:.2%} of it"
         )
     finish(rows, ["torch", "eztorch-sce"], options.json, notes)

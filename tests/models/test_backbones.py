@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ def filled(key: str, shape: tuple[int, ...]) -> Tensor:
     if key.endswith("running_var"):
         return 1 + 0.5 * s
     if len(shape) >= 2:
-        return s * (6 / (s.numel() / shape[0])) ** 0.5
+        return s * math.sqrt(6 * shape[0] / s.numel())
     return 1 + 0.2 * s if key.endswith("weight") else 0.05 * s
 
 
