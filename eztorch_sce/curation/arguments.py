@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from eztorch_sce.curation.command import Argument, DataCommand
 from eztorch_sce.errors import ConfigError, did_you_mean
-from eztorch_sce.settings import invalid_settings
+from eztorch_sce.settings import Setting, invalid_settings, problem_with
 
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path may contain "=" too, but starts with "/" or "." then
 
@@ -47,19 +47,28 @@ def parse(command: DataCommand, words: Sequence[str]) -> CommandLine:
         if messages:
             raise ConfigError(messages)
         return CommandLine(arguments, None, overrides)
-    values = {}
-    for override in overrides:
-        key, text = override.split("=", 1)
-        key = key.removeprefix("data.")
-        if key in hints:
-            values[key] = parse_value(text, hints[key])
-        else:
-            known = f"its settings are {', '.join(hints)}" if hints else "it has no settings"
-            messages.append(f"{key} is not a setting of data {command.name}; {known}{did_you_mean(key, hints)}")
+    values, unknown = _read_settings(command, overrides, hints)
     config = command.config(**values)
-    if messages := messages + invalid_settings(config):
+    if messages := messages + unknown + invalid_settings(config):
         raise ConfigError(messages)
     return CommandLine(arguments, config, [])
+
+
+def _read_settings(
+    command: DataCommand, overrides: Sequence[str], hints: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of the settings by name, and one message per unknown setting."""
+    values: dict[str, Any] = {}
+    messages: list[str] = []
+    for override in overrides:
+        key, text = override.split("=", 1)
+        name = key.removeprefix("data.")
+        if name in hints:
+            values[name] = parse_value(text, hints[name])
+        else:
+            known = f"its settings are {', '.join(hints)}" if hints else "it has no settings"
+            messages.append(f"{key} is not a setting of data {command.name}; {known}{did_you_mean(name, hints)}")
+    return values, messages
 
 
 def parse_value(text: str, hint: Any) -> Any:
@@ -71,17 +80,23 @@ def parse_value(text: str, hint: Any) -> Any:
     'many'
     """
     if _is_list(hint):
-        items = text[1:-1].split(",") if text.startswith("[") and text.endswith("]") else None
-        return text if items is None else [_unquoted(item.strip()) for item in items if item.strip()]
+        if not (text.startswith("[") and text.endswith("]")):
+            return text
+        items = [item.strip() for item in text[1:-1].split(",")]
+        return [_unquoted(item) for item in items if item]
     types = typing.get_args(hint) or (hint,)
     if text == "null" and type(None) in types:
         return None
     if bool in types and text.lower() in ("true", "false"):
         return text.lower() == "true"
     try:
-        return int(text) if int in types else float(text) if float in types else _unquoted(text)
+        if int in types:
+            return int(text)
+        if float in types:
+            return float(text)
     except ValueError:
         return text
+    return _unquoted(text)
 
 
 def _is_list(hint: Any) -> bool:
@@ -99,27 +114,38 @@ def _without_flags(command: DataCommand, words: Sequence[str], hints: Mapping[st
     queue = deque(words)
     while queue:
         word = queue.popleft()
+        flag, has_value, value = word.partition("=")
+        name = flag.lstrip("-").replace("-", "_")
         if not word.startswith("-"):
             others.append(word)
-            continue
-        flag, has_value, value = word.partition("=")
-        key = flag.lstrip("-").replace("-", "_")
-        if key not in hints:
-            nearest = did_you_mean(key, hints)
+        elif name not in hints:
+            nearest = did_you_mean(name, hints)
             messages.append(f"{word} is not a setting of data {command.name}; settings are written key=value{nearest}")
-            continue
-        is_list = _is_list(hints[key])
-        if has_value:
-            values, old = [value], word
+        elif has_value:
+            messages.append(f"{word} is now {name}={_new_value([value], hints[name])}")
         else:
-            most = 0 if hints[key] is bool else len(queue) if is_list else 1
-            values = []
-            while queue and len(values) < most and not queue[0].startswith("-") and not _SETTING.match(queue[0]):
-                values.append(queue.popleft())
-            old = " ".join([word, *values])
-        new = f"[{','.join(values)}]" if is_list else "true" if hints[key] is bool else "".join(values) or "VALUE"
-        messages.append(f"{old} is now {key}={new}")
+            values = _take_values(queue, hints[name])
+            messages.append(f"{' '.join([word, *values])} is now {name}={_new_value(values, hints[name])}")
     return others, messages
+
+
+def _take_values(queue: deque[str], hint: Any) -> list[str]:
+    """Remove from the queue the words that belong to a flag, and return them."""
+    if hint is bool:
+        return []
+    most = len(queue) if _is_list(hint) else 1
+    values: list[str] = []
+    while queue and len(values) < most and not queue[0].startswith("-") and not _SETTING.match(queue[0]):
+        values.append(queue.popleft())
+    return values
+
+
+def _new_value(values: Sequence[str], hint: Any) -> str:
+    if _is_list(hint):
+        return f"[{','.join(values)}]"
+    if hint is bool:
+        return "true"
+    return values[0] if values else "VALUE"
 
 
 def _invalid_arguments(command: DataCommand, arguments: Sequence[str]) -> list[str]:
@@ -130,7 +156,10 @@ def _invalid_arguments(command: DataCommand, arguments: Sequence[str]) -> list[s
         f"unexpected argument {word}; usage: {command.usage()}" for word in arguments[len(command.arguments) :]
     ]
     for argument, value in zip(command.arguments, arguments, strict=False):
-        messages += _invalid_folder(argument, value) if argument.is_folder else []
+        if argument.is_folder:
+            messages += _invalid_folder(argument, value)
+        if message := problem_with(argument.name, value, Setting(choices=argument.choices)):
+            messages.append(message)
     return messages
 
 

@@ -104,7 +104,7 @@ def _counts(split: _Split, num_classes: int | None) -> Iterator[Count]:
 
 
 def _missing_lines(split: _Split) -> Iterator[str]:
-    """Yield a line per missing file, or per class with too few files, and one for the files that no list names."""
+    """Yield a line per missing file, or per class with too few files, and one for the files whose names are unknown."""
     records, missing = split.manifest.records, split.manifest.missing
     if missing is None:
         lines, num_named = _missing_per_class(split)
@@ -114,7 +114,7 @@ def _missing_lines(split: _Split) -> Iterator[str]:
     if split.num_files is not None:
         num_unnamed = split.num_files - len(records) - num_named
         if num_unnamed > 0:
-            yield f"{split.name}: {num_unnamed} files that no list names"
+            yield f"{split.name}: {num_unnamed} more files; no list gives their names"
 
 
 def _missing_per_file(split: _Split, missing: list[tuple[str, int | None]]) -> list[str]:

@@ -3,7 +3,7 @@
 Importing this module loads neither torch nor a decoder, so that `--help` answers at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,11 +29,13 @@ class Argument(NamedTuple):
         name: Name in capitals, as shown in the usage line.
         help: One sentence.
         is_folder: Whether the value must be an existing folder.
+        choices: Function that returns the allowed values; None if there is no fixed set.
     """
 
     name: str
     help: str
     is_folder: bool = False
+    choices: Callable[[], Sequence[str]] | None = None
 
 
 class DataCommand(NamedTuple):
@@ -88,9 +90,9 @@ def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
     _print_prepared(prepared, folder)
     if prepared.complete and prepared.num_copies:
         table = diagnose(Path(out), DoctorConfig(workers=config.workers)).table
-        _say(f"written to {out}; {table} lets runs start fast")
+        _print_line(f"written to {out}; {table} lets runs start fast")
     elif not prepared.complete:
-        _say(f"other shards are not finished; the last one to finish writes {NAME}")
+        _print_line(f"other shards are not finished; the last one to finish writes {NAME}")
     return not prepared.failed
 
 
@@ -103,7 +105,7 @@ def run_check(name: str, root: str, config: CheckConfig) -> bool:
     if config.missing:
         lines = "".join(f"{line}\n" for line in result.missing)
         Path(config.missing).write_text(lines, encoding="utf-8", errors="surrogateescape")
-        _say(f"all missing files are listed in {config.missing}")
+        _print_line(f"all missing files are listed in {config.missing}")
     return result.complete
 
 
@@ -115,7 +117,7 @@ def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
 
     unpacked = unpack(Path(source), Path(out))
     counts = f"{unpacked.num_written} images written in {unpacked.seconds:.0f} s, {unpacked.num_kept} already there"
-    _say(f"{counts}; set data.layout={unpacked.layout} data.root={out}")
+    _print_line(f"{counts}; set data.layout={unpacked.layout} data.root={out}")
     # STL-10 is checked twice: its labeled images, and the unlabeled ones for pretraining
     layouts = [name for name in (unpacked.layout, f"{unpacked.layout}_unlabeled") if name in LAYOUTS]
     results = {name: check(name, out) for name in layouts}
@@ -132,10 +134,10 @@ def print_bench(result: "BenchResult") -> None:
         table.add_row(row.decoder, rate, "yes" if row.usable else "no", escape(row.remark))
     Console().print(table)
     rates = ", ".join(f"{number}: {rate:.1f}" for number, rate in result.by_workers.items())
-    _say(f"clips/s by number of workers: {rates}")
+    _print_line(f"clips/s by number of workers: {rates}")
     threads = f"{result.threads} decoding thread each"
-    _say(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
-    _say("data.decoder=auto now selects this decoder")
+    _print_line(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
+    _print_line("data.decoder=auto now selects this decoder")
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
@@ -148,24 +150,24 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
         Console().print(table)
     unusable = [row for row in diagnosis.rows if not row.usable]
     for row in unusable[:_MAX_SHOWN]:
-        _say(f"unusable: {row.path}: {'; '.join(row.findings)}")
+        _print_line(f"unusable: {row.path}: {'; '.join(row.findings)}")
     if len(unusable) > _MAX_SHOWN:
-        _say(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
+        _print_line(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
     if diagnosis.skipped:
-        _say(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
+        _print_line(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
     rate = len(diagnosis.rows) / max(diagnosis.seconds, 1e-9)
     counts = f"{len(diagnosis.rows)} files, {len(unusable)} unusable"
-    _say(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s); written to {diagnosis.table}")
+    _print_line(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s); written to {diagnosis.table}")
 
 
 def _print_prepared(prepared: "Prepared", folder: str) -> None:
-    _say(f"{prepared.num_written} copies written in {prepared.seconds:.0f} s, {prepared.num_kept} already there")
+    _print_line(f"{prepared.num_written} copies written in {prepared.seconds:.0f} s, {prepared.num_kept} already there")
     if prepared.speedup:
-        _say(f"reading a clip is {prepared.speedup:.1f} times faster from a copy than from its source")
+        _print_line(f"reading a clip is {prepared.speedup:.1f} times faster from a copy than from its source")
     for path, reason in list(prepared.failed.items())[:_MAX_SHOWN]:
-        _say(f"no copy of {path}: {reason}")
+        _print_line(f"no copy of {path}: {reason}")
     if len(prepared.failed) > _MAX_SHOWN:
-        _say(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {folder}`")
+        _print_line(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {folder}`")
 
 
 def _print_check(layout: str, result: "CheckResult") -> None:
@@ -176,19 +178,27 @@ def _print_check(layout: str, result: "CheckResult") -> None:
         table.add_row(f"{count.split} {count.unit}", expected, str(count.found), missing)
     Console().print(table)
     for line in result.missing[:_MAX_SHOWN]:
-        _say(f"missing: {line}")
+        _print_line(f"missing: {line}")
     if len(result.missing) > _MAX_SHOWN:
-        _say(f"and {len(result.missing) - _MAX_SHOWN} more; missing=FILE lists all")
+        _print_line(f"and {len(result.missing) - _MAX_SHOWN} more; missing=FILE lists all")
     for count in result.counts:
         if count.expected is not None and count.found > count.expected:
-            _say(f"{count.split}: {count.found - count.expected} more {count.unit} than expected")
+            _print_line(f"{count.split}: {count.found - count.expected} more {count.unit} than expected")
     if any(count.expected is None for count in result.counts):
-        _say("-: no count is published; set annotations=FOLDER, list=FILE or test_list=FILE to count against a list")
+        _print_line(
+            "-: no count is published; set annotations=FOLDER, list=FILE or test_list=FILE to count against a list"
+        )
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     """Print a line as it is: no markup, no highlighting, no wrapping."""
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _layouts() -> list[str]:
+    from eztorch_sce.data.sources.layouts import LAYOUTS
+
+    return list(LAYOUTS)
 
 
 _COMMANDS = (
@@ -236,7 +246,7 @@ _COMMANDS = (
         "check",
         "Compare the files of a data set with the counts and lists of its publisher.",
         (
-            Argument("NAME", "Layout of the data set, such as ucf101, kinetics400 or imagenet."),
+            Argument("NAME", "Layout of the data set, such as ucf101, kinetics400 or imagenet.", choices=_layouts),
             Argument("ROOT", "Folder of the data set."),
         ),
         CheckConfig,

@@ -71,6 +71,13 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_an_unknown_layout_is_reported_with_the_other_mistakes() -> None:
+    layout, setting = mistakes("check", "ucf11", "root", "splt=2")
+    assert layout.startswith("NAME=ucf11 must be one of ")
+    assert layout.endswith("did you mean ucf101?")
+    assert setting.endswith("did you mean split?")
+
+
 def test_surplus_words_and_settings_are_mistakes(tmp_path: Path) -> None:
     source = str(tmp_path)
     assert mistakes("unpack", source, "out", "more", "level=3", "--force") == [

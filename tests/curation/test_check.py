@@ -111,11 +111,11 @@ def test_classes_with_too_few_files_are_named(tmp_path: Path) -> None:
         ("test", "classes", 1000, 2),
     ]
     assert result.missing == [
-        "train: 1281161 files that no list names",
+        "train: 1281161 more files; no list gives their names",
         f"test: {CLASSES[0]}: 48 of 50 files",
         f"test: {CLASSES[1]}: 50 of 50 files",
         f"test: {CLASSES[2]}: 48 of 50 files",
-        "test: 49850 files that no list names",
+        "test: 49850 more files; no list gives their names",
     ]
 
 
@@ -149,10 +149,10 @@ def test_kinetics_is_compared_with_its_lists(tmp_path: Path) -> None:
     result = check("kinetics600", str(make(root, "train/b/3.mp4")))  # without lists, the counts of the paper apply
     assert result.counts[0] == Count("train", "files", 392622, 2)
     assert result.missing == [
-        "train: 392620 files that no list names",
+        "train: 392620 more files; no list gives their names",
         "test: a: 49 of 50 files",
         "test: b: 50 of 50 files",
-        "test: 29900 files that no list names",
+        "test: 29900 more files; no list gives their names",
     ]
 
 

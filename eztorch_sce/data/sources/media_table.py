@@ -17,7 +17,7 @@ class MediaRow(NamedTuple):
     Attributes:
         path: Relative to the folder of the table, with forward slashes.
         kind: "video", "image" or "frames".
-        usable: Whether clips can be read from its beginning, middle and end; after `--full`, from all of it.
+        usable: Whether clips can be read from its beginning, middle and end; after `full=true`, from all of it.
         findings: What is odd, "kind" or "kind: details" each.
         bytes: Size of the file; of a frame folder the sum.
         digest: Of the content, where another file has the same size; else "".
