@@ -343,8 +343,8 @@ def _features(
 ) -> tuple[FeatureBank, FeatureBank | None, Path]:
     """Read or extract the features of both splits, after opening the run directory."""
     if config.features is not None:
-        train, test = read_features(config.features, labeled)
-        return train, test, open_run(command, config)
+        banks = read_features(config.features, labeled)
+        return banks[0], banks[1], open_run(command, config)
 
     source = BackboneSource.from_weights(config.weights, config.untrained)
     splits = open_labeled(config.data, config.seed) if labeled else config.data.open()

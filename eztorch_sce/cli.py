@@ -6,7 +6,8 @@ recipes without torch, and a mistake without Lightning.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from eztorch_sce.errors import ConfigError, MediaError, TrainingError, did_you_mean
 
@@ -129,7 +130,8 @@ def _start(command: str, config: object) -> None:
     from eztorch_sce.report.tables import print_plan, print_report
 
     module = demo if command == "demo" else api
-    function = getattr(module, command.replace("-", "_"), api.evaluate)  # an evaluation needs no function of its own
+    # An evaluation needs no function of its own.
+    function: Callable[[Any], Any] = getattr(module, command.replace("-", "_"), api.evaluate)
     result = function(config)
     if command == "plan":
         print_plan(result)

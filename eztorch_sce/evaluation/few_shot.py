@@ -77,7 +77,7 @@ def few_shot_accuracy(
 
 
 def _rows_by_class(labels: Tensor) -> dict[int, Tensor]:
-    return {label: (labels == label).nonzero().flatten() for label in labels.unique().tolist()}
+    return {label: (labels == label).nonzero().flatten() for label in torch.unique(labels).tolist()}
 
 
 def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:

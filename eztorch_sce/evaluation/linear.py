@@ -194,10 +194,10 @@ def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torc
     num_steps = probe.max_epochs * -(-num_records // batch_size)
     scheduler = LambdaLR(optimizer, lambda step: probe.schedule.factor(step, num_steps, probe.max_epochs))
     for _ in track(range(probe.max_epochs), probe.max_epochs, "linear classifiers, epochs"):
-        for rows in torch.randperm(num_records, generator=generator).split(batch_size):
+        for rows in torch.split(torch.randperm(num_records, generator=generator), batch_size):
             x = (train.features[rows].to(device) - mean) / deviation  # (B, F)
             optimizer.zero_grad()
-            heads.losses(x, train.labels[rows].to(device)).sum().backward()
+            heads.losses(x, train.labels[rows].to(device)).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             scheduler.step()
     heads.undo_standardization(mean, deviation)
@@ -208,7 +208,7 @@ def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torc
 def _accuracies(heads: LinearHeads, bank: FeatureBank, device: torch.device) -> list[dict[str, float]]:
     """Return the accuracies of each head, scored in blocks: the scores of all rows would not fit in memory."""
     totals: list[dict[str, float]] = [{} for _ in heads.lrs]
-    for features, labels in zip(bank.features.split(_BLOCK), bank.labels.split(_BLOCK), strict=True):
+    for features, labels in zip(torch.split(bank.features, _BLOCK), torch.split(bank.labels, _BLOCK), strict=True):
         for total, scores in zip(totals, heads(features.to(device)), strict=True):
             for name, accuracy in top_accuracies(scores, labels.to(device), "linear").items():
                 total[name] = total.get(name, 0.0) + accuracy * len(labels) / len(bank.labels)

@@ -54,7 +54,7 @@ def retrieval(
 def _mean_by_class(queries: FeatureBank, by_query: Float64[Tensor, "Q 2"]) -> dict[str, dict[str, float]]:
     """Return the means of each class over its queries, given whether the nearest record fits, and the precision."""
     by_class = {}
-    for label in queries.labels.unique().tolist():
+    for label in torch.unique(queries.labels).tolist():
         rows = by_query[queries.labels == label]
         recall, precision = rows.mean(dim=0).tolist()
         by_class[queries.classes[label]] = {"queries": len(rows), "R@1": recall, "AP": precision}
@@ -79,10 +79,8 @@ def average_precisions(
     own = own_queries(len(queries.features))
     features, labels = queries.features[own], queries.labels[own].to(device)
     block = max(1, _MAX_PAIRS // max(1, int(classes.sizes.max())))
-    precisions = [
-        _average_precisions(bank.features, classes, block_features, block_labels, centers)
-        for block_features, block_labels in zip(features.split(block), labels.split(block), strict=True)
-    ]
+    blocks = zip(torch.split(features, block), torch.split(labels, block), strict=True)
+    precisions = [_average_precisions(bank.features, classes, rows, row_labels, centers) for rows, row_labels in blocks]
     return gather_rows(torch.cat(precisions)).cpu()
 
 

@@ -63,7 +63,7 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
         ConfigError: If scikit-learn is missing, or a class has fewer train records than folds.
     """
     cross_val_score, machine = _import_scikit_learn()
-    labels = test.labels.unique().tolist()
+    labels: list[int] = torch.unique(test.labels).tolist()
     _check_enough_records(train, labels, folds)
     x, x_test = (F.normalize(bank.features, dim=1).double().numpy() for bank in (train, test))
 

@@ -1,57 +1,85 @@
-"""The commands on features in files: what they write, and what they answer to features that do not fit."""
+"""The commands on features in files, and the contract that every registered evaluation keeps."""
 
 import csv
 import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
-from eztorch_sce import api
+from eztorch_sce import api, registry
 from eztorch_sce.config.compose import compose
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.registry import choices, register
+from eztorch_sce.settings import setting
 from eztorch_sce.types import FeatureBank
 
+# Settings and a metric of each evaluation that suit the features below.
+SETTINGS = {"knn": ["k=100"], "svm": ["costs=[1,10]"], "few-shot": ["ways=3", "shots=2", "episodes=10"]}
+METRICS = {
+    "few-shot": "few_shot_top1",
+    "knn": "knn_top1",
+    "linear": "linear_top1",
+    "retrieve": "mAP",
+    "svm": "svm_mAP",
+}
 
-def save(folder: Path, labeled: bool = True) -> Path:
-    """Write features whose classes stand apart, as `extract` does: 12 and 7 records of three classes."""
-    for seed, (part, count) in enumerate((("train", 12), ("test", 7))):
+
+def write_features(folder: Path, labeled: bool = True) -> Path:
+    """Write features as `extract` does: 12 and 7 records of three classes that are far apart."""
+    for seed, (split, count) in enumerate((("train", 12), ("test", 7))):
         labels = torch.arange(count) % 3
         noise = 0.01 * torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
-        features = FeatureBank(torch.eye(3, 4)[labels] + noise, labels, [""] * count, ["a", "b", "c"], {"clips": 10})
+        bank = FeatureBank(torch.eye(3, 4)[labels] + noise, labels, [""] * count, ["a", "b", "c"], {"clips": 10})
         if not labeled:
-            features.labels = torch.full_like(labels, -1)
-        features.save(folder / f"features_{part}.pt")
+            bank.labels = torch.full_like(labels, -1)
+        bank.save(folder / f"features_{split}.pt")
     return folder
 
 
-@pytest.mark.parametrize(
-    ("command", "settings", "metric"),
-    [
-        ("knn", ["k=100"], "knn_top1"),
-        ("retrieve", [], "mAP"),
-        ("svm", ["costs=[1,10]"], "svm_mAP"),
-        ("few-shot", ["ways=3", "shots=2", "episodes=10"], "few_shot_top1"),
-    ],
-)
-def test_a_command_reads_features_and_writes_its_report(
-    command: str, settings: list[str], metric: str, tmp_path: Path
-) -> None:
-    folder = save(tmp_path)
-    config = compose(command, [f"features={folder}", f"run.dir={tmp_path / 'run'}", "accelerator=cpu", *settings])
-    getattr(api, command.replace("-", "_"))(config)
+def composed(name: str, folder: Path, *settings: str) -> EvaluationConfig:
+    """Return the config of an evaluation of the features in a folder, which gets the run directory `run`."""
+    overrides = [f"features={folder}", f"run.dir={folder / 'run'}", "accelerator=cpu", *settings]
+    config: EvaluationConfig = compose(name, overrides)
+    return config
+
+
+@pytest.mark.parametrize("name", choices("evaluation"))
+def test_every_evaluation_scores_separable_features_perfectly(name: str, tmp_path: Path) -> None:
+    config = composed(name, write_features(tmp_path), *SETTINGS.get(name, []))
+    report = api.evaluate(config)
     written = json.loads((tmp_path / "run/report.json").read_text())
-    assert written["metrics"][metric] == 1
-    assert written["protocol"]["clips"] == 10
+    assert written["command"] == name
+    assert written["metrics"] == report.metrics
+    assert written["protocol"]["clips"] == written["protocol"]["train"]["clips"] == 10
+    assert report.metrics[METRICS[name]] == 1
+
+
+@pytest.mark.parametrize("name", choices("evaluation"))
+def test_every_evaluation_requires_labels(name: str, tmp_path: Path) -> None:
+    config = composed(name, write_features(tmp_path, labeled=False))
+    with pytest.raises(ConfigError, match="records without labels; extract them from labeled data"):
+        api.evaluate(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_report_names_the_settings_of_an_evaluation(tmp_path: Path) -> None:
+    report = api.knn(composed("knn", write_features(tmp_path), "k=3"))  # type: ignore[arg-type]
+    assert report.protocol["k"] == 3
+    assert report.protocol["temperature"] == 0.07
+    assert "weights" not in report.protocol
 
 
 @pytest.mark.parametrize(
-    ("command", "columns"), [("retrieve", ["queries", "R@1", "AP"]), ("svm", ["queries", "AP", "cost"])]
+    ("name", "columns"), [("retrieve", ["queries", "R@1", "AP"]), ("svm", ["queries", "AP", "cost"])]
 )
-def test_each_class_has_its_line(command: str, columns: list[str], tmp_path: Path) -> None:
-    folder = save(tmp_path)
-    config = compose(command, [f"features={folder}", f"run.dir={tmp_path / 'run'}", "accelerator=cpu"])
-    getattr(api, command)(config)
+def test_by_class_csv_has_a_row_for_each_class(name: str, columns: list[str], tmp_path: Path) -> None:
+    api.evaluate(composed(name, write_features(tmp_path)))
     with (tmp_path / "run/by_class.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == ["class", *columns]
@@ -62,10 +90,52 @@ def test_each_class_has_its_line(command: str, columns: list[str], tmp_path: Pat
     ]
 
 
-@pytest.mark.parametrize("command", ["knn", "retrieve", "svm", "few-shot"])
-def test_features_without_labels_are_refused_in_words(command: str, tmp_path: Path) -> None:
-    folder = save(tmp_path, labeled=False)
-    config = compose(command, [f"features={folder}", f"run.dir={tmp_path / 'run'}", "accelerator=cpu"])
-    with pytest.raises(ConfigError, match="records without labels; extract them from labeled data"):
-        getattr(api, command.replace("-", "_"))(config)
-    assert not (tmp_path / "run").exists()
+def test_missing_features_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"features_train\.pt does not exist; give the run directory of `extract`"):
+        api.evaluate(composed("knn", tmp_path))
+
+
+@dataclass
+class NearestMeanConfig(EvaluationConfig):
+    """Classify by the nearest class mean."""
+
+    scale: float = setting(1.0, above=0, help="Factor on the test features.")
+
+    def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
+        means = torch.stack([train.features[train.labels == label].mean(dim=0) for label in range(len(train.classes))])
+        nearest = torch.cdist(self.scale * test.features, means).argmin(dim=1)
+        hits = (nearest == test.labels).float()
+        by_class = {name: {"top1": float(hits[test.labels == n].mean())} for n, name in enumerate(test.classes)}
+        return Scores({"nearest_mean_top1": float(hits.mean())}, by_class)
+
+
+@pytest.fixture
+def nearest_mean() -> Iterator[type[NearestMeanConfig]]:
+    """Register an evaluation for the duration of a test."""
+    choices("evaluation")
+    yield register("evaluation", "nearest-mean")(NearestMeanConfig)
+    del registry._CHOICES["evaluation"]["nearest-mean"]
+
+
+def test_a_new_evaluation_takes_the_path_of_the_others(nearest_mean: type[NearestMeanConfig], tmp_path: Path) -> None:
+    config = nearest_mean(features=str(write_features(tmp_path)), accelerator="cpu", scale=2.0)
+    config.run.dir = str(tmp_path / "run")
+    report = api.evaluate(config)
+    assert report.command == "nearest-mean"
+    assert report.metrics == {"nearest_mean_top1": 1.0}
+    assert report.protocol["scale"] == 2
+    assert (tmp_path / "run/by_class.csv").read_text().splitlines() == ["class,top1", "a,1.0", "b,1.0", "c,1.0"]
+    with pytest.raises(ConfigError, match="scale=-1 must be greater than 0"):
+        api.evaluate(nearest_mean(features=str(tmp_path), scale=-1))
+
+
+def test_evaluations_import_neither_lightning_nor_other_heavy_packages() -> None:
+    heavy = ["pytorch_lightning", "torchvision", "torchmetrics", "sklearn"]
+    program = (
+        "import sys\n"
+        "from eztorch_sce.registry import choices\n"
+        "choices('evaluation')\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,6 +1,7 @@
 """Features and softmax are means over the clips and crops of each record, and of no other record."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import MediaError
 from eztorch_sce.evaluation.features import RecordViews, extract_features, mean_over_views
 from eztorch_sce.evaluation.search import CPU
-from eztorch_sce.types import Failure, InputSpec, MediaRecord, Sample
+from eztorch_sce.types import Failure, FeatureBank, InputSpec, MediaRecord, Sample
 
 NUM_VIEWS, NUM_CLASSES, NUM_PIXELS = 30, 4, 3 * 2 * 4 * 4
 SPEC = InputSpec(num_frames=2, size=4, stats="video")
@@ -87,3 +88,11 @@ def test_an_unreadable_file_stops_the_evaluation() -> None:
     views = record_views([*draw_samples(4), Failure(4, "bad.mp4", "it ends early")])
     with pytest.raises(MediaError, match=r"bad\.mp4: it ends early.*requires every file: repair it"):
         mean_over_views(Network(), lambda logits: logits, views, CPU)
+
+
+def test_a_saved_bank_loads_again(tmp_path: Path) -> None:
+    saved = extract_features(Network(), record_views([*draw_samples(4)]), CPU)
+    saved.save(tmp_path / "features_train.pt")
+    loaded = FeatureBank.load(tmp_path / "features_train.pt")
+    assert torch.equal(loaded.features, saved.features)
+    assert (loaded.paths, loaded.classes, loaded.protocol) == (saved.paths, saved.classes, saved.protocol)

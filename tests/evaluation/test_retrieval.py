@@ -4,31 +4,38 @@ import pytest
 import torch
 from torch import Tensor
 
-from eztorch_sce.evaluation import retrieval as module
+from eztorch_sce.evaluation import retrieval as retrieval_module
 from eztorch_sce.evaluation import search
 from eztorch_sce.evaluation.retrieval import average_precisions, retrieval
 from eztorch_sce.types import FeatureBank
 
 
-def bank(features: Tensor, labels: list[int]) -> FeatureBank:
+def feature_bank(features: Tensor, labels: list[int]) -> FeatureBank:
     return FeatureBank(features, torch.tensor(labels), [f"{i}.mp4" for i in range(len(labels))], ["a", "b", "c"])
 
 
-def noisy(count: int, seed: int) -> FeatureBank:
-    """Return three classes of unlike sizes that overlap."""
+def clusters(count: int, seed: int) -> FeatureBank:
+    """Return three classes that are far apart."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    return feature_bank(torch.eye(3, 8)[labels] + 0.1 * torch.randn(count, 8, generator=generator), labels.tolist())
+
+
+def overlapping(count: int, seed: int) -> FeatureBank:
+    """Return three classes of unequal sizes that overlap."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.tensor([0, 0, 0, 1, 1, 2])[torch.randint(6, (count,), generator=generator)]
-    return bank(0.3 + torch.eye(3, 8)[labels] + torch.randn(count, 8, generator=generator), labels.tolist())
+    return feature_bank(0.3 + torch.eye(3, 8)[labels] + torch.randn(count, 8, generator=generator), labels.tolist())
 
 
 def slow_ranking(train: FeatureBank, feature: Tensor, label: int, centers: tuple[Tensor, Tensor]) -> list[bool]:
-    """Return whether each record of the bank is of the class, the nearest first, the wrong one before its equal."""
+    """Return whether each record of the bank is of the class, nearest first; of equals, other classes first."""
     query = feature.double() - centers[1]
     ranked = []
-    for row, own in zip(train.features.double(), train.labels.tolist(), strict=True):
+    for row, row_label in zip(train.features.double(), train.labels.tolist(), strict=True):
         key = row - centers[0]
-        ranked.append((-float(key.dot(query) / key.norm() / query.norm()), own == label))
-    return [right for _, right in sorted(ranked)]
+        ranked.append((-float(key.dot(query) / key.norm() / query.norm()), row_label == label))
+    return [same_class for _, same_class in sorted(ranked)]
 
 
 @pytest.mark.parametrize("centered", [False, True])
@@ -36,46 +43,64 @@ def slow_ranking(train: FeatureBank, feature: Tensor, label: int, centers: tuple
 def test_retrieval_equals_a_loop(monkeypatch: pytest.MonkeyPatch, max_pairs: int, centered: bool) -> None:
     monkeypatch.setattr(search, "BANK_CHUNK", 7)
     monkeypatch.setattr(search, "QUERY_CHUNK", 3)
-    monkeypatch.setattr(module, "_MAX_PAIRS", max_pairs)
-    train, test = noisy(50, 0), noisy(23, 1)
+    monkeypatch.setattr(retrieval_module, "_MAX_PAIRS", max_pairs)
+    train, test = overlapping(50, 0), overlapping(23, 1)
     zero = torch.zeros(8, dtype=torch.float64)
     means = (train.features.double().mean(dim=0), test.features.double().mean(dim=0)) if centered else (zero, zero)
-    recalled = {1: 0, 5: 0, 10: 0, 20: 0, 50: 0}
+    num_recalled = {1: 0, 5: 0, 10: 0, 20: 0, 50: 0}
     precisions = []
     for feature, label in zip(test.features, test.labels.tolist(), strict=True):
         ranking = slow_ranking(train, feature, label, means)
-        for k in recalled:
-            recalled[k] += any(ranking[:k])
-        down_to = [sum(ranking[: place + 1]) / (place + 1) for place, right in enumerate(ranking) if right]
-        precisions.append(sum(down_to) / len(down_to))
+        for k in num_recalled:
+            num_recalled[k] += any(ranking[:k])
+        at_hits = [sum(ranking[: place + 1]) / (place + 1) for place, hit in enumerate(ranking) if hit]
+        precisions.append(sum(at_hits) / len(at_hits))
     metrics = retrieval(train, test).metrics
     suffix = "" if centered else "_uncentered"
-    for k, count in recalled.items():
+    for k, count in num_recalled.items():
         assert metrics[f"R@{k}{suffix}"] == pytest.approx(count / 23)
     assert metrics[f"mAP{suffix}"] == pytest.approx(sum(precisions) / 23)
     assert average_precisions(train, test, centered).tolist() == pytest.approx(precisions)
-    assert 0.2 < metrics["R@1"] < 0.9  # a case in which something can go wrong
+    assert 0.2 < metrics["R@1"] < 0.9  # hard enough for mistakes to show
+
+
+def test_recall_counts_queries_with_their_class_among_the_nearest() -> None:
+    train = feature_bank(torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1.0]]), [0, 1, 2])
+    queries = feature_bank(torch.tensor([[1.0, 0.02], [1.0, 0.01]]), [0, 1])
+    metrics = retrieval(train, queries, ranks=(1, 2, 3, 50)).metrics
+    assert metrics["R@1_uncentered"] == 0.5
+    assert metrics["R@2_uncentered"] == 1
+    assert "R@50" not in metrics  # the bank has three records
+
+
+def test_centering_removes_an_offset_that_hides_the_classes() -> None:
+    train, queries = clusters(30, 0), clusters(30, 1)
+    offset = 1000 * torch.randn(8, generator=torch.Generator().manual_seed(0))
+    moved = feature_bank(queries.features + offset, queries.labels.tolist())
+    plain, shifted = retrieval(train, queries).metrics, retrieval(train, moved).metrics
+    assert plain["R@1"] == shifted["R@1"] == 1
+    assert shifted["R@1_uncentered"] < 0.7
 
 
 def test_average_precision_by_hand() -> None:
     angles = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    train = bank(torch.stack([angles.cos(), angles.sin()], dim=1), [0, 1, 0, 1])
-    test = bank(torch.tensor([[1.0, 0.0]] * 3), [0, 1, 2])
-    right = [(1 / 1 + 2 / 3) / 2, (1 / 2 + 2 / 4) / 2, 0]  # nothing in the bank is of the third class
-    assert average_precisions(train, test).tolist() == pytest.approx(right)
+    train = feature_bank(torch.stack([angles.cos(), angles.sin()], dim=1), [0, 1, 0, 1])
+    test = feature_bank(torch.tensor([[1.0, 0.0]] * 3), [0, 1, 2])
+    expected = [(1 / 1 + 2 / 3) / 2, (1 / 2 + 2 / 4) / 2, 0]  # the bank has nothing of the third class
+    assert average_precisions(train, test).tolist() == pytest.approx(expected)
 
 
-def test_features_that_are_all_alike_earn_nothing_by_the_order_of_files() -> None:
-    alike = torch.tensor([[0.1, 0.7, 0.3]])
-    train, test = bank(alike.expand(4, 3), [0, 1, 0, 1]), bank(alike, [0])
-    assert average_precisions(train, test).item() == pytest.approx((1 / 3 + 2 / 4) / 2)  # the wrong ones come first
+def test_identical_features_earn_nothing_from_the_order_of_files() -> None:
+    row = torch.tensor([[0.1, 0.7, 0.3]])
+    train, test = feature_bank(row.expand(4, 3), [0, 1, 0, 1]), feature_bank(row, [0])
+    assert average_precisions(train, test).item() == pytest.approx((1 / 3 + 2 / 4) / 2)  # other classes rank first
 
 
-def test_by_class_by_hand() -> None:
-    train = bank(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]), [0, 1, 0, 1])
-    test = bank(torch.tensor([[1.0, 0.1], [-1.0, -0.1], [1.0, 0.2], [-1.0, -0.2]]), [0, 0, 1, 1])  # both means are 0
-    by_class = retrieval(train, test).by_class
-    assert list(by_class) == ["a", "b"]  # there is no query of c
-    first, last = (1 + 2 / 4) / 2, (1 / 2 + 2 / 3) / 2  # own class at 1 and 4, at 2 and 3
+def test_metrics_by_class_by_hand() -> None:
+    train = feature_bank(torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]), [0, 1, 0, 1])
+    test = feature_bank(torch.tensor([[1.0, 0.1], [-1.0, -0.1], [1.0, 0.2], [-1.0, -0.2]]), [0, 0, 1, 1])
+    by_class = retrieval(train, test).by_class  # both means are 0
+    assert list(by_class) == ["a", "b"]  # no query is of class c
+    first, second = (1 + 2 / 4) / 2, (1 / 2 + 2 / 3) / 2  # their class is at ranks 1 and 4, and at 2 and 3
     assert by_class["a"] == {"queries": 2, "R@1": 1.0, "AP": pytest.approx(first)}
-    assert by_class["b"] == {"queries": 2, "R@1": 0.0, "AP": pytest.approx(last)}
+    assert by_class["b"] == {"queries": 2, "R@1": 0.0, "AP": pytest.approx(second)}

@@ -1,0 +1,79 @@
+"""Linear probes on features whose answer is known."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads, Probe, linear_probe
+from eztorch_sce.settings import invalid_settings
+from eztorch_sce.types import FeatureBank
+
+
+def feature_bank(features: Tensor, labels: Tensor) -> FeatureBank:
+    return FeatureBank(features, labels, [f"{i}.mp4" for i in range(len(labels))], ["a", "b", "c"])
+
+
+def clusters(count: int, seed: int) -> FeatureBank:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    return feature_bank(torch.eye(3, 8)[labels] + 0.1 * torch.randn(count, 8, generator=generator), labels)
+
+
+def probed(train: FeatureBank, test: FeatureBank, lrs: tuple[float, ...] = (0.3,)) -> dict[str, float]:
+    return linear_probe(train, test, Probe(list(lrs), max_epochs=20))
+
+
+def test_separable_classes_are_separated_and_the_result_repeats() -> None:
+    train, test = clusters(90, 0), clusters(30, 1)
+    metrics = probed(train, test)
+    assert metrics == {"linear_top1": 1.0, "linear_top5": 1.0, "linear_train_top1": 1.0}
+    assert metrics == probed(train, test)
+
+
+def test_a_sweep_in_one_pass_equals_one_pass_per_learning_rate() -> None:
+    train, test = clusters(90, 0), clusters(30, 1)
+    train.features += 2 * torch.randn(train.features.shape, generator=torch.Generator().manual_seed(2))
+    lrs = (0.001, 0.3, 3.0)
+    sweep = probed(train, test, lrs)
+    alone = [probed(train, test, (lr,))["linear_top1"] for lr in lrs]
+    assert [sweep[f"linear_top1@{lr:g}"] for lr in lrs] == alone
+    assert sweep["linear_top1"] == max(alone)
+    assert sweep["linear_lr"] == lrs[alone.index(max(alone))]
+
+
+def test_noise_teaches_a_probe_nothing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 3
+    train, test = (feature_bank(torch.randn(300, 8, generator=generator), labels) for _ in range(2))
+    assert probed(train, test)["linear_top1"] < 0.45
+
+
+def test_heads_without_standardization_return_the_same_logits() -> None:
+    torch.manual_seed(0)
+    heads, features = LinearHeads(8, 3, [0.1, 1.0]), 5 + 3 * torch.randn(20, 8)
+    mean, deviation = features.mean(dim=0), features.std(dim=0)
+    expected = heads((features - mean) / deviation)
+    heads.undo_standardization(mean, deviation)
+    torch.testing.assert_close(heads(features), expected)
+
+
+def test_conflicts_come_with_their_cure() -> None:
+    config = LinearConfig(features="runs/features", lrs=[0.1, -1.0])
+    config.data.batch_size = 0
+    assert invalid_settings(config) == [
+        "lrs=[0.1,-1] must be numbers greater than 0",
+        "data.batch_size=0 must be at least 1",
+    ]
+
+
+def test_each_learning_rate_is_tried_once() -> None:
+    config = LinearConfig(lrs=[0.3, 1.0, 0.3])
+    assert config.probe().lrs == [0.3, 1.0]
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_views_exclude_features(num_views: int) -> None:
+    messages = invalid_settings(LinearConfig(features="runs/features", views=[ViewConfig(size=32)] * num_views))
+    assert "features=runs/features were extracted once, but views computes them in every epoch: give either" in messages
+    assert any("the classifiers train on one view" in message for message in messages) == (num_views == 2)
