@@ -29,7 +29,7 @@ _LARGE_SAMPLE_PIXELS = 2**14  # process larger samples one by one, which saves c
 
 @dataclass
 class ViewConfig:
-    """One view. Operations are drawn per sample and independently of each other; by default, there is only a crop."""
+    """A random crop, and operations that each sample draws independently with the given probabilities."""
 
     size: int | None = setting(
         224, at_least=2, help="Side of the square crop in pixels; null takes the size that the weights were trained on."
@@ -72,13 +72,14 @@ class ViewConfig:
     input: str | None = setting(
         "rgb",
         choices=("rgb", "difference"),
-        help="rgb, or difference to train and evaluate on differences of consecutive frames; null is the weights' own.",
+        help="rgb for frames, or difference for differences of consecutive frames in training and evaluation; null "
+        "takes what the weights were trained on.",
     )
     stats: str | None = setting(
         "image",
         choices=STATISTICS_NAMES,
-        help="Mean and standard deviation for normalization, by name, or clip for each clip's own; null is the "
-        "weights' own.",
+        help="Mean and standard deviation for normalization, or clip for those of each clip; null takes what the "
+        "weights were trained on.",
     )
 
     def conflicts(self, prefix: str) -> list[str]:

@@ -95,7 +95,7 @@ def test_a_long_path_is_cut_from_its_start() -> None:
 def test_show_views_explains_invalid_input(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no image")
     words = [f"data.root={tmp_path}", f"run.dir={tmp_path}/shown"]
-    with pytest.raises(MediaError, match="no image"):
+    with pytest.raises(MediaError, match="is not an image"):
         api.show_views(compose("show-views", [*words, "views=image"]))
     with pytest.raises(ConfigError, match=r"views\.0.*compares frames"):
         api.show_views(compose("show-views", [*words, "views=kinetics"]))

@@ -34,7 +34,7 @@ class R2Plus1D18(Backbone):
 @register("backbone", "r2plus1d_18")
 @dataclass
 class R2Plus1D18Config:
-    """R(2+1)D-18: 31.3 M parameters, 512 features."""
+    """R(2+1)D-18 with 31.3 M parameters and 512 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
@@ -44,7 +44,7 @@ class R2Plus1D18Config:
 @register("backbone", "r2plus1d_50")
 @dataclass
 class R2Plus1D50Config:
-    """R(2+1)D-50: 27.3 M parameters, 2048 features."""
+    """R(2+1)D-50 with 27.3 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""

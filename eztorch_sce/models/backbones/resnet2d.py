@@ -62,7 +62,7 @@ class ResNetConfig:
 @register("backbone", "resnet18")
 @dataclass
 class ResNet18Config(ResNetConfig):
-    """ResNet-18: 11.2 M parameters, 512 features."""
+    """ResNet-18 with 11.2 M parameters and 512 features."""
 
     name = "resnet18"
 
@@ -70,7 +70,7 @@ class ResNet18Config(ResNetConfig):
 @register("backbone", "resnet34")
 @dataclass
 class ResNet34Config(ResNetConfig):
-    """ResNet-34: 21.3 M parameters, 512 features."""
+    """ResNet-34 with 21.3 M parameters and 512 features."""
 
     name = "resnet34"
 
@@ -78,6 +78,6 @@ class ResNet34Config(ResNetConfig):
 @register("backbone", "resnet50")
 @dataclass
 class ResNet50Config(ResNetConfig):
-    """ResNet-50: 23.5 M parameters, 2048 features."""
+    """ResNet-50 with 23.5 M parameters and 2048 features."""
 
     name = "resnet50"

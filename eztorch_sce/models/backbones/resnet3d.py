@@ -98,7 +98,7 @@ def _build(name: str, depths: tuple[int, ...], bottleneck: bool) -> BlockBackbon
 @register("backbone", "r3d18")
 @dataclass
 class R3D18Config:
-    """R3D-18: 20.0 M parameters, 512 features."""
+    """R3D-18 with 20.0 M parameters and 512 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
@@ -108,7 +108,7 @@ class R3D18Config:
 @register("backbone", "r3d50")
 @dataclass
 class R3D50Config:
-    """R3D-50: 31.6 M parameters, 2048 features."""
+    """R3D-50 with 31.6 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""

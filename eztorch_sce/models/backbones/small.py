@@ -94,7 +94,7 @@ class SmallR2Plus1D(Backbone):
 @register("backbone", "r2plus1d_small")
 @dataclass
 class SmallR2Plus1DConfig:
-    """A small (2+1)D residual network for CPUs; 8 * width features."""
+    """A small (2+1)D residual network for CPUs, with 8 * width features."""
 
     width: int = setting(32, at_least=1, help="Channels of the first stage; each of the other three doubles them.")
     num_blocks: int = setting(2, at_least=1, help="Residual blocks in each stage after the first, which has one.")

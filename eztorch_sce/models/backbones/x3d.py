@@ -27,7 +27,7 @@ def _build(name: str, depth_factor: float) -> BlockBackbone:
 @register("backbone", "x3d_xs")
 @dataclass
 class X3DXSConfig:
-    """X3D-XS: 3.0 M parameters, 2048 features."""
+    """X3D-XS with 3.0 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
@@ -37,7 +37,7 @@ class X3DXSConfig:
 @register("backbone", "x3d_s")
 @dataclass
 class X3DSConfig:
-    """X3D-S: 3.0 M parameters, 2048 features."""
+    """X3D-S with 3.0 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
@@ -47,7 +47,7 @@ class X3DSConfig:
 @register("backbone", "x3d_m")
 @dataclass
 class X3DMConfig:
-    """X3D-M: 3.0 M parameters, 2048 features."""
+    """X3D-M with 3.0 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
@@ -57,7 +57,7 @@ class X3DMConfig:
 @register("backbone", "x3d_l")
 @dataclass
 class X3DLConfig:
-    """X3D-L: 5.3 M parameters, 2048 features."""
+    """X3D-L with 5.3 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
