@@ -1,0 +1,88 @@
+"""Tests of a loss in plain PyTorch, as a user writes it, with and without a queue."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eztorch_sce.losses.infonce import InfoNCELoss
+from eztorch_sce.losses.pairs import Loss
+from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
+from eztorch_sce.methods.momentum_predict import MomentumPredictConfig
+from eztorch_sce.methods.simclr import SimCLRConfig
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.models.heads import ProjectorConfig
+
+PROJECTOR = ProjectorConfig(hidden_dim=16, output_dim=8)
+
+
+class PlainInfoNCE(nn.Module):
+    def forward(self, query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+        if negatives is None:
+            return F.cross_entropy(query @ key.T / 0.1, torch.arange(len(query)))
+        similarities = torch.cat([(query * key).sum(dim=1, keepdim=True), query @ negatives.T], dim=1)
+        return F.cross_entropy(similarities / 0.1, torch.zeros(len(query), dtype=torch.long))
+
+
+def build(config: Any, loss: Loss) -> Any:
+    torch.manual_seed(0)
+    return config.build(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), loss)
+
+
+def views(seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(4, 3, 2, 32, 32, generator=generator) for _ in range(2)]
+
+
+def train(loss: Loss, batches_per_step: int) -> MomentumContrast:
+    """Take two optimizer steps with a queue."""
+    method: MomentumContrast = build(MomentumContrastConfig(projector=PROJECTOR, queue_size=20), loss)
+    method = method.double()  # the two differ by rounding only
+    optimizer = torch.optim.SGD(method.online.parameters(), lr=0.1)
+    for step in range(2):
+        for batch in range(batches_per_step):
+            method([view.double() for view in views(10 * step + batch)]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step(step / 2)
+    return method
+
+
+@pytest.mark.parametrize("batches_per_step", [1, 2])
+def test_a_plain_loss_trains_with_a_queue_like_the_built_in_one(batches_per_step: int) -> None:
+    plain, built_in = train(PlainInfoNCE(), batches_per_step), train(InfoNCELoss(0.1), batches_per_step)
+    torch.testing.assert_close(plain.state_dict(), built_in.state_dict(), rtol=1e-6, atol=1e-8)
+
+
+def test_the_queue_holds_the_keys_of_every_accumulated_batch_after_the_step() -> None:
+    method = build(MomentumContrastConfig(projector=PROJECTOR, queue_size=20), PlainInfoNCE())
+    start = method.queue.keys.clone()
+    expected = []
+    for batch in range(2):
+        expected += [method.momentum_encoder(view) for view in views(batch)]
+        method(views(batch)).loss.backward()
+    method.after_step(0.0)
+    torch.testing.assert_close(method.queue.keys, torch.cat([*expected, start[16:]]))
+    assert int(method.queue.position) == 16
+
+
+def test_a_run_resumed_after_a_step_has_the_same_queue() -> None:
+    method = train(PlainInfoNCE(), batches_per_step=1).float()
+    resumed = build(MomentumContrastConfig(projector=PROJECTOR, queue_size=20), PlainInfoNCE())
+    resumed.load_state_dict(method.state_dict())
+    for each in (method, resumed):
+        each(views(7)).loss.backward()
+        each.after_step(0.5)
+    assert torch.equal(method.queue.keys, resumed.queue.keys)
+    assert torch.equal(method.queue.position, resumed.queue.position)
+
+
+@pytest.mark.parametrize("config", [MomentumPredictConfig(PROJECTOR), SimCLRConfig(PROJECTOR)])
+def test_a_plain_loss_trains_without_a_queue(config: Any) -> None:
+    method = build(config, PlainInfoNCE())
+    output = method(views(0))
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in method.online.parameters())
+    assert 0 <= output.metrics["alignment"] <= 4
