@@ -1,12 +1,12 @@
-"""Clips per second from video files, ours beside others', on one core in one run.
+"""Clips per second read from video files, compared with other libraries on one core in the same run.
 
     python benchmarks/decode.py DATA --json benchmarks/results/decode.json
 
-DATA is the folder with `kinetics/` and `assorted/` (see FILES). Every reader returns the same thing: two clips of 8 RGB
-frames of full size, spread over 2.56 s, uint8, from one file; the starts are drawn once and are the same for all.
-Peers are used as their documentation shows, with one decoding thread, and are given both clips at once where they can
-take them. The order of the readers changes from file to file and round to round; a reader's time of a file is the
-median over the rounds; a rate is clips over the sum of those times.
+DATA is the folder with `kinetics/` and `assorted/` (see FILES). Every reader returns the same data from a file: two
+clips of 8 uint8 RGB frames at full size, spread over 2.56 s. The start times are drawn once and shared by all readers.
+Baselines are used as documented, with one decoding thread, and read both clips in one call if they support it. The
+order of the readers changes with every file and round. The time of a reader on a file is the median over the rounds,
+and its rate is the number of clips over the sum of these times.
 """
 
 import argparse
@@ -22,7 +22,6 @@ import warnings
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 CORE = sorted(os.sched_getaffinity(0))[-1]
 os.sched_setaffinity(0, {CORE})
@@ -46,81 +45,86 @@ FILES = (
     "assorted/real/paddlevideo__example.avi",  # UCF101, 320x240, xvid
 )
 CLIP_S, NUM_FRAMES, NUM_CLIPS = 2.56, 8, 2
-Reader = Callable[[str, list[ClipSpan]], Any]
+Reader = Callable[[str, list[ClipSpan]], object]
+Key = tuple[str, str]  # what is measured, and the library
 
 UNTOUCHED = "clips of untouched videos"
+APPROXIMATE = "clips of untouched videos, seek_mode=approximate"
 LIMIT = "clips of untouched videos, decoded and not converted"
 PREPARED = "clips of the same videos after data prepare"
 PREPARED_LIMIT = "clips of the same videos after data prepare, decoded and not converted"
 
 
-def ours(path: str, spans: list[ClipSpan]) -> Any:
+def with_eztorch_sce(path: str, spans: list[ClipSpan]) -> object:
     return PyAVConfig().build().read(path, spans, NUM_FRAMES)
 
 
-def pyav_seeking(path: str, spans: list[ClipSpan]) -> Any:
-    """Seek to each clip, decode to its end, convert the wanted frames."""
+def with_av(path: str, spans: list[ClipSpan]) -> object:
+    """Seek to each clip, decode to its end, and convert the wanted frames."""
     import av
 
     clips = []
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
+        assert stream.time_base is not None
+        assert stream.average_rate is not None
+        interval_s = 1 / float(stream.average_rate)
         for span in spans:
-            wanted = iter(frame_times(span, NUM_FRAMES))
-            due = next(wanted)
+            wanted_s = frame_times(span, NUM_FRAMES)
             container.seek(int(span.start_s / stream.time_base), stream=stream)
-            frames: list[Any] = []
+            frames: list[np.ndarray] = []
             for frame in container.decode(stream):
-                while due is not None and frame.time + 1 / float(stream.average_rate) > due:
+                assert frame.time is not None
+                while len(frames) < NUM_FRAMES and frame.time + interval_s > wanted_s[len(frames)]:
                     frames.append(frame.to_ndarray(format="rgb24"))
-                    due = next(wanted, None)
-                if due is None:
+                if len(frames) == NUM_FRAMES:
                     break
             clips.append(np.stack(frames))
     return clips
 
 
-def with_decord(path: str, spans: list[ClipSpan]) -> Any:
+def with_decord(path: str, spans: list[ClipSpan]) -> object:
     import decord
 
     reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
     fps, last = reader.get_avg_fps(), len(reader) - 1
-    return reader.get_batch(
-        [min(int(t * fps), last) for span in spans for t in frame_times(span, NUM_FRAMES)]
-    ).asnumpy()
+    numbers = [min(int(time_s * fps), last) for span in spans for time_s in frame_times(span, NUM_FRAMES)]
+    return reader.get_batch(numbers).asnumpy()
 
 
 def with_torchcodec(seek_mode: str) -> Reader:
-    def read(path: str, spans: list[ClipSpan]) -> Any:
+    def read(path: str, spans: list[ClipSpan]) -> object:
         from torchcodec.decoders import VideoDecoder
 
         reader = VideoDecoder(path, num_ffmpeg_threads=1, seek_mode=seek_mode)
         begin_s = reader.metadata.begin_stream_seconds
-        return reader.get_frames_played_at([begin_s + t for span in spans for t in frame_times(span, NUM_FRAMES)]).data
+        times_s = [begin_s + time_s for span in spans for time_s in frame_times(span, NUM_FRAMES)]
+        return reader.get_frames_played_at(times_s).data
 
     return read
 
 
-def with_pytorchvideo(path: str, spans: list[ClipSpan]) -> Any:
+def with_pytorchvideo(path: str, spans: list[ClipSpan]) -> object:
     from pytorchvideo.data.encoded_video import EncodedVideo
 
     video = EncodedVideo.from_path(path, decode_audio=False)
     clips = []
     for span in spans:
-        frames = video.get_clip(span.start_s, span.end_s)["video"]  # (C, all of them, H, W), float
+        frames = video.get_clip(span.start_s, span.end_s)["video"]  # (C, T, H, W) with every frame, float
         clips.append(frames[:, torch.linspace(0, frames.shape[1] - 1, NUM_FRAMES).long()].to(torch.uint8))
     video.close()
     return clips
 
 
-def bare(path: str, spans: list[ClipSpan]) -> Any:
-    """Decode each stretch once from its key frame on, and convert nothing: no reader of every frame can be faster."""
+def decode_only(path: str, spans: list[ClipSpan]) -> object:
+    """Decode each span once from its key frame on, and convert nothing: a limit for readers that skip no frame."""
     import av
 
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
+        assert stream.time_base is not None
         reached_s = 0.0
         for span in sorted(spans):
             if span.start_s > reached_s:
@@ -128,7 +132,7 @@ def bare(path: str, spans: list[ClipSpan]) -> Any:
             end_s = span.end_s - (span.end_s - span.start_s) / NUM_FRAMES / 2  # the last wanted time
             if end_s > reached_s:
                 for frame in container.decode(stream):
-                    if frame.time >= end_s:
+                    if frame.time is not None and frame.time >= end_s:
                         break
                 reached_s = end_s
     return None
@@ -143,110 +147,121 @@ def main() -> None:
     torch.set_num_threads(1)
     declare_missing_torchvision_operators()
     warnings.simplefilter("ignore")
-    data = options.data.resolve()  # copies are made through links, which a relative path would lead astray
+    data = options.data.resolve()  # symbolic links to a relative path would be broken
     paths = [str(path) for pattern in FILES for path in sorted(data.glob(pattern))]
-    assert paths, f"no video below {options.data}"
-    readers: dict[tuple[str, str], Reader] = {
-        (UNTOUCHED, "eztorch_sce"): ours,
-        (UNTOUCHED, "av"): pyav_seeking,
+    assert paths, f"no video under {options.data}"
+    readers: dict[Key, Reader] = {
+        (UNTOUCHED, "eztorch_sce"): with_eztorch_sce,
+        (UNTOUCHED, "av"): with_av,
         (UNTOUCHED, "decord"): with_decord,
         (UNTOUCHED, "torchcodec"): with_torchcodec("exact"),
-        (UNTOUCHED + ", seek_mode=approximate", "torchcodec"): with_torchcodec("approximate"),
+        (APPROXIMATE, "torchcodec"): with_torchcodec("approximate"),
         (UNTOUCHED, "pytorchvideo"): with_pytorchvideo,
-        (LIMIT, "av"): bare,
+        (LIMIT, "av"): decode_only,
     }
-    missing = check(readers, paths)
+    failures = try_readers(readers, paths)
     with tempfile.TemporaryDirectory() as folder:
         copies = make_copies(paths, Path(folder))
-        jobs = {key: (reader, paths) for key, reader in readers.items() if key not in missing}
-        jobs |= {
-            (PREPARED, who): (reader, copies)
-            for (what, who), reader in readers.items()
-            if what == UNTOUCHED and (what, who) not in missing
-        }
-        jobs[PREPARED_LIMIT, "av"] = (bare, copies)
+        jobs = {key: (reader, paths) for key, reader in readers.items() if key not in failures}
+        for what, who in list(jobs):
+            if what == UNTOUCHED:
+                jobs[PREPARED, who] = (readers[what, who], copies)
+        jobs[PREPARED_LIMIT, "av"] = (decode_only, copies)
         rates = measure(jobs, options.rounds)
-    report(rates, missing, paths, options)
+    ratios = compare(rates)
+    show(rates, ratios, failures)
+    if options.json:
+        write_json(options.json, rates, ratios, versions(failures, paths, options.rounds))
 
 
-def check(readers: dict[tuple[str, str], Reader], paths: list[str]) -> dict[tuple[str, str], str]:
-    """Read one clip with each reader; return why those that cannot cannot."""
-    missing = {}
+def try_readers(readers: dict[Key, Reader], paths: list[str]) -> dict[Key, str]:
+    """Read a short clip of every video with each reader; return the errors of those that fail."""
+    failures = {}
     for key, reader in readers.items():
         try:
             for path in paths:
                 reader(path, [ClipSpan(0.5, 0.6)])
-        except Exception as error:  # whatever a peer raises is the answer
-            missing[key] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    return missing
+        except Exception as error:  # any error of a baseline is its result
+            failures[key] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return failures
 
 
 def make_copies(paths: list[str], folder: Path) -> list[str]:
+    """Return copies of the videos made by `data prepare`."""
     source = folder / "source"
     source.mkdir()
     for number, path in enumerate(paths):
         (source / f"{number:02d}{Path(path).suffix}").symlink_to(path)
-    made = prepare(source, folder / "copies", PrepareConfig(workers=1))
-    assert not made.failed, made.failed
+    result = prepare(source, folder / "copies", PrepareConfig(workers=1))
+    assert not result.failed, result.failed
     return sorted(map(str, (folder / "copies").glob("*.mp4")))
 
 
-def measure(jobs: dict[tuple[str, str], tuple[Reader, list[str]]], rounds: int) -> dict[tuple[str, str], float]:
+def measure(jobs: dict[Key, tuple[Reader, list[str]]], rounds: int) -> dict[Key, float]:
+    """Return the clips per second of each reader over its files."""
     draw = random.Random(0)
-    lasts_s = [PyAVConfig().build().probe(path).duration_s for path in next(iter(jobs.values()))[1]]
-    seconds: dict[tuple[str, str], list[list[float]]] = {key: [[] for _ in lasts_s] for key in jobs}
+    durations_s = [PyAVConfig().build().probe(path).duration_s for path in next(iter(jobs.values()))[1]]
+    seconds: dict[Key, list[list[float]]] = {key: [[] for _ in durations_s] for key in jobs}
     for number in range(rounds):
-        for place, duration_s in enumerate(lasts_s):
-            starts = random.Random(place).choices(
-                [i / 100 for i in range(int((duration_s - CLIP_S) * 100))], k=NUM_CLIPS
-            )
-            spans = [ClipSpan(start, start + CLIP_S) for start in starts]
+        for file, duration_s in enumerate(durations_s):
+            starts_s = [start / 100 for start in range(int((duration_s - CLIP_S) * 100))]
+            chosen_s = random.Random(file).choices(starts_s, k=NUM_CLIPS)
+            spans = [ClipSpan(start_s, start_s + CLIP_S) for start_s in chosen_s]
             for key in draw.sample(list(jobs), len(jobs)):
                 reader, paths = jobs[key]
                 started = time.perf_counter()
-                reader(paths[place], spans)
-                seconds[key][place].append(time.perf_counter() - started)
+                reader(paths[file], spans)
+                seconds[key][file].append(time.perf_counter() - started)
         print(f"round {number + 1} of {rounds}", file=sys.stderr)
     return {
-        key: NUM_CLIPS * len(lasts_s) / sum(statistics.median(times) for times in of_files)
-        for key, of_files in seconds.items()
+        key: NUM_CLIPS * len(durations_s) / sum(statistics.median(times) for times in times_by_file)
+        for key, times_by_file in seconds.items()
     }
 
 
-def report(
-    rates: dict[tuple[str, str], float], missing: dict[tuple[str, str], str], paths: list[str], options: Any
-) -> None:
-    mine, limit = rates[UNTOUCHED, "eztorch_sce"], rates[LIMIT, "av"]
-    rows = [
+def compare(rates: dict[Key, float]) -> dict[str, float]:
+    """Return the speed of eztorch_sce over the best rate of each baseline."""
+    ours = rates[UNTOUCHED, "eztorch_sce"]
+    baselines: dict[str, float] = {}
+    for (what, who), rate in rates.items():
+        if what in (UNTOUCHED, APPROXIMATE) and who != "eztorch_sce":
+            baselines[who] = max(rate, baselines.get(who, 0.0))
+    ratios = {f"{UNTOUCHED}: ours over {who}": ours / rate for who, rate in baselines.items()}
+    ratios[f"{UNTOUCHED}: ours over the bare decoder that skips no frame"] = ours / rates[LIMIT, "av"]
+    if "pytorchvideo" in baselines:
+        prepared = rates[PREPARED, "eztorch_sce"]
+        ratios["prepared, ours, over untouched, pytorchvideo"] = prepared / baselines["pytorchvideo"]
+    return ratios
+
+
+def show(rates: dict[Key, float], ratios: dict[str, float], failures: dict[Key, str]) -> None:
+    for (what, who), rate in rates.items():
+        print(f"{rate:9.2f} {'clips/s':8} {who:13} {what}")
+    for what, ratio in ratios.items():
+        print(f"{ratio:9.2f} {'x':8} {'eztorch_sce':13} {what}")
+    for (what, who), reason in failures.items():
+        print(f"not measured: {who}, {what}: {reason}")
+
+
+def versions(failures: dict[Key, str], paths: list[str], rounds: int) -> dict[str, str]:
+    """Return what the numbers depend on."""
+    packages = ("eztorch-sce", "av", "decord", "torchcodec", "pytorchvideo", "torch", "numpy")
+    failed = {who for _, who in failures}
+    facts = {"python": platform.python_version(), "cpu": cpu_name(), "cores used": "1", "rounds": str(rounds)}
+    facts |= {name: version(name) for name in packages if name not in failed}
+    facts |= {f"not measured: {who}, {what}": reason for (what, who), reason in failures.items()}
+    facts["files"] = ", ".join(Path(path).name for path in paths)
+    return facts
+
+
+def write_json(file: Path, rates: dict[Key, float], ratios: dict[str, float], facts: dict[str, str]) -> None:
+    rows: list[dict[str, str | float]] = [
         {"what": what, "who": who, "value": round(rate, 2), "unit": "clips/s"} for (what, who), rate in rates.items()
     ]
-    peers: dict[str, float] = {}
-    for (what, who), rate in rates.items():
-        if what.split(", seek_mode")[0] == UNTOUCHED and who != "eztorch_sce":
-            peers[who] = max(rate, peers.get(who, 0.0))  # of two ways to use a peer the better one
-    ratios = {f"{UNTOUCHED}: ours over {who}": mine / rate for who, rate in peers.items()}
-    ratios[f"{UNTOUCHED}: ours over the bare decoder that skips no frame"] = mine / limit
-    if "pytorchvideo" in peers:
-        ratios["prepared, ours, over untouched, pytorchvideo"] = rates[PREPARED, "eztorch_sce"] / peers["pytorchvideo"]
     rows += [
         {"what": what, "who": "eztorch_sce", "value": round(ratio, 3), "unit": "x"} for what, ratio in ratios.items()
     ]
-    for row in rows:
-        print(f"{row['value']:9.2f} {row['unit']:8} {row['who']:13} {row['what']}")
-    for (what, who), why in missing.items():
-        print(f"not measured: {who}, {what}: {why}")
-    if options.json:
-        packages = ("eztorch-sce", "av", "decord", "torchcodec", "pytorchvideo", "torch", "numpy")
-        found = {
-            "python": platform.python_version(),
-            "cpu": cpu_name(),
-            "cores used": "1",
-            "rounds": str(options.rounds),
-        }
-        found |= {name: version(name) for name in packages if not any(who == name for _, who in missing)}
-        found |= {f"not measured: {who}, {what}": why for (what, who), why in missing.items()}
-        found["files"] = ", ".join(Path(path).name for path in paths)
-        options.json.write_text(json.dumps({"versions": found, "rows": rows}, indent=2) + "\n")
+    file.write_text(json.dumps({"versions": facts, "rows": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A span [start, end) is split into T equal intervals, and a clip holds the frames shown at their midpoints
 (`frame_times`). The frame shown at a time is the last one whose timestamp is not later (`shown_at`). Times are in
-seconds from the first displayed frame. Where no frame has exactly that time on screen:
+seconds from the first displayed frame. At times that no frame covers:
 
 - Before the first frame, the first frame is shown.
 - After the last frame, the last frame is shown for at most `grace_s` more. A file whose frames end earlier than that is

@@ -126,10 +126,10 @@ def _decode_jpeg(data: bytes, image: "Image", least_scale: float) -> UInt8[np.nd
     if image.mode not in ("L", "RGB"):
         image.draft(image.mode, (width // divisor, height // divisor))
         return None
-    # libjpeg-turbo rounds sizes up. With the minimum rounded down, it would pick a scale between these.
-    smallest = {"min_width": -(-width // divisor), "min_height": -(-height // divisor)}
+    # Round up as libjpeg-turbo does. If rounded down, the minimum would select one of its costlier scales.
+    min_width, min_height = -(-width // divisor), -(-height // divisor)
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", **smallest))
+        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", min_width=min_width, min_height=min_height))
     except ValueError:  # raised even for harmless faults, such as bytes between two segments
         return None
 

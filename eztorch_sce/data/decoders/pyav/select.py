@@ -27,7 +27,7 @@ Timed = TypeVar("Timed", bound=tuple[float, object])
 
 
 class _Window(NamedTuple):
-    """The packets of a run, each with its pts.
+    """The packets of all frames that may be shown during a run.
 
     Attributes:
         packets: Packets in decoding order, the first of them a key frame or the start of the file.
@@ -41,7 +41,7 @@ class _Window(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """What to decode.
+    """The packets to decode for a run, and the frames wanted from them.
 
     Attributes:
         packets: Packets in decoding order, up to the last wanted one.

@@ -5,8 +5,8 @@ to frames before them in the file, and B-frames also to a frame that is shown la
 the file: packets are not in display order, but the decoder returns frames in that order. Each packet carries two
 timestamps, both in ticks of the stream: when its frame is shown (pts) and when it is decoded (dts).
 
-Damaged packets, and frames that the decoder marks as corrupt, are skipped: the decoder fills in missing data, and what
-it returns may be plain gray. `VideoFile.damaged` records that this happened.
+Damaged packets are skipped, and so are frames that the decoder marks as corrupt: it has filled in missing data, perhaps
+with plain gray. `VideoFile.damaged` records that this happened.
 """
 
 import gc
@@ -50,6 +50,7 @@ class VideoFile:
         path: A file, or a member of a tar shard.
 
     Attributes:
+        path: The file.
         container: FFmpeg's view of the file. Replaced when the file is reopened.
         stream: The video stream. Replaced when the file is reopened.
         fps: Average frames per second, 0 if unknown.
@@ -59,8 +60,8 @@ class VideoFile:
         tick_s: Unit of timestamps in seconds.
         key_times_s: Ascending times of the key frames in the file's index; empty if it lists fewer than two. They are
             hints: where a seek lands is always checked.
-        damaged: Whether a damaged packet or frame was met so far.
-        complaint: What FFmpeg said about it, "" if nothing was damaged.
+        damaged: Whether a damaged packet or frame has been read so far.
+        complaint: FFmpeg's message about it; "" if there was none.
 
     Raises:
         MediaError: If the file cannot be opened, or has no video stream.
@@ -104,13 +105,12 @@ class VideoFile:
         self.fps = float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
         self.interval_s = 1 / self.fps if self.fps > 0 else _UNKNOWN_INTERVAL_S
         self.codec = str(getattr(context.codec, "canonical_name", context.name))
-        self.pixel_aspect = square_if_close(float(stream.sample_aspect_ratio or 1))
         self._size = (context.width, context.height)
         # AVI stores no pts. FFmpeg's guesses put B-frames in the wrong order, whereas the dts rise evenly.
         self.has_pts = self.container.format.name != "avi"
         assert stream.time_base is not None
         self.tick_s = float(stream.time_base)
-        self._zero_s = 0.0
+        self._zero_s = 0.0  # time of the first displayed frame on the file's own clock
         if stream.start_time is not None and self.has_pts:
             self._zero_s = stream.start_time * self.tick_s
         else:
@@ -120,8 +120,13 @@ class VideoFile:
         self.key_times_s = key_times_s if len(key_times_s) > 1 else []
 
     def seconds(self, stamp: int) -> float:
-        """Return the time of a timestamp."""
+        """Return the time of a timestamp, given in ticks."""
         return stamp * self.tick_s - self._zero_s
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Width over height of a stored pixel."""
+        return square_if_close(float(self.stream.sample_aspect_ratio or 1))
 
     def timing(self) -> Timing:
         """Return the duration of the video stream and its frame rate."""
@@ -171,9 +176,10 @@ class VideoFile:
             check_hold(self.path, time_s, end_s)
 
     def converter(self, frame: "VideoFrame") -> FrameConverter:
-        """Return the converter of this file's frames; any decoded frame tells how to build it."""
+        """Return the converter of this file's frames, built from the first decoded frame."""
         if self._converter is None:
-            self._converter = FrameConverter(self.path, *self._size, self.pixel_aspect, display_matrix(frame))
+            width, height = self._size
+            self._converter = FrameConverter(self.path, width, height, self.pixel_aspect, display_matrix(frame))
         return self._converter
 
     def no_frame_error(self) -> MediaError:
@@ -252,7 +258,7 @@ class VideoFile:
                     except IndexError:  # a packet of a stream that begins here, unknown to PyAV: demux anew
                         break
                     except (av.FFmpegError, OSError) as error:
-                        self._note(error)
+                        self._note_damage(error)
                         return
                     if packet is None:
                         return
@@ -287,7 +293,7 @@ class VideoFile:
         try:
             return packet.decode()
         except av.FFmpegError as error:
-            self._note(error)
+            self._note_damage(error)
             return []
 
     def _time_of(self, frame: "VideoFrame", previous_s: float | None) -> float | None:
@@ -307,7 +313,7 @@ class VideoFile:
             self._size = (frame.width, frame.height)
         return True
 
-    def _note(self, error: Exception) -> None:
+    def _note_damage(self, error: Exception) -> None:
         import av
 
         if not isinstance(error, av.EOFError):
