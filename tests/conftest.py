@@ -15,7 +15,17 @@ from torch import Tensor
 
 # Check the annotations of the packages that tensors pass through, array shapes included, while the tests run.
 # The hook takes the checker by its importable name.
-_CHECKED = ["types", "augment", "data.decoders", "losses", "methods", "models"]
+_CHECKED = [
+    "types",
+    "augment",
+    "data.collate",
+    "data.dataset",
+    "data.decoders",
+    "data.shaping",
+    "losses",
+    "methods",
+    "models",
+]
 _checker = ModuleType("shape_checker")
 _checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: ignore[attr-defined]  # an int is a float
 sys.modules["shape_checker"] = _checker

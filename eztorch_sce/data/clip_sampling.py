@@ -1,7 +1,7 @@
-"""Which stretches of a video to look at: functions of its duration and a generator, without memory.
+"""Clip sampling: where in a video to place clips, as functions of its duration and a generator, without state.
 
-A video shorter than one clip is one stretch, the whole video; nothing is padded or looped, and the frames of a clip
-are then nearer to each other than asked, some of them shown more than once.
+A video shorter than one clip is returned whole, without padding or looping: the frames of its clip are then closer
+together in time, and some may be repeated.
 """
 
 import math
@@ -13,23 +13,23 @@ from eztorch_sce.types import ClipSpan
 
 
 def random_span(duration_s: float, clip_s: float, generator: torch.Generator) -> ClipSpan:
-    """Place one clip of `clip_s` seconds in a video of `duration_s` seconds, every start equally likely.
+    """Place one clip of `clip_s` seconds in a video of `duration_s` seconds, with a uniformly distributed start.
 
-    A video shorter than one clip gives the whole video.
+    A video shorter than one clip is returned whole.
 
     >>> random_span(duration_s=2, clip_s=4, generator=torch.Generator())
     ClipSpan(start_s=0.0, end_s=2.0)
     """
     _check(duration_s, clip_s, count=1)
-    # Drawn whether it is needed or not, so that later draws do not depend on the length of the video.
+    # Always draw, even if unused, so later draws do not depend on the video's length.
     draw = torch.rand((), generator=generator, dtype=torch.float64).item()
     return _span(draw * (duration_s - clip_s), duration_s, clip_s)
 
 
 def random_spans(duration_s: float, clip_s: float, count: int, generator: torch.Generator) -> list[ClipSpan]:
-    """Place `count` clips independently of each other, each as `random_span` does: the two clips of SCE's pretraining.
+    """Place `count` clips independently of each other with `random_span`; SCE pretrains on two.
 
-    A video shorter than one clip gives the whole video, `count` times.
+    A video shorter than one clip is returned whole, `count` times.
 
     >>> [first, second] = random_spans(duration_s=10, clip_s=4, count=2, generator=torch.Generator().manual_seed(0))
     >>> first == second
@@ -43,7 +43,7 @@ def uniform_spans(duration_s: float, clip_s: float, count: int) -> list[ClipSpan
     """Place `count` clips of `clip_s` seconds evenly over a video of `duration_s` seconds.
 
     The first clip starts with the video and the last one ends with it; a single clip lies in the middle.
-    A video shorter than one clip gives the whole video, `count` times.
+    A video shorter than one clip is returned whole, `count` times.
 
     >>> uniform_spans(duration_s=10, clip_s=4, count=3)[1]
     ClipSpan(start_s=3.0, end_s=7.0)
@@ -54,55 +54,55 @@ def uniform_spans(duration_s: float, clip_s: float, count: int) -> list[ClipSpan
 
 
 def near_spans(duration_s: float, clip_s: float, generator: torch.Generator, power: float) -> list[ClipSpan]:
-    """Place two clips at a drawn distance in time: near ones more often than far ones. In either order.
+    """Place two clips at a random distance in time that favors near clips, in random order.
 
-    The distance between the starts has a density proportional to (1 - distance / longest) ** `power`, where longest is
-    what the video allows. Where the pair lies is then uniform. With `power` 1, the linear fall of CVRL, this has the
-    same law as two independent clips (`random_spans`); 0 makes every distance equally likely, more than 1 favours near
-    ones. A video shorter than one clip gives the whole video, twice.
+    The distance between their starts has a density proportional to (1 - distance / longest) ** `power`, where longest
+    is the largest distance that fits into the video. Given the distance, the position of the pair is uniform. With
+    `power` 1, the linear decay of CVRL, the clips are distributed as two independent ones (`random_spans`); 0 makes all
+    distances equally likely, and more than 1 favors near clips. A video shorter than one clip is returned whole, twice.
 
     Source: the temporal sampling of CVRL (Qian et al., CVPR 2021, arXiv:2008.03800).
     """
     _check(duration_s, clip_s, count=2)
     if not power >= 0:
-        raise ValueError(f"power is {power}, and must not be negative")
-    far, place, swapped = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+        raise ValueError(f"power={power} must be at least 0")
+    distance_draw, position_draw, order_draw = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
     longest_s = duration_s - clip_s
-    distance_s = longest_s * (1 - (1 - far) ** (1 / (power + 1)))
-    first_s = place * (longest_s - distance_s)
-    starts_s = [first_s, first_s + distance_s]
-    return [_span(start_s, duration_s, clip_s) for start_s in (starts_s[::-1] if swapped < 0.5 else starts_s)]
+    distance_s = longest_s * (1 - (1 - distance_draw) ** (1 / (power + 1)))  # inverse of the cumulative distribution
+    first_s = position_draw * (longest_s - distance_s)
+    earlier, later = (_span(start_s, duration_s, clip_s) for start_s in (first_s, first_s + distance_s))
+    return [later, earlier] if order_draw < 0.5 else [earlier, later]
 
 
 def half_overlap_spans(duration_s: float, clip_s: float) -> list[ClipSpan]:
-    """Cover a video with clips that each start in the middle of the one before; the last one ends with the video.
+    """Cover a video with clips that each start in the middle of the previous one; the last one ends with the video.
 
-    A video shorter than one clip gives the whole video, once.
+    A video shorter than one clip is returned whole, once.
 
     >>> [span.start_s for span in half_overlap_spans(duration_s=9, clip_s=4)]
     [0.0, 2.0, 4.0, 5.0]
     """
     _check(duration_s, clip_s, count=1)
-    steps = max(0, math.ceil(_in_parts(duration_s - clip_s, clip_s / 2)))
+    steps = max(0, math.ceil(_ratio(duration_s - clip_s, clip_s / 2)))
     starts_s = [min(step * clip_s / 2, float(duration_s - clip_s)) for step in range(steps + 1)]
     return [_span(start_s, duration_s, clip_s) for start_s in starts_s]
 
 
 def cover_spans(duration_s: float, clip_s: float) -> list[ClipSpan]:
-    """Cover a video with as few clips as can be, evenly spaced; they overlap where it is no multiple of a clip.
+    """Cover a video with as few clips as possible, evenly spaced; they overlap unless clips divide it exactly.
 
-    A video shorter than one clip gives the whole video, once.
+    A video shorter than one clip is returned whole, once.
 
     >>> [span.start_s for span in cover_spans(duration_s=9, clip_s=4)]
     [0.0, 2.5, 5.0]
     """
     _check(duration_s, clip_s, count=1)
-    count = max(1, math.ceil(_in_parts(duration_s, clip_s)))
+    count = max(1, math.ceil(_ratio(duration_s, clip_s)))
     return uniform_spans(duration_s, clip_s, count) if count > 1 else [_span(0.0, duration_s, clip_s)]
 
 
 def whole_span(duration_s: float, clip_s: float) -> list[ClipSpan]:
-    """Take the whole video as one clip, however long: its frames are then spread evenly over the video.
+    """Return the whole video as one clip, whatever its length; the frames of the clip are spread over the video.
 
     >>> whole_span(duration_s=9, clip_s=4)
     [ClipSpan(start_s=0.0, end_s=9.0)]
@@ -112,9 +112,10 @@ def whole_span(duration_s: float, clip_s: float) -> list[ClipSpan]:
 
 
 def strided_clip_s(num_frames: int, stride: int, fps: float) -> float:
-    """Return how many seconds a clip lasts whose frames are each `stride` frames of the video apart.
+    """Return the length in seconds of a clip whose frames are `stride` video frames apart.
 
-    Give it to any function above; what lasts 0 seconds or has no frame rate, as an image, counts as 1 frame a second.
+    The result can be passed as `clip_s` to any function above. Without a frame rate (an image), one frame per second
+    is assumed.
 
     >>> strided_clip_s(num_frames=8, stride=8, fps=25)
     2.56
@@ -122,17 +123,17 @@ def strided_clip_s(num_frames: int, stride: int, fps: float) -> float:
     return num_frames * stride / (fps or 1.0)
 
 
-# How a video is covered where each clip counts: clips of (duration_s, clip_s), as many as it takes.
 COVERS: dict[str, Callable[[float, float], list[ClipSpan]]] = {
     "half_overlap": half_overlap_spans,
     "cover": cover_spans,
     "whole": whole_span,
 }
+"""Functions of (duration_s, clip_s) that cover a video with as many clips as its length requires."""
 
 
-def _in_parts(length_s: float, part_s: float) -> float:
-    """Return length over part, without what rounding adds to a whole number."""
-    return round(length_s / part_s, 6)
+def _ratio(length_s: float, unit_s: float) -> float:
+    """Return length / unit, rounded so that a whole number has no floating-point error."""
+    return round(length_s / unit_s, 6)
 
 
 def _span(start_s: float, duration_s: float, clip_s: float) -> ClipSpan:
@@ -143,8 +144,8 @@ def _span(start_s: float, duration_s: float, clip_s: float) -> ClipSpan:
 
 def _check(duration_s: float, clip_s: float, count: int) -> None:
     if not duration_s >= 0:
-        raise ValueError(f"duration_s is {duration_s}, and must not be negative")
+        raise ValueError(f"duration_s={duration_s} must be at least 0")
     if not clip_s > 0:
-        raise ValueError(f"clip_s is {clip_s}, and must be positive")
+        raise ValueError(f"clip_s={clip_s} must be greater than 0")
     if count < 1:
-        raise ValueError(f"count is {count}, and must be at least 1")
+        raise ValueError(f"count={count} must be at least 1")

@@ -1,4 +1,4 @@
-"""From samples to a batch."""
+"""Collation of samples into a batch."""
 
 import torch
 
@@ -6,11 +6,11 @@ from eztorch_sce.types import Batch, Failure, Sample
 
 
 def collate(items: list[Sample | Failure]) -> Batch:
-    """Stack the samples that were read, and keep the failures beside them. A batch of failures has no frames."""
+    """Stack the samples and keep the failures beside them. A batch of only failures has no frames."""
     samples = [item for item in items if isinstance(item, Sample)]
-    frames = zip(*(sample.frames for sample in samples), strict=True)
+    frames_by_view = zip(*(sample.frames for sample in samples), strict=True)
     return Batch(
-        frames=[torch.stack(view) for view in frames],
+        frames=[torch.stack(frames) for frames in frames_by_view],
         label=torch.tensor([sample.label for sample in samples], dtype=torch.long),
         record=torch.tensor([sample.record for sample in samples], dtype=torch.long),
         epoch=torch.tensor([sample.epoch for sample in samples], dtype=torch.long),

@@ -16,11 +16,11 @@ class TrainingData(pl.LightningDataModule):
     """Random clips for pretraining and fine-tuning.
 
     Args:
-        config: How to load.
+        config: Settings of the data.
         manifest: The records.
-        views: What each view is.
-        spec: Frames and seconds of a clip.
-        seed: Of the run.
+        views: Settings of the views.
+        spec: Frames and length of a clip.
+        seed: Seed of the run.
         accumulate: Loader batches per optimizer step.
     """
 
@@ -41,11 +41,11 @@ class TrainingData(pl.LightningDataModule):
         self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move frames and labels to the device; what the host needs stays where it is."""
+        """Move frames and labels to the device; the other columns stay on the host, which needs them."""
         frames = [clips.to(device, non_blocking=True) for clips in batch.frames]
         return batch._replace(frames=frames, label=batch.label.to(device, non_blocking=True))
 
     def train_dataloader(self) -> TimedLoader:
-        """Return the loader of this process."""
+        """Return the loader of the batches of this process."""
         batch_size = self.config.batch_size // (distributed.world_size() * self.accumulate)
         return clip_loader(self.dataset, self.sampler, batch_size, self.config.workers(), drop_last=True)

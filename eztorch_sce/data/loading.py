@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.data.dataset import Clips, EpochSampler, EvaluationClips
+from eztorch_sce.data.dataset import Clips, EpochSampler, EvaluationClips, EvaluationSampling
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.types import InputSpec
 
@@ -36,21 +36,17 @@ class TimedLoader(DataLoader[Any]):
 
 
 def evaluation_loader(
-    config: DataConfig,
-    manifest: Manifest,
-    spec: InputSpec,
-    num_clips: int,
-    num_crops: int,
-    short_side: int,
-    clips: str = "even",
+    config: DataConfig, manifest: Manifest, spec: InputSpec, sampling: EvaluationSampling
 ) -> TimedLoader:
-    """Return a loader of the clips and crops of each record, in the order of the manifest; see `EvaluationClips`."""
+    """Return a loader of the clips and crops of each record, in the order of the manifest."""
     if all(record.kind == "image" for record in manifest.records):
-        num_clips = 1  # an image has no time to spread clips over
-    dataset = EvaluationClips(manifest, spec, config.build_decoder(), num_clips, num_crops, short_side, clips)
+        sampling = sampling._replace(num_clips=1)  # an image has no time to spread clips over
+    dataset = EvaluationClips(manifest, spec, config.build_decoder(), sampling)
     sampler = EpochSampler(len(manifest.records), seed=0, shuffle=False)
-    # As many views at once as in training; videos of different length have different numbers of clips.
-    batch_size = max(1, config.batch_size // (num_clips * num_crops)) if clips == "even" else 1
+    batch_size = 1  # videos of different length are covered by different numbers of clips, which cannot be stacked
+    if sampling.clips == "even":
+        num_views = sampling.num_clips * sampling.num_crops
+        batch_size = max(1, config.batch_size // num_views)  # as many clips at once as in training
     return clip_loader(dataset, sampler, batch_size, config.workers(), drop_last=False)
 
 

@@ -2,17 +2,11 @@
 
 import os
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *("3g2", "3gp", "asf", "avi", "divx", "dv", "f4v", "flv", "gif", "m2ts", "m4v", "mjpeg", "mkv", "mov", "mp4"),
-        *("mpeg", "mpg", "mts", "mxf", "ogg", "ogv", "ts", "vob", "webm", "wmv"),
-    )
-)
-IMAGE_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (*("bmp", "jfif", "jp2", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"),)
-)
+_VIDEO = "3g2 3gp asf avi divx dv f4v flv gif m2ts m4v mjpeg mkv mov mp4 mpeg mpg mts mxf ogg ogv ts vob webm wmv"
+_IMAGE = "bmp jfif jp2 jpe jpeg jpg pbm pgm png ppm tif tiff webp"
+
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split())
+IMAGE_SUFFIXES = frozenset(f".{name}" for name in _IMAGE.split())
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from eztorch_sce.augment.view import View, evaluation_view
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.dataset import EvaluationSampling
 from eztorch_sce.data.loading import TimedLoader, evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows
@@ -56,7 +57,8 @@ def record_views(
         title: Shown beside the progress bar.
     """
     short_side = views.short_side or spec.test_short_side
-    loader = evaluation_loader(data, manifest, spec, views.num_clips, views.num_crops, short_side, views.clips)
+    sampling = EvaluationSampling(views.num_clips, views.num_crops, short_side, views.clips)
+    loader = evaluation_loader(data, manifest, spec, sampling)
     protocol = {
         "data": manifest.source,
         "records": len(manifest.records),

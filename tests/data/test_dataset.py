@@ -1,4 +1,4 @@
-"""What a worker draws depends on (seed, epoch, record, view), not on who draws or with whom."""
+"""Tests of datasets, samplers and loaders: draws depend only on (seed, epoch, record, view)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.data.dataset import EpochSampler, TrainingClips
+from eztorch_sce.data.dataset import EpochSampler, EvaluationSampling, TrainingClips
 from eztorch_sce.data.decoders.base import Timing
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.loading import evaluation_loader
@@ -41,28 +41,28 @@ def by_record(batches: list[Batch]) -> dict[int, list[torch.Tensor]]:
     return {int(r): [view[i] for view in b.frames] for b in batches for i, r in enumerate(b.record)}
 
 
-def test_number_of_workers_and_batch_size_change_nothing(manifest: Manifest) -> None:
+def test_samples_do_not_depend_on_workers_or_batch_size(manifest: Manifest) -> None:
     alone = epoch_of(manifest, epoch=3)
     for other in (epoch_of(manifest, 3, workers=2), epoch_of(manifest, 3, batch_size=3)):
         first, second = by_record(alone), by_record(other)
-        assert list(first) == list(second)  # the same order, too
+        assert list(first) == list(second)  # also in the same order
         assert all(torch.equal(a, b) for r in first for a, b in zip(first[r], second[r], strict=True))
 
 
-def test_epoch_seed_and_view_change_what_is_drawn(manifest: Manifest) -> None:
-    here = by_record(epoch_of(manifest, epoch=0))
-    for there in (by_record(epoch_of(manifest, epoch=1)), by_record(epoch_of(manifest, epoch=0, seed=1))):
-        assert sum(torch.equal(here[r][0], there[r][0]) for r in here) == 0
-    assert [tuple(view.shape) for view in here[0]] == [(3, 4, 32, 32), (3, 4, 16, 16)]
+def test_draws_depend_on_epoch_seed_and_view(manifest: Manifest) -> None:
+    first = by_record(epoch_of(manifest, epoch=0))
+    for other in (by_record(epoch_of(manifest, epoch=1)), by_record(epoch_of(manifest, epoch=0, seed=1))):
+        assert not any(torch.equal(first[r][0], other[r][0]) for r in first)
+    assert [tuple(view.shape) for view in first[0]] == [(3, 4, 32, 32), (3, 4, 16, 16)]
 
 
-def test_an_epoch_shows_each_record_once(manifest: Manifest) -> None:
+def test_an_epoch_contains_each_record_once(manifest: Manifest) -> None:
     assert sorted(by_record(epoch_of(manifest, epoch=5))) == list(range(6))
 
 
-def test_evaluation_is_in_order_and_repeats(manifest: Manifest) -> None:
+def test_evaluation_is_ordered_and_repeatable(manifest: Manifest) -> None:
     config = DataConfig(root="x", batch_size=4, num_workers=0)
-    first, second = (list(evaluation_loader(config, manifest, SPEC, 2, 3, 40)) for _ in range(2))
+    first, second = (list(evaluation_loader(config, manifest, SPEC, EvaluationSampling(2, 3, 40))) for _ in range(2))
     assert [r for batch in first for r in batch.record.tolist()] == list(range(6))
     assert len(first[0].frames) == 6  # clips x crops
     for a, b in zip(first, second, strict=True):
@@ -70,7 +70,7 @@ def test_evaluation_is_in_order_and_repeats(manifest: Manifest) -> None:
     assert [b.label.tolist() for b in first] == [[0], [0], [0], [1], [1], [1]]
 
 
-def test_a_file_that_cannot_be_read_travels_by_name(manifest: Manifest, tmp_path: Path) -> None:
+def test_an_unreadable_file_becomes_a_failure_with_its_path(manifest: Manifest, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_text("not a video")
     records = [*manifest.records[:1], manifest.records[1]._replace(path=str(broken))]
@@ -81,9 +81,7 @@ def test_a_file_that_cannot_be_read_travels_by_name(manifest: Manifest, tmp_path
     assert failure.reason
 
 
-def test_a_fault_in_a_library_ends_the_run_with_the_name_of_the_file(
-    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_names_the_file(manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     def faulty(*_: object) -> None:
         raise IndexError("list index out of range")
 
@@ -92,7 +90,7 @@ def test_a_fault_in_a_library_ends_the_run_with_the_name_of_the_file(
         epoch_of(manifest, epoch=0)
 
 
-def test_a_batch_of_failures_alone_is_empty() -> None:
+def test_a_batch_of_only_failures_has_no_frames() -> None:
     batch = collate([Failure(0, "a.mp4", "is empty")])
     assert batch.frames == []
     assert len(batch.record) == 0
@@ -108,28 +106,28 @@ def test_processes_share_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [pair for both in zip(*parts, strict=True) for pair in both] == whole
 
 
-def test_whole_images_go_to_the_device_when_asked(manifest: Manifest) -> None:
+def test_a_canvas_sends_whole_frames_to_the_device(manifest: Manifest) -> None:
     config = DataConfig(root="x", batch_size=2, num_workers=0, canvas=24)
     batch = next(iter(TrainingData(config, manifest, VIEWS, SPEC, 0).train_dataloader()))
     assert [tuple(view.shape) for view in batch.frames] == [(2, 3, 4, 24, 24)] * 2
     assert batch.aspect.tolist() == [2.5, 2.5]  # 80 x 32
 
 
-def test_views_can_be_drawn_near_in_time(manifest: Manifest) -> None:
+def test_near_power_sets_the_mean_distance_of_two_clips(manifest: Manifest) -> None:
     decoder = DataConfig(root="x").build_decoder()
-    timing = Timing(duration_s=10.5, fps=30)  # so the longest distance of two clips of 0.5 s is 10 s
+    timing = Timing(duration_s=10.5, fps=30)  # two clips of 0.5 s are at most 10 s apart
     for power, mean_s in (
         (None, 10 / 3),
         (1.0, 10 / 3),
         (3.0, 2.0),
-    ):  # of independent clips, of the densities' integrals
+    ):  # means of the densities
         clips = TrainingClips(manifest, VIEWS, SPEC, decoder, seed=0, canvas=None, near_power=power)
         pairs = [clips.choose_spans(0, index, timing) for index in range(1500)]
         assert sum(abs(a.start_s - b.start_s) for a, b in pairs) / 1500 == pytest.approx(mean_s, abs=0.2)
         assert clips.choose_spans(0, 3, timing) == pairs[3]
 
 
-def test_a_stride_counts_frames_of_the_video(manifest: Manifest) -> None:
+def test_a_frame_stride_sets_the_clip_length_by_the_frame_rate(manifest: Manifest) -> None:
     spec = InputSpec(num_frames=4, clip_s=9.9, size=32, frame_stride=5)
     clips = TrainingClips(manifest, VIEWS, spec, DataConfig(root="x").build_decoder(), seed=0, canvas=None)
     [first, _] = clips.choose_spans(0, 0, Timing(duration_s=10.0, fps=30))
@@ -137,11 +135,9 @@ def test_a_stride_counts_frames_of_the_video(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize(("clips", "numbers"), [("cover", [3, 4, 4, 5, 6, 6]), ("whole", [1] * 6)])
-def test_a_video_can_be_covered_by_as_many_clips_as_it_takes(
-    clips: str, numbers: list[int], manifest: Manifest
-) -> None:
+def test_a_video_is_covered_by_as_many_clips_as_it_requires(clips: str, numbers: list[int], manifest: Manifest) -> None:
     config = DataConfig(root="x", batch_size=4, num_workers=0)
-    batches = list(evaluation_loader(config, manifest, SPEC, 1, 1, 32, clips))
+    batches = list(evaluation_loader(config, manifest, SPEC, EvaluationSampling(1, 1, 32, clips)))
     assert [r for batch in batches for r in batch.record.tolist()] == list(range(6))
     assert [len(batch.frames) for batch in batches] == [
         numbers[int(Path(manifest.records[r].path).stem)] for batch in batches for r in batch.record.tolist()

@@ -12,7 +12,7 @@ from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.data.dataset import TrainingClips
+from eztorch_sce.data.dataset import EvaluationSampling, TrainingClips
 from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.folder import from_folder
@@ -98,9 +98,8 @@ def test_views_do_not_depend_on_the_batch_size_or_the_number_of_workers(canvas: 
 
 def test_evaluation_decodes_no_smaller_than_its_short_side(tmp_path: Path) -> None:
     smooth(400, 640).save(tmp_path / "large.jpg", quality=95)
-    (batch,) = evaluation_loader(
-        DataConfig(root="x", num_workers=0), from_folder(tmp_path), SPEC, num_clips=1, num_crops=3, short_side=100
-    )
+    config, sampling = DataConfig(root="x", num_workers=0), EvaluationSampling(1, num_crops=3, short_side=100)
+    (batch,) = evaluation_loader(config, from_folder(tmp_path), SPEC, sampling)
     with Image.open(tmp_path / "large.jpg") as image:
         middle = np.asarray(image.resize((160, 100), Image.Resampling.BILINEAR))[38:62, 68:92]
     assert (batch.frames[1][0, :, 0].permute(1, 2, 0).float() - torch.tensor(middle)).abs().mean() < 2
