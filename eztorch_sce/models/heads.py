@@ -47,7 +47,7 @@ class PredictorConfig:
 
 
 def _perceptron(widths: list[int], output_dim: int, output_norm: bool) -> nn.Sequential:
-    """Return hidden layers of the given widths, the first of which is the input's, and a linear output layer."""
+    """Return a perceptron. `widths` holds the width of the input, then those of the hidden layers."""
     layers: list[nn.Module] = []
     for num_in, num_out in pairwise(widths):
         layers += [nn.Linear(num_in, num_out, bias=False), nn.BatchNorm1d(num_out), nn.ReLU(inplace=True)]

@@ -48,7 +48,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Take one step; `closure`, if given, recomputes the loss."""
+        """Take one step and return the loss of `closure`, or None without a closure."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
