@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
+from eztorch_sce.files import replacing
 
 if TYPE_CHECKING:
     from eztorch_sce.curation.bench import BenchResult
@@ -104,7 +105,8 @@ def run_check(name: str, root: str, config: CheckConfig) -> bool:
     _print_check(name, result)
     if config.missing:
         lines = "".join(f"{line}\n" for line in result.missing)
-        Path(config.missing).write_text(lines, encoding="utf-8", errors="surrogateescape")
+        with replacing(Path(config.missing)) as partial:
+            partial.write_text(lines, encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
         _print_line(f"all missing files are listed in {config.missing}")
     return result.complete
 

@@ -1,6 +1,8 @@
 """Settings of the `eztorch-sce data` commands. Nothing heavy is imported here, so that `--help` answers at once."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from eztorch_sce.settings import setting
 
@@ -71,6 +73,11 @@ class CheckConfig:
     test_list: str | None = setting(None, help="List file of the test split.")
     test_root: str | None = setting(None, help="Folder of the test split, if it is not under ROOT.")
     missing: str | None = setting(None, help="File to write the names of all missing files to.")
+
+    def conflicts(self, prefix: str) -> Sequence[str]:
+        """Return a message if `missing` cannot be written."""
+        folder = Path(self.missing or "").parent
+        return [] if folder.is_dir() else [f"missing={self.missing} is in a folder that does not exist: {folder}"]
 
 
 @dataclass

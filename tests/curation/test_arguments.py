@@ -78,6 +78,12 @@ def test_an_unknown_layout_is_reported_with_the_other_mistakes() -> None:
     assert setting.endswith("did you mean split?")
 
 
+def test_a_list_of_missing_files_needs_an_existing_folder() -> None:
+    assert mistakes("check", "ucf101", "root", "missing=nowhere/missing.txt") == [
+        "missing=nowhere/missing.txt is in a folder that does not exist: nowhere"
+    ]
+
+
 def test_surplus_words_and_settings_are_mistakes(tmp_path: Path) -> None:
     source = str(tmp_path)
     assert mistakes("unpack", source, "out", "more", "level=3", "--force") == [
