@@ -15,7 +15,9 @@ SCRIPT = """
 import eztorch_sce
 from eztorch_sce.config.compose import commands, compose
 from eztorch_sce.config.recipes import recipes
+from eztorch_sce.planning.devices import load_measurements
 print(eztorch_sce.__file__)
+assert load_measurements()  # so that plan finds them without the benchmarks of a checkout
 for name, header in recipes().items():
     from_scratch = header["command"] == "pretrain" or "supervised" in name
     compose(header["command"], ["data.root=.", f"recipe={name}", *([] if from_scratch else ["weights=x"])])

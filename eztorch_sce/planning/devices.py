@@ -1,21 +1,18 @@
-"""What devices can do: by their data sheets, and as measured."""
+"""Speed of devices: from their data sheets, and as measured by benchmarks."""
 
 import json
-from pathlib import Path
+from importlib import resources
 from typing import NamedTuple
-
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-"""What was measured, in a checkout; an installed package has none."""
 
 
 class Device(NamedTuple):
-    """Numbers of a data sheet.
+    """Figures of a data sheet.
 
     Attributes:
-        memory_gib: GiB.
-        fp32, tf32, fp16, bf16: Peak TFLOP/s without sparsity, sums in float32.
+        memory_gib: Memory in GiB.
+        fp32, tf32, fp16, bf16: Peak TFLOP/s without sparsity, accumulating in float32.
         bandwidth_gb_s: GB/s to its own memory.
-        link_gb_s: GB/s to the other devices of the machine, each way.
+        link_gb_s: GB/s to the other devices of the machine, in each direction.
     """
 
     memory_gib: float
@@ -27,13 +24,13 @@ class Device(NamedTuple):
     link_gb_s: float
 
     def peak(self, precision: str) -> float:
-        """Return the TFLOP/s of a `trainer.precision`; torch lets convolutions of float32 run in TF32."""
+        """Return the peak TFLOP/s for a `trainer.precision`. PyTorch runs float32 convolutions in TF32 if it can."""
         return {"32-true": self.tf32, "16-mixed": self.fp16, "bf16-mixed": self.bf16}[precision]
 
 
-# Sources: NVIDIA's data sheets of the A100 (SXM), H100 (SXM) and V100 (SXM2), its white papers on Ampere GA102 and Ada.
-# What a device has no units for runs in float32. The CPU is none in particular: 16 cores at 2.5 GHz, each with two
-# fused multiply-adds on 8 numbers a cycle, four channels of DDR4-3200, and 10-Gbit Ethernet to the next one.
+# Sources: NVIDIA's data sheets of the A100 (SXM), H100 (SXM) and V100 (SXM2) and its white papers on Ampere GA102 and
+# Ada. Formats without hardware support run at the float32 rate. The CPU is a typical one: 16 cores at 2.5 GHz, each
+# with two fused multiply-adds on 8 numbers per cycle, four channels of DDR4-3200, and 10-Gbit Ethernet.
 DEVICES = {
     "A100-80G": Device(80, 19.5, 156, 312, 312, 2039, 300),
     "A100-40G": Device(40, 19.5, 156, 312, 312, 1555, 300),
@@ -46,20 +43,37 @@ DEVICES = {
 }
 
 
-def measured_throughput(device: str, what: str) -> tuple[float, str] | None:
-    """Return the samples/s of one device that `benchmarks/` has measured, and where; None if it has not.
+class Measurement(NamedTuple):
+    """Throughput of a training step on one device, a row of `measured.json`.
+
+    Attributes:
+        hardware: Name of the device, as its driver reports it.
+        workload: Network, views and batch, such as "resnet50, 2 views of 224 px, batch 16".
+        samples_per_s: Samples per second.
+        source: The file of benchmark results, relative to the repository.
+    """
+
+    hardware: str
+    workload: str
+    samples_per_s: float
+    source: str
+
+
+def load_measurements() -> list[Measurement]:
+    """Return the measurements that ship with the package. `benchmarks/measured.py` collects them."""
+    text = resources.files("eztorch_sce.planning").joinpath("measured.json").read_text(encoding="utf-8")
+    return [Measurement(**row) for row in json.loads(text)]
+
+
+def find_measurement(device: str, workload: str) -> Measurement | None:
+    """Return the first measurement on a device of a workload, or None.
 
     Args:
-        device: A name of `DEVICES`; the hardware must have each part of it in its own name.
-        what: How the name of the measurement begins, as in "resnet50, 2 views of 224 px,".
+        device: A name in `DEVICES`, all of whose parts must be in the name of the hardware.
+        workload: Beginning of the workload, such as "resnet50, 2 views of 224 px,".
     """
-    for file in sorted(RESULTS.glob("*.json")):
-        found = json.loads(file.read_text())
-        versions = found["versions"]
-        hardware = versions.get("gpu", f"cpu {versions.get('cpu')}, {versions.get('threads')} threads")
-        if not all(part in hardware for part in device.split("-")):
-            continue
-        for row in found["rows"]:
-            if row["who"] == "eztorch_sce" and row["unit"] == "samples/s" and row["what"].startswith(what):
-                return row["value"], f"{hardware}: {row['what']} (benchmarks/results/{file.name})"
+    for measurement in load_measurements():
+        same_device = all(part in measurement.hardware for part in device.split("-"))
+        if same_device and measurement.workload.startswith(workload):
+            return measurement
     return None

@@ -11,7 +11,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.streaming import BLOCK_NUMBERS, BLOCK_NUMBERS_GPU
 from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, loss_cost, network_cost
-from eztorch_sce.planning.devices import DEVICES, measured_throughput
+from eztorch_sce.planning.devices import DEVICES, find_measurement
 from eztorch_sce.registry import name_of
 from eztorch_sce.types import InputSpec
 
@@ -216,10 +216,11 @@ def _step_seconds(
     if config.throughput is not None:
         seconds = batch_size * len(shapes) / config.throughput
         return seconds, [f"Time is measured: throughput={config.throughput:g} clips/s on all devices together."]
-    if found := _measured(config, shapes):
-        samples_per_s, where = found
+    if (measurement := _measurement(config, shapes)) is not None:
+        samples_per_s = measurement.samples_per_s
         return batch_size / (samples_per_s * num_devices), [
-            f"Time is measured: {samples_per_s:.3g} samples/s on one device, {where}"
+            f"Time is measured: {samples_per_s:.3g} samples/s on one device, {measurement.hardware}: "
+            f"{measurement.workload} ({measurement.source})"
             + (f". {num_devices} of them are {num_devices} times as fast." if num_devices > 1 else ".")
         ]
     device = DEVICES[config.device]
@@ -239,10 +240,9 @@ def _step_seconds(
     ]
 
 
-def _measured(config: Any, shapes: list[Shape]) -> tuple[float, str] | None:
-    """Return samples/s of one device and where they were measured: `benchmarks/step.py` has images in float32."""
-    alike = len(set(shapes)) == 1 and shapes[0][1] == 1 and config.trainer.precision == "32-true"
-    if not alike or name_of(config.method) != "momentum_contrast":
+def _measurement(config: PlanSettings, shapes: list[Shape]) -> Measurement | None:
+    """Return a measured throughput of this training on one device. There are some of images in float32."""
+    same_images = len(set(shapes)) == 1 and shapes[0][1] == 1
+    if not same_images or config.trainer.precision != "32-true" or name_of(config.method) != "momentum_contrast":
         return None
-    what = f"{name_of(config.backbone)}, {len(shapes)} views of {shapes[0][2]} px,"
-    return measured_throughput(config.device, what)
+    return find_measurement(config.device, f"{name_of(config.backbone)}, {len(shapes)} views of {shapes[0][2]} px,")
