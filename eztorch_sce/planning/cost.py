@@ -1,12 +1,12 @@
-"""What a training step costs: parameters, FLOPs, and what autograd keeps between its passes, found without training.
+"""Cost of a training step, estimated without training: parameters, FLOPs, and the memory kept for the backward pass.
 
-The networks run forward and backward on fake tensors, which have shapes and no values: a network of full size takes
-seconds, and no memory. The loss looks at values; it is cheap, and runs on a few real samples.
+The networks run forward and backward on fake tensors, which have shapes but no values: a full-size network takes
+seconds and no memory. The loss depends on values, but it is cheap and runs on a few real samples.
 """
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,22 +14,39 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.losses.pairs import PairLosses, ViewPairs, over_pairs
+from eztorch_sce.models.backbones.base import BackboneConfig
+from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.training.config import TrainerConfig
 
 Shape = tuple[int, int, int, int]
-"""Of a view of one sample: (C, T, S, S)."""
+"""Shape (C, T, S, S) of a view of one sample."""
 _AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
+class TrainingSettings(Protocol):
+    """The settings of `PretrainConfig` that determine the cost of a step."""
+
+    data: DataConfig
+    views: list[ViewConfig]
+    backbone: BackboneConfig
+    method: Any  # the registered configs of methods and losses differ in what they build
+    loss: Any
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+
+
 class Flops(NamedTuple):
-    """Of convolutions and matrix products, a multiply-add being two."""
+    """FLOPs of convolutions and matrix products; a multiply-add counts as two."""
 
     forward: float
     backward: float
 
 
 class Size(NamedTuple):
-    """Bytes: some whatever the batch, and some per sample."""
+    """Bytes as a function of the batch size: a fixed number plus a number per sample."""
 
     fixed: float
     per_sample: float = 0.0
@@ -40,12 +57,12 @@ class Size(NamedTuple):
 
     @classmethod
     def through(cls, batch: int, once: float, twice: float) -> "Size":
-        """Return the line through the bytes of a batch and of one twice as large."""
-        slope = (twice - once) / batch
-        return cls(once - batch * slope, slope)
+        """Return the size that is `once` bytes for a batch and `twice` bytes for a batch twice as large."""
+        per_sample = (twice - once) / batch
+        return cls(once - batch * per_sample, per_sample)
 
 
-class GivenToLoss(nn.Module):
+class LossInputs(nn.Module):
     """Stand-in for the loss while the networks run without values: it records what the loss would receive."""
 
     def over_pairs(self, views: ViewPairs) -> PairLosses:
@@ -56,157 +73,173 @@ class GivenToLoss(nn.Module):
 
 
 class NetworkCost(NamedTuple):
-    """What the networks of a method take.
+    """Cost of the networks of a method.
 
     Attributes:
-        parameters: Numbers by part.
-        num_learning: Of them, those that take gradients.
-        weights, momentum_encoder, queue: Bytes, with the statistics of norms; the weights are those of the rest.
-        view_flops: Of one sample's first view through the backbone, forward.
-        flops: Of a training step, per sample and by part.
-        kept: For the backward pass, without weights and views.
-        norms: (channels, whether it takes gradients) of each time that a batch norm is passed.
-        given: What the loss is given.
-        measured_on: In words.
+        parameters: Number of parameters by component.
+        num_trainable: Number of parameters with gradients.
+        weights: Bytes of parameters and buffers, without momentum encoder and queue.
+        momentum_encoder: Bytes of the momentum encoder.
+        queue: Bytes of the queue.
+        view_flops: Forward FLOPs of the backbone for the first view of one sample.
+        flops: FLOPs of a training step per sample, by component.
+        activations: Bytes kept for the backward pass, without weights and views.
+        norms: (channels, whether gradients flow) of each batch norm call.
+        loss_inputs: The inputs of the loss.
+        measured_on: How the cost was measured, in words.
     """
 
     parameters: dict[str, int]
-    num_learning: int
+    num_trainable: int
     weights: int
     momentum_encoder: int
     queue: int
     view_flops: float
     flops: dict[str, Flops]
-    kept: Size
+    activations: Size
     norms: list[tuple[int, bool]]
-    given: GivenToLoss
+    loss_inputs: LossInputs
     measured_on: str
 
 
 class _StepCost(NamedTuple):
-    """FLOPs of a batch, those of the forward pass by module, and the bytes kept between the passes."""
+    """FLOPs of a batch, forward FLOPs by module, and bytes kept for the backward pass."""
 
     flops: Flops
     by_module: dict[str, float]
     kept: int
 
 
-def network_cost(config: Any, shapes: list[Shape], batch: int) -> NetworkCost:
-    """Return what the networks take.
+def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int) -> NetworkCost:
+    """Return the cost of the networks.
 
     Args:
-        config: A run-level config of a pretraining.
-        shapes: Of each view.
-        batch: Samples on a device at a time.
+        config: A validated config of a pretraining.
+        shapes: Shape of each view.
+        batch: Samples per device and forward pass.
     """
     try:
-        return _networks(config, shapes, batch, fake=True)
-    except RuntimeError:  # an operation needs values, or has no kernel without them; any other mistake shows again
-        return _networks(config, shapes, 2 * getattr(config.method, "bn_splits", 1), fake=False)
+        return _network_cost(config, shapes, batch, fake=True)
+    except RuntimeError:
+        # An operator needs values, or has no kernel for fake tensors. Any other error is raised again on real ones.
+        return _network_cost(config, shapes, 2 * getattr(config.method, "bn_splits", 1), fake=False)
 
 
-def loss_cost(config: Any, given: GivenToLoss, everyone: int) -> tuple[Flops, Size]:
-    """Return what the loss takes: FLOPs per sample, and what it keeps besides the queue.
+def loss_cost(config: TrainingSettings, inputs: LossInputs, global_batch: int) -> tuple[Flops, Size]:
+    """Return the FLOPs of the loss per sample, and the bytes it keeps besides the queue.
 
     Args:
-        config: A run-level config of a pretraining.
-        given: What the networks give it.
-        everyone: Samples on all devices at a time, whose keys meet.
+        config: A validated config of a pretraining.
+        inputs: The inputs of the loss.
+        global_batch: Samples per forward pass on all devices, whose keys may be gathered.
     """
 
-    def unit(like: Tensor, num_rows: int) -> Tensor:
+    def unit_rows(like: Tensor, num_rows: int) -> Tensor:
         rows = nn.functional.normalize(torch.randn(*like.shape[:-2], num_rows, like.shape[-1]), dim=-1)
         return rows.requires_grad_(like.requires_grad)
 
     loss = config.loss.build()
-    negatives = None if given.negatives is None else unit(given.negatives, len(given.negatives))
-    batch_keys = [unit(rows, max(4, everyone)) for rows in given.batch_keys or []]
+    negatives = None if inputs.negatives is None else unit_rows(inputs.negatives, len(inputs.negatives))
+    batch_keys = [unit_rows(rows, max(4, global_batch)) for rows in inputs.batch_keys or []]
     known = batch_keys if negatives is None else [negatives, *batch_keys]
 
-    def step(batch: int) -> _StepCost:
-        queries, keys = ([unit(rows, batch) for rows in each] for each in (given.queries, given.keys))
-        views = ViewPairs(queries, keys, given.pairs, negatives, batch_keys or None)
+    def step_cost(batch: int) -> _StepCost:
+        queries, keys = ([unit_rows(rows, batch) for rows in each] for each in (inputs.queries, inputs.keys))
+        views = ViewPairs(queries, keys, inputs.pairs, negatives, batch_keys or None)
         return _count(lambda: over_pairs(loss, views).loss, known)
 
-    once, twice = step(2), step(4)
+    once, twice = step_cost(2), step_cost(4)
     kept = Size.through(2, once.kept, twice.kept)
     gathered = sum(rows.nbytes for rows in batch_keys)
     return Flops(once.flops.forward / 2, once.flops.backward / 2), kept._replace(fixed=kept.fixed + gathered)
 
 
-def _networks(config: Any, shapes: list[Shape], batch: int, fake: bool) -> NetworkCost:
-    """Run the method on a batch and on one twice as large: what is kept lies on the line through the two."""
-    given, norms = GivenToLoss(), list[tuple[int, bool]]()
+def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fake: bool) -> NetworkCost:
+    """Run the method on a batch and on one twice as large; the activations grow linearly with the batch."""
+    loss_inputs, norms = LossInputs(), list[tuple[int, bool]]()
     with torch.device("meta" if fake else "cpu"):
-        method = config.method.build(config.backbone.build(), given)
+        method = config.method.build(config.backbone.build(), loss_inputs)
 
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
         if fake:
-            method.to_empty(device="cpu")  # autocast leaves tensors on "meta" as they are
-        once = _step(method, shapes, batch, config.trainer.precision)
-        with _flop_counter() as of_view:
+            method.to_empty(device="cpu")  # autocast ignores tensors on "meta"
+        once = _step_cost(method, shapes, batch, config.trainer.precision)
+        with _flop_counter() as view_counter:
             method.backbone(torch.zeros(batch, *shapes[0]))
         for norm in (module for module in method.modules() if isinstance(module, _BatchNorm)):
             norm.register_forward_hook(lambda norm, *_: norms.append((norm.num_features, torch.is_grad_enabled())))
-        twice = _step(method, shapes, 2 * batch, config.trainer.precision)
+        twice = _step_cost(method, shapes, 2 * batch, config.trainer.precision)
 
-    parameters = {name: _numel(part.parameters()) for name, part in method.online.named_children()}
-    if frozen := _numel(parameter for parameter in method.parameters() if not parameter.requires_grad):
-        parameters["momentum copies"] = frozen
-    by_momentum = once.by_module.get(f"{type(method).__name__}.momentum_encoder", 0.0)
-    flops = {"online encoder": Flops((once.flops.forward - by_momentum) / batch, once.flops.backward / batch)}
-    if by_momentum:
-        flops["momentum encoder"] = Flops(by_momentum / batch, 0.0)
-    momentum_encoder, queue = (_bytes(getattr(method, name, None)) for name in ("momentum_encoder", "queue"))
+    momentum_encoder, queue = (_num_bytes(getattr(method, name, None)) for name in ("momentum_encoder", "queue"))
     return NetworkCost(
-        parameters=parameters,
-        num_learning=_numel(parameter for parameter in method.parameters() if parameter.requires_grad),
-        weights=_bytes(method) - momentum_encoder - queue,
+        parameters=_parameters_by_component(method),
+        num_trainable=_numel(parameter for parameter in method.parameters() if parameter.requires_grad),
+        weights=_num_bytes(method) - momentum_encoder - queue,
         momentum_encoder=momentum_encoder,
         queue=queue,
-        view_flops=of_view.get_total_flops() / batch,
-        flops=flops,
-        kept=Size.through(batch, once.kept, twice.kept),
+        view_flops=view_counter.get_total_flops() / batch,
+        flops=_flops_by_component(method, once, batch),
+        activations=Size.through(batch, once.kept, twice.kept),
         norms=norms,
-        given=given,
+        loss_inputs=loss_inputs,
         measured_on="tensors without values" if fake else f"{batch} and {2 * batch} real samples",
     )
 
 
-def _step(method: nn.Module, shapes: list[Shape], batch: int, precision: str) -> _StepCost:
-    """Count a batch through the networks."""
+def _parameters_by_component(method: Any) -> dict[str, int]:
+    parameters = {name: _numel(module.parameters()) for name, module in method.online.named_children()}
+    if frozen := _numel(parameter for parameter in method.parameters() if not parameter.requires_grad):
+        parameters["momentum copies"] = frozen
+    return parameters
+
+
+def _flops_by_component(method: Any, step: _StepCost, batch: int) -> dict[str, Flops]:
+    """Return the FLOPs of the encoders per sample."""
+    momentum = step.by_module.get(f"{type(method).__name__}.momentum_encoder", 0.0)
+    flops = {"online encoder": Flops((step.flops.forward - momentum) / batch, step.flops.backward / batch)}
+    if momentum:
+        flops["momentum encoder"] = Flops(momentum / batch, 0.0)
+    return flops
+
+
+def _step_cost(method: nn.Module, shapes: list[Shape], batch: int, precision: str) -> _StepCost:
+    """Return the cost of one batch through the networks."""
     views = [torch.zeros(batch, *shape) for shape in shapes]
 
     def loss() -> Tensor:
         with torch.autocast("cpu", _AUTOCAST.get(precision, torch.bfloat16), enabled=precision in _AUTOCAST):
-            return method(views).loss
+            output: Tensor = method(views).loss
+        return output
 
     return _count(loss, [*method.parameters(), *method.buffers(), *views])
 
 
-def _count(loss_of: Callable[[], Tensor], known: Iterable[Tensor]) -> _StepCost:
-    """Count a forward and a backward pass. What is kept are storages, each once, without those of `known` tensors."""
-    storages = {tensor.untyped_storage() for tensor in known}
+def _count(forward: Callable[[], Tensor], known: Iterable[Tensor]) -> _StepCost:
+    """Return the cost of a forward and a backward pass.
+
+    The bytes kept are those of the storages that autograd saves, each counted once, without those of `known` tensors.
+    """
+    known_storages = {tensor.untyped_storage() for tensor in known}
     kept = set()
 
     def keep(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage() not in storages:
+        if tensor.untyped_storage() not in known_storages:
             kept.add(tensor.untyped_storage())
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _flop_counter() as forward:
-        loss = loss_of()
-    with _flop_counter() as backward:
-        loss.backward()
-    by_module = {name: float(sum(counts.values())) for name, counts in forward.get_flop_counts().items()}
-    flops = Flops(forward.get_total_flops(), backward.get_total_flops())
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _flop_counter() as forward_counter:
+        loss = forward()
+    with _flop_counter() as backward_counter:
+        loss.backward()  # type: ignore[no-untyped-call]
+    by_module = {name: float(sum(counts.values())) for name, counts in forward_counter.get_flop_counts().items()}
+    flops = Flops(forward_counter.get_total_flops(), backward_counter.get_total_flops())
     return _StepCost(flops, by_module, sum(storage.nbytes() for storage in kept))
 
 
 def _flop_counter() -> FlopCounterMode:
-    """Return torch's counter. Of the products here it does not know the one in place, in `losses.streaming`."""
+    """Return torch's counter with a formula for `addmm_` (`losses.streaming`), the one product it does not know."""
 
-    def addmm_(total: list[int], left: list[int], right: list[int], **other: Any) -> int:
+    def addmm_(total: list[int], left: list[int], right: list[int], **_: Any) -> int:
         return 2 * left[0] * left[1] * right[1]
 
     return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_})
@@ -216,5 +249,5 @@ def _numel(parameters: Iterable[Tensor]) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def _bytes(module: nn.Module | None) -> int:
+def _num_bytes(module: nn.Module | None) -> int:
     return 0 if module is None else sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])

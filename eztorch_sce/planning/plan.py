@@ -1,8 +1,8 @@
-"""What a pretraining would take, found without training: parameters, FLOPs, memory, network, time."""
+"""Cost of a pretraining, estimated without training: parameters, FLOPs, memory, network traffic and time."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.streaming import BLOCK_NUMBERS, BLOCK_NUMBERS_GPU
-from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, loss_cost, network_cost
-from eztorch_sce.planning.devices import DEVICES, find_measurement
+from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, TrainingSettings, loss_cost, network_cost
+from eztorch_sce.planning.devices import DEVICES, Measurement, find_measurement
 from eztorch_sce.registry import name_of
 from eztorch_sce.types import InputSpec
 
@@ -19,26 +20,35 @@ GIB = 2**30
 _FLOAT = 4  # bytes
 # A convolution, its norm and its ReLU keep two tensors for the backward pass. They read and write 7 such tensors
 # forward (2, 3 and 2: a norm reads its input twice) and 12 backward (4, 5 and 3).
-_MOVED_FORWARD, _MOVED_BACKWARD = 7 / 2, 12 / 2  # bytes per byte kept
+_MOVED_FORWARD, _MOVED_BACKWARD = 7 / 2, 12 / 2  # bytes moved per byte kept
+
+
+class PlanSettings(TrainingSettings, Protocol):
+    """The settings of `PlanConfig`."""
+
+    device: str
+    throughput: float | None
+    utilization: float
+    memory_share: float
 
 
 @dataclass
 class Plan:
-    """What a pretraining would take.
+    """Estimated cost of a pretraining.
 
     Attributes:
-        title: What is trained, in words.
-        parameters: Numbers by part.
-        view_flops: Of one sample's first view through the backbone, forward.
-        flops: Of a training step, per sample and by part.
-        memory: On each device, by part; their sum is the peak.
-        network: Bytes that each device sends per optimizer step, by what.
-        batch: Samples on a device at a time.
-        usable: Bytes of a device that tensors may take.
-        largest_batch: Samples on a device at a time that fit in them; 0 where none does.
-        step_s: Seconds of an optimizer step.
-        epoch_s, total_s: Seconds of an epoch and of all; None where nobody said how many records there are.
-        assumptions: What all this rests on, one sentence each.
+        title: One line that describes the training.
+        parameters: Number of parameters by component.
+        view_flops: Forward FLOPs of the backbone for the first view of one sample.
+        flops: FLOPs of a training step per sample, by component.
+        memory: Memory per device by component; their sum is the peak.
+        network: Bytes that each device sends per optimizer step, by content.
+        batch: Samples per device and forward pass.
+        usable: Bytes of device memory available to tensors.
+        largest_batch: Largest batch per device that fits; 0 if none does.
+        step_s: Seconds per optimizer step.
+        epoch_s, total_s: Seconds per epoch and of the whole training; None if the number of records is unknown.
+        assumptions: Assumptions behind the numbers, one sentence each.
     """
 
     title: str
@@ -60,45 +70,44 @@ class Plan:
         return sum(size.at(batch) for size in self.memory.values())
 
     def verdict(self) -> list[str]:
-        """Say in words whether it fits, and how long it takes."""
+        """Return two sentences: whether the batch fits, and how long the training takes."""
         needed, usable = self.memory_at(self.batch) / GIB, self.usable / GIB
         if needed <= usable:
-            fits = f"A batch of {self.batch} on each device fits: {needed:.1f} of {usable:.1f} GiB."
+            fit = f"A batch of {self.batch} per device fits: {needed:.1f} of {usable:.1f} GiB."
         else:
-            fits = (
-                f"A batch of {self.batch} on each device does NOT fit: {needed:.1f} GiB, and there are {usable:.1f}. "
-                "trainer.precision=bf16-mixed, trainer.accumulate=2 or more devices take less of each."
+            fit = (
+                f"A batch of {self.batch} per device does NOT fit: it needs {needed:.1f} GiB of {usable:.1f}. Use "
+                "trainer.precision=bf16-mixed, trainer.accumulate=2 or more devices."
             )
-        largest = f"The largest that does is {self.largest_batch}."
         step = f"An optimizer step takes {self.step_s:.3g} s"
-        if self.epoch_s is None or self.total_s is None:
-            return [f"{fits} {largest}", f"{step}."]
-        hours = f"an epoch {self.epoch_s / 60:.1f} minutes, all epochs {self.total_s / 3600:.1f} hours"
-        return [f"{fits} {largest}", f"{step}, {hours}."]
+        if self.epoch_s is not None and self.total_s is not None:
+            step += f", an epoch {self.epoch_s / 60:.1f} minutes, all epochs {self.total_s / 3600:.1f} hours"
+        return [f"{fit} The largest that fits is {self.largest_batch}.", f"{step}."]
 
 
-def plan_pretraining(config: Any, num_records: int | None) -> Plan:
-    """Return what a pretraining would take.
+def plan_pretraining(config: PlanSettings, num_records: int | None) -> Plan:
+    """Return the estimated cost of a pretraining.
 
     Args:
-        config: A run-level config of a pretraining, with `device`, `throughput`, `utilization` and `memory_share`.
-        num_records: Of the training part; None leaves the time of an epoch open.
+        config: A validated config, in which the number of devices is resolved.
+        num_records: Number of training records; None leaves the time per epoch open.
 
     Raises:
-        ConfigError: If the backbone does not take what the views would be.
+        ConfigError: If the backbone does not accept the views.
     """
     num_devices = config.trainer.world_size
+    assert num_devices is not None
     batch = config.data.batch_size // (num_devices * config.trainer.accumulate)
     shapes = _view_shapes(config)
     networks = network_cost(config, shapes, batch)
-    loss_flops, loss_kept = loss_cost(config, networks.given, everyone=batch * num_devices)
+    loss_flops, loss_kept = loss_cost(config, networks.loss_inputs, global_batch=batch * num_devices)
 
     flops = networks.flops | {"loss": loss_flops}
     memory = _memory(config, networks, loss_kept, shapes, num_devices)
     network = _network(config, networks, shapes, batch, num_devices)
     usable = config.memory_share * DEVICES[config.device].memory_gib * GIB
     fixed, per_sample = (sum(sizes) for sizes in zip(*memory.values(), strict=True))
-    step_s, timed_by = _step_seconds(config, shapes, flops, memory, network, num_devices)
+    step_s, time_assumptions = _step_seconds(config, shapes, flops, memory, network, num_devices)
     epoch_s = None if num_records is None else num_records // config.data.batch_size * step_s
     return Plan(
         title=_title(config, shapes, num_devices),
@@ -114,47 +123,48 @@ def plan_pretraining(config: Any, num_records: int | None) -> Plan:
         epoch_s=epoch_s,
         total_s=None if epoch_s is None else config.trainer.max_epochs * epoch_s,
         assumptions=[
-            "FLOPs are those of convolutions and matrix products; a multiply-add is two.",
+            "FLOPs are those of convolutions and matrix products; a multiply-add counts as two.",
             f"Memory is that of tensors, counted on {networks.measured_on}. They get memory_share="
             f"{config.memory_share:g} of the device; the rest is for the CUDA context, the workspaces of its libraries "
             "and fragmentation.",
-            "Network: in a ring of n devices each sends 2 (n - 1) / n of what is summed, and n - 1 times its part of "
-            "what is gathered.",
-            *timed_by,
-            "Records: how many this data set has is not known here; num_records=... gives the time of an epoch."
+            "Network: in a ring of n devices, each sends 2 (n - 1) / n of the bytes summed, and n - 1 times its own "
+            "part of the bytes gathered.",
+            *time_assumptions,
+            "Records: the size of this data set is unknown; set num_records=... for the time per epoch."
             if num_records is None
-            else f"Records: {num_records}; an epoch leaves the last, incomplete batch out.",
+            else f"Records: {num_records}; an epoch drops the last, incomplete batch.",
         ],
     )
 
 
-def _view_shapes(config: Any) -> list[Shape]:
+def _view_shapes(config: PlanSettings) -> list[Shape]:
     with torch.device("meta"):
         takes_clips = config.backbone.build().takes_clips
     num_frames = config.data.num_frames or (InputSpec().num_frames if takes_clips else 1)
     if num_frames > 1 and not takes_clips:
         raise ConfigError(
             [
-                f"data.num_frames={num_frames}, and backbone={name_of(config.backbone)} takes single images: choose "
+                f"data.num_frames={num_frames}, but backbone={name_of(config.backbone)} takes single images: choose "
                 "a video backbone (backbone=r3d18) or data.num_frames=1"
             ]
         )
-    return [(3, num_frames, view.size, view.size) for view in config.views]
+    sizes = [view.size for view in config.views if view.size is not None]  # validation has refused null
+    return [(3, num_frames, size, size) for size in sizes]
 
 
-def _title(config: Any, shapes: list[Shape], num_devices: int) -> str:
+def _title(config: PlanSettings, shapes: list[Shape], num_devices: int) -> str:
     networks = ", ".join(name_of(part) for part in (config.backbone, config.method, config.loss))
     sizes = " + ".join(str(size) for *_, size in shapes)
-    samples = f"{config.data.batch_size} samples a step on {num_devices} x {config.device}"
+    samples = f"{config.data.batch_size} samples per step on {num_devices} x {config.device}"
     kind = "images" if shapes[0][1] == 1 else f"clips of {shapes[0][1]} frames"
     return f"{networks}; views: {kind}, {sizes} px; {samples}, {config.trainer.precision}"
 
 
 def _memory(
-    config: Any, networks: NetworkCost, loss_kept: Size, shapes: list[Shape], num_devices: int
+    config: PlanSettings, networks: NetworkCost, loss_kept: Size, shapes: list[Shape], num_devices: int
 ) -> dict[str, Size]:
-    """Return the bytes on a device by part."""
-    gradients = _FLOAT * networks.num_learning
+    """Return the bytes per device by component."""
+    gradients = _FLOAT * networks.num_trainable
     canvas = config.data.canvas
     pixels = sum(math.prod(shape) for shape in shapes)
     decoded = pixels if canvas is None else sum(channels * frames * canvas**2 for channels, frames, *_ in shapes)
@@ -163,18 +173,18 @@ def _memory(
         block = 0
     return {
         "weights": Size(networks.weights),
-        "gradients": Size(gradients * (2 if num_devices > 1 else 1)),  # the network gets a copy
+        "gradients": Size(gradients * (2 if num_devices > 1 else 1)),  # DDP copies them to buckets for the network
         "optimizer state": Size(gradients * _state_per_weight(config.optimizer)),
         "momentum encoder": Size(networks.momentum_encoder),
         "queue": Size(networks.queue),
-        "activations kept": networks.kept,
+        "activations kept": networks.activations,
         "views, float": Size(0, _FLOAT * pixels),
         "views, uint8": Size(0, decoded),
         "loss": loss_kept._replace(fixed=loss_kept.fixed + block),
     }
 
 
-def _state_per_weight(optimizer: Any) -> float:
+def _state_per_weight(optimizer: OptimizerConfig) -> float:
     """Return how many numbers an optimizer keeps per weight, from one step on a small matrix."""
     weight = nn.Parameter(torch.ones(8, 8))
     weight.grad = torch.ones(8, 8)
@@ -184,59 +194,61 @@ def _state_per_weight(optimizer: Any) -> float:
     return sum(value.numel() for value in state if value.shape == weight.shape) / weight.numel()
 
 
-def _network(config: Any, networks: NetworkCost, shapes: list[Shape], batch: int, num_devices: int) -> dict[str, float]:
-    """Return the bytes that a device sends per optimizer step."""
-    given, times = networks.given, config.trainer.accumulate  # gradients go once per optimizer step, the rest each time
+def _network(
+    config: PlanSettings, networks: NetworkCost, shapes: list[Shape], batch: int, num_devices: int
+) -> dict[str, float]:
+    """Return the bytes that each device sends per optimizer step, by content."""
+    inputs, times = networks.loss_inputs, config.trainer.accumulate  # all but the gradients is sent every forward pass
     gathered, summed = num_devices - 1, 2 * (num_devices - 1) / num_devices  # bytes sent per byte
-    keys = _FLOAT * batch * sum(rows.shape[1] for rows in given.keys)
-    sent = {"gradients": _FLOAT * networks.num_learning * summed}
-    if given.negatives is not None or given.batch_keys:
-        learn = any(rows.requires_grad for rows in given.batch_keys or [])  # then their gradients are summed, too
-        sent["keys"] = times * keys * (gathered + learn * num_devices * summed)
+    keys = _FLOAT * batch * sum(rows.shape[1] for rows in inputs.keys)
+    sent = {"gradients": _FLOAT * networks.num_trainable * summed}
+    if inputs.negatives is not None or inputs.batch_keys:
+        keys_learn = any(rows.requires_grad for rows in inputs.batch_keys or [])  # their gradients are summed too
+        sent["keys"] = times * keys * (gathered + keys_learn * num_devices * summed)
     if config.trainer.sync_batchnorm:  # mean, deviation and count forward, two sums backward
         forward = sum(2 * channels + 1 for channels, _ in networks.norms) * gathered
         backward = sum(2 * channels for channels, learns in networks.norms if learns) * summed
         sent["batch norm"] = times * _FLOAT * (forward + backward)
     if getattr(config.method, "shuffle_bn", False):
-        pixels = sum(math.prod(shape) for shape in shapes[: len(given.keys)])
+        pixels = sum(math.prod(shape) for shape in shapes[: len(inputs.keys)])
         sent["shuffled views"] = times * (_FLOAT * batch * pixels + keys) * gathered
     return sent
 
 
 def _step_seconds(
-    config: Any,
+    config: PlanSettings,
     shapes: list[Shape],
     flops: dict[str, Flops],
     memory: dict[str, Size],
     network: dict[str, float],
     num_devices: int,
 ) -> tuple[float, list[str]]:
-    """Return the seconds of an optimizer step, as measured where they were, and what they rest on."""
-    batch_size, precision = config.data.batch_size, config.trainer.precision
+    """Return the seconds per optimizer step, measured if possible, and the assumptions behind them."""
+    batch_size = config.data.batch_size
     if config.throughput is not None:
         seconds = batch_size * len(shapes) / config.throughput
         return seconds, [f"Time is measured: throughput={config.throughput:g} clips/s on all devices together."]
     if (measurement := _measurement(config, shapes)) is not None:
-        samples_per_s = measurement.samples_per_s
-        return batch_size / (samples_per_s * num_devices), [
-            f"Time is measured: {samples_per_s:.3g} samples/s on one device, {measurement.hardware}: "
-            f"{measurement.workload} ({measurement.source})"
-            + (f". {num_devices} of them are {num_devices} times as fast." if num_devices > 1 else ".")
+        rate = measurement.samples_per_s
+        scaling = f". {num_devices} devices are assumed to be {num_devices} times as fast." if num_devices > 1 else "."
+        return batch_size / (rate * num_devices), [
+            f"Time is measured: {rate:.3g} samples/s on one device, {measurement.hardware}: {measurement.workload} "
+            f"({measurement.source}){scaling}"
         ]
     device = DEVICES[config.device]
-    peak = device.peak(precision)
-    # The momentum encoder moves as much as the online one does forward, by the share of its FLOPs.
+    peak = device.peak(config.trainer.precision)
+    # The momentum encoder moves as many bytes as the online encoder does forward, in proportion to its FLOPs.
     momentum = flops["momentum encoder"].forward / flops["online encoder"].forward if "momentum encoder" in flops else 0
     moved = memory["activations kept"].per_sample * (_MOVED_FORWARD * (1 + momentum) + _MOVED_BACKWARD)
     computing = sum(map(sum, flops.values())) / (peak * 1e12) + moved / (device.bandwidth_gb_s * 1e9)
     sending = sum(network.values()) / (device.link_gb_s * 1e9)
     seconds = batch_size / num_devices * computing / config.utilization + sending
     return seconds, [
-        f"Time is not measured, but estimated from utilization={config.utilization:g} of {peak:g} TFLOP/s "
-        f"({precision}) and of {device.bandwidth_gb_s:g} GB/s to memory, one after the other; what is kept for the "
-        f"backward pass is moved {_MOVED_FORWARD + _MOVED_BACKWARD:g} times.",
-        f"Devices send {device.link_gb_s:g} GB/s each, between machines too, and do not compute meanwhile.",
-        "Data arrive as fast as they are used. throughput=CLIPS_PER_S, `clips_per_s` of a run, replaces the estimate.",
+        f"Time is not measured but estimated, from utilization={config.utilization:g} of {peak:g} TFLOP/s "
+        f"({config.trainer.precision}) and of {device.bandwidth_gb_s:g} GB/s to memory, one after the other; "
+        f"activations kept for the backward pass are moved {_MOVED_FORWARD + _MOVED_BACKWARD:g} times.",
+        f"Devices send {device.link_gb_s:g} GB/s each, also between machines, and do not compute meanwhile.",
+        "Data arrives as fast as it is used. throughput=CLIPS_PER_S (`clips_per_s` of a run) replaces the estimate.",
     ]
 
 
