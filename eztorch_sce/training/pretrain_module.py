@@ -82,7 +82,7 @@ class PretrainModule(pl.LightningModule):
 
     def _forward(self, batch: ViewBatch) -> StepOutput:
         try:
-            return cast(StepOutput, self.method(batch.views))
+            return self.method(batch.views)
         except ValueError as error:  # the loss rejects non-finite embeddings
             raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
 

@@ -1,4 +1,4 @@
-"""A plan beside what it plans for: other people's counters, real steps, a training that was published."""
+"""Tests of the plan against independent counters, real steps and a published training."""
 
 import json
 import subprocess
@@ -23,6 +23,7 @@ from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.planning import devices
 from eztorch_sce.planning.cost import network_cost
+from eztorch_sce.planning.devices import Measurement
 from eztorch_sce.planning.plan import Plan
 
 TOY = ["backbone=resnet18", "views=image", "views.*.size=64", "data.num_frames=1", "data.batch_size=64"]
@@ -42,7 +43,7 @@ def tiny() -> Plan:
 
 
 @pytest.mark.parametrize(("recipe", "num_frames", "millions"), [(KINETICS, 8, 31.63), (IMAGENET, 1, 23.51)])
-def test_flops_and_parameters_are_those_that_fvcore_counts(recipe: list[str], num_frames: int, millions: float) -> None:
+def test_flops_and_parameters_match_fvcore(recipe: list[str], num_frames: int, millions: float) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis, parameter_count
@@ -50,15 +51,15 @@ def test_flops_and_parameters_are_those_that_fvcore_counts(recipe: list[str], nu
     backbone = config.backbone.build().eval()
     counted = FlopCountAnalysis(backbone, torch.zeros(1, 3, num_frames, 224, 224)).unsupported_ops_warnings(False)
     planned = api.plan(config)
-    assert planned.view_flops == pytest.approx(2 * counted.total(), rel=0.01)  # it counts multiply-adds, and norms
+    assert planned.view_flops == pytest.approx(2 * counted.total(), rel=0.01)  # fvcore counts multiply-adds, and norms
     assert planned.parameters["backbone"] == parameter_count(backbone)[""]
     assert planned.parameters["backbone"] / 1e6 == pytest.approx(millions, abs=0.005)
-    # Two views through the online backbone forward, as many through the momentum one, and twice as much backward.
+    # Two views through the online and two through the momentum backbone; backward costs twice the online forward.
     forward, backward = map(sum, zip(*planned.flops.values(), strict=True))
     assert (forward, backward) == pytest.approx((4 * planned.view_flops, 4 * planned.view_flops), rel=0.02)
 
 
-def test_a_step_without_values_counts_what_a_real_one_does() -> None:
+def test_a_step_on_fake_tensors_costs_the_flops_of_a_real_step() -> None:
     config = compose("plan", [*TOY, "method.queue_size=65536"])
     method = config.method.build(config.backbone.build(), config.loss.build())
     views = [torch.randn(4, 3, 1, 64, 64) for _ in range(2)]
@@ -67,9 +68,9 @@ def test_a_step_without_values_counts_what_a_real_one_does() -> None:
     with FlopCounterMode(display=False) as backward:
         output.loss.backward()
     planned = api.plan(config)
-    found = [4 * sum(each) for each in zip(*planned.flops.values(), strict=True)]
-    in_place = 4 * 2 * 65536 * 256 * 4  # torch leaves addmm_ out: 2 queries, 2 keys
-    assert found == [forward.get_total_flops() + in_place, backward.get_total_flops()]
+    planned_flops = [4 * sum(each) for each in zip(*planned.flops.values(), strict=True)]
+    in_place = 4 * 2 * 65536 * 256 * 4  # torch does not count addmm_: 2 queries, 2 keys
+    assert planned_flops == [forward.get_total_flops() + in_place, backward.get_total_flops()]
     assert planned.parameters["momentum copies"] == sum(p.numel() for p in method.momentum_encoder.parameters())
     assert sum(planned.parameters.values()) == sum(p.numel() for p in method.parameters())
 
@@ -91,8 +92,8 @@ recorded.export_chrome_trace(sys.argv[1])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_the_sum_of_the_parts_is_the_peak_of_a_run(precision: str, tmp_path: Path) -> None:
-    """In a fresh process: all that torch's allocator holds, from decoded images to temporaries within operations."""
+def test_the_sum_of_the_components_is_the_peak_memory_of_a_run(precision: str, tmp_path: Path) -> None:
+    """Measured in a fresh process: everything in torch's allocator, from decoded images to temporaries of operators."""
     from PIL import Image
 
     (tmp_path / "images").mkdir()
@@ -110,7 +111,7 @@ def test_the_sum_of_the_parts_is_the_peak_of_a_run(precision: str, tmp_path: Pat
         held += event["args"]["Bytes"]
         peak = max(peak, held)
     planned = plan(*shared, "device=cpu")
-    assert max(planned.memory, key=lambda part: planned.memory[part].at(64)) == "activations kept"
+    assert max(planned.memory, key=lambda name: planned.memory[name].at(64)) == "activations kept"
     assert planned.memory_at(64) == pytest.approx(peak, rel=0.15)
 
 
@@ -122,29 +123,29 @@ def test_the_largest_batch_fits_and_one_more_does_not(overrides: list[str], prec
     assert ("does NOT fit" in planned.verdict()[0]) == (planned.batch > planned.largest_batch)
 
 
-def test_the_parts_of_the_memory(tiny: Plan) -> None:
-    learning = 4 * (sum(tiny.parameters.values()) - tiny.parameters["momentum copies"])
-    assert tiny.memory["gradients"].at(64) == learning
-    assert tiny.memory["optimizer state"].at(64) == learning  # SGD with momentum
-    assert tiny.memory["queue"].at(64) == 512 * 256 * 4 + 8  # and its position
+def test_memory_components_match_hand_counts(tiny: Plan) -> None:
+    trainable = 4 * (sum(tiny.parameters.values()) - tiny.parameters["momentum copies"])
+    assert tiny.memory["gradients"].at(64) == trainable
+    assert tiny.memory["optimizer state"].at(64) == trainable  # SGD with momentum
+    assert tiny.memory["queue"].at(64) == 512 * 256 * 4 + 8  # keys and the position
     assert tiny.memory["views, float"].at(64) == 4 * tiny.memory["views, uint8"].at(64) == 64 * 2 * 3 * 32 * 32 * 4
     adamw = plan(*TINY, "optimizer=adamw").memory["optimizer state"].at(64)
-    assert (adamw, plan(*TINY, "optimizer.momentum=0").memory["optimizer state"].at(64)) == (2 * learning, 0)
+    assert (adamw, plan(*TINY, "optimizer.momentum=0").memory["optimizer state"].at(64)) == (2 * trainable, 0)
     half = plan(*TINY, "trainer.precision=16-mixed").memory["activations kept"].per_sample
-    assert 0.5 < half / tiny.memory["activations kept"].per_sample < 0.6  # some are kept in float32
+    assert 0.5 < half / tiny.memory["activations kept"].per_sample < 0.6  # some activations stay in float32
 
 
-def test_what_devices_send() -> None:
+def test_network_traffic_matches_hand_counts() -> None:
     alone, eight = plan(*TINY), plan(*TINY, "devices=8", "method.batch_keys=true")
     assert set(alone.network.values()) == {0}
-    learning = sum(count for part, count in eight.parameters.items() if part != "momentum copies")
-    assert eight.network["gradients"] == 2 * 7 / 8 * 4 * learning
-    assert eight.network["keys"] == 7 * 8 * 2 * 256 * 4  # to 7 others, of 8 samples, 2 views
+    trainable = sum(count for name, count in eight.parameters.items() if name != "momentum copies")
+    assert eight.network["gradients"] == 2 * 7 / 8 * 4 * trainable
+    assert eight.network["keys"] == 7 * 8 * 2 * 256 * 4  # to 7 other devices: 8 samples, 2 views
     assert eight.memory["gradients"].fixed == 2 * alone.memory["gradients"].fixed
     accumulated = plan(*TINY, "devices=4", "trainer.accumulate=2")
     assert accumulated.batch == eight.batch == 8
     assert accumulated.network["keys"] == 2 * 3 * 8 * 2 * 256 * 4
-    # A batch norm of C channels gathers 2 C + 1 numbers forward, and sums 2 C backward.
+    # A batch norm of C channels gathers 2 C + 1 numbers forward and sums 2 C backward.
     backbone = SmallR2Plus1DConfig(width=4, num_blocks=1).build()
     norms = [module.num_features for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm3d)]
     gathered = sum(4 * 4 * (2 * channels + 1) * 7 for channels in [*norms, 64, 64, 256])  # 2 views, both encoders
@@ -153,8 +154,8 @@ def test_what_devices_send() -> None:
     assert eight.network["batch norm"] == pytest.approx(gathered + summed)
 
 
-def test_time_is_that_of_a_published_training() -> None:
-    """MoCo on ImageNet, ResNet-50, 200 epochs: 53 hours on 8 V100 in float32, says the README of its authors."""
+def test_time_matches_a_published_training() -> None:
+    """MoCo on ImageNet, ResNet-50, 200 epochs: 53 hours on 8 V100s in float32, according to the authors' README."""
     moco = ["backbone=resnet50", "views=moco_v2", "loss=infonce", "method.queue_size=65536", "method.symmetric=false"]
     moco += ["method.predictor=null", "method.projector.num_hidden=1", "method.projector.output_dim=128"]
     moco += ["method.shuffle_bn=true", "trainer.sync_batchnorm=false", "data.batch_size=256", "num_records=1281167"]
@@ -163,33 +164,27 @@ def test_time_is_that_of_a_published_training() -> None:
     assert planned.total_s / 3600 == pytest.approx(53, rel=0.25)
 
 
-def test_a_measurement_comes_before_an_estimate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    given = plan(*TINY, "num_records=1000", "throughput=256", "trainer.max_epochs=3")
-    assert (given.step_s, given.epoch_s, given.total_s) == (0.5, 7.5, 22.5)  # 2 x 64 clips a step, 15 full batches
-    row = {
-        "what": "r2plus1d_small, 2 views of 32 px, batch 16",
-        "who": "eztorch_sce",
-        "value": 100.0,
-        "unit": "samples/s",
-    }
-    measured = {"versions": {"gpu": "NVIDIA A100-SXM4-80GB"}, "rows": [row]}
-    (tmp_path / "step.json").write_text(json.dumps(measured))
-    monkeypatch.setattr(devices, "RESULTS", tmp_path)
-    found = plan(*TINY, "devices=2")
-    assert found.step_s == 64 / 200
-    assert "NVIDIA A100-SXM4-80GB" in " ".join(found.assumptions)
-    for elsewhere in ("device=A100-40G", "trainer.precision=16-mixed", "views.*.size=48"):
-        assert "not measured" in " ".join(plan(*TINY, elsewhere).assumptions)
+def test_a_measurement_takes_precedence_over_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = plan(*TINY, "num_records=1000", "throughput=256", "trainer.max_epochs=3")
+    assert (measured.step_s, measured.epoch_s, measured.total_s) == (0.5, 7.5, 22.5)  # 2 x 64 clips; 15 full batches
+    workload = "r2plus1d_small, 2 views of 32 px, batch 16"
+    measurement = Measurement("NVIDIA A100-SXM4-80GB", workload, 100.0, "benchmarks/results/step.json")
+    monkeypatch.setattr(devices, "load_measurements", lambda: [measurement])
+    two_devices = plan(*TINY, "devices=2")
+    assert two_devices.step_s == 64 / 200
+    assert "NVIDIA A100-SXM4-80GB" in " ".join(two_devices.assumptions)
+    for other in ("device=A100-40G", "trainer.precision=16-mixed", "views.*.size=48"):
+        assert "not measured" in " ".join(plan(*TINY, other).assumptions)
 
 
-def test_records_are_the_publisher_s_or_asked_for(tiny: Plan) -> None:
+def test_the_number_of_records_is_the_publisher_s_or_unknown(tiny: Plan) -> None:
     assert any("1281167" in line for line in plan(*TINY, "data.layout=imagenet").assumptions)
     assert tiny.total_s is None
     assert any("num_records=..." in line for line in tiny.assumptions)
 
 
 @pytest.mark.parametrize("name", ["r2plus1d_18", "r3d18", "x3d_s"])
-def test_no_backbone_needs_values(name: str) -> None:
+def test_backbones_run_on_fake_tensors(name: str) -> None:
     config = PlanConfig(backbone=registry.choices("backbone")[name]())
     with torch.device("meta"):
         num_frames = 4 if config.backbone.build().takes_clips else 1
@@ -208,24 +203,25 @@ def test_every_method_has_a_plan(name: str) -> None:
     assert planned.flops["loss"].forward > 0
 
 
-class _Looks(Backbone):
+class _ValueDependent(Backbone):
     def __init__(self) -> None:
-        super().__init__("looks", num_features=8)
+        super().__init__("value_dependent", num_features=8)
         self.linear = torch.nn.Linear(3, 8)
 
     def features(self, clips: Tensor) -> Tensor:
         x = clips.mean(dim=(2, 3, 4))
-        return self.linear(x if x.sum().item() < 1 else -x)
+        features: Tensor = self.linear(x if x.sum().item() < 1 else -x)
+        return features
 
 
-class _LooksConfig:
+class _ValueDependentConfig:
     def build(self) -> Backbone:
-        return _Looks()
+        return _ValueDependent()
 
 
-def test_a_network_that_needs_values_runs_on_a_few() -> None:
+def test_a_network_that_depends_on_values_runs_on_a_few_real_samples() -> None:
     method = MomentumContrastConfig(ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=32)
-    config: Any = PlanConfig(backbone=_LooksConfig(), method=method)
+    config: Any = PlanConfig(backbone=_ValueDependentConfig(), method=method)
     cost = network_cost(config, [(3, 1, 16, 16)] * 2, 1024)
     assert cost.measured_on == "2 and 4 real samples"
     assert cost.view_flops == 2 * 3 * 8
@@ -245,7 +241,7 @@ def test_a_network_that_needs_values_runs_on_a_few() -> None:
         (["data.decoder=ffmpeg"], "data.decoder=ffmpeg must be one of"),
     ],
 )
-def test_a_mistake_is_named(overrides: list[str], words: str) -> None:
+def test_invalid_settings_of_a_plan_are_reported(overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         plan(*overrides)
     assert words in str(caught.value)
@@ -254,5 +250,5 @@ def test_a_mistake_is_named(overrides: list[str], words: str) -> None:
 def test_the_command_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", *TINY, "devices=4", "device=RTX-3090"])
     printed = capsys.readouterr().out
-    for words in ("4 x RTX-3090", "predictor", "activations kept", "queue", "batch norm", "The largest that does is"):
+    for words in ("4 x RTX-3090", "predictor", "activations kept", "queue", "batch norm", "The largest that fits is"):
         assert words in printed

@@ -3,9 +3,10 @@
 import pytest
 
 from eztorch_sce.config import schema
-from eztorch_sce.config.schema import LinearConfig, PlanConfig, PretrainConfig, validate
+from eztorch_sce.config.schema import PlanConfig, PretrainConfig, validate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.launch import find_launch, is_first_process, local_rank
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.training.config import Machine, TrainerConfig

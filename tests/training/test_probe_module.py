@@ -7,9 +7,8 @@ import torch
 
 from eztorch_sce import api
 from eztorch_sce.augment.policies import policy
-from eztorch_sce.config.schema import LinearConfig
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.evaluation.linear import LinearHeads
+from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.schedules import ScheduleConfig
