@@ -1,4 +1,4 @@
-"""Exact search of a million features: ours beside scikit-learn's and faiss's, each in a process of its own.
+"""Exact search in a million features: this package, scikit-learn and faiss, each in a process of its own.
 
 python benchmarks/search.py --json benchmarks/results/search.json
 """
@@ -23,9 +23,9 @@ from eztorch_sce.types import FeatureBank
 
 DIM, NUM_CLUSTERS, NUM_NEIGHBORS, WARM_UP = 512, 1000, 50, 10
 MEMORY_GB = 8
-US = "eztorch_sce"
+OURS = "eztorch_sce"
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-Search = Callable[[torch.Tensor], torch.Tensor]  # queries (Q, F) to the rows of the bank (Q, k)
+Search = Callable[[torch.Tensor], torch.Tensor]  # maps queries (Q, F) to rows of the bank (Q, k)
 
 
 def write_features(folder: Path, num_rows: int, num_queries: int) -> None:
@@ -35,17 +35,22 @@ def write_features(folder: Path, num_rows: int, num_queries: int) -> None:
     for name, count in (("bank", num_rows), ("queries", num_queries)):
         features = torch.empty(count, DIM)
         labels = torch.randint(NUM_CLUSTERS, (count,), generator=generator)
-        for part, own in zip(features.split(2**16), labels.split(2**16), strict=True):
-            part.copy_(F.normalize(centers[own] + torch.randn(len(own), DIM, generator=generator), dim=1))
+        for chunk, chunk_labels in zip(torch.split(features, 2**16), torch.split(labels, 2**16), strict=True):
+            noise = torch.randn(len(chunk), DIM, generator=generator)
+            chunk.copy_(F.normalize(centers[chunk_labels] + noise, dim=1))
         FeatureBank(features, labels, [], []).save(folder / f"{name}.pt")
 
 
 def ours(bank: torch.Tensor) -> Search:
+    """Return the search of this package."""
     return lambda queries: nearest_neighbors(bank, queries, NUM_NEIGHBORS).indices
 
 
 def scikit_learn(bank: torch.Tensor) -> Search:
-    """By Euclidean distance, which ranks unit vectors as the cosine does: its cosine takes more time and memory."""
+    """Return scikit-learn's search by Euclidean distance.
+
+    It ranks unit vectors as the cosine does, and takes less time and memory than scikit-learn's cosine.
+    """
     from sklearn.neighbors import NearestNeighbors
 
     index = NearestNeighbors(n_neighbors=NUM_NEIGHBORS, algorithm="brute", metric="euclidean").fit(bank.numpy())
@@ -53,6 +58,7 @@ def scikit_learn(bank: torch.Tensor) -> Search:
 
 
 def faiss_flat(bank: torch.Tensor) -> Search:
+    """Return faiss' exact search by inner product."""
     import faiss
 
     index = faiss.IndexFlatIP(DIM)
@@ -60,90 +66,98 @@ def faiss_flat(bank: torch.Tensor) -> Search:
     return lambda queries: torch.from_numpy(index.search(queries.numpy(), NUM_NEIGHBORS)[1])
 
 
-CONTENDERS = {US: ours, "scikit-learn": scikit_learn, "faiss-cpu": faiss_flat}
+CONTENDERS = {OURS: ours, "scikit-learn": scikit_learn, "faiss-cpu": faiss_flat}
 MODULES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
 
 
-def measure(who: str, folder: Path) -> None:
-    """Search in this process; print seconds, processor seconds and the peak of memory, and leave what was found."""
-    bank, queries = (FeatureBank.load(folder / f"{name}.pt").features for name in ("bank", "queries"))
+def measure(name: str, folder: Path) -> None:
+    """Search in this process; print the times and the peak memory, and write the neighbors to a file."""
+    bank, queries = (FeatureBank.load(folder / f"{file}.pt").features for file in ("bank", "queries"))
     started = time.perf_counter()
-    search = CONTENDERS[who](bank)
-    prepared = time.perf_counter()
+    search = CONTENDERS[name](bank)
+    prepare_s = time.perf_counter() - started
     search(queries[:WARM_UP])
-    warm, warm_processor = time.perf_counter(), time.process_time()
-    found = search(queries)
-    seconds = {"search_s": time.perf_counter() - warm, "processor_s": time.process_time() - warm_processor}
-    torch.save(found, folder / f"{who}.pt")
-    print(json.dumps({**seconds, "prepare_s": prepared - started, "peak_gb": peak_gb()}))
+    started, processor_started = time.perf_counter(), time.process_time()
+    indices = search(queries)
+    search_s, processor_s = time.perf_counter() - started, time.process_time() - processor_started
+    torch.save(indices, folder / f"{name}.pt")
+    measured = {"search_s": search_s, "processor_s": processor_s, "prepare_s": prepare_s, "peak_gb": peak_gb()}
+    print(json.dumps(measured))
 
 
 def peak_gb() -> float:
-    """Return the peak of this process's resident memory; pages of a mapped file count."""
+    """Return the peak resident memory of this process in GB, mapped pages of files included."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def in_a_process(who: str, folder: Path, threads: int) -> dict[str, float]:
+def measure_in_process(name: str, folder: Path, threads: int) -> dict[str, float]:
     """Return what `measure` prints in a process of its own."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
-    command = [sys.executable, __file__, "--measure", who, "--folder", str(folder), "--threads", str(threads)]
+    command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--threads", str(threads)]
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(run.stdout)
+    measured: dict[str, float] = json.loads(run.stdout)
+    return measured
 
 
-def agreement(folder: Path, who: str) -> float:
-    """Return the share of our neighbors that `who` found too."""
-    own, other = (torch.load(folder / f"{name}.pt", weights_only=True) for name in (US, who))
-    return float((own[:, :, None] == other[:, None, :]).any(dim=2).double().mean())
+def agreement(folder: Path, name: str) -> float:
+    """Return the fraction of our neighbors that a contender returns too."""
+    expected, actual = (torch.load(folder / f"{file}.pt", weights_only=True) for file in (OURS, name))
+    return float((expected[:, :, None] == actual[:, None, :]).any(dim=2).double().mean())
 
 
-def median(measured: list[dict[str, float]], name: str) -> float:
-    return statistics.median(each[name] for each in measured)
+def median(rounds: list[dict[str, float]], key: str) -> float:
+    """Return the median of a value over the rounds."""
+    return statistics.median(measured[key] for measured in rounds)
+
+
+def note_on(name: str, rounds: list[dict[str, float]], agrees: float) -> str:
+    """Return a sentence with the memory, the preparation and the agreement of a contender."""
+    peak = max(measured["peak_gb"] for measured in rounds)
+    times = ", ".join(f"{measured['search_s']:.1f}" for measured in rounds)
+    return (
+        f"{name}: peak memory {peak:.2f} GB, {'within' if peak <= MEMORY_GB else 'above'} {MEMORY_GB} GB (mapped pages "
+        f"of the file count); preparation {median(rounds, 'prepare_s'):.1f} s; searches {times} s; "
+        f"{agrees:.4%} of {OURS}'s neighbors"
+    )
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure all contenders, print the table, and write the JSON file."""
     parser = arguments(str(__doc__))
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="the contenders take turns; the median counts")
-    parser.add_argument("--measure", help="for internal use: search with one contender in this process")
-    parser.add_argument("--folder", type=Path, help="where the features are; a temporary one is made and removed")
-    parser.add_argument("--note", help="what else there is to say of the run, for the JSON")
+    parser.add_argument("--rounds", type=int, default=3, help="contenders take turns; the median is reported")
+    parser.add_argument("--measure", help="internal: search with one contender in this process")
+    parser.add_argument("--folder", type=Path, help="internal: the folder with the features")
+    parser.add_argument("--note", help="a remark on the run, written to the JSON file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.measure:
         return measure(options.measure, options.folder)
 
-    missing = [who for who, module in MODULES.items() if importlib.util.find_spec(module) is None]
-    contenders = [who for who in CONTENDERS if who not in missing]
-    notes = [f"{who} is not installed and left out: pip install {who}" for who in missing]
+    missing = [name for name, module in MODULES.items() if importlib.util.find_spec(module) is None]
+    contenders = [name for name in CONTENDERS if name not in missing]
+    notes = [f"{name} is not installed and left out: pip install {name}" for name in missing]
     if options.note:
         notes.append(options.note)
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_features(folder, options.rows, options.queries)
-        rounds = []
         for _ in range(options.rounds):
-            rounds.append({who: in_a_process(who, folder, options.threads) for who in contenders})
-        shared = {who: agreement(folder, who) for who in contenders}
+            for name in contenders:
+                measured[name].append(measure_in_process(name, folder, options.threads))
+        notes += [note_on(name, measured[name], agreement(folder, name)) for name in contenders]
 
     what = f"exact search, {options.rows} x {DIM} float32 in a file, {options.queries} queries, top {NUM_NEIGHBORS}"
     rows = []
-    for who in contenders:
-        own = [measured[who] for measured in rounds]
-        peak = max(measured["peak_gb"] for measured in own)
-        times = ", ".join(f"{measured['search_s']:.1f}" for measured in own)
-        rows.append(row(what, who, options.queries / median(own, "search_s"), "queries/s"))
-        rows.append(row(f"{what}, by processor time", who, options.queries / median(own, "processor_s"), "queries/s"))
-        bound = f"{'within' if peak <= MEMORY_GB else 'more than'} {MEMORY_GB} GB"
-        notes.append(
-            f"{who}: peak memory {peak:.2f} GB, {bound} (mapped pages of the file count); "
-            f"{median(own, 'prepare_s'):.1f} s to prepare; searches of {times} s; "
-            f"{shared[who]:.4%} of {US}'s neighbors"
+    for name, rounds in measured.items():
+        rows.append(row(what, name, options.queries / median(rounds, "search_s"), "queries/s"))
+        rows.append(
+            row(f"{what}, by processor time", name, options.queries / median(rounds, "processor_s"), "queries/s")
         )
     finish(rows, ["torch", "eztorch-sce", *contenders[1:]], options.json, notes)
 

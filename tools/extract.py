@@ -1,4 +1,4 @@
-"""`eztorch-sce extract`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce extract`, for torchrun and SLURM."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`eztorch-sce few-shot`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce few-shot`, for torchrun and SLURM."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`eztorch-sce finetune`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce finetune`, for torchrun and SLURM."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`eztorch-sce knn`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce knn`, for torchrun and SLURM."""
 
 import sys
 

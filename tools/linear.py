@@ -1,4 +1,4 @@
-"""`eztorch-sce linear`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce linear`, for torchrun and SLURM."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`eztorch-sce pretrain`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce pretrain`, for torchrun and SLURM."""
 
 import sys
 

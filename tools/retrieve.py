@@ -1,4 +1,4 @@
-"""`eztorch-sce retrieve`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce retrieve`, for torchrun and SLURM."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`eztorch-sce svm`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce svm`, for torchrun and SLURM."""
 
 import sys
 

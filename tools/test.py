@@ -1,4 +1,4 @@
-"""`eztorch-sce test`, as a file: for torchrun and SLURM."""
+"""Script form of `eztorch-sce test`, for torchrun and SLURM."""
 
 import sys
 

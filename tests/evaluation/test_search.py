@@ -1,4 +1,4 @@
-"""The neighbors of a query are those that a loop finds, however the bank is cut and wherever it lies."""
+"""The nearest neighbors equal those of a loop, however the bank is chunked and wherever it is stored."""
 
 import math
 import sys
@@ -29,10 +29,10 @@ def cosine(x: list[float], y: list[float]) -> float:
 
 
 def slow_cosines(bank: Tensor, queries: Tensor, centered: bool) -> list[list[float]]:
-    rows, asked = bank.tolist(), queries.tolist()
+    bank_rows, query_rows = bank.tolist(), queries.tolist()
     if centered:
-        rows, asked = less_mean(rows), less_mean(asked)
-    return [[cosine(query, row) for row in rows] for query in asked]
+        bank_rows, query_rows = less_mean(bank_rows), less_mean(query_rows)
+    return [[cosine(query, row) for row in bank_rows] for query in query_rows]
 
 
 @pytest.fixture
@@ -45,36 +45,37 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("k", [1, 6, 7, 20, 40, 1000])
 def test_neighbors_equal_a_loop(small_chunks: None, k: int, centered: bool) -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
-    found = nearest_neighbors(bank, queries, k, centered)
-    assert found.indices.shape == (11, min(k, 40))
-    for cosines, similarity, indices in zip(slow_cosines(bank, queries, centered), *found, strict=True):
+    neighbors = nearest_neighbors(bank, queries, k, centered)
+    assert neighbors.indices.shape == (11, min(k, 40))
+    for cosines, similarity, indices in zip(slow_cosines(bank, queries, centered), *neighbors, strict=True):
         order = sorted(range(40), key=lambda row: -cosines[row])[:k]
         assert indices.tolist() == order
         assert similarity.tolist() == pytest.approx([cosines[row] for row in order], abs=1e-6)
 
 
-def test_a_bank_of_several_chunks_equals_one_product() -> None:
+def test_a_bank_of_several_chunks_equals_one_matrix_product() -> None:
     bank, queries = random_rows(2 * search.BANK_CHUNK + 9, 4, seed=0), random_rows(search.QUERY_CHUNK + 5, 4, seed=1)
     bank[-1] = queries[-1]
-    found = nearest_neighbors(bank, queries, k=50)
-    unit, asked = (rows.double() / rows.double().norm(dim=1, keepdim=True) for rows in (bank, queries))
-    whole = asked @ unit.T
-    torch.testing.assert_close(found.similarity, whole.topk(50).values.float(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(whole.gather(1, found.indices).float(), found.similarity, rtol=0, atol=1e-6)
-    assert found.indices[-1, 0] == len(bank) - 1
-    assert all(len(set(row)) == 50 for row in found.indices.tolist())
+    neighbors = nearest_neighbors(bank, queries, k=50)
+    unit_bank, unit_queries = (rows.double() / rows.double().norm(dim=1, keepdim=True) for rows in (bank, queries))
+    cosines = unit_queries @ unit_bank.T
+    torch.testing.assert_close(neighbors.similarity, cosines.topk(50).values.float(), rtol=0, atol=1e-6)
+    at_indices = cosines.gather(1, neighbors.indices).float()
+    torch.testing.assert_close(at_indices, neighbors.similarity, rtol=0, atol=1e-6)
+    assert neighbors.indices[-1, 0] == len(bank) - 1
+    assert all(len(set(row)) == 50 for row in neighbors.indices.tolist())
 
 
 @pytest.mark.parametrize("k", [1, 5, 7, 8, 15, 24])
-def test_of_equal_rows_the_first_of_the_bank_is_nearest(small_chunks: None, k: int) -> None:
+def test_equal_rows_rank_by_their_index(small_chunks: None, k: int) -> None:
     x, y = torch.eye(2)
     bank = torch.stack([y, *[x] * 10, y, *[x] * 12])  # x is at 1 to 10 and 12 to 23
-    found = nearest_neighbors(bank, x[None], k).indices[0].tolist()
-    assert found == [*range(1, 11), *range(12, 24), 0, 11][:k]
+    indices = nearest_neighbors(bank, x[None], k).indices[0].tolist()
+    assert indices == [*range(1, 11), *range(12, 24), 0, 11][:k]
 
 
 @pytest.mark.parametrize("k", [30, 31, 300])
-def test_equal_rows_far_apart_come_in_order(k: int) -> None:
+def test_equal_rows_in_distant_chunks_rank_by_their_index(k: int) -> None:
     x, y = torch.eye(2)
     bank = y.repeat(5000, 1)
     rows = torch.randperm(5000, generator=torch.Generator().manual_seed(0))[:30].sort().values
@@ -83,19 +84,20 @@ def test_equal_rows_far_apart_come_in_order(k: int) -> None:
     assert nearest_neighbors(bank, x[None], k).indices[0].tolist() == [*rows.tolist(), *others][:k]
 
 
-def test_a_bank_in_a_file_is_searched_where_it_is(small_chunks: None, tmp_path: Path) -> None:
+def test_a_memory_mapped_bank_gives_the_same_neighbors(small_chunks: None, tmp_path: Path) -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
     FeatureBank(bank, torch.zeros(40, dtype=torch.long), [], []).save(tmp_path / "bank.pt")
-    in_file = FeatureBank.load(tmp_path / "bank.pt").features
-    if sys.platform == "linux":  # it tells which files lie in the memory
+    mapped = FeatureBank.load(tmp_path / "bank.pt").features
+    if sys.platform == "linux":  # which lists the mapped files of a process
         assert str(tmp_path / "bank.pt") in Path("/proc/self/maps").read_text()
     for centered in (False, True):
-        both = (nearest_neighbors(rows, queries, 9, centered) for rows in (bank, in_file))
-        for seen, wanted in zip(*both, strict=True):
-            assert torch.equal(seen, wanted)
+        expected = nearest_neighbors(bank, queries, 9, centered)
+        actual = nearest_neighbors(mapped, queries, 9, centered)
+        assert torch.equal(actual.similarity, expected.similarity)
+        assert torch.equal(actual.indices, expected.indices)
 
 
-def test_neither_bank_nor_queries_are_changed() -> None:
+def test_a_search_changes_neither_bank_nor_queries() -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
     nearest_neighbors(bank, queries, 3, centered=True)
     assert torch.equal(bank, random_rows(40, 5, seed=0))
@@ -103,7 +105,7 @@ def test_neither_bank_nor_queries_are_changed() -> None:
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_features_that_are_no_numbers_are_refused(value: float) -> None:
+def test_features_that_are_not_finite_raise_config_error(value: float) -> None:
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
     bank[30, 2] = value
     with pytest.raises(ConfigError, match="NaN or infinity"):
@@ -112,7 +114,7 @@ def test_features_that_are_no_numbers_are_refused(value: float) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_finds_the_same() -> None:
+def test_a_gpu_returns_the_same_neighbors() -> None:
     bank, queries = random_rows(40000, 64, seed=0), random_rows(300, 64, seed=1)
     on_cpu = nearest_neighbors(bank, queries, 10, centered=True)
     on_gpu = nearest_neighbors(bank, queries, 10, centered=True, device=torch.device("cuda"))
