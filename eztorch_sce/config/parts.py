@@ -25,31 +25,23 @@ class CommandConfig:
 
 @dataclass
 class EvaluationViewsConfig:
-    """What a record is tested on: clips spread over time, crops spread over space.
+    """Clips and crops of each record to evaluate on: clips are spread over time, crops over space."""
 
-    Attributes:
-        clips: "even" spreads `num_clips` over the video; "half_overlap" (each starts in the middle of the one before)
-            and "cover" (as few as can be) take as many as cover it; "whole" spreads the frames of one over all of it.
-        num_clips: Clips per video if evenly spaced; an image has one.
-        num_crops: 1 (center) or 3 along the long side.
-        short_side: Pixels of the short side before the crop; null is 8/7 of the crop (256 for 224).
-    """
+    clips: str = setting(
+        "even",
+        choices=("even", *COVERS),
+        help="Placement of clips: even spreads num_clips over the video; half_overlap (each starts halfway through the "
+        "one before) and cover (as few as possible) cover all of it; whole spreads the frames of one clip over it.",
+    )
+    num_clips: int = setting(10, at_least=1, help="Clips per video with clips=even; an image has one.")
+    num_crops: int = setting(3, at_least=1, at_most=3, help="Crops per clip: 1 (center) or 3 along the long side.")
+    short_side: int | None = setting(
+        None, at_least=1, help="Short side in pixels before the crop; null is 8/7 of the crop, such as 256 for 224."
+    )
 
-    clips: str = "even"
-    num_clips: int = 10
-    num_crops: int = 3
-    short_side: int | None = None
-
-    def problems(self, prefix: str) -> list[str]:
-        """Name each setting that cannot be."""
-        found = []
-        if self.clips not in ("even", *COVERS):
-            found.append(f"{prefix}.clips={self.clips} must be one of even, {', '.join(COVERS)}")
-        if self.num_clips < 1:
-            found.append(f"{prefix}.num_clips={self.num_clips} must be at least 1")
-        if self.num_crops not in (1, 3):
-            found.append(f"{prefix}.num_crops={self.num_crops} must be 1 (center) or 3")
-        return found
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message if the number of crops is neither 1 nor 3."""
+        return [f"{prefix}.num_crops=2 must be 1 (center) or 3"] if self.num_crops == 2 else []
 
 
 def clip_conflicts(data: DataConfig, num_views: int) -> list[str]:

@@ -1,0 +1,122 @@
+"""The contract of every config: its defaults are valid, and every mistake is a message that starts with its path."""
+
+import copy
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import pytest
+
+from eztorch_sce import registry
+from eztorch_sce.config.compose import GROUPS, commands
+from eztorch_sce.settings import Setting, declaration, default_of, invalid_settings
+
+CLASSES = {f"{group}={name}": cls for group in GROUPS for name, cls in registry.choices(group).items()}
+CLASSES |= {f"decoder={name}": cls for name, cls in registry.choices("decoder").items()}
+CLASSES |= commands()
+UNBOUNDED = {"ramps.0.start"}  # the value of another setting, whose bounds it has
+
+
+def nested(cls: type, path: str = "") -> Iterator[tuple[str, Any, Any, Setting | None]]:
+    """Yield path, default, annotation and declaration of each field of a config and of the configs inside it."""
+    hints = typing.get_type_hints(cls)
+    for item in fields(cls):
+        default, hint, name = default_of(item), hints[item.name], f"{path}{item.name}"
+        configs = [kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind) and isinstance(kind, type)]
+        if configs and typing.get_origin(hint) is list:
+            yield from nested(configs[0], f"{name}.0.")
+        elif configs:
+            yield from nested(configs[0], f"{name}.")
+        else:
+            yield name, default, hint, declaration(item)
+
+
+def kinds(hint: Any) -> set[Any]:
+    """Return the plain types in an annotation."""
+    arguments = typing.get_args(hint)
+    return set().union(*map(kinds, arguments)) if arguments else {hint}
+
+
+def with_value(cls: type, path: str, value: object) -> Any:
+    """Return a config with one value changed; lists of configs and optional configs get an item first."""
+    config = cls()
+    node, hints = config, typing.get_type_hints(cls)
+    *parents, name = path.split(".")
+    for step in parents:
+        if step.isdigit():
+            node = node[int(step)]
+        else:
+            child = getattr(node, step)
+            kind = next((k for k in (hints[step], *typing.get_args(hints[step])) if is_dataclass(k)), None)
+            if child is None or child == []:
+                child = kind() if child is None else [kind()]  # type: ignore[misc]
+                setattr(node, step, child)
+            node, hints = child, typing.get_type_hints(kind) if kind is not None else hints
+    setattr(node, name, value)
+    return config
+
+
+def outside(declared: Setting) -> Iterator[float]:
+    """Yield a number outside of each bound."""
+    for bound, sign in ((declared.at_least, -1), (declared.at_most, 1)):
+        if bound is not None:
+            yield bound + sign
+    for bound in (declared.above, declared.below):
+        if bound is not None:
+            yield bound
+
+
+def invalid_values(hint: Any, declared: Setting) -> Iterator[object]:
+    is_list = typing.get_origin(hint) is list
+    values: list[object] = [] if declared.group else ["no such word"] if declared.allowed() else list(outside(declared))
+    for value in values:
+        whole = int(typing.cast(float, value)) if int in kinds(hint) and isinstance(value, float) else value
+        yield [whole] if is_list else whole
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_value_out_of_range_is_one_message_that_starts_with_its_path(name: str) -> None:
+    for path, _, hint, declared in nested(CLASSES[name]):
+        for value in [] if declared is None else invalid_values(hint, declared):
+            messages = [m for m in invalid_settings(with_value(CLASSES[name], path, value)) if m.startswith(f"{path}=")]
+            if path.split(".")[0] not in unused(CLASSES[name]):
+                assert messages, (path, value)
+
+
+def unused(cls: type) -> set[str]:
+    config = cls()
+    return set(config.unused_settings()) if hasattr(config, "unused_settings") else set()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize(
+    "value", [0, -1, 1, 10**9, 0.0, -0.5, "", "x", True, False, None, [], [0.0], [0.5, -1.0], [""]]
+)
+def test_no_value_raises(name: str, value: object) -> None:
+    """Rules across settings hold for any value of the right type, and others are messages."""
+    for path, _, _, _ in nested(CLASSES[name]):
+        for message in invalid_settings(with_value(CLASSES[name], path, copy.deepcopy(value))):
+            assert isinstance(message, str)
+            assert message
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_wrong_type_is_a_message(name: str) -> None:
+    for path, _, hint, declared in nested(CLASSES[name]):
+        if path.split(".")[0] in unused(CLASSES[name]):
+            continue
+        wrong: object = 3 if kinds(hint) <= {str, type(None)} else "no such value"
+        if declared is not None and declared.group is not None:
+            wrong = "no such choice"
+        messages = invalid_settings(with_value(CLASSES[name], path, wrong))
+        assert any(message.startswith(f"{path}=") for message in messages), path
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_setting_is_declared_with_help_and_bounds(name: str) -> None:
+    for path, _, hint, declared in nested(CLASSES[name]):
+        assert declared is not None, f"{path} is not declared by setting(...)"
+        assert declared.help.endswith("."), f"{path} has no help"
+        if kinds(hint) & {int, float} and not declared.allowed() and path not in UNBOUNDED:
+            assert declared.range(), f"{path} is a number without bounds"

@@ -1,0 +1,113 @@
+"""Tests of settings: declarations, and the messages derived from them."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from eztorch_sce.optim.lars import LARSConfig
+from eztorch_sce.optim.sgd import SGDConfig
+from eztorch_sce.settings import Setting, choice, invalid_settings, problem_with, setting
+
+
+@dataclass
+class InnerConfig:
+    rate: float = setting(0.5, above=0, help="Rate.")
+    steps: list[float] = setting([1.0], at_least=0, at_most=10, help="Steps.")
+    mode: str = setting("fast", choices=lambda: ["fast", "slow"], help="Mode.")
+
+    def conflicts(self, prefix: str) -> list[str]:
+        return [f"{prefix}.rate={self.rate} must be below 1 with mode=slow"] if self.mode == "slow" else []
+
+
+@dataclass
+class OuterConfig:
+    count: int | None = setting(None, at_least=1, help="Count.")
+    use_all: bool = setting(False, help="Whether to use all.")
+    first: InnerConfig = field(default_factory=InnerConfig)
+    others: list[InnerConfig] = field(default_factory=list)
+
+    def unused_settings(self) -> tuple[str, ...]:
+        return ("first",) if self.use_all else ()
+
+
+def test_the_defaults_are_valid() -> None:
+    assert invalid_settings(OuterConfig()) == []
+
+
+def test_every_invalid_value_is_reported_with_its_path() -> None:
+    config = OuterConfig(count=0, first=InnerConfig(rate=-1), others=[InnerConfig(), InnerConfig(mode="quick")])
+    assert invalid_settings(config) == [
+        "count=0 must be at least 1",
+        "first.rate=-1 must be greater than 0",
+        "others.1.mode=quick must be one of fast, slow",
+    ]
+
+
+def test_rules_across_settings_are_reported_with_the_invalid_values() -> None:
+    config = OuterConfig(count=0, first=InnerConfig(mode="slow", rate=2))
+    assert invalid_settings(config) == ["count=0 must be at least 1", "first.rate=2 must be below 1 with mode=slow"]
+
+
+def test_rules_are_not_applied_to_values_of_the_wrong_type() -> None:
+    config = OuterConfig(count="many", first=InnerConfig(mode="slow"))  # type: ignore[arg-type]
+    assert invalid_settings(config) == ["count=many must be a whole number, at least 1, or null"]
+
+
+def test_unused_settings_are_not_checked() -> None:
+    assert invalid_settings(OuterConfig(use_all=True, first=InnerConfig(rate=-1, mode="slow"))) == []
+
+
+def test_instances_do_not_share_a_default_list() -> None:
+    InnerConfig().steps.append(-1.0)
+    assert InnerConfig().steps == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "message"),
+    [
+        (True, int, "x=true must be a whole number, at least 1"),
+        (1.5, int, "x=1.5 must be a whole number, at least 1"),
+        (3, float, None),
+        (float("nan"), float, "x=nan must be at least 1"),
+        (float("inf"), float, "x=inf must be at least 1"),
+        (None, int | None, None),
+        (None, int, "x=null must be a whole number, at least 1"),
+        ([1, 0], list[int], "x=[1,0] must be numbers at least 1"),
+        ((1, 2), list[int], None),
+        ([1, "a"], list[int], "x=[1,a] must be a list of whole numbers, at least 1"),
+    ],
+)
+def test_values_are_checked_against_their_type_and_range(value: object, hint: object, message: str | None) -> None:
+    assert problem_with("x", value, Setting(at_least=1), hint) == message
+
+
+def test_a_number_without_bounds_must_be_finite() -> None:
+    assert problem_with("x", float("inf"), Setting(), float) == "x=inf must be finite"
+
+
+def test_a_mistyped_choice_is_answered_with_the_nearest() -> None:
+    message = problem_with("data.on_error", "skipp", Setting(choices=("skip", "raise")), str)
+    assert message == "data.on_error=skipp must be one of skip, raise; did you mean skip?"
+
+
+@dataclass
+class OwnOptimizerConfig:
+    def build(self) -> None: ...
+
+
+@dataclass
+class TrainingConfig:
+    optimizer: object = choice("optimizer", SGDConfig(), help="Optimizer.")
+    warmup: object = choice("optimizer", None, help="Optimizer of the warm-up.")
+
+
+def test_a_choice_accepts_the_configs_of_its_group_and_own_dataclasses() -> None:
+    assert invalid_settings(TrainingConfig(LARSConfig(), None)) == []
+    assert invalid_settings(TrainingConfig(OwnOptimizerConfig())) == []
+
+
+@pytest.mark.parametrize("value", ["sgd", None, InnerConfig(), SGDConfig])
+def test_a_choice_rejects_everything_else(value: object) -> None:
+    (message,) = invalid_settings(TrainingConfig(value))
+    assert message.startswith("optimizer=")
+    assert "must be the config of one of adamw, lars, sgd, or a dataclass with a build method" in message
