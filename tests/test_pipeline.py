@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on_where_it_was(pretrained: Path, videos: Path, tmp_
 
 def test_a_run_is_not_overwritten(pretrained: Path, videos: Path) -> None:
     done = run("pretrain", f"data.root={videos}", f"run.dir={pretrained}", "views=motion", *TINY, ok=False)
-    assert "holds a run already" in done.stderr
+    assert "already contains a run" in done.stderr
     assert "Traceback" not in done.stderr
 
 

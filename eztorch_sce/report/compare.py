@@ -1,9 +1,9 @@
-"""Runs side by side: their numbers, and where the conditions that they were made under differ."""
+"""Comparison of runs: their metrics, and the differences between their protocol cards."""
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -11,44 +11,47 @@ from rich.table import Table
 from eztorch_sce.errors import ConfigError
 
 Row = tuple[str, list[Any]]
+"""Name of an entry, and its value in each run; None if a run lacks it."""
 
 
 def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
-    """Return the numbers of runs by name, and the entries of their protocol cards that are not the same in all.
+    """Return the metrics of runs by name, and the entries in which their protocol cards differ.
 
     Args:
-        run_dirs: Run directories, or their `report.json`. What a run does not have is None.
+        run_dirs: Run directories, or their `report.json`.
 
     Raises:
-        ConfigError: If there are fewer than two, or one holds no report.
+        ConfigError: If there are fewer than two, or one has no report.
     """
     reports = _read(run_dirs)
-    metrics = _side_by_side([report["metrics"] for report in reports])
+    metrics = _side_by_side([_current_names(report["metrics"]) for report in reports])
     cards = _side_by_side([{"command": report["command"], **_flat(report["protocol"])} for report in reports])
     return metrics, [(name, values) for name, values in cards if any(value != values[0] for value in values)]
 
 
 def print_comparison(run_dirs: Sequence[str]) -> None:
-    """Print both tables of `compare`."""
+    """Print the metrics and the differences that `compare` returns."""
     metrics, differences = compare(run_dirs)
     console = Console()
     numbers = [(name, ["" if value is None else f"{value:.4f}" for value in values]) for name, values in metrics]
     console.print(_table("metric", run_dirs, numbers, justify="right"))
     if not differences:
-        console.print("The protocol cards are the same: the numbers are comparable.")
+        console.print("The protocol cards are identical: the metrics are comparable.")
         return
     console.print("Where the protocol cards differ:")
-    words = [(name, ["not said" if value is None else str(value) for value in values]) for name, values in differences]
+    words = [
+        (name, ["not recorded" if value is None else str(value) for value in values]) for name, values in differences
+    ]
     console.print(_table("protocol", run_dirs, words, justify="left"))
 
 
 def _read(run_dirs: Sequence[str]) -> list[dict[str, Any]]:
     problems = []
     if len(run_dirs) < 2:
-        problems.append("compare RUN RUN ...: give two run directories or more")
+        problems.append("compare RUN RUN ... takes at least two run directories")
     files = [Path(name) if name.endswith(".json") else Path(name) / "report.json" for name in run_dirs]
     missing = [file for file in files if not file.is_file()]
-    problems += [f"{file} is not there: give the directory of a run that has ended" for file in missing]
+    problems += [f"{file} does not exist: name the directory of a finished run" for file in missing]
     if problems:
         raise ConfigError(problems)
     reports = []
@@ -58,6 +61,11 @@ def _read(run_dirs: Sequence[str]) -> list[dict[str, Any]]:
             raise ConfigError([f"{file} is not the report of a run"])
         reports.append(report)
     return reports
+
+
+def _current_names(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return metrics under their present names: reports of version 0.1 spell `R@1_uncentred`."""
+    return {name.replace("_uncentred", "_uncentered"): value for name, value in metrics.items()}
 
 
 def _side_by_side(columns: list[dict[str, Any]]) -> list[Row]:
@@ -77,7 +85,9 @@ def _flat(card: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _table(title: str, run_dirs: Sequence[str], rows: list[tuple[str, list[str]]], justify: Any) -> Table:
+def _table(
+    title: str, run_dirs: Sequence[str], rows: list[tuple[str, list[str]]], justify: Literal["left", "right"]
+) -> Table:
     table = Table()
     table.add_column(title, no_wrap=True)
     for name in run_dirs:

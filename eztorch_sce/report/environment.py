@@ -1,80 +1,92 @@
-"""`eztorch-sce env`: versions, what is usable here, and what to install for what is not."""
+"""`eztorch-sce env`: installed versions, and which decoders, codecs and devices are usable."""
 
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
-from eztorch_sce.compat import declare_missing_torchvision_operators
-from eztorch_sce.report.run_directory import versions
+from eztorch_sce.report.versions import installed_versions
 
 _CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
+_DECODERS = (
+    ("pyav", "av", "pip install av"),
+    ("decord", "decord", "pip install decord, or eva-decord on platforms without a decord wheel"),
+    ("torchcodec", "torchcodec", "pip install 'eztorch-sce[torchcodec]', and FFmpeg from the system"),
+)
 
 
-def environment() -> list[tuple[str, str, str]]:
-    """Return rows of (what, "yes" or "no", a remark: what was found, or what to install)."""
-    return [*_decoders(), *_codecs(), *_devices(), _torchvision()]
+class Capability(NamedTuple):
+    """A capability of this machine.
+
+    Attributes:
+        name: What it is, such as "codec h264".
+        usable: Whether it works here.
+        remark: Details if it works, or how to get it if it does not.
+    """
+
+    name: str
+    usable: bool
+    remark: str = ""
+
+
+def environment() -> list[Capability]:
+    """Return the capabilities of this machine."""
+    decoders = [_decoder(*each) for each in _DECODERS]
+    return [*decoders, *_codecs(), _gpu(), _torchvision()]
 
 
 def print_environment() -> None:
-    """Print versions and the table of `environment`."""
+    """Print the installed versions and the capabilities of this machine."""
     console = Console()
-    found = Table("package", "version", title="versions", title_justify="left")
-    for package, number in versions().items():
-        found.add_row(package, number)
-    usable = Table("what", "usable", "remark", title="this machine", title_justify="left")
-    for row in environment():
-        usable.add_row(*row)
-    console.print(found)
-    console.print(usable)
+    versions = Table("package", "version", title="versions", title_justify="left")
+    for package, number in installed_versions().items():
+        versions.add_row(package, number)
+    machine = Table("capability", "usable", "remark", title="this machine", title_justify="left")
+    for name, usable, remark in environment():
+        machine.add_row(name, "yes" if usable else "no", remark)
+    console.print(versions)
+    console.print(machine)
 
 
-def _decoders() -> list[tuple[str, str, str]]:
-    rows = []
-    for module, install in (
-        ("av", "pip install av"),
-        ("decord", "pip install decord, or eva-decord where it has no wheel"),
-        ("torchcodec", "pip install 'eztorch-sce[torchcodec]', and FFmpeg from the system"),
-    ):
-        rows.append(_try_import(module, install))
-    return rows
-
-
-def _try_import(module: str, install: str) -> tuple[str, str, str]:
-    what = f"decoder {'pyav' if module == 'av' else module}"
+def _decoder(name: str, module: str, install: str) -> Capability:
+    name = f"decoder {name}"
     if find_spec(module) is None:
-        return what, "no", install
+        return Capability(name, False, install)
     try:
         __import__(module)
-    except Exception as error:  # whatever a broken binary raises is the answer
-        return what, "no", f"installed, but does not load: {str(error).splitlines()[0]}"
-    return what, "yes", ""
+    except Exception as error:  # a broken binary may raise anything, and the table shows it
+        return Capability(name, False, f"installed, but does not load: {str(error).splitlines()[0]}")
+    return Capability(name, True)
 
 
-def _codecs() -> list[tuple[str, str, str]]:
+def _codecs() -> list[Capability]:
     import av
 
-    rows = []
-    for name in _CODECS:
-        usable = name in av.codecs_available
-        rows.append((f"codec {name}", "yes" if usable else "no", "" if usable else "a build of av (FFmpeg) with it"))
-    return rows
+    available = av.codecs_available
+    return [
+        Capability(f"codec {name}", True)
+        if name in available
+        else Capability(f"codec {name}", False, "requires a build of av (FFmpeg) with this codec")
+        for name in _CODECS
+    ]
 
 
-def _devices() -> list[tuple[str, str, str]]:
+def _gpu() -> Capability:
     import torch
 
     if torch.cuda.is_available():
-        return [("GPU", "yes", ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())))]
-    remark = "torch is a CPU build" if torch.version.cuda is None else "none, or its driver is older than torch's CUDA"
-    return [("GPU", "no", remark)]
+        names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+        return Capability("GPU", True, ", ".join(names))
+    if torch.version.cuda is None:
+        return Capability("GPU", False, "torch is a CPU build")
+    return Capability("GPU", False, "none, or its driver is older than the CUDA version of torch")
 
 
-def _torchvision() -> tuple[str, str, str]:
+def _torchvision() -> Capability:
+    from eztorch_sce.compat import declare_missing_torchvision_operators
+
     if declare_missing_torchvision_operators():
-        return (
-            "torchvision operators",
-            "no",
-            "its compiled operators do not fit this torch; nothing here uses them (install a matching pair for others)",
-        )
-    return "torchvision operators", "yes", ""
+        remark = "its compiled operators do not match this torch; eztorch_sce does not use them"
+        return Capability("torchvision operators", False, remark)
+    return Capability("torchvision operators", True)

@@ -1,4 +1,4 @@
-"""The images of a report."""
+"""Figures of a report."""
 
 import csv
 from pathlib import Path
@@ -25,24 +25,24 @@ def plot_demo(
     decoder: Decoder,
     clip_s: float,
 ) -> None:
-    """Draw the loss, a map of the features before and after, and queries with their nearest clips.
+    """Draw the loss, the features before and after training, and test clips with their nearest training clips.
 
     Args:
-        file: Where to, a png.
+        file: PNG file to write.
         metrics_file: `metrics.csv` of the pretraining.
-        untrained: Features of the test part before training.
-        test: The same after.
-        bank: Features of the train part after.
-        decoder: Reads the clips that are shown.
-        clip_s: Seconds of a clip.
+        untrained: Features of the test split before training.
+        test: Features of the test split after training.
+        bank: Features of the train split after training.
+        decoder: Decoder for the clips shown.
+        clip_s: Duration of a clip in seconds.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 9.5), layout="constrained")
-    FigureCanvasAgg(figure)  # draws without a screen
-    parts: Any = figure.subfigures(2, height_ratios=[1, 1.3])
-    top, bottom = parts
+    FigureCanvasAgg(figure)  # no display needed
+    halves: Any = figure.subfigures(2, height_ratios=[1, 1.3])
+    top, bottom = halves
     curve, before, after = top.subplots(1, 3)
     steps, losses = _column(metrics_file, "loss")
     curve.plot(steps, losses)
@@ -62,22 +62,27 @@ def principal_components(features: Tensor, count: int = 2) -> Tensor:
     """Return the coordinates (N, count) along the directions of largest variance of unit-norm features (N, F)."""
     unit = torch.nn.functional.normalize(features - features.mean(dim=0), dim=1)
     _, _, directions = torch.linalg.svd(unit, full_matrices=False)
-    return unit @ directions[:count].T
+    coordinates: Tensor = unit @ directions[:count].T
+    return coordinates
 
 
 def _draw_neighbors(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float) -> None:
-    labels = torch.linspace(0, len(test.classes) - 1, _NUM_QUERIES).long()  # the first query of each of some classes
+    labels = torch.linspace(
+        0, len(test.classes) - 1, _NUM_QUERIES
+    ).long()  # the first test clip of each of some classes
     rows = (test.labels[None] == labels[:, None]).int().argmax(dim=1)
     nearest = nearest_neighbors(bank.features, test.features, _NUM_NEIGHBORS, centered=True).indices
     grid = figure.subplots(_NUM_QUERIES, 1 + _NUM_NEIGHBORS)
-    figure.suptitle("queries (left) and their nearest clips by pretrained features; time runs from left to right")
+    figure.suptitle(
+        "test clips (left) and their nearest training clips by pretrained features; time runs from left to right"
+    )
     for line, row in zip(grid, rows.tolist(), strict=True):
-        wanted = int(test.labels[row])
-        cells = [(test.paths[row], wanted), *((bank.paths[i], int(bank.labels[i])) for i in nearest[row].tolist())]
+        query_label = int(test.labels[row])
+        cells = [(test.paths[row], query_label), *((bank.paths[i], int(bank.labels[i])) for i in nearest[row].tolist())]
         for number, (axes, (path, label)) in enumerate(zip(line, cells, strict=True)):
             clip = decoder.read(path, [ClipSpan(0.0, clip_s)], _STRIP_FRAMES)[0].frames  # (3, T, H, W)
             axes.imshow(torch.cat(list(clip.unbind(1)), dim=2).movedim(0, -1).numpy())
-            color = "black" if number == 0 else "green" if label == wanted else "red"
+            color = "black" if number == 0 else "green" if label == query_label else "red"
             axes.set(xticks=[], yticks=[])
             axes.set_title(f"{'query: ' if number == 0 else ''}{bank.classes[label]}", color=color, fontsize=9)
             for side in axes.spines.values():

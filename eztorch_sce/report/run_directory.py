@@ -1,89 +1,85 @@
-"""The directory of a run: what went in, what came out."""
+"""Run directories: the settings and versions that a run started with, and its results."""
 
 import csv
 import json
 import os
-import platform
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
-from eztorch_sce import __version__
 from eztorch_sce.config.compose import to_yaml
 from eztorch_sce.distributed import rank
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.launch import find_launch, is_first_process
+from eztorch_sce.files import replacing, write_text
+from eztorch_sce.launch import Launch, find_launch, is_first_process
+from eztorch_sce.report.versions import installed_versions
+from eztorch_sce.training.config import RunConfig
 from eztorch_sce.types import Report
 
-_DIR_VARIABLE = "EZTORCH_SCE_RUN_DIR"  # how the processes that Lightning starts learn the directory of the first
-PACKAGES = (
-    "torch",
-    "torchvision",
-    "pytorchvideo",
-    "pytorch-lightning",
-    "hydra-core",
-    "av",
-    "decord",
-    "eva-decord",
-    "numpy",
-    "scikit-learn",
-)
+_DIR_VARIABLE = "EZTORCH_SCE_RUN_DIR"  # tells the processes that Lightning starts which directory the first one chose
 
 
-def open_run(command: str, config: Any) -> Path:
-    """Make the run directory and write `config.yaml` and `versions.json`.
+class RunSettings(Protocol):
+    """A config of any command that writes a run directory."""
+
+    run: RunConfig
+
+
+def open_run(command: str, config: RunSettings) -> Path:
+    """Return the run directory. The first process creates it, with `config.yaml` and `versions.json`.
 
     Raises:
-        ConfigError: If the directory holds a run already and `run.resume` is not set, or is to be resumed and holds
-            none, or several processes would each choose their own.
+        ConfigError: If the directory already contains a run and `run.resume` is not set, if there is nothing to resume,
+            or if several processes would each choose a directory of their own.
     """
-    launch, first = find_launch(), is_first_process()
-    directory = config.run.dir if first else config.run.dir or os.environ.get(_DIR_VARIABLE)
-    if directory is None and launch is not None and launch.world_size > 1:
-        raise ConfigError([f"run.dir is not set: the {launch.world_size} processes need one directory (run.dir=...)"])
-    if not first:
+    launch = find_launch()
+    if not is_first_process():
+        directory = config.run.dir or os.environ.get(_DIR_VARIABLE)
+        if not directory:
+            raise _directory_missing(launch)
         return Path(directory)
-    run_dir = Path(config.run.dir) if config.run.dir is not None else _next_free(command)
+    if config.run.dir is None and launch is not None and launch.world_size > 1:
+        raise _directory_missing(launch)
+    run_dir = _next_free(command) if config.run.dir is None else Path(config.run.dir)
     if config.run.resume and not (run_dir / "last.ckpt").is_file():
-        raise ConfigError([f"run.resume=true, but {run_dir}/last.ckpt is not there: nothing to go on from"])
+        raise ConfigError([f"run.resume=true but {run_dir}/last.ckpt does not exist: there is nothing to resume"])
     if not config.run.resume and (run_dir / "config.yaml").exists():
         raise ConfigError(
-            [f"run.dir={run_dir} holds a run already: choose another directory, or go on with run.resume=true"]
+            [f"run.dir={run_dir} already contains a run: choose another directory, or resume it with run.resume=true"]
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     os.environ[_DIR_VARIABLE] = str(run_dir)
-    (run_dir / "config.yaml").write_text(f"# eztorch-sce {command}\n{to_yaml(config)}")
-    (run_dir / "versions.json").write_text(json.dumps(versions(), indent=2) + "\n")
+    write_text(run_dir / "config.yaml", f"# eztorch-sce {command}\n{to_yaml(config)}")
+    _write_json(run_dir / "versions.json", installed_versions())
     return run_dir
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of this package and of those that shape its numbers."""
-    found = {"eztorch_sce": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def write_report(report: Report) -> Report:
-    """Write `report.json`, on the first process; return the report."""
+    """Write `report.json` in the first process, and return the report."""
     if rank() == 0:
-        content = {**asdict(report), "run_dir": str(report.run_dir), "versions": versions()}
-        (report.run_dir / "report.json").write_text(json.dumps(content, indent=2) + "\n")
+        content = {**asdict(report), "run_dir": str(report.run_dir), "versions": installed_versions()}
+        _write_json(report.run_dir / "report.json", content)
     return report
 
 
 def write_by_class(run_dir: Path, by_class: dict[str, dict[str, float]]) -> None:
-    """Write the numbers of each class to `by_class.csv`, on the first process."""
-    if rank() == 0:
-        with (run_dir / "by_class.csv").open("w", newline="") as stream:
-            rows = csv.DictWriter(stream, ["class", *next(iter(by_class.values()))])
-            rows.writeheader()
-            rows.writerows({"class": name, **numbers} for name, numbers in by_class.items())
+    """Write the metrics of each class to `by_class.csv` in the first process."""
+    if rank() != 0:
+        return
+    columns = ["class", *next(iter(by_class.values()))]
+    with replacing(run_dir / "by_class.csv") as partial, partial.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns)
+        writer.writeheader()
+        writer.writerows({"class": name, **metrics} for name, metrics in by_class.items())
+
+
+def _write_json(path: Path, content: object) -> None:
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _directory_missing(launch: Launch | None) -> ConfigError:
+    processes = "several processes" if launch is None else f"the {launch.world_size} processes"
+    return ConfigError([f"run.dir is not set: {processes} need one directory (run.dir=...)"])
 
 
 def _next_free(command: str) -> Path:

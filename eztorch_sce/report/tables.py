@@ -1,17 +1,24 @@
 """Tables for the terminal."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from eztorch_sce.distributed import rank
-from eztorch_sce.planning.plan import GIB, Plan
-from eztorch_sce.types import Report
+if TYPE_CHECKING:  # torch takes seconds to import
+    from eztorch_sce.planning.plan import Plan
+    from eztorch_sce.types import Report
+
+_GIB, _MIB = 2**30, 2**20
 
 
 def print_report(report: Report) -> None:
-    """Print the numbers of a run and where its files are."""
+    """Print the metrics of a run and its directory, in the first process."""
+    from eztorch_sce.distributed import rank
+
     if rank() != 0:
         return
     table = Table(title=report.command, title_justify="left")
@@ -25,17 +32,17 @@ def print_report(report: Report) -> None:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print what a pretraining would take, and what that rests on."""
+    """Print the cost of a pretraining and the assumptions behind it."""
     console = Console()
     console.print(plan.title, highlight=False, soft_wrap=True)
     _print_columns("parameters", ("M",), {name: (count / 1e6,) for name, count in plan.parameters.items()})
-    flops = {name: (part.forward / 1e9, part.backward / 1e9) for name, part in plan.flops.items()}
+    flops = {name: (each.forward / 1e9, each.backward / 1e9) for name, each in plan.flops.items()}
     _print_columns("training step, per sample", ("GFLOP forward", "GFLOP backward"), flops)
     console.print(f"backbone, one view, forward: {plan.view_flops / 1e9:.2f} GFLOP", highlight=False)
-    memory = {name: (size.at(plan.batch) / GIB, size.per_sample / 2**20) for name, size in plan.memory.items()}
-    _print_columns(f"memory of a device, batch {plan.batch}", ("GiB", "MiB per sample"), memory)
+    memory = {name: (size.at(plan.batch) / _GIB, size.per_sample / _MIB) for name, size in plan.memory.items()}
+    _print_columns(f"memory per device, batch {plan.batch}", ("GiB", "MiB per sample"), memory)
     if sent := {name: (count / 1e6,) for name, count in plan.network.items() if count}:
-        _print_columns("sent by a device per optimizer step", ("MB",), sent)
+        _print_columns("sent by each device per optimizer step", ("MB",), sent)
     for line in plan.verdict():
         console.print(line, highlight=False, soft_wrap=True)
     for line in plan.assumptions:
@@ -43,11 +50,11 @@ def print_plan(plan: Plan) -> None:
 
 
 def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[float, ...]]) -> None:
-    """Print a table of numbers with their sums below."""
+    """Print a table of numbers with their totals at the bottom."""
     console = Console()
-    console.print(title, style="italic", highlight=False)  # a table's own title is broken at its width
-    table = Table("part", show_footer=True)
-    table.columns[0].footer = "in all"
+    console.print(title, style="italic", highlight=False)  # a table breaks its own title at its width
+    table = Table("component", show_footer=True)
+    table.columns[0].footer = "total"
     for unit, total in zip(units, map(sum, zip(*rows.values(), strict=True)), strict=True):
         table.add_column(unit, f"{total:.2f}", justify="right")
     for name, values in rows.items():
