@@ -1,4 +1,4 @@
-"""SCE, forward and backward: streaming beside the dense form of the paper and the matrix products it cannot avoid.
+"""Speed and memory of SCE, forward and backward, beside the dense form of the paper and bare matrix products.
 
 python benchmarks/loss.py --json benchmarks/results/loss.json
 python benchmarks/loss.py --device cuda --dtype bfloat16
@@ -6,6 +6,7 @@ python benchmarks/loss.py --device cuda --dtype bfloat16
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,25 +17,25 @@ from torch import Tensor
 from eztorch_sce.losses.sce import SCELoss
 
 BATCH, DIM, NUM_NEGATIVES = 256, 256, 65536
-US = "eztorch_sce"
+OURS = "eztorch_sce"
 
 
 def inputs(num_negatives: int, device: str, dtype: torch.dtype, batch: int = BATCH) -> tuple[Tensor, Tensor, Tensor]:
     """Return query, key and negatives."""
     generator = torch.Generator().manual_seed(0)
     sizes = (batch, batch, num_negatives)
-    made = [F.normalize(torch.randn(n, DIM, generator=generator), dim=1).to(device, dtype) for n in sizes]
-    return made[0].requires_grad_(), made[1], made[2]
+    tensors = [F.normalize(torch.randn(n, DIM, generator=generator), dim=1).to(device, dtype) for n in sizes]
+    return tensors[0].requires_grad_(), tensors[1], tensors[2]
 
 
 def step(loss: SCELoss, query: Tensor, key: Tensor, negatives: Tensor) -> None:
-    """Forward and backward."""
+    """Run forward and backward."""
     query.grad = None
     loss(query, key, negatives).backward()
 
 
 def as_in_the_paper(query: Tensor, key: Tensor, negatives: Tensor) -> None:
-    """Forward and backward of the objective written out: relation, target, prediction, cross entropy."""
+    """Run forward and backward of the loss written out: relation, target, prediction, cross entropy."""
     query.grad = None
     logits = torch.cat([(query * key).sum(dim=1, keepdim=True), query @ negatives.T], dim=1) / 0.1
     with torch.no_grad():
@@ -45,7 +46,7 @@ def as_in_the_paper(query: Tensor, key: Tensor, negatives: Tensor) -> None:
 
 
 def products(query: Tensor, key: Tensor, negatives: Tensor) -> None:
-    """The four products of the attention form alone: similarities and weighted means of query and key."""
+    """Compute only the four matrix products that the loss needs: similarities and weighted means of query and key."""
     with torch.no_grad():
         for anchors in (query, key):
             similarities = anchors @ negatives.T
@@ -53,7 +54,7 @@ def products(query: Tensor, key: Tensor, negatives: Tensor) -> None:
 
 
 def extra_memory(form: str, num_negatives: int) -> float:
-    """Return the peak of memory in MB above inputs and a first small step, measured in a process of its own."""
+    """Return the peak memory in MB above inputs and a first small step, measured in a separate process."""
     run = subprocess.run(
         [sys.executable, __file__, "--memory-of", form, "--num-negatives", str(num_negatives)],
         capture_output=True,
@@ -64,29 +65,29 @@ def extra_memory(form: str, num_negatives: int) -> float:
 
 
 def measure_memory(form: str, num_negatives: int) -> float:
-    """Do one step in this process and return the rise of its peak memory in MB (Linux)."""
+    """Run one step in this process and return the increase of its peak memory in MB (Linux)."""
     loss = SCELoss()
     calls = {"streaming": lambda *x: step(loss, *x), "as_in_the_paper": as_in_the_paper}
     query, key, negatives = inputs(num_negatives, "cpu", torch.float32)
     calls[form](query, key, negatives[:1024])
-    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = status("VmRSS")
     calls[form](query, key, negatives)
     return status("VmHWM") - before
 
 
 def status(name: str) -> float:
-    """Return a size of this process in MB."""
+    """Return a memory size of this process in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write the results."""
     parser = arguments(str(__doc__))
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--memory-of", help="for internal use: measure the memory of one form in this process")
+    parser.add_argument("--memory-of", help="internal: measure the memory of one form in this process")
     parser.add_argument("--num-negatives", type=int, default=NUM_NEGATIVES)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -106,30 +107,30 @@ def main() -> None:
         options.repeats,
         device,
     )
-    what = f"SCE forward + backward, B={BATCH} D={DIM} K={NUM_NEGATIVES} {options.dtype}, {device}"
+    subject = f"SCE forward + backward, B={BATCH} D={DIM} K={NUM_NEGATIVES} {options.dtype}, {device}"
     rows = [
-        row(what, US, 1 / seconds["streaming"], "steps/s"),
-        row(what, "torch, dense as in the paper", 1 / seconds["paper"], "steps/s"),
-        row(what, "torch, four bare products", 1 / seconds["products"], "steps/s"),
+        row(subject, OURS, 1 / seconds["streaming"], "steps/s"),
+        row(subject, "torch, dense as in the paper", 1 / seconds["paper"], "steps/s"),
+        row(subject, "torch, four bare products", 1 / seconds["products"], "steps/s"),
     ]
     notes = [
-        f"streaming is {seconds['paper'] / seconds['streaming']:.2f}x as fast as the dense form of the paper, and "
+        f"streaming is {seconds['paper'] / seconds['streaming']:.2f}x as fast as the dense form of the paper and "
         f"{seconds['products'] / seconds['streaming']:.2f}x as fast as the four bare products"
     ]
     measures_memory = device == "cpu" and sys.platform == "linux"
     if measures_memory:
-        for form, who in (("streaming", US), ("as_in_the_paper", "torch, dense as in the paper")):
+        for form, name in (("streaming", OURS), ("as_in_the_paper", "torch, dense as in the paper")):
             megabytes = extra_memory(form, NUM_NEGATIVES)
-            what = f"keys per MB of extra memory, K={NUM_NEGATIVES}"
-            rows.append(row(what, who, NUM_NEGATIVES / max(megabytes, 0.1), "1/MB"))
-            notes.append(f"{who}: {megabytes:.1f} MB of extra memory at K={NUM_NEGATIVES}")
+            subject = f"keys per MB of extra memory, K={NUM_NEGATIVES}"
+            rows.append(row(subject, name, NUM_NEGATIVES / max(megabytes, 0.1), "1/MB"))
+            notes.append(f"{name}: {megabytes:.1f} MB of extra memory at K={NUM_NEGATIVES}")
     for num_negatives in (NUM_NEGATIVES, 4 * NUM_NEGATIVES, 16 * NUM_NEGATIVES):
         many = inputs(num_negatives, device, dtype)
-        took = medians({"streaming": lambda many=many: step(loss, *many)}, 3, device)["streaming"]
-        rows.append(row(f"keys per second, K={num_negatives}", US, num_negatives / took, "keys/s"))
+        step_s = medians({"streaming": partial(step, loss, *many)}, 3, device)["streaming"]
+        rows.append(row(f"keys per second, K={num_negatives}", OURS, num_negatives / step_s, "keys/s"))
         if measures_memory:
             megabytes = extra_memory("streaming", num_negatives)
-            notes.append(f"{US}: {megabytes:.1f} MB of extra memory at K={num_negatives}")
+            notes.append(f"{OURS}: {megabytes:.1f} MB of extra memory at K={num_negatives}")
     finish(rows, ["torch", "eztorch-sce"], options.json, notes)
 
 

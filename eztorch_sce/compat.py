@@ -48,13 +48,13 @@ def declare_missing_torchvision_operators() -> bool:
         return bool(_FRAGMENTS)
     for binary in Path(spec.origin).parent.glob("_C.*"):
         try:
-            torch.ops.load_library(str(binary))  # type: ignore[no-untyped-call]
+            torch.ops.load_library(str(binary))
             return False
         except OSError:
             continue
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _FRAGMENTS.append(library)
     return True
 

@@ -197,7 +197,7 @@ def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torc
         for rows in torch.split(torch.randperm(num_records, generator=generator), batch_size):
             x = (train.features[rows].to(device) - mean) / deviation  # (B, F)
             optimizer.zero_grad()
-            heads.losses(x, train.labels[rows].to(device)).sum().backward()  # type: ignore[no-untyped-call]
+            heads.losses(x, train.labels[rows].to(device)).sum().backward()
             optimizer.step()
             scheduler.step()
     heads.undo_standardization(mean, deviation)

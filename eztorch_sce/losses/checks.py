@@ -86,7 +86,7 @@ def _check_rows(name: str, rows: Tensor, query: Tensor, batch_offset: int) -> No
 
 def _finite_norms(name: str, rows: Tensor) -> Tensor:
     """Return the norms (...,) of rows (..., D), or raise if any is not finite."""
-    norms = rows.detach().norm(dim=-1)  # in the type of the rows: a million rows are not copied to float32
+    norms: Tensor = rows.detach().norm(dim=-1)  # in the type of the rows: a million rows are not copied to float32
     if num_invalid := int((~norms.isfinite()).sum()):
         raise ValueError(f"{name} has NaN or infinite values in {num_invalid} of {norms.numel()} rows")
     return norms

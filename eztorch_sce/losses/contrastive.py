@@ -29,9 +29,8 @@ class SampleLosses(NamedTuple):
 class ContrastiveLoss(nn.Module, ABC):
     """A loss that contrasts each query with its key and with negatives.
 
-    A subclass writes its formula in `per_sample`. Similarities with the negatives are never held in memory: the
-    formula asks for their log-sum-exp and for the mean of the negatives under a softmax, both in closed form one pass
-    (see `streaming`).
+    A subclass writes its formula in `per_sample`. The similarities with all negatives are never held in memory: a
+    formula needs only their log-sum-exp and the mean of the negatives under a softmax (see `streaming`).
 
     Args:
         config: The settings, one of which is `temperature`; also shown when the loss is printed.
@@ -95,8 +94,7 @@ class ContrastiveLoss(nn.Module, ABC):
             shared = None
             if views.negatives is not None:
                 shared = SharedNegatives(views.negatives, queries, keys, self.temperature)
-            batch_keys = views.batch_keys or [None] * len(keys)
-            negatives = [Negatives(shared, in_batch_keys(rows, views.batch_offset)) for rows in batch_keys]
+            negatives = [Negatives(shared, in_batch_keys(views, index)) for index in range(len(keys))]
             terms = [self.per_sample(queries[i], keys[j], negatives[j]) for i, j in views.pairs]
             loss = torch.stack([term.loss.mean() for term in terms]).mean()
         check_finite(loss, embeddings)

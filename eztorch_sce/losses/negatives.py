@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from eztorch_sce.losses.pairs import ViewPairs
 from eztorch_sce.losses.streaming import Keys, attend, log_sum_exp
 
 
@@ -84,12 +85,13 @@ class Negatives:
         return self.relations[temperature]
 
 
-def in_batch_keys(batch_keys: Tensor | None, offset: int) -> list[Keys]:
-    """Return the keys (G, D) or (V, G, D) of a batch, one entry per view; none for a batch of one sample."""
-    if batch_keys is None:
+def in_batch_keys(views: ViewPairs, key_view: int) -> list[Keys]:
+    """Return the in-batch keys to contrast a key view with, one entry per view; none in a batch of one sample."""
+    if views.batch_keys is None:
         return []
+    batch_keys = views.batch_keys[key_view]  # (G, D) or (V, G, D)
     by_view = batch_keys if batch_keys.ndim == 3 else batch_keys[None]
-    return [Keys(rows, offset) for rows in by_view if len(rows) > 1]
+    return [Keys(rows, views.batch_offset) for rows in by_view if len(rows) > 1]
 
 
 def _split(rows: Tensor, views: list[Tensor]) -> list[Tensor]:

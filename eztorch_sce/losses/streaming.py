@@ -63,7 +63,7 @@ def log_sum_exp(query: Float[Tensor, "B D"], keys: Keys, temperature: float) -> 
     Keys without gradient may change in place before the backward pass, which does not read them. There is no second
     derivative: asking for one raises a RuntimeError.
     """
-    result: Tensor = _LogSumExp.apply(query, keys.rows, keys.own, temperature)
+    result: Tensor = _LogSumExp.apply(query, keys.rows, keys.own, temperature)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -117,7 +117,10 @@ class _NoSecondDerivative(torch.autograd.Function):
 
 
 def _without_second_derivative(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else _NoSecondDerivative.apply(gradient.requires_grad_())
+    if gradient is None:
+        return None
+    result: Tensor = _NoSecondDerivative.apply(gradient.requires_grad_())  # type: ignore[no-untyped-call]
+    return result
 
 
 def _blocks(anchors: Tensor, keys: Keys) -> Iterator[tuple[int, Tensor]]:

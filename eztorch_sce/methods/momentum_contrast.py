@@ -89,7 +89,8 @@ class MomentumContrast(nn.Module):
         With `shuffle_bn`, the global batch is embedded in a random order, so batch norm cannot leak which key matches.
         """
         if not self.config.shuffle_bn:
-            return self.momentum_encoder(view)
+            keys: Tensor = self.momentum_encoder(view)
+            return keys
         all_clips, first = gather_with_offset(view)
         order = same_permutation(len(all_clips), view.device)
         shuffled = gather_rows(self.momentum_encoder(all_clips[order[first : first + len(view)]]))  # (G, D)

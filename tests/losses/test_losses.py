@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.cosine import CosineLoss
 from eztorch_sce.losses.infonce import InfoNCELoss
 from eztorch_sce.losses.pairs import Loss, PairsLoss, ViewPairs, over_pairs
@@ -54,7 +55,7 @@ def test_relational_term_is_smallest_for_a_query_equal_to_its_key() -> None:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_negatives_may_be_permuted_and_take_no_gradient(name: str) -> None:
-    loss: nn.Module = choices("loss")[name]().build()
+    loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key, negatives = (unit(n, 16, seed).requires_grad_() for n, seed in ((8, 0), (8, 1), (32, 2)))
     value = loss(query, key, negatives)
     torch.testing.assert_close(loss(query, key, negatives.flip(0)), value)
@@ -68,7 +69,7 @@ def test_negatives_may_be_permuted_and_take_no_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_in_batch_negatives_equal_a_queue_of_the_other_samples(name: str) -> None:
-    loss: nn.Module = choices("loss")[name]().build()
+    loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key = unit(3, 16, 0), unit(3, 16, 1)
     one_by_one = [loss(query[i : i + 1], key[i : i + 1], key[[j for j in range(3) if j != i]]) for i in range(3)]
     torch.testing.assert_close(loss(query, key, batch_keys=key), torch.stack(one_by_one).mean())
@@ -76,7 +77,7 @@ def test_in_batch_negatives_equal_a_queue_of_the_other_samples(name: str) -> Non
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_in_batch_negatives_of_two_views_equal_a_queue_of_both(name: str) -> None:
-    loss: nn.Module = choices("loss")[name]().build()
+    loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key = unit(3, 16, 0), unit(3, 16, 1)
     others = [[j for j in range(3) if j != i] for i in range(3)]
     one_by_one = [
@@ -88,7 +89,7 @@ def test_in_batch_negatives_of_two_views_equal_a_queue_of_both(name: str) -> Non
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
-    loss: nn.Module = choices("loss")[name]().build()
+    loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key, negatives = unit(2, 8, 0), unit(2, 8, 1), unit(4, 8, 2)
     with pytest.raises(ValueError, match=r"query and key must both be \(B, D\): got \(2, 8\) and \(3, 8\)"):
         loss(query, unit(3, 8, 0), negatives)
@@ -115,7 +116,7 @@ def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILY)
 @pytest.mark.parametrize("calls_before", [0, 1])
 def test_nan_is_reported_with_the_name_of_its_tensor_on_any_call(name: str, calls_before: int) -> None:
-    loss: nn.Module = choices("loss")[name]().build()
+    loss: ContrastiveLoss = choices("loss")[name]().build()
     inputs = {"query": unit(2, 8, 0), "key": unit(2, 8, 1), "negatives": unit(4, 8, 2), "batch_keys": unit(5, 8, 3)}
     for name_of_bad in inputs:
         for _ in range(calls_before):
@@ -177,7 +178,7 @@ def test_losses_match_the_public_code(shared: Path) -> None:
     for case in recorded["cases"]:
         params = case["params"]
         if case["loss"] == "sce":
-            loss: nn.Module = SCELoss(params["temp"], params["temp_m"], params["coeff"])
+            loss: ContrastiveLoss = SCELoss(params["temp"], params["temp_m"], params["coeff"])
         elif case["loss"] == "moco":
             loss = InfoNCELoss(params["temp"])
         elif case["loss"] == "mocov3":
@@ -196,6 +197,7 @@ def test_losses_match_the_public_code(shared: Path) -> None:
         batch_keys = keys if params.get("use_keys", True) else None
         key = keys[offset : offset + len(query)]
         if case["loss"] == "sce" and not params["use_keys"]:
+            assert queue is not None
             value = sce_with_positive_in_relation(params, query, key, queue)
         else:
             value = loss(query, key, queue, batch_keys, offset)

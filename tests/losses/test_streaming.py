@@ -162,13 +162,14 @@ def test_the_block_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPat
 def dense(loss: ContrastiveLoss, views: ViewPairs) -> Tensor:
     """Return the loss of pairs as the papers write it, with all similarities in memory."""
     terms = [dense_pair(loss, views, i, j) for i, j in views.pairs]
-    return getattr(loss, "weight", 1.0) * torch.stack(terms).mean()
+    weight = loss.weight if isinstance(loss, InfoNCELoss) else 1.0
+    return weight * torch.stack(terms).mean()
 
 
 def dense_pair(loss: ContrastiveLoss, views: ViewPairs, i: int, j: int) -> Tensor:
     """Return the cross entropy of target and prediction; the first column of both is the positive."""
-    weights = {SCELoss: getattr(loss, "positive_weight", 1.0), ReSSLLoss: 0.0}
-    positive_weight = weights.get(type(loss), 1.0)
+    target_temperature = loss.target_temperature if isinstance(loss, SCELoss | ReSSLLoss) else 1.0
+    positive_weight = loss.positive_weight if isinstance(loss, SCELoss) else float(not isinstance(loss, ReSSLLoss))
     query, key = views.queries[i], views.keys[j]
     rows, own = [] if views.negatives is None else [views.negatives], None
     if views.batch_keys is not None:
@@ -186,7 +187,7 @@ def dense_pair(loss: ContrastiveLoss, views: ViewPairs, i: int, j: int) -> Tenso
     target = torch.zeros_like(log_prediction)
     target[:, 0] = positive_weight
     if positive_weight < 1:
-        relation = (key @ negatives.T).masked_fill(left_out, -torch.inf) / loss.target_temperature
+        relation = (key @ negatives.T).masked_fill(left_out, -torch.inf) / target_temperature
         target[:, 1:] = (1 - positive_weight) * relation.softmax(dim=1)
     # A column that is left out has probability 0 on both sides; 0 * -inf would be NaN.
     return -(target * log_prediction.masked_fill(target == 0, 0)).sum(dim=1).mean()
@@ -201,9 +202,10 @@ def test_streaming_and_dense_forms_agree(make: type[ContrastiveLoss], sources: s
     pairs = [(0, 1), (1, 0), (2, 0), (2, 1)]
     loss = make()  # type: ignore[call-arg]  # every setting of the losses has a default
     results = []
-    for form in (lambda views: loss.over_pairs(views).loss, lambda views: dense(loss, views)):
+    for is_dense in (False, True):
         leaves = [x.clone().requires_grad_() for x in queries]
-        value = form(ViewPairs(leaves, keys, pairs, negatives, batch_keys, 2))
+        views = ViewPairs(leaves, keys, pairs, negatives, batch_keys, 2)
+        value = dense(loss, views) if is_dense else loss.over_pairs(views).loss
         value.backward()
         results.append([value, *(x.grad for x in leaves)])
     torch.testing.assert_close(*results)

@@ -36,13 +36,13 @@ def views(*sizes: int, batch: int = 4) -> list[Tensor]:
 @pytest.mark.parametrize("name", choices("method"))
 def test_a_method_takes_global_and_local_views_and_trains_every_online_parameter(name: str) -> None:
     method = build(choices("method")[name](projector=PROJECTOR), NTXentConfig() if name == "simclr" else SCEConfig())
-    assert isinstance(method, Method)
     output = method(views(32, 32, 48))
     output.loss.backward()
     assert output.loss.isfinite()
     assert all(p.grad is not None for p in method.online.parameters())
     assert output.embeddings.shape == (4, 8)
     assert not any(value.requires_grad for value in output.metrics.values())
+    assert isinstance(method, Method)
     before = [p.clone() for p in method.backbone.parameters()]
     method.after_step(0.5)
     assert all(torch.equal(a, b) for a, b in zip(before, method.backbone.parameters(), strict=True))
@@ -100,7 +100,7 @@ def test_every_multi_crop_term_is_contrasted_with_the_whole_queue() -> None:
 def test_split_batch_norm_normalizes_each_chunk_separately() -> None:
     norm = nn.BatchNorm2d(3)
     nn.init.normal_(norm.weight)
-    split = split_batch_norms(nn.Sequential(nn.BatchNorm2d(3)), 4)
+    split: Any = split_batch_norms(nn.Sequential(nn.BatchNorm2d(3)), 4)
     split.load_state_dict({f"0.{name}": value for name, value in norm.state_dict().items()})
     assert isinstance(split[0], SplitBatchNorm)
     x = torch.randn(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))

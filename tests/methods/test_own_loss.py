@@ -69,7 +69,7 @@ def test_the_queue_holds_the_keys_of_every_accumulated_batch_after_the_step() ->
 
 
 def test_a_run_resumed_after_a_step_has_the_same_queue() -> None:
-    method = train(PlainInfoNCE(), batches_per_step=1).float()
+    method: Any = train(PlainInfoNCE(), batches_per_step=1).float()
     resumed = build(MomentumContrastConfig(projector=PROJECTOR, queue_size=20), PlainInfoNCE())
     resumed.load_state_dict(method.state_dict())
     for each in (method, resumed):

@@ -1,4 +1,4 @@
-"""Several processes over gloo do what one process does on the same global batch."""
+"""Tests that several gloo processes train as one process does on the same global batch."""
 
 import copy
 import subprocess
@@ -65,9 +65,9 @@ def global_views(step: int, num_views: int) -> list[Tensor]:
 
 
 def train(case: str, rank: int, world_size: int, bn_splits: int = 1) -> dict[str, Any]:
-    """Take a few steps on this process's share, as DDP does, with batch norm frozen; return all that should agree.
+    """Train a few steps on this process's rows, as DDP does, with batch norm frozen; return what should agree.
 
-    In float64, so that what differs is more than rounding. With `bn_splits`, a process stands for as many.
+    In float64, so that rounding does not hide a difference. With `bn_splits`, one process stands for that many.
     """
     config, loss, num_views = CASES[case]
     if bn_splits > 1:
@@ -79,13 +79,13 @@ def train(case: str, rank: int, world_size: int, bn_splits: int = 1) -> dict[str
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
     initial = copy.deepcopy(method.state_dict())
-    driven = DistributedDataParallel(method, forward_sync_buffers=False) if world_size > 1 else method
+    trained = DistributedDataParallel(method, forward_sync_buffers=False) if world_size > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.05)
-    share = GLOBAL_BATCH // world_size
+    local_batch = GLOBAL_BATCH // world_size
     losses, gradients = [], []
     for step in range(NUM_STEPS):
-        views = [view[rank * share : (rank + 1) * share] for view in global_views(step, num_views)]
-        output = driven(views)
+        views = [view[rank * local_batch : (rank + 1) * local_batch] for view in global_views(step, num_views)]
+        output = trained(views)
         optimizer.zero_grad()
         output.loss.backward()
         gradients.append([p.grad.clone() for p in method.parameters() if p.grad is not None])
@@ -100,10 +100,10 @@ def train(case: str, rank: int, world_size: int, bn_splits: int = 1) -> dict[str
     return {"losses": losses, "gradients": gradients, "state": state, "moved": moved}
 
 
-def be_one_of(world_size: int, folder: Path, rank: int) -> None:
-    """What each process does: this file is its program."""
+def run_process(world_size: int, folder: Path, rank: int) -> None:
+    """Train every case in one of the processes; this file is its program."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
     torch.save({case: train(case, rank, world_size) for case in CASES}, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -117,29 +117,31 @@ def tensors(nested: Any) -> list[Tensor]:
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[str, dict[str, Any]]:
+def single_process() -> dict[str, dict[str, Any]]:
     return {case: train(case, 0, 1) for case in CASES if case != OWN_STATISTICS}
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_processes_agree_with_one(world_size: int, alone: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_several_processes_agree_with_one(
+    world_size: int, single_process: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
     command = [sys.executable, __file__, str(world_size), str(tmp_path)]
     running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
     assert [process.wait(timeout=300) for process in running] == [0] * world_size
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
-    split = train(OWN_STATISTICS, 0, 1, bn_splits=world_size)  # in one process, which shuffles over its parts
-    for case, expected in (alone | {OWN_STATISTICS: split}).items():
+    split = train(OWN_STATISTICS, 0, 1, bn_splits=world_size)  # one process shuffles over its splits
+    for case, expected in (single_process | {OWN_STATISTICS: split}).items():
         assert any(expected["moved"].values()), case
         for results in ranks:
-            for part in ("losses", "gradients", "state"):  # the queue and the momentum encoder are in the state
-                both = zip(tensors(results[case][part]), tensors(expected[part]), strict=True)
-                for number, (seen, wanted) in enumerate(both):
-                    error = (seen - wanted).double().norm() / wanted.double().norm().clamp_min(1e-6)
-                    assert error < 1e-8, f"{case}, {part} {number}"
+            for quantity in ("losses", "gradients", "state"):  # the state has queue and momentum encoder
+                both = zip(tensors(results[case][quantity]), tensors(expected[quantity]), strict=True)
+                for number, (actual, wanted) in enumerate(both):
+                    error = (actual - wanted).double().norm() / wanted.double().norm().clamp_min(1e-6)
+                    assert error < 1e-8, f"{case}, {quantity} {number}"
 
 
-def test_every_case_moves_what_it_should(alone: dict[str, dict[str, Any]]) -> None:
-    for case, results in alone.items():
+def test_every_case_trains_network_momentum_encoder_and_queue(single_process: dict[str, dict[str, Any]]) -> None:
+    for case, results in single_process.items():
         moved = results["moved"]
         assert moved["online.backbone.stem.0.0.weight"], case
         for name in moved:
@@ -149,4 +151,4 @@ def test_every_case_moves_what_it_should(alone: dict[str, dict[str, Any]]) -> No
 
 
 if __name__ == "__main__":
-    be_one_of(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
+    run_process(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
