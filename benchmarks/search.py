@@ -59,7 +59,7 @@ def scikit_learn(bank: torch.Tensor) -> Search:
 
 def faiss_flat(bank: torch.Tensor) -> Search:
     """Return faiss' exact search by inner product."""
-    import faiss
+    import faiss  # type: ignore[import-not-found]
 
     index = faiss.IndexFlatIP(DIM)
     index.add(bank.numpy())

@@ -8,7 +8,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError, shorten
-from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.weights import Weights, load_weights
 from eztorch_sce.seeding import seed_everything
 from eztorch_sce.types import InputSpec
@@ -25,7 +25,7 @@ class BackboneSource(NamedTuple):
         untrained: Whether the backbone is initialized at random.
     """
 
-    config: Any
+    config: BackboneConfig
     spec: InputSpec
     weights: Weights | None
     file: str | None
@@ -42,16 +42,13 @@ class BackboneSource(NamedTuple):
         return cls(weights.backbone, weights.spec, weights, file, untrained)
 
     @classmethod
-    def from_config(cls, config: Any) -> "BackboneSource":
+    def from_config(cls, config: BackboneConfig) -> "BackboneSource":
         """Describe a new backbone."""
         return cls(config, InputSpec(), None, None, untrained=True)
 
     def build(self) -> Backbone:
         """Return the backbone."""
-        backbone: Backbone = self.config.build()
-        if self.weights is not None and not self.untrained:
-            backbone.load_state_dict(self.weights.state)
-        return backbone
+        return self.config.build() if self.weights is None else self.weights.build_backbone(self.untrained)
 
     def card(self) -> dict[str, Any]:
         """Return the origin as it stands in the protocol of a report."""
