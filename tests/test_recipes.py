@@ -1,4 +1,4 @@
-"""Every recipe: the numbers of its source, and a run at toy size on real small files."""
+"""Tests of the recipes: the numbers of their sources, and a run of each at toy size on small files."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.groups import effective_lr
 
 # Typed from the papers' tables, not from the code. Learning rates are the effective ones, for the global batch.
-# backbone, frames, seconds, optimizer, rate, decay, warm-up, epochs, batch
+# Backbone, frames, seconds, optimizer, learning rate, weight decay, warm-up epochs, epochs, batch size.
 OPTIMIZATION = {
     "imagenet_resnet50_100ep": ("ResNet50", 1, None, "LARS", 9.6, 1e-6, 10, 100, 4096),
     "imagenet_resnet50_200ep": ("ResNet50", 1, None, "LARS", 4.8, 1e-6, 10, 200, 4096),
@@ -64,7 +64,7 @@ OPTIMIZATION = {
     "k200_supervised_r3d18": ("R3D18", 8, 2.56, "SGD", 1.6, 1e-4, 34, 200, 1024),
 }  # fmt: skip
 
-# tau, tau_m, lambda, queue, momentum at the start, its schedule, symmetric
+# tau, tau_m, lambda, queue size, initial momentum, momentum schedule, symmetric.
 SCE = {
     **{
         f"imagenet_resnet50_{name}": (0.1, 0.07, 0.5, 65536, 0.99, "cosine", True)
@@ -82,7 +82,7 @@ SCE = {
     "cifar100_resnet18": (0.1, 0.05, 0.5, 4096, 0.99, "constant", False),
 }
 
-# Per view: size, least and most area, brightness, contrast, saturation, hue, gray, blur, solarize, flip, differences.
+# Per view: size, min and max area, brightness, contrast, saturation, hue, gray, blur, solarize, flip, difference.
 IMAGE = [
     (224, 0.2, 1.0, 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0),
     (224, 0.2, 1.0, 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0),
@@ -117,7 +117,7 @@ VIEWS = {
     ],
 }
 COMMANDS = {name: header["command"] for name, header in recipes().items()}
-OURS = {"demo", "small_motion", "small_motion_finetune"}  # measured here, not published: the README has their numbers
+OURS = {"demo", "small_motion", "small_motion_finetune"}  # not published; docs/results.md has their numbers
 UNTRAINED = {"ucf101_retrieval", "hmdb51_retrieval"}
 
 
@@ -149,7 +149,7 @@ def test_optimization_is_as_published(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCE)
-def test_the_objective_is_as_published(name: str) -> None:
+def test_loss_and_method_are_as_published(name: str) -> None:
     tau, tau_m, positive_weight, queue, momentum, schedule, symmetric = SCE[name]
     config = composed(name)
     loss, method = config.loss, config.method
@@ -160,7 +160,7 @@ def test_the_objective_is_as_published(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VIEWS)
-def test_the_views_are_as_published(name: str) -> None:
+def test_views_are_as_published(name: str) -> None:
     for view, typed in zip(composed(name).views, VIEWS[name], strict=True):
         jitter = (view.brightness, view.contrast, view.saturation, view.hue)
         others = (view.gray, view.blur, view.solarize, view.flip, view.temporal_difference)
@@ -168,64 +168,63 @@ def test_the_views_are_as_published(name: str) -> None:
         assert view.jitter_p == 0.8
 
 
-def test_the_steps_of_the_linear_evaluation_of_cifar() -> None:
+def test_the_learning_rate_of_the_cifar_linear_evaluation_drops_at_its_milestones() -> None:
     schedule = composed("cifar10_linear").schedule
     rates = [schedule.factor(epoch, num_steps=100, max_epochs=100) for epoch in (0, 59, 60, 79, 80, 99)]
     assert rates == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 @pytest.mark.parametrize("name", ["ucf101_finetune", "hmdb51_finetune", "ucf101_retrieval", "kinetics_linear"])
-def test_videos_are_tested_on_ten_clips_of_three_crops(name: str) -> None:
+def test_videos_are_evaluated_on_ten_clips_and_three_crops(name: str) -> None:
     config = composed(name)
     assert (config.test.num_clips, config.test.num_crops, config.test.clips) == (10, 3, "even")
 
 
-def test_fine_tuning_drops_out_most_features() -> None:
+def test_fine_tuning_uses_a_dropout_rate_of_0_8() -> None:
     assert composed("ucf101_finetune").dropout == composed("hmdb51_finetune").dropout == 0.8
 
 
 @pytest.mark.parametrize(
-    ("width", "kind"), [("cifar10_resnet18", "none"), ("imagenet_resnet50_100ep", "4096"), ("k400_r3d18", "1024")]
+    ("name", "hidden", "has_predictor"),
+    [("cifar10_resnet18", 512, False), ("imagenet_resnet50_100ep", 4096, True), ("k400_r3d18", 1024, True)],
 )
-def test_heads_are_as_published(width: str, kind: str) -> None:
-    config = composed(width)
-    features = {"none": 512, "4096": 2048, "1024": 512}[kind]
-    projector = config.method.projector.build(features)
-    shapes = [tuple(layer.weight.shape) for layer in projector if isinstance(layer, torch.nn.Linear)]
-    hidden = {"none": 512, "4096": 4096, "1024": 1024}[kind]
-    if kind == "none":
+def test_heads_are_as_published(name: str, hidden: int, has_predictor: bool) -> None:
+    config = composed(name)
+    num_features = 2048 if "resnet50" in name else 512
+    projector = config.method.projector.build(num_features)
+    if not has_predictor:
         assert config.method.predictor is None
-        assert shapes == [(512, 512), (128, 512)]
+        assert linear_shapes(projector) == [(512, 512), (128, 512)]
         assert projector[-1].bias is not None
-    else:
-        assert shapes == [(hidden, features), (hidden, hidden), (256, hidden)]
-        assert isinstance(projector[-1], torch.nn.BatchNorm1d)
-        assert not projector[-1].affine
-        predictor = config.method.predictor.build(features, 256)
-        assert [tuple(m.weight.shape) for m in predictor if isinstance(m, torch.nn.Linear)] == [
-            (hidden, 256),
-            (256, hidden),
-        ]
+        return
+    assert linear_shapes(projector) == [(hidden, num_features), (hidden, hidden), (256, hidden)]
+    assert isinstance(projector[-1], torch.nn.BatchNorm1d)
+    assert not projector[-1].affine
+    assert linear_shapes(config.method.predictor.build(num_features, 256)) == [(hidden, 256), (256, hidden)]
+
+
+def linear_shapes(head: torch.nn.Sequential) -> list[tuple[int, ...]]:
+    return [tuple(layer.weight.shape) for layer in head if isinstance(layer, torch.nn.Linear)]
 
 
 @pytest.mark.parametrize("name", ["cifar10", "k400"])
-@pytest.mark.parametrize("peer", ["moco_v2", "moco_v3", "ressl", "byol", "simclr"])
-def test_peers_differ_from_sce_in_method_and_loss_alone(name: str, peer: str) -> None:
+@pytest.mark.parametrize("baseline", ["moco_v2", "moco_v3", "ressl", "byol", "simclr"])
+def test_baselines_differ_from_sce_only_in_method_and_loss(name: str, baseline: str) -> None:
     ours = composed({"cifar10": "cifar10_resnet18", "k400": "k400_r3d18"}[name])
-    theirs = composed(f"{name}_{peer}")
-    for part in ("data", "backbone", "optimizer", "schedule", "trainer"):
-        assert getattr(ours, part) == getattr(theirs, part)
+    theirs = composed(f"{name}_{baseline}")
+    for shared in ("data", "backbone", "optimizer", "schedule", "trainer"):
+        assert getattr(ours, shared) == getattr(theirs, shared)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in OURS])
-def test_the_hardware_in_the_header_is_enough(name: str) -> None:
-    """Memory for the batch, and the hours that `plan` estimates."""
+def test_the_hardware_of_a_recipe_is_enough(name: str) -> None:
+    """The batch fits into memory, and the hours are those that `plan` estimates."""
     gpus = re.fullmatch(r"(\d+) A100-80G", recipes()[name]["hardware"])
     hours = re.fullmatch(r"([\d.]+) or more, by plan", recipes()[name]["hours"])
     assert gpus is not None
     assert hours is not None
-    # How many images ImageNet-100 has is not published: its classes have about 1280 each.
+    # The number of images of ImageNet-100 is not published; its classes have about 1280 each.
     unknown = ["num_records=128000"] if name == "imagenet100_resnet50" else []
     planned = api.plan(compose("plan", [f"recipe={name}", f"devices={gpus[1]}", "device=A100-80G", *unknown]))
     assert planned.memory_at(planned.batch) <= planned.usable
@@ -233,35 +232,35 @@ def test_the_hardware_in_the_header_is_enough(name: str) -> None:
     assert planned.total_s / 3600 == pytest.approx(float(hours[1]), rel=0.1, abs=0.05)
 
 
-# --- toy runs
+# --- runs at toy size
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Lists of eight images of two classes to train and four to test."""
+    """Return a folder with eight training and four test images of two classes, and their lists."""
     folder = tmp_path_factory.mktemp("images")
     noise = np.random.default_rng(0)
-    for part, count in (("train", 8), ("test", 4)):
+    for split, count in (("train", 8), ("test", 4)):
         rows = [["path", "label"]]
         for number in range(count):
-            file = folder / f"{part}{number}.png"
+            file = folder / f"{split}{number}.png"
             Image.fromarray(noise.integers(0, 255, (40, 48, 3), dtype=np.uint8)).save(file)
             rows.append([file.name, str(number % 2)])
-        with (folder / f"{part}.csv").open("w", newline="") as stream:
+        with (folder / f"{split}.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows(rows)
     return folder
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory, write_video: Callable[..., Path]) -> Path:
-    """The same of videos of half a second."""
+    """Return a folder with eight training and four test videos of half a second, and their lists."""
     folder = tmp_path_factory.mktemp("videos")
-    for part, count in (("train", 8), ("test", 4)):
+    for split, count in (("train", 8), ("test", 4)):
         rows = [["path", "label"]]
         for number in range(count):
-            write_video(folder / f"{part}{number}.mp4", num_frames=16)
-            rows.append([f"{part}{number}.mp4", str(number % 2)])
-        with (folder / f"{part}.csv").open("w", newline="") as stream:
+            write_video(folder / f"{split}{number}.mp4", num_frames=16)
+            rows.append([f"{split}{number}.mp4", str(number % 2)])
+        with (folder / f"{split}.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows(rows)
     return folder
 
@@ -279,7 +278,7 @@ def is_of_images(name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def weights(images: Path, videos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
-    """Backbones of images and of videos, trained for a step."""
+    """Return the run directories of a backbone for images (True) and for videos (False), trained for two steps."""
     runs = {}
     for of_images, folder in ((True, images), (False, videos)):
         run_dir = tmp_path_factory.mktemp("weights") / "run"
@@ -303,7 +302,9 @@ def shrunk_method(config: Any) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain"])
-def test_a_pretraining_runs_two_steps_and_an_evaluation(name: str, images: Path, videos: Path, tmp_path: Path) -> None:
+def test_pretraining_runs_two_steps_and_an_online_evaluation(
+    name: str, images: Path, videos: Path, tmp_path: Path
+) -> None:
     of_images = is_of_images(name)
     words = toy(images if of_images else videos, tmp_path / "run")
     num_views = len(composed(name).views)
@@ -326,7 +327,9 @@ def test_a_pretraining_runs_two_steps_and_an_evaluation(name: str, images: Path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] in ("linear", "finetune", "retrieve")])
-def test_an_evaluation_runs(name: str, weights: dict[bool, Path], images: Path, videos: Path, tmp_path: Path) -> None:
+def test_evaluations_and_fine_tuning_run(
+    name: str, weights: dict[bool, Path], images: Path, videos: Path, tmp_path: Path
+) -> None:
     of_images = is_of_images(name)
     words = toy(images if of_images else videos, tmp_path / "run")
     if "supervised" in name:

@@ -1,4 +1,4 @@
-"""The wheel carries everything: installed elsewhere, it composes every recipe."""
+"""Test of the wheel: installed outside the checkout, it composes every recipe and shows help."""
 
 import os
 import shutil
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import eztorch_sce
 from eztorch_sce.config.compose import commands, compose
+from eztorch_sce.config.help import command_help
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.planning.devices import load_measurements
 print(eztorch_sce.__file__)
@@ -26,17 +27,18 @@ without_weights = ("pretrain", "plan", "show-views")
 for command in commands():
     weights = [] if command in without_weights else ["weights=x"]
     compose(command, [] if command == "demo" else ["data.root=.", *weights])
+assert "data.root" in command_help("pretrain")
 """
 
 
 @pytest.mark.slow
 def test_an_installed_wheel_composes_every_recipe(tmp_path: Path) -> None:
     def run(*words: str, cwd: Path, **env: str) -> str:
-        done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        result = subprocess.run(words, cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout
 
-    copy = tmp_path / "source"  # a build leaves files behind
+    copy = tmp_path / "source"  # a build leaves files in its folder
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)
@@ -49,6 +51,6 @@ def test_an_installed_wheel_composes_every_recipe(tmp_path: Path) -> None:
     run(
         sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(installed), str(wheel), cwd=elsewhere
     )
-    said = run(sys.executable, "-c", SCRIPT, cwd=elsewhere, PYTHONPATH=str(installed)).splitlines()
-    assert Path(said[0]).is_relative_to(installed)
-    assert said[1:] == list(recipes())
+    printed = run(sys.executable, "-c", SCRIPT, cwd=elsewhere, PYTHONPATH=str(installed)).splitlines()
+    assert Path(printed[0]).is_relative_to(installed)
+    assert printed[1:] == list(recipes())

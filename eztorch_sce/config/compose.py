@@ -19,12 +19,8 @@ from eztorch_sce.config.recipes import CONFIG_MODULE
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
 
-GROUPS = (
-    "backbone",
-    "loss",
-    "method",
-    "optimizer",
-)  # the groups that `group=name` chooses from, besides views and recipe
+GROUPS = ("backbone", "loss", "method", "optimizer")
+"""Registry groups that `group=name` chooses from. `views` and `recipe` are chosen in the same way."""
 INVALID = (HydraException, OmegaConfBaseException)
 """Exceptions of Hydra and OmegaConf for overrides that do not compose."""
 

@@ -142,15 +142,17 @@ def overview() -> str:
     summaries = {name: command.summary for name, command in _reference().commands.items()} | _OTHER_COMMANDS
     placed = {name for names in _SECTIONS_OF_COMMANDS.values() for name in names}
     lines = ["usage: eztorch-sce <command> [key=value ...]", ""]
-    lines += ["Self-supervised learning from video and images. A folder of files is enough to start:"]
+    lines += ["Self-supervised learning from video and images. A folder is enough to start:"]
     lines += ["", "  eztorch-sce pretrain data.root=FOLDER run.dir=runs/mine"]
     lines += ["  eztorch-sce knn weights=runs/mine data.root=FOLDER"]
     for title, names in _SECTIONS_OF_COMMANDS.items():
         lines += ["", f"{title}:"]
         for name in names or [name for name in summaries if name not in placed]:
             lines += _two_columns(name, summaries[name], 13)
-    lines += ["", "`eztorch-sce <command> --help` shows the settings of a command, and `--help all` every detail."]
-    lines += ["`eztorch-sce <command> --cfg job` prints its whole configuration; `-m seed=0,1,2` runs a sweep (Hydra)."]
+    lines += ["", "More about a command:"]
+    lines += _two_columns("--help", "Its settings, those that people type most first; `--help all` explains all.", 13)
+    lines += _two_columns("--cfg job", "Its whole configuration, by Hydra.", 13)
+    lines += _two_columns("-m", "A sweep over values, by Hydra, as in `-m seed=0,1,2`.", 13)
     return "\n".join(lines)
 
 

@@ -1,0 +1,112 @@
+"""Tests of help: what it shows, how long it is, and that it answers without torch."""
+
+import subprocess
+import sys
+
+import pytest
+
+from eztorch_sce import registry
+from eztorch_sce.config import help as help_pages
+from eztorch_sce.config.compose import commands
+from eztorch_sce.config.reference import FILE, load, to_json
+from eztorch_sce.curation.command import DATA_COMMANDS
+from eztorch_sce.errors import ConfigError
+
+TYPED_FIRST = (
+    *("recipe", "backbone", "loss", "views", "data.root", "data.list", "data.batch_size", "data.num_frames"),
+    *("data.clip_s", "trainer.max_epochs", "trainer.devices", "run.dir", "run.resume", "seed"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def labels(text: str) -> list[str]:
+    """Return the settings that have a line of their own, in order."""
+    lines = [line[2:] for line in text.splitlines() if line.startswith("  ") and line[2:3].strip()]
+    return [line.split("=")[0].split(" ")[0] for line in lines]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_fits_two_screens(command: str) -> None:
+    lines = help_pages.command_help(command).splitlines()
+    assert len(lines) <= help_pages.MAX_LINES
+    assert max(map(len, lines)) <= help_pages.MAX_WIDTH
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_begins_with_a_sentence_and_three_examples(command: str) -> None:
+    lines = help_pages.command_help(command).splitlines()
+    assert lines[0].endswith(".")
+    assert sum(line.startswith(f"  eztorch-sce {command}") for line in lines) == 3
+
+
+def test_help_of_pretrain_explains_what_people_type_first() -> None:
+    shown = labels(help_pages.command_help("pretrain"))
+    assert set(TYPED_FIRST) <= set(shown)
+    assert shown.index("data.root") < shown.index("data.batch_size") < shown.index("run.dir") < shown.index("seed") < 40
+
+
+def test_help_all_shows_every_setting_of_every_choice() -> None:
+    text = help_pages.command_help("pretrain", ["all"])
+    for group in ("backbone", "loss", "method", "optimizer"):
+        for name in registry.choices(group):
+            assert f"\n{group}={name}: " in text
+    for path in ("optimizer.trust_coefficient", "data.canvas", "views.*.solarize", "online.every_n_epochs"):
+        assert path in labels(text)
+
+
+def test_help_shows_default_range_and_meaning() -> None:
+    text = help_pages.command_help("pretrain", ["lars"])
+    assert "optimizer.momentum=0.9    Momentum of the velocity (at least 0 and less than 1)." in text
+
+
+def test_help_of_one_setting() -> None:
+    assert labels(help_pages.command_help("pretrain", ["trainer.max_epochs"])) == ["trainer.max_epochs"]
+
+
+def test_an_unknown_topic_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean trainer"):
+        help_pages.command_help("pretrain", ["trainr"])
+
+
+def test_the_overview_names_every_command() -> None:
+    text = help_pages.overview()
+    for name in [*commands(), "data", "compare", "recipes", "env"]:
+        assert f"\n  {name} " in text
+    assert max(map(len, text.splitlines())) <= help_pages.MAX_WIDTH
+
+
+@pytest.mark.parametrize("name", DATA_COMMANDS)
+def test_the_data_commands_have_the_same_help(name: str) -> None:
+    text = help_pages.data_help(name)
+    assert f"usage: eztorch-sce data {name}" in text
+    assert DATA_COMMANDS[name].summary.split()[0] in help_pages.data_overview()
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "recipes", "pretrain --help", "pretrain --help all", "data --help", "data prepare --help", "x"]
+)
+def test_help_and_lists_do_not_import_torch(words: str) -> None:
+    script = "import sys; from eztorch_sce.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", script, *words.split()], capture_output=True, text=True, check=False)
+    assert "AssertionError" not in result.stderr
+    assert result.stdout or "x is not a command" in result.stderr
+
+
+def test_a_mistake_is_answered_without_lightning() -> None:
+    script = (
+        "import sys; from eztorch_sce.cli import main\ntry: main()\n"
+        "finally: assert not {'pytorch_lightning', 'torchmetrics', 'torchvision'} & set(sys.modules)"
+    )
+    words = ["pretrain", "data.root=x", "trainer.max_epoch=3"]
+    result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, check=False)
+    assert "AssertionError" not in result.stderr
+    assert "did you mean trainer.max_epochs?" in result.stderr
+
+
+def test_the_reference_is_read_as_it_was_written() -> None:
+    reference = load()
+    assert to_json(reference) == FILE.read_text(encoding="utf-8")
