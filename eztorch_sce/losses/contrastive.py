@@ -15,7 +15,7 @@ from eztorch_sce.settings import invalid_settings
 
 
 class SampleLosses(NamedTuple):
-    """Value of a formula for each sample.
+    """Values of a formula, one per sample.
 
     Attributes:
         loss: Loss of each sample, (B,).
@@ -73,9 +73,8 @@ class ContrastiveLoss(nn.Module, ABC):
         Args:
             query: Online embeddings (B, D).
             key: Target embeddings of the same samples (B, D).
-            negatives: (K, D), usually a queue.
-            batch_keys: Keys of the global batch, (G, D), or (V, G, D) for those of several views, as further negatives.
-            batch_offset: Row of `batch_keys` that belongs to the first sample of `query`.
+            negatives: Further keys (K, D), usually a queue.
+            batch_keys, batch_offset: In-batch keys as in `ViewPairs`, of this key.
 
         Raises:
             ValueError: If shapes or types do not fit, there are no negatives, an embedding is not finite (on a GPU
@@ -114,7 +113,7 @@ class ContrastiveLoss(nn.Module, ABC):
 
 @torch.no_grad()
 def _metrics(terms: list[SampleLosses], negatives: list[Negatives]) -> dict[str, Tensor]:
-    """Return what the pairs and the relations of their keys tell about the training, as scalars."""
+    """Return the means of the positive mass and of the entropy of the relations, where the formula has them."""
     metrics = {}
     masses = [term.positive_mass.mean() for term in terms if term.positive_mass is not None]
     if masses:

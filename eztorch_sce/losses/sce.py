@@ -1,4 +1,11 @@
-"""Similarity Contrastive Estimation (SCE)."""
+"""Similarity Contrastive Estimation (SCE).
+
+For each sample, over its key and the negatives k:
+
+    loss = -sum_k w_k log p_k                    p = softmax_k(query . k / temperature)
+    w = positive_weight                          for the key
+    w_k = (1 - positive_weight) s_k              for the negatives, s = softmax_k(key . k / target_temperature)
+"""
 
 from dataclasses import dataclass
 
@@ -34,10 +41,6 @@ class SCEConfig:
 class SCELoss(ContrastiveLoss):
     """Contrast the positive, and rank the negatives as the momentum encoder ranks them.
 
-    The loss is the cross entropy -sum_k w_k log p_k over the positive and the negatives k. The prediction p is the
-    softmax of query . k / temperature. The target w is `positive_weight` for the positive; the rest is spread over the
-    negatives by the softmax of key . k / target_temperature.
-
     Source: Denize et al., WACV 2023, arXiv:2111.14585.
     """
 
@@ -52,16 +55,13 @@ class SCELoss(ContrastiveLoss):
         self.positive_weight = positive_weight
 
     def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:
-        """Return the cross entropy of each sample.
+        """Return the cross entropy of each sample, from unit vectors."""
+        positive = (query * key).sum(dim=1) / self.temperature  # (B,)
+        others = negatives.log_sum_exp(query, self.temperature)  # (B,): (query @ negatives.T / tau).logsumexp(dim=1)
+        related = negatives.relation(key, self.target_temperature).mean  # (B, D): s @ negatives
 
-        With few negatives in a plain tensor, `(query @ negatives.T / temperature).logsumexp(dim=1)` is the log-sum-exp,
-        and `(key @ negatives.T / target_temperature).softmax(dim=1) @ negatives` the mean of the relation.
-        """
-        positive = (query * key).sum(dim=1) / self.temperature  # (B,), like all below
-        others = negatives.log_sum_exp(query, self.temperature)
         everything = torch.logaddexp(others, positive)  # log of the denominator of p
-        log_positive = F.logsigmoid(positive - others)  # positive - everything, without cancellation if p is near 1
-        related = negatives.relation(key, self.target_temperature).mean  # (B, D)
-        log_related = (query * related).sum(dim=1) / self.temperature - everything  # mean of log p under the relation
+        log_positive = F.logsigmoid(positive - others)  # = positive - everything, without cancellation if p is near 1
+        log_related = (query * related).sum(dim=1) / self.temperature - everything  # = sum_k s_k log p_k
         loss = -(self.positive_weight * log_positive + (1 - self.positive_weight) * log_related)
         return SampleLosses(loss, log_positive.exp())

@@ -230,7 +230,7 @@ def _count(forward: Callable[[], Tensor], known: Iterable[Tensor]) -> _StepCost:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _flop_counter() as forward_counter:
         loss = forward()
     with _flop_counter() as backward_counter:
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
     by_module = {name: float(sum(counts.values())) for name, counts in forward_counter.get_flop_counts().items()}
     flops = Flops(forward_counter.get_total_flops(), backward_counter.get_total_flops())
     return _StepCost(flops, by_module, sum(storage.nbytes() for storage in kept))
