@@ -1,4 +1,4 @@
-"""What the benchmarks share: versions, medians, the table, the JSON."""
+"""Parts shared by the benchmarks: arguments, medians, and the output as a table and as JSON."""
 
 import argparse
 import json
@@ -17,18 +17,18 @@ Row = dict[str, str | float]
 def arguments(description: str) -> argparse.ArgumentParser:
     """Return a parser with `--json` and `--device`."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--json", type=Path, help="write versions and rows to this file")
+    parser.add_argument("--json", type=Path, help="file to write versions and rows to")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     return parser
 
 
 def row(what: str, who: str, value: float, unit: str) -> Row:
-    """Return one measured rate; more is better."""
+    """Return one measured rate of `who` at `what`; higher is better."""
     return {"what": what, "who": who, "value": value, "unit": unit}
 
 
 def medians(calls: dict[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict[str, float]:
-    """Return the median seconds of each call, after one warm-up; the calls take turns, so that they share the noise."""
+    """Return the median seconds of each call after one warm-up. Calls take turns so that noise affects all alike."""
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -43,7 +43,7 @@ def medians(calls: dict[str, Callable[[], object]], repeats: int, device: str = 
 
 
 def finish(rows: list[Row], packages: list[str], json_file: Path | None, notes: list[str]) -> None:
-    """Print the rows and notes, and write them."""
+    """Print versions, rows and notes, and write them to `json_file` unless it is None."""
     versions = {name: metadata.version(name) for name in packages}
     versions |= {"python": platform.python_version(), "cpu": cpu_name(), "threads": str(torch.get_num_threads())}
     if torch.cuda.is_available():

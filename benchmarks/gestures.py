@@ -1,9 +1,9 @@
-"""Objectives compared on hand gestures: pretraining, kNN, linear, retrieval, fine-tuning, several seeds each.
+"""Compare objectives on hand gestures: pretraining, kNN, linear, retrieval and fine-tuning, several seeds each.
 
     python benchmarks/gestures.py GESTURES [--seeds 0 1 2] [--jobs 2] [--runs runs/gestures] [--json FILE]
 
-GESTURES holds train.csv and test.csv (path, label). Every number is that of a command of `eztorch-sce`, which is shown;
-what a run has done already is not done again.
+GESTURES contains train.csv and test.csv (path, label). Every number comes from an `eztorch-sce` command, which is
+printed. Finished runs are not repeated.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from common import finish, row
 
 from eztorch_sce.cores import num_usable_cores
 
-OBJECTIVES = {
+_BASELINE = "untrained, or trained from scratch"
+OBJECTIVES: dict[str, list[str]] = {
     "SCE": [],
     "MoCo v2 (InfoNCE)": ["loss.positive_weight=1"],
     "ReSSL": ["loss=ressl"],
@@ -43,34 +44,34 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=num_usable_cores())
     parser.add_argument("--runs", type=Path, default=Path("runs/gestures"))
-    parser.add_argument("--color", action="store_true", help="also pretrain on views of color, for comparison")
+    parser.add_argument("--color", action="store_true", help="also pretrain on color views, for comparison")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
+    options = parser.parse_args()
 
-    objectives = OBJECTIVES | ({"SCE, views of color": COLOR} if asked.color else {})
-    found: dict[str, list[dict[str, float]]] = {"untrained, or trained from scratch": []}
-    with ThreadPoolExecutor(asked.jobs) as pool:
+    objectives = OBJECTIVES | ({"SCE, color views": COLOR} if options.color else {})
+    metrics: dict[str, list[dict[str, float]]] = {_BASELINE: []}
+    with ThreadPoolExecutor(options.jobs) as pool:
         jobs = {
-            (name, seed): pool.submit(pretrained, asked.gestures, asked.runs, name, words, seed)
-            for seed in asked.seeds
+            (name, seed): pool.submit(pretrained, options.gestures, options.runs, name, words, seed)
+            for seed in options.seeds
             for name, words in objectives.items()
         }
-        floors = []
+        baselines = []
         for (name, seed), job in jobs.items():
-            found.setdefault(name, []).append(job.result())
-            if name == "SCE":  # whose file says which network an untrained one is
-                floors.append(pool.submit(untrained, asked.gestures, asked.runs, seed))
-        found["untrained, or trained from scratch"] += [job.result() for job in floors]
+            metrics.setdefault(name, []).append(job.result())
+            if name == "SCE":  # its weights file describes the untrained network
+                baselines.append(pool.submit(untrained, options.gestures, options.runs, seed))
+        metrics[_BASELINE] += [job.result() for job in baselines]
     rows = [
         row(f"gestures, {name}: {metric}", "eztorch_sce", mean(seed[metric] for seed in seeds), "rate")
-        for name, seeds in found.items()
+        for name, seeds in metrics.items()
         for metric in seeds[0]
     ]
-    finish(rows, ["torch", "eztorch-sce"], asked.json, [f"mean of seeds {asked.seeds}", *table(found)])
+    finish(rows, ["torch", "eztorch-sce"], options.json, [f"mean of seeds {options.seeds}", *table(metrics)])
 
 
 def pretrained(gestures: Path, runs: Path, name: str, words: list[str], seed: int) -> dict[str, float]:
-    """Pretrain with an objective, and evaluate."""
+    """Pretrain with an objective and return its metrics."""
     folder = runs / f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
     run = folder / "pretrain"
     train = [f"data.list={gestures / 'train.csv'}", "trainer.precision=bf16-mixed"]
@@ -79,7 +80,7 @@ def pretrained(gestures: Path, runs: Path, name: str, words: list[str], seed: in
 
 
 def untrained(gestures: Path, runs: Path, seed: int) -> dict[str, float]:
-    """Evaluate the network of the SCE run as it was initialized; what starts from scratch gets a rate that suits it."""
+    """Return the metrics of the untrained network of the SCE run. Fine-tuning has a learning rate tuned for it."""
     weights, scratch = runs / f"SCE-{seed}" / "pretrain", ["optimizer.lr=0.007", "probe_first=false"]
     return evaluated(gestures, runs / f"untrained-{seed}", weights, ["untrained=true"], seed, scratch)
 
@@ -87,6 +88,7 @@ def untrained(gestures: Path, runs: Path, seed: int) -> dict[str, float]:
 def evaluated(
     gestures: Path, folder: Path, weights: Path, words: list[str], seed: int, tuning: Sequence[str] = ()
 ) -> dict[str, float]:
+    """Return the metrics of a backbone; `tuning` are further settings of its fine-tuning."""
     lists = [f"data.list={gestures / 'train.csv'}", f"data.test_list={gestures / 'test.csv'}", f"weights={weights}"]
     features = folder / "features"
     command("extract", features, *lists, "test.num_clips=1", "test.num_crops=3", *words, seed=seed)
@@ -98,7 +100,7 @@ def evaluated(
 
 
 def command(name: str, run_dir: Path, *words: str, seed: int) -> None:
-    """Run a command on one core, unless it was run before."""
+    """Run a command on one core unless its run directory has a report."""
     if (run_dir / "report.json").exists():
         return
     full = ["eztorch-sce", name, *words, f"run.dir={run_dir}", f"seed={seed}", "data.num_workers=0"]
@@ -109,13 +111,13 @@ def command(name: str, run_dir: Path, *words: str, seed: int) -> None:
         raise SystemExit(done.stdout + done.stderr)
 
 
-def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Return the lines of a table: for each objective the means, and in brackets each seed."""
-    metrics = list(next(iter(found.values()))[0])
-    lines = [f"| mean (each seed) | {' | '.join(metrics)} |", f"|---|{'---|' * len(metrics)}"]
-    for name, seeds in found.items():
+def table(metrics: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Return the lines of a Markdown table: per objective the mean, and each seed in parentheses."""
+    names = list(next(iter(metrics.values()))[0])
+    lines = [f"| mean (each seed) | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for name, seeds in metrics.items():
         cells = []
-        for metric in metrics:
+        for metric in names:
             values = [seed[metric] for seed in seeds]
             each = " ".join(f"{value:.2f}".removeprefix("0") for value in values)
             cells.append(f"{mean(values):.2f} ({each})")

@@ -1,4 +1,4 @@
-"""Several processes as one; everything is the identity where torch.distributed is not initialized."""
+"""Collectives across processes. Without a process group, every function treats this process as the only one."""
 
 import os
 import re
@@ -57,44 +57,44 @@ def join_on(accelerator: str) -> torch.device:
 
 
 def rank() -> int:
-    """Return the number of this process, 0 where it is alone."""
+    """Return the rank of this process (0 when not distributed)."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """Return the number of processes, 1 where it is alone."""
+    """Return the world size (1 when not distributed)."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def fewest(count: int, device: torch.device) -> int:
-    """Return the least count of all processes; what they talk over needs a device of theirs."""
+    """Return the smallest count of all processes. It is exchanged on `device`, the device of this process."""
     if world_size() == 1:
         return count
-    least = torch.tensor([count], device=device)
-    dist.all_reduce(least, op=dist.ReduceOp.MIN)
-    return int(least)
+    minimum = torch.tensor([count], device=device)
+    dist.all_reduce(minimum, op=dist.ReduceOp.MIN)
+    return int(minimum)
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows (N, ...) of all processes in the order of their ranks; N may differ.
+    """Return the rows (N, ...) of all processes in rank order; N may differ between processes.
 
-    Gradients flow: each process gets what all processes ask of its rows.
+    Differentiable: the gradient of a row is the sum of its gradients in all processes.
     """
     return gather_with_offset(rows)[0]
 
 
 def gather_with_offset(rows: Tensor) -> tuple[Tensor, int]:
-    """Return what `gather_rows` does, and the row of it where those of this process begin."""
+    """Return the result of `gather_rows`, and the index of the first row that comes from this process."""
     if world_size() == 1:
         return rows, 0
     counts = _counts(rows)
-    gathered: Tensor = _GatherRows.apply(rows, counts)
+    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
     return gathered, sum(counts[: rank()])
 
 
 @torch.no_grad()
 def same_permutation(count: int, device: torch.device) -> Tensor:
-    """Return a random permutation (count,), the same in every process."""
+    """Return a random permutation (count,) that is the same in every process."""
     order = torch.randperm(count, device=device)
     if world_size() > 1:
         dist.broadcast(order, src=0)
@@ -108,7 +108,7 @@ class _GatherRows(torch.autograd.Function):
         padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])]).contiguous()
         gathered = [torch.empty_like(padded) for _ in counts]
         dist.all_gather(gathered, padded)
-        return torch.cat([part[:count] for part, count in zip(gathered, counts, strict=True)])
+        return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -118,7 +118,7 @@ class _GatherRows(torch.autograd.Function):
 
 
 def _counts(rows: Tensor) -> list[int]:
-    """Return the number of rows of each process."""
+    """Return the number of rows of each process, in rank order."""
     count = torch.tensor([len(rows)], device=rows.device)
     counts = [torch.zeros_like(count) for _ in range(world_size())]
     dist.all_gather(counts, count)

@@ -1,4 +1,4 @@
-"""The line as a user runs it: the installed command on real mp4 files, in real processes."""
+"""End-to-end tests: the installed command on real MP4 files, in real processes."""
 
 import csv
 import json
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,8 +30,9 @@ def run(*words: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
     return done
 
 
-def report(run_dir: Path) -> dict[str, dict[str, float]]:
-    return json.loads((run_dir / "report.json").read_text())
+def report(run_dir: Path) -> dict[str, dict[str, Any]]:
+    content: dict[str, dict[str, Any]] = json.loads((run_dir / "report.json").read_text())
+    return content
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def pretrained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-def test_a_run_directory_holds_what_went_in_and_what_came_out(pretrained: Path) -> None:
+def test_a_run_directory_contains_settings_versions_and_results(pretrained: Path) -> None:
     names = {path.name for path in pretrained.iterdir()}
     assert {
         "config.yaml",
@@ -64,18 +66,18 @@ def test_a_run_directory_holds_what_went_in_and_what_came_out(pretrained: Path) 
         rows = list(csv.DictReader(stream))
     assert [row["step"] for row in rows] == ["1", "3"]
     assert all(float(row["loss"]) > 0 and float(row["clips_per_s"]) > 0 for row in rows)
-    assert report(pretrained)["protocol"]["records"] == 16  # train/ alone: test/ is for testing
+    assert report(pretrained)["protocol"]["records"] == 16  # only train/, not test/
     weights = load_weights(str(pretrained))
     assert (weights.spec.input, weights.spec.num_frames, weights.spec.size) == ("difference", 4, 32)
 
 
-def test_same_seed_same_numbers_whatever_the_workers(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_with_any_workers(pretrained: Path, videos: Path, tmp_path: Path) -> None:
     run("pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'again'}", "views=motion", *TINY, "data.num_workers=0")
     first, again = (load_weights(str(folder)).state for folder in (pretrained, tmp_path / "again"))
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
-def test_a_stopped_run_goes_on_where_it_was(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_where_it_stopped(pretrained: Path, videos: Path, tmp_path: Path) -> None:
     words = ["pretrain", f"data.root={videos}", f"run.dir={tmp_path}", "views=motion", *TINY, "trainer.max_epochs=4"]
     whole = tmp_path / "whole"
     run(*words, f"run.dir={whole}")
@@ -98,10 +100,10 @@ def test_a_run_is_not_overwritten(pretrained: Path, videos: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_features_once_then_knn_linear_and_retrieval(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+def test_every_evaluation_runs_on_extracted_features(pretrained: Path, videos: Path, tmp_path: Path) -> None:
     extracted = tmp_path / "features"
     run("extract", f"weights={pretrained}", f"data.root={videos}", f"run.dir={extracted}", *ONE_VIEW)
-    settings = {"svm": ["folds=2"], "few-shot": ["shots=2", "queries=1", "episodes=10"]}  # two records of each class
+    settings = {"svm": ["folds=2"], "few-shot": ["shots=2", "queries=1", "episodes=10"]}  # two records per class
     metrics = {"knn": "knn_top1", "linear": "linear_top1", "retrieve": "mAP", "svm": "svm_mAP"}
     for command, metric in (metrics | {"few-shot": "few_shot_top1"}).items():
         run(command, f"features={extracted}", f"run.dir={tmp_path / command}", *settings.get(command, []))
@@ -113,7 +115,7 @@ def test_features_once_then_knn_linear_and_retrieval(pretrained: Path, videos: P
     assert report(tmp_path / "direct")["metrics"] == report(tmp_path / "knn")["metrics"]
 
 
-def test_finetune_then_test_again_from_its_file(pretrained: Path, videos: Path, tmp_path: Path) -> None:
+def test_a_classifier_file_reproduces_the_test_accuracy(pretrained: Path, videos: Path, tmp_path: Path) -> None:
     shared = [f"data.root={videos}", "data.num_workers=0", "test.num_clips=2", "test.num_crops=3", "data.batch_size=8"]
     run(
         "finetune", f"weights={pretrained}", f"run.dir={tmp_path / 'tuned'}", *shared, "trainer.max_epochs=1",
@@ -124,7 +126,7 @@ def test_finetune_then_test_again_from_its_file(pretrained: Path, videos: Path, 
     assert tuned["test_top1"] == tested["test_top1"]
 
 
-def test_images_take_the_same_line(tmp_path: Path) -> None:
+def test_images_are_pretrained_and_evaluated_like_videos(tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"data/{'ab'[number % 2]}").mkdir(parents=True, exist_ok=True)
         image = torch.randint(0, 255, (20, 24, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
@@ -139,13 +141,13 @@ def test_images_take_the_same_line(tmp_path: Path) -> None:
     assert report(tmp_path / "knn")["protocol"]["input"]["num_frames"] == 1
 
 
-def test_unreadable_files_are_skipped_in_training_listed_and_limited(
-    pretrained: Path, videos: Path, tmp_path: Path
-) -> None:
+def test_training_skips_lists_and_limits_unreadable_files(pretrained: Path, videos: Path, tmp_path: Path) -> None:
     listed = tmp_path / "list.csv"
-    good = sorted((videos / "train").rglob("*.mp4"))
-    (tmp_path / "broken.mp4").write_bytes(good[0].read_bytes()[:300])
-    listed.write_text("\n".join(["path,label", *(f"{p},{p.parent.name}" for p in good), f"{tmp_path}/broken.mp4,up"]))
+    readable = sorted((videos / "train").rglob("*.mp4"))
+    (tmp_path / "broken.mp4").write_bytes(readable[0].read_bytes()[:300])
+    listed.write_text(
+        "\n".join(["path,label", *(f"{p},{p.parent.name}" for p in readable), f"{tmp_path}/broken.mp4,up"])
+    )
     words = ["pretrain", f"data.list={listed}", "views=motion", *TINY]
     stopped = run(*words, f"run.dir={tmp_path / 'strict'}", ok=False)
     assert "broken.mp4" in stopped.stderr
@@ -153,19 +155,19 @@ def test_unreadable_files_are_skipped_in_training_listed_and_limited(
     run(*words, f"run.dir={tmp_path / 'lax'}", "data.max_unreadable=0.1")
     with (tmp_path / "lax/unreadable.csv").open() as stream:
         assert [row["path"] for row in csv.DictReader(stream)] == [str(tmp_path / "broken.mp4")]
-    never = run(
+    evaluation = run(
         "knn", f"weights={pretrained}", f"data.list={listed}", f"run.dir={tmp_path / 'knn'}", *ONE_VIEW, ok=False
     )
-    assert "broken.mp4" in never.stderr
-    assert "Traceback" not in never.stderr
+    assert "broken.mp4" in evaluation.stderr
+    assert "Traceback" not in evaluation.stderr
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_two_processes_outlive_a_batch_that_one_of_them_cannot_read(command: str, videos: Path, tmp_path: Path) -> None:
-    lists = {part: tmp_path / f"{part}.csv" for part in ("train", "test")}
-    for part, file in lists.items():
-        good = sorted((videos / part).rglob("*.mp4"))
-        file.write_text("\n".join(["path,label", *(f"{path},{path.parent.name}" for path in good)]))
+def test_two_processes_survive_a_batch_that_one_of_them_cannot_read(command: str, videos: Path, tmp_path: Path) -> None:
+    lists = {split: tmp_path / f"{split}.csv" for split in ("train", "test")}
+    for split, file in lists.items():
+        readable = sorted((videos / split).rglob("*.mp4"))
+        file.write_text("\n".join(["path,label", *(f"{path},{path.parent.name}" for path in readable)]))
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     lists["train"].write_text(lists["train"].read_text() + f"\n{broken},down")
@@ -178,14 +180,14 @@ def test_two_processes_outlive_a_batch_that_one_of_them_cannot_read(command: str
     assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 3 * (17 // 4)
 
 
-def test_an_image_backbone_on_videos_is_refused_before_anything_starts(videos: Path, tmp_path: Path) -> None:
+def test_an_image_backbone_on_videos_is_refused_before_the_run_directory_exists(videos: Path, tmp_path: Path) -> None:
     done = run("pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'x'}", *TINY[3:], "backbone=resnet18", ok=False)
     assert "data.num_frames=1" in done.stderr
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("words", [["data.root=/nowhere"], ["data.list=/nowhere.csv"], ["data.root={empty}"]])
-def test_data_that_is_not_there_is_named(words: list[str], tmp_path: Path) -> None:
+def test_missing_data_is_named(words: list[str], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     words = [word.format(empty=tmp_path / "empty") for word in words]
     done = run("pretrain", *words, f"run.dir={tmp_path / 'x'}", ok=False)
@@ -202,7 +204,7 @@ def test_two_processes_train_one_network(videos: Path, tmp_path: Path) -> None:
     assert int(state["method.queue.position"]) == 2 * 2 * 8 % 32
 
 
-def test_hydra_keeps_its_own_ways(videos: Path, tmp_path: Path) -> None:
+def test_hydra_flags_and_sweeps_work(videos: Path, tmp_path: Path) -> None:
     shown = run("pretrain", f"data.root={videos}", "--cfg", "job", "loss.temperature=0.3")
     assert "temperature: 0.3" in shown.stdout
     words = [f"data.root={videos}", "views=motion", *TINY, "trainer.max_epochs=1", f"run.dir={tmp_path / 'sweep'}"]
@@ -210,7 +212,7 @@ def test_hydra_keeps_its_own_ways(videos: Path, tmp_path: Path) -> None:
     assert {p.parent.name for p in (tmp_path / "sweep").glob("*/report.json")} == {"0", "1"}
 
 
-def test_tools_are_the_same_commands(tmp_path: Path) -> None:
+def test_tools_run_the_same_commands(tmp_path: Path) -> None:
     tool = Path(__file__).parents[1] / "tools/pretrain.py"
     done = subprocess.run([sys.executable, str(tool), "data.rot=x"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2
@@ -226,7 +228,7 @@ def test_env_and_recipes_print_their_tables() -> None:
     assert "did you mean pretrain?" in run("pretrian", ok=False).stderr
 
 
-def test_the_demo_at_toy_size(write_video: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_demo_runs_at_toy_size(write_video: Callable[..., Path], tmp_path: Path) -> None:
     run("demo", f"run.dir={tmp_path / 'demo'}", "num_train=64", "num_test=16", "max_epochs=1")
     assert (tmp_path / "demo/demo.png").stat().st_size > 50_000
     assert "pretrained" in (tmp_path / "demo/table.txt").read_text()

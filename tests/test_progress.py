@@ -1,4 +1,4 @@
-"""Bars in a terminal, lines elsewhere."""
+"""Tests of progress: bars in a terminal, lines elsewhere."""
 
 import io
 
@@ -8,25 +8,25 @@ from rich.console import Console
 from eztorch_sce import progress
 
 
-def shown(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
+def record_console(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
     stream = io.StringIO()
     monkeypatch.setattr(progress, "console", Console(file=stream, force_terminal=terminal, width=80))
     return stream
 
 
-def test_a_bar_inside_a_bar_leaves_what_was_printed(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = shown(monkeypatch, terminal=True)
+def test_printed_lines_stay_above_nested_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = record_console(monkeypatch, terminal=True)
     for number in progress.track(range(2), 2, "outer"):
         assert list(progress.track("abc", 3, "inner")) == ["a", "b", "c"]
         progress.console.print(f"done {number}", highlight=False)
     text = stream.getvalue()
     assert all(words in text for words in ("outer", "inner", "done 0", "done 1"))
     assert "2/2" in text[text.index("done 1") :]
-    assert text.endswith("\x1b[2K")  # the bars are wiped away
+    assert text.endswith("\x1b[2K")  # the bars are erased
 
 
-def test_elsewhere_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = shown(monkeypatch, terminal=False)
+def test_progress_prints_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = record_console(monkeypatch, terminal=False)
     list(progress.track(range(3), 3, "short"))
     assert stream.getvalue() == ""
     monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
@@ -38,7 +38,7 @@ def test_elsewhere_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines == ["files: 1 of 2, 1 files/s", "files: 2 of 2, 2 files/s", "files: 2 in 0 s, 2 files/s"]
 
 
-def test_a_mistake_in_the_midst_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown(monkeypatch, terminal=True)
+def test_an_error_during_the_work_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    record_console(monkeypatch, terminal=True)
     with pytest.raises(ZeroDivisionError), progress.counting(1, "work"):
         _ = 1 / 0
