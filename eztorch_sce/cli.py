@@ -121,7 +121,8 @@ def _bench(folder: str, overrides: list[str]) -> None:
     from eztorch_sce.config.compose import compose
     from eztorch_sce.curation.command import print_bench
 
-    print_bench(api.bench(compose("pretrain", [f"data.root={folder}", *overrides])))
+    # Decoding uses no GPU, so the batch need not divide among the GPUs of this machine.
+    print_bench(api.bench(compose("pretrain", [f"data.root={folder}", "trainer.accelerator=cpu", *overrides])))
 
 
 def _start(command: str, config: object) -> None:

@@ -57,6 +57,7 @@ def _data(run_dir: Path) -> list[str]:
 
 def _pretrain(run_dir: Path, config: DemoConfig) -> Report:
     overrides = [f"seed={config.seed}", "recipe=demo", *_data(run_dir), f"run.dir={run_dir / 'pretrain'}"]
+    overrides.append("trainer.devices=1")  # further processes would repeat the whole demo
     if config.max_epochs is not None:
         overrides.append(f"trainer.max_epochs={config.max_epochs}")
     return api.pretrain(compose("pretrain", overrides))

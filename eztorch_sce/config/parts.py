@@ -65,5 +65,5 @@ def batch_conflicts(data: DataConfig, trainer: TrainerConfig) -> list[str]:
     return [
         f"data.batch_size={data.batch_size} is the size of an optimizer step: it must be a multiple of trainer.devices "
         f"x num_nodes x accumulate = {trainer.devices} x {trainer.num_nodes} x {trainer.accumulate} = {num_shares}, "
-        f"and at least twice as much; the nearest is {nearest}"
+        f"and at least twice as much: use data.batch_size={nearest}, or fewer devices (trainer.devices=1)"
     ]

@@ -90,7 +90,7 @@ class PretrainConfig(CommandConfig):
         if chunks_differ and world_size > 1 and self.trainer.sync_batchnorm:
             messages.append(
                 "trainer.sync_batchnorm=true normalizes the batches of all devices as one, so method.bn_splits and "
-                "method.shuffle_bn would have no effect: set trainer.sync_batchnorm=false"
+                "method.shuffle_bn would have no effect: set trainer.sync_batchnorm=false or trainer.devices=1"
             )
         return messages
 
