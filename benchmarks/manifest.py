@@ -1,13 +1,13 @@
-"""Files per second: how fast a run knows its files, from the doctor's table and from the tree; how fast the doctor is.
+"""Benchmark of listing files, from the table of `data doctor` and from the folders, and of `data doctor` itself.
 
 python benchmarks/manifest.py --json benchmarks/results/manifest.json
 
-The tree has files of one byte in 400 class folders: nobody opens them, to know them is all. Each way is timed in a
-process of its own that has its imports behind it, and the ways take turns. Peer: `make_dataset`, which torchvision's
-data sets start with; the same tree without the table is ours beside it.
+The listed files have one byte each, in 400 class folders; none is opened. Each method is timed in a process of its own,
+after its imports, and the methods alternate. Baseline: `make_dataset`, with which torchvision's datasets start; it is
+compared with our listing of the same folders without the table.
 
-The doctor then scans real videos, 25 frames of 64 x 48 pixels each, with a process per core: the first, middle and last
-frames of each, and all with `full=true`.
+`data doctor` then scans real videos of 25 frames of 64 x 48 pixels with one process per core: the first, middle and
+last frames of each, and all frames with `full=true`.
 """
 
 import statistics
@@ -25,7 +25,7 @@ from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.video_writer import write_video
 from eztorch_sce.data.sources.media_table import NAME, MediaRow, write_table
 
-US, PEER = "eztorch_sce", "torchvision"
+US, BASELINE = "eztorch_sce", "torchvision"
 NUM_CLASSES = 400
 
 _OURS = """
@@ -46,8 +46,8 @@ print(num_files, time.perf_counter() - started, time.process_time() - used)
 """
 
 
-def make_tree(root: Path, num_files: int) -> list[MediaRow]:
-    """Write the files; return the rows that the doctor would write of them, were they videos."""
+def make_files(root: Path, num_files: int) -> list[MediaRow]:
+    """Write the files and return the rows that `data doctor` would write if they were videos."""
     for number in range(NUM_CLASSES):
         (root / f"class_{number:03d}").mkdir(parents=True)
     names = sorted(f"class_{number % NUM_CLASSES:03d}/{number:06d}.mp4" for number in range(num_files))
@@ -56,15 +56,16 @@ def make_tree(root: Path, num_files: int) -> list[MediaRow]:
     return [MediaRow(name, "video", True, [], 1, "", 10.0, 25.0, 320, 240, "h264", 250, 10) for name in names]
 
 
-def seconds_to_know(code: str, root: Path, num_files: int) -> tuple[float, float]:
-    """Return the seconds that a way takes in a process of its own, by the clock and of the processor."""
-    done = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
-    found, seconds, of_processor = done.stdout.split()
-    assert int(found) == num_files, f"{found} of {num_files} files found"
-    return float(seconds), float(of_processor)
+def listing_seconds(code: str, root: Path, num_files: int) -> tuple[float, float]:
+    """Return the wall time and the CPU time in seconds that a method takes in a process of its own."""
+    process = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
+    num_listed, wall_s, cpu_s = process.stdout.split()
+    assert int(num_listed) == num_files, f"{num_listed} of {num_files} files listed"
+    return float(wall_s), float(cpu_s)
 
 
 def make_videos(root: Path, num_videos: int) -> None:
+    """Write videos of random blocks, 25 frames of 64 x 48 pixels each."""
     draw = torch.Generator().manual_seed(0)
     for number in range(num_videos):
         blocks = torch.randint(256, (25, 6, 8, 3), generator=draw, dtype=torch.uint8)
@@ -74,45 +75,43 @@ def make_videos(root: Path, num_videos: int) -> None:
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print the table and write the results."""
     parser = arguments(str(__doc__))
-    parser.add_argument("--files", type=int, default=100_000, help="in the tree")
-    parser.add_argument("--videos", type=int, default=1000, help="that the doctor scans")
+    parser.add_argument("--files", type=int, default=100_000, help="number of listed files")
+    parser.add_argument("--videos", type=int, default=1000, help="number of videos that data doctor scans")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    seconds: dict[str, list[tuple[float, float]]] = {"table": [], "tree": [], "peer": []}
+    times_s: dict[str, list[tuple[float, float]]] = {"table": [], "folders": [], "baseline": []}
     with tempfile.TemporaryDirectory() as folder:
-        tree, videos = Path(folder, "tree"), Path(folder, "videos")
-        rows_of_table = make_tree(tree, options.files)
+        files, videos = Path(folder, "files"), Path(folder, "videos")
+        table_rows = make_files(files, options.files)
         for _ in range(options.repeats):
-            (tree / NAME).unlink(missing_ok=True)
-            seconds["tree"].append(seconds_to_know(_OURS, tree, options.files))
-            seconds["peer"].append(seconds_to_know(_TORCHVISION, tree, options.files))
-            write_table(tree, rows_of_table)
-            seconds["table"].append(seconds_to_know(_OURS, tree, options.files))
+            (files / NAME).unlink(missing_ok=True)
+            times_s["folders"].append(listing_seconds(_OURS, files, options.files))
+            times_s["baseline"].append(listing_seconds(_TORCHVISION, files, options.files))
+            write_table(files, table_rows)
+            times_s["table"].append(listing_seconds(_OURS, files, options.files))
         make_videos(videos, options.videos)
-        scans = {"": diagnose(videos), "full=true": diagnose(videos, DoctorConfig(full=True))}
+        scans = {"": diagnose(videos), " full=true": diagnose(videos, DoctorConfig(full=True))}
     assert all(scan.num_unusable == 0 and len(scan.rows) == options.videos for scan in scans.values())
 
-    median = {way: statistics.median(by_clock for by_clock, _ in times) for way, times in seconds.items()}
-    used = {way: statistics.median(of_processor for _, of_processor in times) for way, times in seconds.items()}
-    what = f"files known, of {options.files} in {NUM_CLASSES} folders"
+    wall_s = {method: statistics.median(wall for wall, _ in times) for method, times in times_s.items()}
+    cpu_s = {method: statistics.median(cpu for _, cpu in times) for method, times in times_s.items()}
+    what = f"listing {options.files} files in {NUM_CLASSES} folders"
     rows = [
-        row(f"{what}, from the doctor's table", US, options.files / median["table"], "files/s"),
-        row(f"{what}, from the tree", US, options.files / median["tree"], "files/s"),
-        row(f"{what}, from the tree", f"{PEER}, make_dataset", options.files / median["peer"], "files/s"),
+        row(f"{what}, from the table of data doctor", US, options.files / wall_s["table"], "files/s"),
+        row(f"{what}, from the folders", US, options.files / wall_s["folders"], "files/s"),
+        row(f"{what}, from the folders", f"{BASELINE}, make_dataset", options.files / wall_s["baseline"], "files/s"),
     ]
-    for how, scan in scans.items():
-        what = (
-            f"files scanned by data doctor {how}".rstrip()
-            + f", {options.videos} videos, {num_usable_cores()} processes"
-        )
+    for setting, scan in scans.items():
+        what = f"data doctor{setting}, {options.videos} videos, {num_usable_cores()} processes"
         rows.append(row(what, US, len(scan.rows) / scan.seconds, "files/s"))
-    slowest = max(by_clock for by_clock, _ in seconds["table"])
+    slowest_s = max(wall for wall, _ in times_s["table"])
     notes = [
-        f"{options.files} files are known in {median['table']:.2f} s from the table ({used['table']:.2f} s of the "
-        f"processor; the slowest of {options.repeats} processes took {slowest:.2f} s), in {median['tree']:.2f} s "
-        f"({used['tree']:.2f} s) from the tree, whose folders the system had at hand: on a network disk it has not"
+        f"{options.files} files are listed in {wall_s['table']:.2f} s from the table ({cpu_s['table']:.2f} s of CPU "
+        f"time; {slowest_s:.2f} s in the slowest of {options.repeats} processes) and in {wall_s['folders']:.2f} s from "
+        f"the folders ({cpu_s['folders']:.2f} s of CPU time), which were in the file system cache: a network disk is "
+        "slower"
     ]
     finish(rows, ["torch", "torchvision", "pyarrow", "av", "eztorch-sce"], options.json, notes)
 

@@ -45,7 +45,7 @@ def read_member(path: str) -> bytes:
     except (OSError, ValueError) as error:
         raise MediaError(path, f"cannot be read from its shard ({error})") from error
     if len(data) != size:
-        raise MediaError(path, f"its shard ends early: {len(data)} of {size} bytes exist")
+        raise MediaError(path, f"its shard ends early: {len(data)} of {size} bytes are present")
     return data
 
 

@@ -1,3 +1,5 @@
+"""Tests of resizing and cropping."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ def random_frames(frames: int, height: int, width: int) -> Tensor:
 
 
 def ramp(height: int, width: int, axis: int) -> Tensor:
-    """Frames whose value is the place along an axis."""
+    """Return frames whose value is the index along an axis."""
     line = torch.arange((height, width)[axis], dtype=torch.uint8)
     return (line[:, None] if axis == 0 else line[None]).expand(3, 2, height, width)
 
@@ -31,7 +33,7 @@ def test_crop_resize_is_the_float_result_rounded(box: tuple[int, int, int, int],
     assert (result - expected).abs().max() < 1.01  # integer arithmetic
 
 
-def test_the_layout_of_a_decoder_gives_the_same() -> None:
+def test_the_memory_layout_of_a_decoder_gives_the_same_pixels() -> None:
     frames = random_frames(4, 20, 24)
     as_decoded = frames.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2)  # memory (T, H, W, C)
     assert torch.equal(crop_resize(as_decoded, (1, 2, 15, 17), 8), crop_resize(frames, (1, 2, 15, 17), 8))
@@ -45,7 +47,7 @@ def test_stretch_keeps_the_whole_frame() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_three_crops_are_the_start_the_centre_and_the_end_of_the_long_side(axis: int) -> None:
+def test_three_crops_are_the_start_center_and_end_of_the_long_side(axis: int) -> None:
     height, width = (100, 60) if axis == 0 else (60, 100)
     crops = short_side_crops(ramp(height, width, axis), short_side=60, size=60, num_crops=3)
     assert [int(crop[0, 0, 0, 0]) for crop in crops] == [0, 20, 40]
@@ -72,7 +74,7 @@ def test_a_frame_of_one_pixel_fills_its_crop() -> None:
         assert torch.equal(result, torch.full((3, 1, 8, 8), 77, dtype=torch.uint8))
 
 
-def test_impossible_crops_are_refused() -> None:
+def test_invalid_crops_raise() -> None:
     frames = random_frames(1, 20, 20)
     with pytest.raises(ValueError, match=r"size=30.*short_side=20"):
         short_side_crops(frames, short_side=20, size=30, num_crops=1)
@@ -80,17 +82,17 @@ def test_impossible_crops_are_refused() -> None:
         short_side_crops(frames, short_side=20, size=20, num_crops=2)
 
 
-def test_pixels_that_are_not_square_are_cropped_as_they_are_shown() -> None:
-    ramp = torch.arange(80, dtype=torch.uint8).expand(3, 2, 32, 80).contiguous()  # says which column it is
+def test_nonsquare_pixels_are_cropped_as_displayed() -> None:
+    ramp = torch.arange(80, dtype=torch.uint8).expand(3, 2, 32, 80).contiguous()  # each value is its column
     [stored] = short_side_crops(ramp, 32, 32, 1)
     [shown] = short_side_crops(ramp, 32, 32, 1, full_size=(32, 160))
     assert stored.shape == shown.shape
-    for crop, columns in ((stored, 32), (shown, 16)):  # twice as wide: a square holds half as many
+    for crop, columns in ((stored, 32), (shown, 16)):  # twice as wide: a square holds half as many columns
         assert crop[0, 0, 0, -1].item() - crop[0, 0, 0, 0].item() == pytest.approx(columns - 1, abs=1)
         assert crop.float().mean().item() == pytest.approx(39.5, abs=0.6)
 
 
-def test_a_box_lies_at_the_same_place_whatever_the_pixels() -> None:
+def test_a_scaled_box_covers_the_same_region() -> None:
     frames = torch.zeros(3, 1, 32, 80, dtype=torch.uint8)
     assert scale_box((8, 40, 16, 80), (32, 160), frames) == (8, 20, 16, 40)
-    assert scale_box((0, 159, 1, 1), (32, 160), frames) == (0, 79, 1, 1)  # never empty, never outside
+    assert scale_box((0, 159, 1, 1), (32, 160), frames) == (0, 79, 1, 1)  # never empty or outside

@@ -1,4 +1,4 @@
-"""`manifest.parquet`: what `data doctor` found below a folder, so that a run needs to look at no file to start."""
+"""`manifest.parquet`: the table that `data doctor` writes, with which a run starts without walking the folder."""
 
 import os
 from functools import lru_cache
@@ -15,14 +15,15 @@ class MediaRow(NamedTuple):
     """A row of the table.
 
     Attributes:
-        path: Relative to the folder of the table, with forward slashes.
+        path: Path relative to the folder of the table, with forward slashes.
         kind: "video", "image" or "frames".
-        usable: Whether clips can be read from its beginning, middle and end; after `full=true`, from all of it.
-        findings: What is odd, "kind" or "kind: details" each.
-        bytes: Size of the file; of a frame folder the sum.
-        digest: Of the content, where another file has the same size; else "".
-        duration_s, fps, width, height, codec: As `MediaInfo`; 0 and "" where nothing can be read.
-        num_frames, num_keys: Images in the file, and those that decoding can start at.
+        usable: Whether clips at the start, middle and end can be read; with `full=true`, whether all frames can.
+        findings: Irregularities, each as "kind" or "kind: details".
+        bytes: Size of the file, or total size of the frame folder.
+        digest: Hash of the content if another file has the same size, else "".
+        duration_s, fps, width, height, codec: As in `MediaInfo`; 0 and "" if the file cannot be read.
+        num_frames: Number of frames.
+        num_keys: Number of key frames, at which decoding can start.
     """
 
     path: str
@@ -41,11 +42,11 @@ class MediaRow(NamedTuple):
 
 
 class MediaTable(NamedTuple):
-    """What of the table a run needs: all three in the same order.
+    """The columns of the table that a run needs, in the same order.
 
     Attributes:
-        file: The table.
-        paths: Absolute.
+        file: Path of the table.
+        paths: Absolute paths.
         kinds: "video", "image" or "frames".
         usable: Whether clips can be read.
     """
@@ -57,19 +58,19 @@ class MediaTable(NamedTuple):
 
 
 def check_writable(folder: Path) -> None:
-    """Raise ConfigError unless the folder is there and its table can be written."""
+    """Raise ConfigError unless the folder exists and its table can be written."""
     if not folder.is_dir():
-        raise ConfigError([f"FOLDER={folder}: there is no such folder"])
+        raise ConfigError([f"FOLDER={folder} does not exist"])
     if not os.access(folder, os.W_OK):
-        cure = "make it writable, or make a folder of links to its sub-folders and name that one"
-        raise ConfigError([f"FOLDER={folder} cannot be written to, and what is found is kept in it: {cure}"])
+        cure = "make it writable, or create a folder of links to its sub-folders and use that"
+        raise ConfigError([f"FOLDER={folder} must be writable, since the results are stored in it; {cure}"])
 
 
 def write_table(folder: Path, rows: list[MediaRow]) -> Path:
-    """Write the table of a folder, atomically; return its path.
+    """Write the table of a folder atomically and return its path.
 
     Raises:
-        ConfigError: If a name is not UTF-8, as Parquet needs it.
+        ConfigError: If a file name is not valid UTF-8, which Parquet requires.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -79,26 +80,27 @@ def write_table(folder: Path, rows: list[MediaRow]) -> Path:
     try:
         table = pa.table(columns)
     except UnicodeEncodeError as error:
-        raise ConfigError([f"{folder}: a name in it is not UTF-8 ({error.object!r}): rename it"]) from error
-    with replacing(file) as partial:  # the shards of a job array may finish at the same time
+        raise ConfigError([f"{folder}: the file name {error.object!r} is not valid UTF-8; rename the file"]) from error
+    with replacing(file) as partial:  # the jobs of a job array may finish at the same time
         parquet.write_table(table, partial)
     return file
 
 
 def find_table(folder: str | Path) -> MediaTable | None:
-    """Return what the table of a folder, or of the folder above it, says of all below the folder.
+    """Return the rows of everything below a folder, from its table or that of its parent; None without a table.
 
     Raises:
         ConfigError: If the table cannot be read.
     """
     folder = Path(os.path.abspath(folder))
-    for place in (folder, folder.parent):
-        if (place / NAME).is_file():
-            return _read(place / NAME, folder, (place / NAME).stat().st_mtime_ns)
+    for candidate in (folder, folder.parent):
+        file = candidate / NAME
+        if file.is_file():
+            return _read(file, folder, file.stat().st_mtime_ns)
     return None
 
 
-@lru_cache(maxsize=4)  # a run asks twice: what there is, and what is unusable
+@lru_cache(maxsize=4)  # a run reads it twice: to list the media and to leave out the unusable ones
 def _read(file: Path, folder: Path, written_ns: int) -> MediaTable:
     import pyarrow as pa
     from pyarrow import parquet
@@ -106,8 +108,8 @@ def _read(file: Path, folder: Path, written_ns: int) -> MediaTable:
     try:
         table = parquet.read_table(file, columns=["path", "kind", "usable"])
     except (pa.ArrowException, OSError) as error:
-        cure = f"remove it, or write it anew with `eztorch-sce data doctor {file.parent}`"
-        raise ConfigError([f"{file} cannot be read as a table of the doctor ({error}); {cure}"]) from error
+        cure = f"delete it, or write it again with `eztorch-sce data doctor {file.parent}`"
+        raise ConfigError([f"{file} cannot be read as a table of `data doctor` ({error}); {cure}"]) from error
     columns = (table[name].to_pylist() for name in ("path", "kind", "usable"))
     prefix = "" if folder == file.parent else os.path.relpath(folder, file.parent).replace(os.sep, "/") + "/"
     rows = [row for row in zip(*columns, strict=True) if row[0].startswith(prefix)]

@@ -1,25 +1,25 @@
-"""How many files and classes the publishers of the data sets name.
+"""Numbers of files and classes that the publishers of the data sets report.
 
-Sources: UCF101: Soomro et al., arXiv:1212.0402, the lists of its three splits. HMDB51: Kuehne et al., ICCV 2011: 70
-videos to train and 30 to test of each action. Something-Something v2: its label files. ImageNet: ILSVRC 2012,
-Russakovsky et al., IJCV 2015. ImageNet-100 keeps 100 classes of it, whose training images nobody but the list can
-count. Tiny-ImageNet: the Stanford CS231n challenge. CIFAR: Krizhevsky 2009. STL-10: Coates et al., AISTATS 2011.
+Sources: UCF101: Soomro et al., arXiv:1212.0402, and the lists of its three splits. HMDB51: Kuehne et al., ICCV 2011; 70
+training and 30 test videos per action. Something-Something v2: its label files. ImageNet: ILSVRC 2012, Russakovsky et
+al., IJCV 2015. ImageNet-100 keeps 100 of its classes; the number of training images depends on the list.
+Tiny-ImageNet: the Stanford CS231n challenge. CIFAR: Krizhevsky 2009. STL-10: Coates et al., AISTATS 2011.
 Kinetics: Kay et al., arXiv:1705.06950; Carreira et al., arXiv:1808.01340 and arXiv:1907.06987; its 200 classes: Xie et
-al., ECCV 2018, arXiv:1712.04851. Their test part has no public labels, so it is the validation part that is tested on.
+al., ECCV 2018, arXiv:1712.04851. Where the test labels are not public, the validation split is the test split here.
 """
 
 from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """The published numbers of one split; None where none is published.
+    """Published numbers of one official split; None if none is published.
 
     Attributes:
-        train, test: Files of the part.
-        classes: Of both parts.
-        train_each, test_each: Files of each class, where all classes have the same.
-        lists_differ: The publisher's lists name a few files more or fewer than its paper counts: where there is a list,
-            it is what tells.
+        train, test: Files in the train and the test split.
+        classes: Classes, the same in both.
+        train_each, test_each: Files per class, if all classes have equally many.
+        lists_differ: Whether the publisher's lists name a few more or fewer files than its paper; a list then takes
+            precedence.
     """
 
     train: int | None = None
@@ -49,7 +49,12 @@ _SPLITS: dict[str, tuple[Published, ...]] = {
 
 
 def published(layout: str, split: int) -> Published:
-    """Return the numbers of a layout; a set without splits has but one, and a split that is none has none."""
+    """Return the published numbers of a layout.
+
+    Args:
+        layout: Name of the layout.
+        split: Number of the official split; ignored if the data set has only one.
+    """
     splits = _SPLITS.get(layout, (Published(),))
     if len(splits) == 1:
         return splits[0]

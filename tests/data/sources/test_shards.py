@@ -1,4 +1,4 @@
-"""Tar shards: records like any other, on disk and behind a URL."""
+"""Tests of tar shards, on disk and behind a URL."""
 
 import http.server
 import io
@@ -46,7 +46,7 @@ def image(number: int) -> bytes:
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """Is a folder of two shards of three labeled images each, and of the same images as files."""
+    """A folder of two shards with three labeled images each, and a folder of the same images as files."""
     (tmp_path / "files").mkdir()
     for shard in range(2):
         with tarfile.open(tmp_path / f"train-{shard:03d}.tar", "w") as archive:
@@ -63,7 +63,7 @@ def epoch_of(manifest: Manifest, workers: int = 0) -> list[Batch]:
     return list(TrainingData(config, manifest, VIEWS, SPEC, seed=0).train_dataloader())
 
 
-def test_samples_are_records_with_the_labels_of_their_cls(shards: Path) -> None:
+def test_samples_are_records_labeled_by_their_cls_member(shards: Path) -> None:
     for pattern in (shards, shards / "*.tar", shards / "train-{000..001}.tar"):
         manifest = from_shards(str(pattern))
         assert [record.label for record in manifest.records] == [0, 1, 0, 1, 0, 1]
@@ -72,16 +72,16 @@ def test_samples_are_records_with_the_labels_of_their_cls(shards: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_sees_the_same_from_shards_and_from_files(shards: Path, workers: int) -> None:
+def test_shards_and_files_give_the_same_batches(shards: Path, workers: int) -> None:
     packed, loose = epoch_of(from_shards(str(shards)), workers), epoch_of(from_folder(shards / "files"))
     for one, other in zip(packed, loose, strict=True):
         assert torch.equal(one.record, other.record)
         assert all(torch.equal(a, b) for a, b in zip(one.frames, other.frames, strict=True))
 
 
-def test_a_clip_in_a_shard_is_the_clip_of_the_file(numbered_video: Path, tmp_path: Path) -> None:
+def test_a_clip_in_a_shard_equals_the_clip_in_a_file(numbered_video: Path, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        add(archive, "first/0.txt", b"what is no media is left out")
+        add(archive, "first/0.txt", b"not media, so ignored")
         add(archive, "first/1.mp4", numbered_video.read_bytes())
     (record,) = from_shards(str(tmp_path)).records
     assert (record.kind, record.label) == ("video", None)
@@ -92,22 +92,22 @@ def test_a_clip_in_a_shard_is_the_clip_of_the_file(numbered_video: Path, tmp_pat
 
 
 class _Ranges(http.server.SimpleHTTPRequestHandler):
-    """Serves parts of files, as object stores do, and keeps count."""
+    """Serves byte ranges of files, as object stores do, and records their sizes."""
 
-    asked: list[int]
+    sizes: list[int]
 
     def do_GET(self) -> None:
         data = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
         first, last = 0, len(data) - 1
-        if wanted := self.headers.get("Range"):
-            begin, _, end = wanted.removeprefix("bytes=").partition("-")
+        if requested := self.headers.get("Range"):
+            begin, _, end = requested.removeprefix("bytes=").partition("-")
             first, last = int(begin), min(int(end or last), last)
-        self.send_response(206 if wanted else 200)
+        self.send_response(206 if requested else 200)
         self.send_header("Content-Length", str(last - first + 1))
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
-        self.asked.append(last - first + 1)  # first: whoever has the answer may look
+        self.sizes.append(last - first + 1)  # before the response, since a client that has it may read the list
         self.wfile.write(data[first : last + 1])
 
     def log_message(self, *_: object) -> None:
@@ -115,33 +115,31 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def address(shards: Path) -> Iterator[tuple[str, list[int]]]:
-    """Is the URL of the folder of shards, and the sizes of the answers given so far."""
-    asked: list[int] = []
-    handler = partial(type("Handler", (_Ranges,), {"asked": asked}), directory=str(shards))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
+def server(shards: Path) -> Iterator[tuple[str, list[int]]]:
+    """URL of the folder of shards, and the sizes of the responses so far."""
+    sizes: list[int] = []
+    handler = partial(type("Handler", (_Ranges,), {"sizes": sizes}), directory=str(shards))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http_server.server_port}", sizes
+        http_server.shutdown()
 
 
-def test_shards_behind_a_url_give_the_same_and_fetch_only_the_image(
-    shards: Path, address: tuple[str, list[int]]
-) -> None:
+def test_shards_behind_a_url_fetch_only_the_bytes_of_each_image(shards: Path, server: tuple[str, list[int]]) -> None:
     pytest.importorskip("aiohttp", reason="the extra `shards` is not installed")
-    url, asked = address
+    url, sizes = server
     splits = open_splits(Location(root=f"{url}/train-{{000..001}}.tar"), "shards")
     here = from_shards(str(shards))
     assert [record.label for record in splits.train.records] == [record.label for record in here.records]
-    asked.clear()
+    sizes.clear()
     for there, local in zip(splits.train.records, here.records, strict=True):
         assert np.array_equal(load_image(there.path), load_image(local.path))
-    assert asked == [len(image(number)) for number in range(6)]
+    assert sizes == [len(image(number)) for number in range(6)]
     for one, other in zip(epoch_of(splits.train, workers=2), epoch_of(here), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.frames, other.frames, strict=True))
 
 
-def test_a_range_without_quotes_is_answered_with_the_quotes(shards: Path) -> None:
+def test_an_unquoted_range_is_answered_with_its_quoted_form(shards: Path) -> None:
     pattern = f"{shards}/train-{{000..001}}.tar"
     with pytest.raises(ConfigError, match="quote special characters"):
         compose("show-views", ["data.layout=shards", f"data.root={pattern}"])
@@ -149,7 +147,7 @@ def test_a_range_without_quotes_is_answered_with_the_quotes(shards: Path) -> Non
     assert len(config.data.open().train.records) == 6
 
 
-def test_what_is_wrong_is_said_in_words(shards: Path, write_video: Callable[..., Path]) -> None:
+def test_missing_broken_and_half_labeled_shards_are_errors(shards: Path, write_video: Callable[..., Path]) -> None:
     with pytest.raises(ConfigError, match=r"data\.root=.*none.*no shard exists"):
         from_shards(str(shards / "none-*.tar"))
     (shards / "bad.tar").write_bytes(b"x" * 600)
@@ -165,7 +163,7 @@ def test_what_is_wrong_is_said_in_words(shards: Path, write_video: Callable[...,
         from_shards(str(shards / "train-*.tar"), train_classes=["0"])
 
 
-def test_a_shard_that_was_cut_off_is_a_media_error(shards: Path) -> None:
+def test_a_truncated_shard_raises_media_error(shards: Path) -> None:
     records = from_shards(str(shards / "train-000.tar")).records
     file = shards / "train-000.tar"
     file.write_bytes(file.read_bytes()[:700])
