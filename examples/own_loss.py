@@ -19,15 +19,14 @@ class MyLoss(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
         """Return the batch mean from unit vectors (B, D), (B, D) and (K, D)."""
-        positive = (query * key).sum(dim=1, keepdim=True)  # (B, 1)
-        similarities = torch.cat([positive, query @ negatives.T], dim=1)  # (B, 1 + K)
-        return F.cross_entropy(similarities / 0.2, torch.zeros(len(query), dtype=torch.long, device=query.device))
+        similarities = torch.cat([(query * key).sum(dim=1, keepdim=True), query @ negatives.T], dim=1)  # (B, 1 + K)
+        return F.cross_entropy(similarities / 0.2, query.new_zeros(len(query), dtype=torch.long))
 
 
 @register("loss", "my_loss")
 @dataclass
 class MyLossConfig:
-    """Fields would be settings, as in `loss.temperature=0.2`."""
+    """Fields would be settings, typed as `loss.<field>=<value>`."""
 
     def build(self) -> MyLoss:
         """Return the loss."""

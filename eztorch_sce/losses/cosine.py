@@ -30,7 +30,7 @@ class CosineLoss(nn.Module):
 @register("loss", "cosine")
 @dataclass
 class CosineConfig:
-    """`CosineLoss` has no settings."""
+    """Squared distance of query and key, as in BYOL; it has no settings."""
 
     needs_negatives = False
 

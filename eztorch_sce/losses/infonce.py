@@ -16,7 +16,7 @@ from eztorch_sce.settings import setting
 @register("loss", "infonce")
 @dataclass
 class InfoNCEConfig:
-    """Settings of `InfoNCELoss`."""
+    """InfoNCE: classify the positive among the negatives, as in MoCo."""
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities.")
     weight: float = setting(

@@ -11,7 +11,7 @@ from eztorch_sce.settings import setting
 @register("loss", "ntxent")
 @dataclass
 class NTXentConfig:
-    """Settings of `NTXentLoss`."""
+    """NT-Xent: InfoNCE whose keys learn too, as in SimCLR."""
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities.")
 

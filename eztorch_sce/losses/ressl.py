@@ -14,7 +14,7 @@ from eztorch_sce.settings import setting
 @register("loss", "ressl")
 @dataclass
 class ReSSLConfig:
-    """Settings of `ReSSLLoss`."""
+    """ReSSL: rank the negatives as the momentum encoder does, without the positive."""
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities of the query.")
     target_temperature: float = setting(

@@ -23,7 +23,7 @@ from eztorch_sce.settings import setting
 @register("loss", "sce")
 @dataclass
 class SCEConfig:
-    """Settings of `SCELoss`."""
+    """Similarity Contrastive Estimation: contrast the positive, and rank the negatives as the momentum encoder does."""
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities of the query (tau in the paper).")
     target_temperature: float = setting(

@@ -118,7 +118,7 @@ class MomentumConfig:
 @register("method", "momentum_contrast")
 @dataclass
 class MomentumContrastConfig(MomentumConfig):
-    """Settings of `MomentumContrast`."""
+    """Momentum contrast: keys of a momentum encoder and a queue of past keys, as in MoCo, ReSSL and SCE."""
 
     queue_size: int = setting(4096, at_least=0, help="Number of past keys used as negatives; 0 for no queue.")
     batch_keys: bool = setting(False, help="Use the keys of the global batch as further negatives.")

@@ -56,7 +56,7 @@ class SimCLR(nn.Module):
 @register("method", "simclr")
 @dataclass
 class SimCLRConfig:
-    """Settings of `SimCLR`."""
+    """SimCLR: one encoder, every view contrasted with the rest of the batch."""
 
     projector: ProjectorConfig = setting(ProjectorConfig(), help="Head from backbone features to embeddings.")
     num_global_views: int = setting(2, at_least=2, help="Number of global views; further views are queries only.")
