@@ -148,6 +148,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     from omegaconf import DictConfig
 
     from eztorch_sce.config import compose
+    from eztorch_sce.config.recipes import CONFIG_MODULE
 
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg is a word too
     compose.prepare_hydra(command)
@@ -158,7 +159,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
     sys.argv = [sys.argv[0], *flags, *hydra_settings, *overrides]
 
-    @hydra.main(version_base="1.3", config_path=f"pkg://{compose.CONFIG_MODULE}", config_name=command)
+    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=command)
     def job(composed: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             composed.run.dir = HydraConfig.get().runtime.output_dir

@@ -82,20 +82,22 @@ SCE = {
     "cifar100_resnet18": (0.1, 0.05, 0.5, 4096, 0.99, "constant", False),
 }
 
+Views = list[tuple[float, ...]]
+
 # Per view: size, min and max area, brightness, contrast, saturation, hue, gray, blur, solarize, flip, difference.
-IMAGE = [
+IMAGE: Views = [
     (224, 0.2, 1.0, 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0),
     (224, 0.2, 1.0, 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0),
 ]
-KINETICS = [
+KINETICS: Views = [
     (224, 0.2, 0.766, 0.8, 0.8, 0.4, 0.2, 0.2, 1.0, 0.0, 0.5, 0.2),
     (224, 0.2, 0.766, 0.8, 0.8, 0.4, 0.2, 0.2, 0.1, 0.2, 0.5, 0.2),
 ]
-BASELINE = [
+BASELINE: Views = [
     (224, 0.2, 0.766, 0.4, 0.4, 0.2, 0.1, 0.2, 1.0, 0.0, 0.5, 0.0),
     (224, 0.2, 0.766, 0.4, 0.4, 0.2, 0.1, 0.2, 0.1, 0.2, 0.5, 0.0),
 ]
-VIEWS = {
+VIEWS: dict[str, Views] = {
     **{f"imagenet_resnet50_{name}": IMAGE for name in ("100ep", "200ep", "300ep", "1000ep")},
     "imagenet_resnet50_multicrop": [
         *IMAGE,

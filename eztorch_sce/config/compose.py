@@ -74,7 +74,8 @@ def to_config(composed: DictConfig) -> Any:
     Raises:
         ConfigError: With one message per invalid setting.
     """
-    return schema.validate(OmegaConf.to_object(composed))
+    config: Any = OmegaConf.to_object(composed)
+    return schema.validate(config)
 
 
 def to_yaml(config: Any) -> str:

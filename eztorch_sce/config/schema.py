@@ -227,7 +227,7 @@ def validate(config: C) -> C:
         trainer: TrainerConfig = config.trainer  # type: ignore[attr-defined]
         if not invalid_settings(trainer):
             messages += trainer.conflicts_on(machine)
-            config = replace(config, trainer=trainer.on(machine))
+            config = replace(config, trainer=trainer.on(machine))  # type: ignore[call-arg]
     messages += invalid_settings(config)
     if messages:
         raise ConfigError(messages)

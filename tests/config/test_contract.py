@@ -10,7 +10,7 @@ import pytest
 
 from eztorch_sce import registry
 from eztorch_sce.config.compose import GROUPS, commands
-from eztorch_sce.settings import Setting, declaration, default_of, invalid_settings
+from eztorch_sce.settings import Setting, declaration, invalid_settings
 
 CLASSES = {f"{group}={name}": cls for group in GROUPS for name, cls in registry.choices(group).items()}
 CLASSES |= {f"decoder={name}": cls for name, cls in registry.choices("decoder").items()}
@@ -18,18 +18,23 @@ CLASSES |= commands()
 UNBOUNDED = {"ramps.0.start"}  # the value of another setting, whose bounds it has
 
 
-def nested(cls: type, path: str = "") -> Iterator[tuple[str, Any, Any, Setting | None]]:
-    """Yield path, default, annotation and declaration of each field of a config and of the configs inside it."""
+def config_class(hint: Any) -> type | None:
+    """Return the config class in an annotation such as `list[ViewConfig]`, or None."""
+    return next(
+        (kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and is_dataclass(kind)), None
+    )
+
+
+def nested(cls: type, path: str = "") -> Iterator[tuple[str, Any, Setting | None]]:
+    """Yield path, annotation and declaration of each setting of a config and of the configs inside it."""
     hints = typing.get_type_hints(cls)
     for item in fields(cls):
-        default, hint, name = default_of(item), hints[item.name], f"{path}{item.name}"
-        configs = [kind for kind in (hint, *typing.get_args(hint)) if is_dataclass(kind) and isinstance(kind, type)]
-        if configs and typing.get_origin(hint) is list:
-            yield from nested(configs[0], f"{name}.0.")
-        elif configs:
-            yield from nested(configs[0], f"{name}.")
+        hint, name = hints[item.name], f"{path}{item.name}"
+        inner = config_class(hint)
+        if inner is None:
+            yield name, hint, declaration(item)
         else:
-            yield name, default, hint, declaration(item)
+            yield from nested(inner, f"{name}.0." if typing.get_origin(hint) is list else f"{name}.")
 
 
 def kinds(hint: Any) -> set[Any]:
@@ -39,20 +44,19 @@ def kinds(hint: Any) -> set[Any]:
 
 
 def with_value(cls: type, path: str, value: object) -> Any:
-    """Return a config with one value changed; lists of configs and optional configs get an item first."""
-    config = cls()
-    node, hints = config, typing.get_type_hints(cls)
+    """Return a config with one value changed; an empty list or a missing config on the way is filled first."""
+    config: Any = cls()
+    node = config
     *parents, name = path.split(".")
     for step in parents:
         if step.isdigit():
             node = node[int(step)]
-        else:
-            child = getattr(node, step)
-            kind = next((k for k in (hints[step], *typing.get_args(hints[step])) if is_dataclass(k)), None)
-            if child is None or child == []:
-                child = kind() if child is None else [kind()]  # type: ignore[misc]
-                setattr(node, step, child)
-            node, hints = child, typing.get_type_hints(kind) if kind is not None else hints
+            continue
+        if not getattr(node, step):
+            inner = config_class(typing.get_type_hints(type(node))[step])
+            assert inner is not None
+            setattr(node, step, [inner()] if getattr(node, step) == [] else inner())
+        node = getattr(node, step)
     setattr(node, name, value)
     return config
 
@@ -71,13 +75,13 @@ def invalid_values(hint: Any, declared: Setting) -> Iterator[object]:
     is_list = typing.get_origin(hint) is list
     values: list[object] = [] if declared.group else ["no such word"] if declared.allowed() else list(outside(declared))
     for value in values:
-        whole = int(typing.cast(float, value)) if int in kinds(hint) and isinstance(value, float) else value
+        whole = int(value) if int in kinds(hint) and isinstance(value, float) else value
         yield [whole] if is_list else whole
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_value_out_of_range_is_one_message_that_starts_with_its_path(name: str) -> None:
-    for path, _, hint, declared in nested(CLASSES[name]):
+    for path, hint, declared in nested(CLASSES[name]):
         for value in [] if declared is None else invalid_values(hint, declared):
             messages = [m for m in invalid_settings(with_value(CLASSES[name], path, value)) if m.startswith(f"{path}=")]
             if path.split(".")[0] not in unused(CLASSES[name]):
@@ -95,7 +99,7 @@ def unused(cls: type) -> set[str]:
 )
 def test_no_value_raises(name: str, value: object) -> None:
     """Rules across settings hold for any value of the right type, and others are messages."""
-    for path, _, _, _ in nested(CLASSES[name]):
+    for path, _, _ in nested(CLASSES[name]):
         for message in invalid_settings(with_value(CLASSES[name], path, copy.deepcopy(value))):
             assert isinstance(message, str)
             assert message
@@ -103,7 +107,7 @@ def test_no_value_raises(name: str, value: object) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_a_wrong_type_is_a_message(name: str) -> None:
-    for path, _, hint, declared in nested(CLASSES[name]):
+    for path, hint, declared in nested(CLASSES[name]):
         if path.split(".")[0] in unused(CLASSES[name]):
             continue
         wrong: object = 3 if kinds(hint) <= {str, type(None)} else "no such value"
@@ -115,7 +119,7 @@ def test_a_wrong_type_is_a_message(name: str) -> None:
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_setting_is_declared_with_help_and_bounds(name: str) -> None:
-    for path, _, hint, declared in nested(CLASSES[name]):
+    for path, hint, declared in nested(CLASSES[name]):
         assert declared is not None, f"{path} is not declared by setting(...)"
         assert declared.help.endswith("."), f"{path} has no help"
         if kinds(hint) & {int, float} and not declared.allowed() and path not in UNBOUNDED:
