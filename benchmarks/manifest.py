@@ -23,7 +23,7 @@ from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.doctor import diagnose
 from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.video_writer import write_video
-from eztorch_sce.data.sources.media_table import NAME, MediaRow, write_table
+from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, write_table
 
 US, BASELINE = "eztorch_sce", "torchvision"
 NUM_CLASSES = 400
@@ -86,7 +86,7 @@ def main() -> None:
         files, videos = Path(folder, "files"), Path(folder, "videos")
         table_rows = make_files(files, options.files)
         for _ in range(options.repeats):
-            (files / NAME).unlink(missing_ok=True)
+            (files / TABLE_NAME).unlink(missing_ok=True)
             times_s["folders"].append(listing_seconds(_OURS, files, options.files))
             times_s["baseline"].append(listing_seconds(_TORCHVISION, files, options.files))
             write_table(files, table_rows)

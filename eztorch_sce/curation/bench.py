@@ -11,7 +11,7 @@ import torch
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.cores import num_usable_cores
-from eztorch_sce.data.config import CHOICE, DataConfig
+from eztorch_sce.data.config import DECODER_FILE, DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.base import Decoder, Timing
@@ -100,7 +100,7 @@ def bench(config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec:
     sufficient_rate = _NEARLY_BEST * max(by_workers.values())
     num_workers = next(number for number, rate in by_workers.items() if rate >= sufficient_rate)
     result = BenchResult(fastest.decoder, num_workers, threads=1, by_workers=by_workers, decoders=results)
-    write_text(config.folder() / CHOICE, json.dumps(asdict(result), indent=2) + "\n")
+    write_text(config.folder() / DECODER_FILE, json.dumps(asdict(result), indent=2) + "\n")
     return result
 
 

@@ -85,7 +85,7 @@ def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
     """Copy the videos of a folder, then inspect the copies; return whether every video was copied."""
     from eztorch_sce.curation.doctor import diagnose
     from eztorch_sce.curation.prepare import prepare
-    from eztorch_sce.data.sources.media_table import NAME
+    from eztorch_sce.data.sources.media_table import TABLE_NAME
 
     prepared = prepare(Path(folder), Path(out), config)
     _print_prepared(prepared, folder)
@@ -93,7 +93,7 @@ def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
         table = diagnose(Path(out), DoctorConfig(workers=config.workers)).table
         _print_line(f"written to {out}; {table} lets runs start fast")
     elif not prepared.complete:
-        _print_line(f"other shards are not finished; the last one to finish writes {NAME}")
+        _print_line(f"other shards are not finished; the last one to finish writes {TABLE_NAME}")
     return not prepared.failed
 
 

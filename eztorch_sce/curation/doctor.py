@@ -21,7 +21,7 @@ from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.sources.folder import find_media, walk
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.media_table import NAME, MediaRow, check_writable, write_table
+from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, check_writable, write_table
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.progress import counting
 from eztorch_sce.settings import invalid_settings
@@ -32,7 +32,7 @@ _FULL_LIMIT_S = 3600.0  # the same if every frame is decoded
 _MAX_GAP_S = 10.0  # no slide show leaves more time between two frames
 _INTERVAL_TOLERANCE = 0.2  # relative deviation from the median interval that counts as a variable frame rate
 _MAX_UNEVEN = 0.02  # fraction of such intervals that is tolerated
-_OWN_FILES = frozenset({NAME, "decoder.json", "prepare.json", "unpack.json"})  # written by `data` commands
+_OWN_FILES = frozenset({TABLE_NAME, "decoder.json", "prepare.json", "unpack.json"})  # written by `data` commands
 _NO_INFO = MediaInfo(0.0, 0.0, 0, 0, "")
 
 

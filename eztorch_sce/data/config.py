@@ -18,7 +18,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
 from eztorch_sce.settings import setting, show
 
-CHOICE = "decoder.json"
+DECODER_FILE = "decoder.json"
 """File in the data folder that names the fastest decoder, as measured by `data bench`."""
 
 
@@ -179,7 +179,7 @@ class DataConfig:
         """
         if self.decoder != "auto":
             return self.decoder
-        file = self.folder() / CHOICE
+        file = self.folder() / DECODER_FILE
         if not file.is_file():
             cure = f"run `eztorch-sce data bench {self.folder()}`, or set data.decoder=pyav"
             raise ConfigError([f"data.decoder=auto needs measured speeds, but {file} does not exist; {cure}"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from eztorch_sce import cli
-from eztorch_sce.data.config import CHOICE, DataConfig
+from eztorch_sce.data.config import DECODER_FILE, DataConfig
 from eztorch_sce.errors import ConfigError
 
 
@@ -21,7 +21,7 @@ def test_the_fastest_decoder_that_agrees_with_pyav_is_chosen(
         DataConfig(root=str(tmp_path), decoder="auto").open()
     cli.main(["data", "bench", str(tmp_path), "data.num_frames=2", "data.clip_s=0.5", "data.batch_size=2"])
     assert "data.decoder=pyav" in capsys.readouterr().out
-    result = json.loads((tmp_path / CHOICE).read_text())
+    result = json.loads((tmp_path / DECODER_FILE).read_text())
     assert result["decoder"] == "pyav"
     rows = {row["decoder"]: row for row in result["decoders"]}
     assert rows["pyav"]["clips_per_s"] > 0

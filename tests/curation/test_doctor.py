@@ -15,10 +15,10 @@ from eztorch_sce.curation import doctor
 from eztorch_sce.curation.doctor import diagnose, judge
 from eztorch_sce.curation.inspection import inspect_video
 from eztorch_sce.curation.settings import DoctorConfig
-from eztorch_sce.data.config import CHOICE, DataConfig
+from eztorch_sce.data.config import DECODER_FILE, DataConfig
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.folder import from_folder
-from eztorch_sce.data.sources.media_table import NAME, MediaRow, find_table, write_table
+from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, find_table, write_table
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan
 
@@ -137,7 +137,7 @@ def test_file_names_are_printed_verbatim(
     (tmp_path / "a" / "no [suffix").write_text("a text")
     (tmp_path / "b [").mkdir()
     (tmp_path / "b [" / "red].mp4").write_text("not a video\n" * 30)
-    (tmp_path / CHOICE).write_text("{}")
+    (tmp_path / DECODER_FILE).write_text("{}")
     with pytest.raises(SystemExit):
         cli.main(["data", "doctor", str(tmp_path)])
     output = capsys.readouterr().out
@@ -256,7 +256,7 @@ def test_cover_art_is_reported(numbered_video: Path, tmp_path: Path) -> None:
 
 
 def test_an_invalid_table_is_an_error_that_names_the_cure(tree: Path) -> None:
-    (tree / NAME).write_text("not a table")
+    (tree / TABLE_NAME).write_text("not a table")
     with pytest.raises(ConfigError, match="data doctor"):
         from_folder(tree)
 

@@ -17,7 +17,7 @@ from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.folder import find_media
-from eztorch_sce.data.sources.media_table import NAME
+from eztorch_sce.data.sources.media_table import TABLE_NAME
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan
 
@@ -198,5 +198,5 @@ def test_the_command_writes_the_table(sources: Path, tmp_path: Path, capsys: pyt
         cli.main(["data", "prepare", str(sources), str(tmp_path / "copies"), "short_side=16", "workers=1"])
     assert ended.value.code == 1  # text.avi
     assert "no copy of" in capsys.readouterr().out
-    assert (tmp_path / "copies" / NAME).is_file()
+    assert (tmp_path / "copies" / TABLE_NAME).is_file()
     assert json.loads((tmp_path / "copies" / "prepare.json").read_text())["short_side"] == 16

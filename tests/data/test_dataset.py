@@ -98,12 +98,12 @@ def test_a_batch_of_only_failures_has_no_frames() -> None:
 
 def test_processes_share_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(EpochSampler(10, seed=0, shuffle=True))
-    parts = []
+    by_process = []
     for rank in range(2):
         monkeypatch.setattr("eztorch_sce.distributed.rank", lambda rank=rank: rank)
         monkeypatch.setattr("eztorch_sce.distributed.world_size", lambda: 2)
-        parts.append(list(EpochSampler(10, seed=0, shuffle=True)))
-    assert [pair for both in zip(*parts, strict=True) for pair in both] == whole
+        by_process.append(list(EpochSampler(10, seed=0, shuffle=True)))
+    assert [pair for both in zip(*by_process, strict=True) for pair in both] == whole
 
 
 def test_a_canvas_sends_whole_frames_to_the_device(manifest: Manifest) -> None:

@@ -95,9 +95,9 @@ def find_media(root: Path, setting: str, fresh: bool = False) -> list[tuple[str,
     else:
         media += [(os.path.join(folder, name), "image") for folder, names in images.items() for name in names]
     if not media:
-        inside = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(5)) or "no files at all"
-        known = " ".join(sorted(MEDIA_SUFFIXES))
-        raise ConfigError([f"{setting}={root} contains no video or image, but {inside}; known suffixes are {known}"])
+        inside = ", ".join(f"{count} x {suffix}" for suffix, count in suffixes.most_common(5)) or "empty folders"
+        cure = f"choose another folder; known suffixes are {' '.join(sorted(MEDIA_SUFFIXES))}"
+        raise ConfigError([f"{setting}={root} contains no video or image, only {inside}; {cure}"])
     return sorted(media)
 
 

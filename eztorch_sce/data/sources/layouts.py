@@ -52,7 +52,9 @@ LAYOUTS: dict[str, Layout] = {
         required=(),
         optional=("root", "list", "test_root", "test_list"),
     ),
-    "folder": Layout(open_folder, "any tree; first-level folders are the classes", optional=("test_root", "test_list")),
+    "folder": Layout(
+        open_folder, "any tree, with the first-level folders as classes", optional=("test_root", "test_list")
+    ),
     "list": Layout(
         open_list, "a file of paths and labels", required=("list",), optional=("root", "test_root", "test_list")
     ),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.files import replacing
 
-NAME = "manifest.parquet"
+TABLE_NAME = "manifest.parquet"
 
 
 class MediaRow(NamedTuple):
@@ -76,7 +76,7 @@ def write_table(folder: Path, rows: list[MediaRow]) -> Path:
     from pyarrow import parquet
 
     columns = {name: [getattr(row, name) for row in rows] for name in MediaRow._fields}
-    file = folder / NAME
+    file = folder / TABLE_NAME
     try:
         table = pa.table(columns)
     except UnicodeEncodeError as error:
@@ -94,7 +94,7 @@ def find_table(folder: str | Path) -> MediaTable | None:
     """
     folder = Path(os.path.abspath(folder))
     for candidate in (folder, folder.parent):
-        file = candidate / NAME
+        file = candidate / TABLE_NAME
         if file.is_file():
             return _read(file, folder, file.stat().st_mtime_ns)
     return None

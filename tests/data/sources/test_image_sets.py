@@ -127,11 +127,11 @@ def test_missing_images_and_bad_annotations_of_tiny_imagenet_are_errors(tmp_path
 
 
 def test_tiny_imagenet_may_be_sorted_into_class_folders(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"{part}/{wnid}/{part}_{wnid}.JPEG" for part in ("train", "val") for wnid in WNIDS[:2]))
+    touch(tmp_path, *(f"{split}/{wnid}/{split}_{wnid}.JPEG" for split in ("train", "val") for wnid in WNIDS[:2]))
     assert class_names(opened("tiny_imagenet", tmp_path))[1] == {f"val_{wnid}": wnid for wnid in WNIDS[:2]}
 
 
-def test_a_file_in_both_parts_is_class_names(tmp_path: Path) -> None:
+def test_a_file_in_both_splits_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/a.png", "train/dog/b.png")
     (tmp_path / "test").symlink_to(tmp_path / "train")
     with pytest.raises(ConfigError, match=r"2 files are in train .*test/cat/a\.png"):

@@ -183,8 +183,8 @@ def test_hmdb51_has_its_published_sizes(tmp_path: Path, shared: Path) -> None:
 
 def write_ssv2(folder: Path, form: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    for part, content in SSV2.items():
-        (folder / form.format(part)).write_text(json.dumps(content))
+    for split, content in SSV2.items():
+        (folder / form.format(split)).write_text(json.dumps(content))
     return folder
 
 
@@ -224,7 +224,7 @@ def test_errors_in_the_something_something_lists_are_reported(tmp_path: Path) ->
 def test_kinetics_200_is_kinetics_400_with_a_list_of_classes(tmp_path: Path) -> None:
     classes = ("air_drumming", "archery", "yoga")
     root = touch(
-        tmp_path / "k400", *(f"{part}/{name}/{part}_{name}.mp4" for part in ("train", "val") for name in classes)
+        tmp_path / "k400", *(f"{split}/{name}/{split}_{name}.mp4" for split in ("train", "val") for name in classes)
     )
     (tmp_path / "k200.txt").write_text('yoga\n"air drumming"\n')  # as the publisher's CSV spells it
     splits = opened("kinetics200", root, annotations=tmp_path / "k200.txt")
@@ -266,12 +266,12 @@ def test_kinetics_csv_files_of_every_year_are_read(tmp_path: Path, header: str) 
 @pytest.mark.parametrize(("year", "num_classes"), [(400, 400), (600, 600), (700, 700)])
 def test_kinetics_folders_have_the_published_classes(tmp_path: Path, shared: Path, year: int, num_classes: int) -> None:
     names = (shared / f"data/annotations/kinetics/label_map_k{year}.txt").read_text().splitlines()
-    files = (f"{part}/{name}/{part}{number}.mp4" for part in ("train", "val") for number, name in enumerate(names))
+    files = (f"{split}/{name}/{split}{number}.mp4" for split in ("train", "val") for number, name in enumerate(names))
     splits = opened(f"kinetics{year}", touch(tmp_path / "root", *files))
     assert len(splits.train.classes) == num_classes
     (tmp_path / "keep.txt").write_text("\n".join(names[:200]))
     kept = opened("kinetics200", tmp_path / "root", annotations=tmp_path / "keep.txt")
-    assert [len(part.records) for part in kept if part] == [200, 200]
+    assert [len(split.records) for split in kept if split] == [200, 200]
 
 
 @pytest.mark.real_data
