@@ -1,6 +1,7 @@
 """Every example runs as a user would run it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,3 +19,6 @@ def test_the_example_runs(example: Path, tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip(), "an example prints its result"
+    if example.stem == "minimal":
+        untrained, pretrained = (float(number) for number in re.findall(r"kNN (0\.\d+)", run.stdout))
+        assert pretrained > untrained + 0.1
