@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import Any, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_module
@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES, policy
 from eztorch_sce.config import schema
+from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.recipes import CONFIG_MODULE
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
@@ -74,8 +75,9 @@ def to_config(composed: DictConfig) -> Any:
     Raises:
         ConfigError: With one message per invalid setting.
     """
-    config: Any = OmegaConf.to_object(composed)
-    return schema.validate(config)
+    config = cast(CommandConfig, OmegaConf.to_object(composed))
+    schema.validate(config)  # returns the config for this machine; api does that again when the command runs
+    return config
 
 
 def to_yaml(config: Any) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from eztorch_sce.config import schema
+from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import PlanConfig, PretrainConfig, validate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
@@ -149,6 +150,9 @@ def test_validation_leaves_the_config_of_the_user_alone() -> None:
     config = pretrain_config(64, TrainerConfig())
     assert validate(config).trainer.devices == 8
     assert config.trainer == TrainerConfig()
+    composed = compose("pretrain", ["data.root=."])
+    composed.trainer.accelerator = "cpu"  # changed after composing, by a Python user
+    assert validate(composed).trainer.world_size == 1
 
 
 @pytest.mark.usefixtures("eight_gpus")
