@@ -85,7 +85,9 @@ class DataConfig:
         64, at_least=1, help="Samples per optimizer step, over all devices and accumulated batches."
     )
     num_workers: int | None = setting(
-        None, at_least=0, help="Decoding processes per device; null uses one per CPU core, at most 16."
+        None,
+        at_least=0,
+        help="Decoding processes per device; null divides the CPU cores among the GPUs, at most 16 each.",
     )
     on_error: str = setting(
         "skip",

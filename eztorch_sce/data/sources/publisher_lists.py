@@ -82,8 +82,7 @@ def matching_lines(file: Path, pattern: str) -> list[tuple[str, ...]]:
     """
     matches = [(line, re.fullmatch(pattern, line)) for line in text_lines(file)]
     if odd := [line for line, match in matches if match is None]:
-        counts = f"{len(odd)} lines are not in the publisher's format: {shorten(odd)}"
-        raise ConfigError([f"{file}: {counts}; download the list again"])
+        raise ConfigError([f"{file}: lines not in the publisher's format: {shorten(odd)}; download the list again"])
     return [match.groups() for _, match in matches if match]
 
 
@@ -99,8 +98,7 @@ def keep_listed_classes(splits: Splits, location: Location) -> Splits:
     if not names:
         raise ConfigError([f"{where} names no class; write one per line"])
     if duplicates := sorted({name for name in names if names.count(name) > 1}):
-        counts = f"{len(duplicates)} classes are named twice: {shorten(duplicates)}"
-        raise ConfigError([f"{where}: {counts}; name each class once"])
+        raise ConfigError([f"{where}: classes named twice: {shorten(duplicates)}; name each class once"])
     train = keep_classes(splits.train, names, where, location.missing_ok)
     test = keep_classes(splits.test, names, where, location.missing_ok) if splits.test else None
     return Splits(train, test)

@@ -74,7 +74,7 @@ def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_
         messages.append(f"{where}: {absent}; the list must name files of {manifest.source}")
     if ambiguous := [name for name, paths in zip(names, matches, strict=True) if len(paths) > 1]:
         cure = "add as much of the path as identifies each file"
-        messages.append(f"{where}: {len(ambiguous)} names match several files: {shorten(ambiguous)}; {cure}")
+        messages.append(f"{where}: names that match several files: {shorten(ambiguous)}; {cure}")
     if messages:
         raise ConfigError(messages)
     kept = {path for paths in matches for path in paths}

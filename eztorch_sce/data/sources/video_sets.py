@@ -59,7 +59,7 @@ def open_ssv2(location: Location) -> Splits:
     def entries(file: Path) -> list[Entry]:  # {"id": "78687", "template": "Holding [something] next to [something]"}
         rows = _read_json(file, list)
         if odd := [str(row) for row in rows if not isinstance(row, dict) or not {"id", "template"} <= row.keys()]:
-            raise ConfigError([f"{file}: {len(odd)} entries without id or template: {shorten(odd)}; download it again"])
+            raise ConfigError([f"{file}: entries without id or template: {shorten(odd)}; download it again"])
         return [Entry((str(row["id"]),), re.sub(r"[\[\]]", "", row["template"])) for row in rows]
 
     source = str(files["train"].parent)

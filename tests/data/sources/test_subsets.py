@@ -73,7 +73,7 @@ def test_a_fraction_is_drawn_from_each_class() -> None:
     drawn = draw_fraction(whole, fraction=0.1, seed=3)
     assert Counter(record.label for record in drawn.records) == {0: 10, 1: 1, 2: 1}
     assert drawn.classes == whole.classes
-    assert drawn.records == [record for record in whole.records if record in drawn.records]  # in their order
+    assert drawn.records == [record for record in whole.records if record in drawn.records]  # in the same order
     assert drawn == draw_fraction(whole, fraction=0.1, seed=3)
     assert drawn.records != draw_fraction(whole, fraction=0.1, seed=4).records
     assert draw_fraction(whole, fraction=1, seed=3).records == whole.records
@@ -82,7 +82,7 @@ def test_a_fraction_is_drawn_from_each_class() -> None:
 
 def test_a_larger_fraction_contains_the_smaller_one() -> None:
     whole = labeled({"a": 200, "b": 50})
-    small, large = ({record.path for record in draw_fraction(whole, share, seed=0).records} for share in (0.01, 0.1))
+    small, large = ({record.path for record in draw_fraction(whole, fraction, 0).records} for fraction in (0.01, 0.1))
     assert small < large
 
 
@@ -103,7 +103,7 @@ def test_names_that_match_no_file_or_several_are_errors(tmp_path: Path) -> None:
         keep_listed(train, write(tmp_path / "list.txt", "1.png\ngone.png\n2.png\nat/1.png\n"))
     assert len(caught.value.problems) == 2
     assert "2 of 4 names are not in the train split: gone.png, at/1.png" in caught.value.problems[0]
-    assert "1 names match several files: 1.png" in caught.value.problems[1]
+    assert "names that match several files: 1.png" in caught.value.problems[1]
     with pytest.raises(ConfigError, match=r"data\.train_subset=.*nowhere\.txt does not exist"):
         keep_listed(train, tmp_path / "nowhere.txt")
     with pytest.raises(ConfigError, match="lists no files"):
