@@ -34,7 +34,7 @@ _EXAMPLES = {
     ),
     "plan": (
         "recipe=k400_r3d50 devices=8 device=A100-80G",
-        "recipe=imagenet_resnet50_100ep device=H100",
+        "recipe=imagenet_resnet50_100ep device=H100-80G",
         "backbone=r3d18 data.layout=kinetics400 throughput=500",
     ),
     "finetune": (
@@ -124,7 +124,7 @@ class Section:
         """Return the settings with their defaults alone."""
         names = "  ".join(row.label().replace(" ", "\0") for row in self.rows)  # a label is not broken in two
         wrapped = textwrap.wrap(names, width - 2, break_long_words=False, break_on_hyphens=False)
-        return ["", *textwrap.wrap(self.title(), width), *(f"  {line}".replace("\0", " ") for line in wrapped)]
+        return [*textwrap.wrap(self.title(), width), *(f"  {line}".replace("\0", " ") for line in wrapped)]
 
 
 @lru_cache(maxsize=1)
@@ -275,14 +275,16 @@ def _all_lines(sections: Sequence[Section]) -> list[str]:
 
 
 def _fitted(sections: Sequence[Section], num_lines: int) -> list[str]:
-    """Return the sections in full as long as all fit into the lines, and compact from there on."""
+    """Return the first section in full, and the others in full or compact so that all fit into the lines."""
     full = [len(section.full(MAX_WIDTH)) for section in sections]
     compact = [len(section.compact(MAX_WIDTH)) for section in sections]
-    spare, lines = num_lines - sum(compact), []
+    spare, lines = num_lines - 1 - sum(compact), []
     for number, section in enumerate(sections):
         extra = full[number] - compact[number]
-        fits = extra <= spare
+        fits = number == 0 or extra <= spare
         spare -= extra if fits else 0
+        if not fits and number == 1:
+            lines.append("")
         lines += section.full(_width()) if fits else section.compact(_width())
     return lines
 

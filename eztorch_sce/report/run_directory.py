@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
-from eztorch_sce.config.compose import to_yaml
 from eztorch_sce.distributed import rank
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.files import replacing, write_text
@@ -32,6 +31,8 @@ def open_run(command: str, config: RunSettings) -> Path:
         ConfigError: If the directory already contains a run and `run.resume` is not set, if there is nothing to resume,
             or if several processes would each choose a directory of their own.
     """
+    from eztorch_sce.config.compose import to_yaml  # late: `env` needs the versions alone
+
     launch = find_launch()
     if not is_first_process():
         directory = config.run.dir or os.environ.get(_DIR_VARIABLE)

@@ -7,8 +7,8 @@ import pytest
 
 from eztorch_sce import registry
 from eztorch_sce.config import help as help_pages
-from eztorch_sce.config.compose import commands
-from eztorch_sce.config.reference import FILE, load, to_json
+from eztorch_sce.config.compose import commands, compose
+from eztorch_sce.config.reference import FILE, PAGE, REGENERATE, build, load, to_json, to_markdown
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.errors import ConfigError
 
@@ -110,3 +110,16 @@ def test_a_mistake_is_answered_without_lightning() -> None:
 def test_the_reference_is_read_as_it_was_written() -> None:
     reference = load()
     assert to_json(reference) == FILE.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("command", commands())
+def test_the_examples_in_help_are_valid(command: str) -> None:
+    lines = help_pages.command_help(command).splitlines()
+    for example in [line.split()[2:] for line in lines if line.startswith(f"  eztorch-sce {command}")]:
+        compose(command, [word for word in example if not word.startswith("trainer.devices=")])
+
+
+def test_the_reference_is_up_to_date() -> None:
+    reference = build()
+    assert FILE.read_text(encoding="utf-8") == to_json(reference), f"run `{REGENERATE}`"
+    assert PAGE.read_text(encoding="utf-8") == to_markdown(reference), f"run `{REGENERATE}`"
