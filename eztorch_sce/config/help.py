@@ -275,17 +275,18 @@ def _all_lines(sections: Sequence[Section]) -> list[str]:
 
 
 def _fitted(sections: Sequence[Section], num_lines: int) -> list[str]:
-    """Return the first section in full, and the others in full or compact so that all fit into the lines."""
+    """Return sections in full, the first always, as long as all fit into the lines, and compact from there on."""
     full = [len(section.full(MAX_WIDTH)) for section in sections]
     compact = [len(section.compact(MAX_WIDTH)) for section in sections]
-    spare, lines = num_lines - 1 - sum(compact), []
+    spare, lines, all_fit = num_lines - 1 - sum(compact), [], True
     for number, section in enumerate(sections):
         extra = full[number] - compact[number]
-        fits = number == 0 or extra <= spare
-        spare -= extra if fits else 0
-        if not fits and number == 1:
+        still_fits = number == 0 or (all_fit and extra <= spare)
+        spare -= extra if still_fits else 0
+        if all_fit and not still_fits:
             lines.append("")
-        lines += section.full(_width()) if fits else section.compact(_width())
+        all_fit = still_fits
+        lines += section.full(_width()) if still_fits else section.compact(_width())
     return lines
 
 
