@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write versions and rows to this file")
     parser.add_argument("--command", default=str(Path(sys.executable).with_name("eztorch-sce")), help="the executable")
-    parser.add_argument("--name", default="ours", help="the name of its rows")
+    parser.add_argument("--name", default="eztorch_sce", help="the name of its rows")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     rows = []

@@ -185,7 +185,6 @@ def _value_checks(config: Any, prefix: str) -> Iterator[_Check]:
 def _conflicts(config: Any, prefix: str) -> list[str]:
     """Collect the messages of the rules across settings, from the outer config to the inner ones."""
     messages = list(config.conflicts(prefix)) if hasattr(config, "conflicts") else []
-    messages += list(config.problems(prefix)) if hasattr(config, "problems") else []
     for item in _used_fields(config):
         for child, child_path in _children(getattr(config, item.name), _join(prefix, item.name)):
             messages += _conflicts(child, child_path)
