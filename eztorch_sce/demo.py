@@ -32,9 +32,9 @@ def demo(config: DemoConfig) -> Report:
     _write_videos(run_dir, config)
     _announce(2, "pretraining on the train split, without labels")
     pretrained = _pretrain(run_dir, config)
-    _announce(3, "features of both splits, untrained and pretrained")
+    _announce(3, "extracting features of both splits, untrained and pretrained")
     metrics = _evaluate(run_dir, config, untrained=True) | _evaluate(run_dir, config, untrained=False)
-    _announce(4, "table and figure")
+    _announce(4, "writing the table and the figure")
     _write_figure(run_dir, clip_s=pretrained.protocol["input"]["clip_s"])
     _write_table(run_dir, metrics)
     metrics["minutes"] = (time.perf_counter() - started) / 60

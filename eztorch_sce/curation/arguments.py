@@ -12,7 +12,7 @@ from eztorch_sce.curation.command import Argument, DataCommand
 from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.settings import Setting, invalid_settings, problem_with
 
-_SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path may contain "=" too, but starts with "/" or "." then
+_SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that contains "=" must start with "/" or "."
 
 
 class CommandLine(NamedTuple):
@@ -36,7 +36,7 @@ def parse(command: DataCommand, words: Sequence[str]) -> CommandLine:
 
     Raises:
         ConfigError: With all mistakes at once: missing arguments, folders that do not exist, unknown settings with the
-            nearest known name, invalid values, and flags of earlier versions with the new form.
+            nearest known name, invalid values, and flags of earlier versions with their replacements.
     """
     hints = typing.get_type_hints(command.config) if command.config else {}
     words, messages = _without_flags(command, words, hints)
@@ -108,7 +108,7 @@ def _unquoted(text: str) -> str:
 
 
 def _without_flags(command: DataCommand, words: Sequence[str], hints: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Separate flags, which earlier versions took; return the other words, and one message per flag."""
+    """Separate the flags that earlier versions accepted; return the other words, and one message per flag."""
     others: list[str] = []
     messages: list[str] = []
     queue = deque(words)
@@ -167,7 +167,7 @@ def _invalid_folder(argument: Argument, value: str) -> list[str]:
     if os.path.isdir(value):
         return []
     if os.path.exists(value):
-        return [f"{argument.name}={value} must be a folder, and is a file"]
+        return [f"{argument.name}={value} must be a folder but is a file"]
     parent = Path(value).parent
     siblings = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
     return [f"{argument.name}={value} does not exist{did_you_mean(Path(value).name, siblings)}"]

@@ -39,9 +39,9 @@ class DecoderResult:
     Attributes:
         decoder: Name of the decoder.
         clips_per_s: Clips per second in one process, with views cropped and resized as in training; 0 if not measured.
-        num_refused: Files that PyAV reads and this decoder does not.
+        num_refused: Files that PyAV reads but this decoder does not.
         num_different: Files whose frames differ from those of PyAV.
-        remark: Reason why the decoder is unavailable, or the first file refused or different.
+        remark: Reason why the decoder is unavailable, or the first file that it refuses or that differs.
     """
 
     decoder: str
@@ -62,7 +62,7 @@ class BenchResult:
 
     Attributes:
         decoder: Fastest usable decoder.
-        num_workers: Fewest worker processes that load nearly as fast as the best number.
+        num_workers: Smallest number of worker processes that is nearly as fast as the best number.
         threads: Decoding threads per worker.
         by_workers: Clips per second by number of workers.
         decoders: Measurements of each decoder.
@@ -76,7 +76,7 @@ class BenchResult:
 
 
 class _Sample(NamedTuple):
-    """The videos to measure on, and how a run samples clips from them."""
+    """The videos to measure on, and the settings by which a run samples clips from them."""
 
     config: DataConfig
     manifest: Manifest
@@ -86,7 +86,7 @@ class _Sample(NamedTuple):
 
 
 def bench(config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, seed: int) -> BenchResult:
-    """Measure every decoder on a sample of the videos of a run, one after the other and on one thread.
+    """Measure every decoder on a sample of a run's videos, one decoder at a time and on one thread.
 
     Raises:
         ConfigError: If no video can be read, or the result cannot be written to their folder.
@@ -200,7 +200,7 @@ def _rates_by_workers(sample: _Sample, decoder: str) -> dict[int, float]:
         config = replace(sample.config, decoder=decoder, num_workers=count, batch_size=4)
         data = TrainingData(config, repeated, sample.views, sample.spec, sample.seed)
         batches = iter(data.train_dataloader())
-        next(batches)  # not timed: starting the workers
+        next(batches)  # starts the workers, which is not timed
         started = time.perf_counter()
         num_samples = sum(len(batch.record) for batch in batches)
         rates[count] = num_samples * len(sample.views) / (time.perf_counter() - started)

@@ -18,18 +18,18 @@ class Count(NamedTuple):
         split: "train" or "test".
         unit: "files" or "classes".
         expected: Published count, or else the count of the list; None if neither is known.
-        found: Count on disk.
+        on_disk: Count on disk.
     """
 
     split: str
     unit: str
     expected: int | None
-    found: int
+    on_disk: int
 
     @property
     def missing(self) -> int:
         """Number of expected files or classes that are not on disk."""
-        return max(0, (self.expected or 0) - self.found)
+        return max(0, (self.expected or 0) - self.on_disk)
 
 
 class CheckResult(NamedTuple):
@@ -37,7 +37,7 @@ class CheckResult(NamedTuple):
 
     Attributes:
         counts: Rows of the table of counts.
-        missing: One line per missing file that a list names, and per class with too few files.
+        missing: One line per missing file that a list names, and per class that lacks files.
     """
 
     counts: list[Count]
@@ -88,7 +88,7 @@ class _Split(NamedTuple):
 def _expect(
     name: str, manifest: Manifest, num_files: int | None, num_per_class: int | None, lists_differ: bool
 ) -> _Split:
-    """Return a split with its published counts, or with those of its list where the list has the last word."""
+    """Return a split with its published counts, or with the counts of its list if the list takes precedence."""
     if manifest.missing is not None and (num_files is None or lists_differ):
         return _Split(name, manifest, len(manifest.records) + len(manifest.missing), None)
     return _Split(name, manifest, num_files, num_per_class)
@@ -104,7 +104,7 @@ def _counts(split: _Split, num_classes: int | None) -> Iterator[Count]:
 
 
 def _missing_lines(split: _Split) -> Iterator[str]:
-    """Yield a line per missing file, or per class with too few files, and one for the files whose names are unknown."""
+    """Yield one line per missing file or per class with too few files, and one for the missing files without names."""
     records, missing = split.manifest.records, split.manifest.missing
     if missing is None:
         lines, num_named = _missing_per_class(split)
@@ -114,7 +114,7 @@ def _missing_lines(split: _Split) -> Iterator[str]:
     if split.num_files is not None:
         num_unnamed = split.num_files - len(records) - num_named
         if num_unnamed > 0:
-            yield f"{split.name}: {num_unnamed} more files; no list gives their names"
+            yield f"{split.name}: {num_unnamed} more files, which no list names"
 
 
 def _missing_per_file(split: _Split, missing: list[tuple[str, int | None]]) -> list[str]:

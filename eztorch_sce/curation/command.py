@@ -1,6 +1,6 @@
-"""The `eztorch-sce data` commands: what each one takes, runs and prints.
+"""The `eztorch-sce data` commands: their arguments, functions and output.
 
-Importing this module loads neither torch nor a decoder, so that `--help` answers at once.
+Importing this module loads neither torch nor a decoder, so that `--help` responds at once.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,8 +49,8 @@ class DataCommand(NamedTuple):
         config: Dataclass of the settings; None if `settings_of` names a command instead.
         examples: Three command lines.
         run: Function of the positional arguments and the config. It returns False if files are unusable, missing or
-            failed, which makes the exit code 1. None if `settings_of` is set: the command line starts such a command.
-        settings_of: The command whose settings are taken, such as "pretrain"; empty if `config` declares them.
+            failed, which makes the exit code 1. None if `settings_of` is set; the command-line module then runs it.
+        settings_of: The command whose settings this one accepts, such as "pretrain"; empty if `config` declares them.
     """
 
     name: str
@@ -91,7 +91,7 @@ def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
     _print_prepared(prepared, folder)
     if prepared.complete and prepared.num_copies:
         table = diagnose(Path(out), DoctorConfig(workers=config.workers)).table
-        _print_line(f"written to {out}; {table} lets runs start fast")
+        _print_line(f"written to {out}; {table} makes runs start fast")
     elif not prepared.complete:
         _print_line(f"other shards are not finished; the last one to finish writes {TABLE_NAME}")
     return not prepared.failed
@@ -120,7 +120,7 @@ def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
     unpacked = unpack(Path(source), Path(out))
     counts = f"{unpacked.num_written} images written in {unpacked.seconds:.0f} s, {unpacked.num_kept} already there"
     _print_line(f"{counts}; set data.layout={unpacked.layout} data.root={out}")
-    # STL-10 is checked twice: its labeled images, and the unlabeled ones for pretraining
+    # STL-10 is checked twice: its labeled images, and its unlabeled images for pretraining.
     layouts = [name for name in (unpacked.layout, f"{unpacked.layout}_unlabeled") if name in LAYOUTS]
     results = {name: check(name, out) for name in layouts}
     for name, result in results.items():
@@ -173,27 +173,27 @@ def _print_prepared(prepared: "Prepared", folder: str) -> None:
 
 
 def _print_check(layout: str, result: "CheckResult") -> None:
-    table = Table(layout, "expected", "found", "missing", title_justify="left")
+    table = Table(layout, "expected", "on disk", "missing", title_justify="left")
     for count in result.counts:
         expected = "-" if count.expected is None else str(count.expected)
         missing = str(count.missing) if count.missing else ""
-        table.add_row(f"{count.split} {count.unit}", expected, str(count.found), missing)
+        table.add_row(f"{count.split} {count.unit}", expected, str(count.on_disk), missing)
     Console().print(table)
     for line in result.missing[:_MAX_SHOWN]:
         _print_line(f"missing: {line}")
     if len(result.missing) > _MAX_SHOWN:
         _print_line(f"and {len(result.missing) - _MAX_SHOWN} more; missing=FILE lists all")
     for count in result.counts:
-        if count.expected is not None and count.found > count.expected:
-            _print_line(f"{count.split}: {count.found - count.expected} more {count.unit} than expected")
+        if count.expected is not None and count.on_disk > count.expected:
+            _print_line(f"{count.split}: {count.on_disk - count.expected} more {count.unit} than expected")
     if any(count.expected is None for count in result.counts):
         _print_line(
-            "-: no count is published; set annotations=FOLDER, list=FILE or test_list=FILE to count against a list"
+            "-: no count is published; set annotations=FOLDER, list=FILE or test_list=FILE to compare with a list"
         )
 
 
 def _print_line(text: str) -> None:
-    """Print a line as it is: no markup, no highlighting, no wrapping."""
+    """Print a line verbatim: no markup, highlighting or wrapping."""
     Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -206,7 +206,7 @@ def _layouts() -> list[str]:
 _COMMANDS = (
     DataCommand(
         "doctor",
-        "Inspect every file of a folder, report problems, and write a table that lets runs start fast.",
+        "Inspect every file of a folder, report problems, and write a table that makes runs start fast.",
         (Argument("FOLDER", "Folder of videos, images or frame folders.", is_folder=True),),
         DoctorConfig,
         (

@@ -27,8 +27,8 @@ from eztorch_sce.progress import counting
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import MediaInfo
 
-_LIMIT_S = 60.0  # a file that takes longer is taken to hang
-_FULL_LIMIT_S = 3600.0  # the same if every frame is decoded
+_LIMIT_S = 60.0  # a file that takes longer counts as hung
+_FULL_LIMIT_S = 3600.0  # the same limit when every frame is decoded
 _MAX_GAP_S = 10.0  # no slide show leaves more time between two frames
 _INTERVAL_TOLERANCE = 0.2  # relative deviation from the median interval that counts as a variable frame rate
 _MAX_UNEVEN = 0.02  # fraction of such intervals that is tolerated
@@ -81,7 +81,7 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
         config: Settings; paths in its lists are relative to `root`.
 
     Raises:
-        ConfigError: If a setting is invalid, there is nothing to inspect, or a list names missing files.
+        ConfigError: If a setting is invalid, the folder has no media, or a list names missing files.
     """
     config = config or DoctorConfig()
     if messages := invalid_settings(config):
@@ -111,20 +111,20 @@ def _inspect_all(jobs: Sequence[_Job], config: DoctorConfig) -> dict[str, MediaR
 
 
 def judge(inspection: Inspection) -> tuple[list[str], bool]:
-    """Return the findings about a video, each "kind: details", and whether every clip of it can be read."""
+    """Return the findings about a video, each "kind" or "kind: details", and whether every clip of it can be read."""
     info, findings = inspection.info, []
     if inspection.unreadable:
         kind = "truncated" if "truncated" in inspection.unreadable else "partly unreadable"
         findings.append(f"{kind}: {inspection.unreadable}")
     elif inspection.bytes_missing:
-        findings.append(f"truncated: {inspection.bytes_missing} bytes named by its index are missing")
+        findings.append(f"truncated: {inspection.bytes_missing} bytes that its index refers to are missing")
     if inspection.complaint:
         findings.append(f"damaged: {inspection.complaint}")
     if not inspection.starts_with_key:
         findings.append("no key frame at the start")
     findings += _findings_about_time(inspection)
-    if inspection.turned:
-        findings.append(f"rotated: by {inspection.turned} for display")
+    if inspection.rotation:
+        findings.append(f"rotated: by {inspection.rotation} for display")
     if inspection.cover:
         findings.append("cover art as first stream" if inspection.cover == "first" else "cover art")
     if inspection.pixel_aspect != 1:
@@ -176,7 +176,7 @@ def _examine(job: _Job) -> MediaRow:
         kinds = {"audio only": "audio only", "moov": "truncated", "cover image": "no video but a cover image"}
         kind = next((kind for word, kind in kinds.items() if word in error.reason), "unreadable")
         return _unusable(job, f"{kind}: {error.reason}")
-    except Exception as error:  # a bug in a library or here is reported in the row of its file; the scan continues
+    except Exception as error:  # a bug in a library or here is reported in the file's row, and the scan continues
         reason = f"{type(error).__name__}: {error}".rstrip(": ")
         return _unusable(job, f"unreadable: {reason}; please report this file")
 
@@ -238,7 +238,7 @@ def _skipped_files(root: Path, inspected: Collection[str]) -> list[str]:
 
 
 def _mark_duplicates(rows: dict[str, MediaRow]) -> dict[str, MediaRow]:
-    """Add a finding to each file with the content of an earlier one; only files of equal size are read for this."""
+    """Add a finding to each file with the content of an earlier one; only files of equal size are read and compared."""
     by_size: dict[int, list[str]] = {}
     for path, row in rows.items():
         if row.kind != "frames" and row.bytes:

@@ -22,7 +22,7 @@ class Inspection(NamedTuple):
     """Facts about a video file.
 
     Attributes:
-        info: The same as `Decoder.probe` returns.
+        info: Facts that `Decoder.probe` returns.
         num_packets: Packets of the video stream whose frames are shown.
         num_keys: Key frames among them.
         starts_with_key: Whether the first packet of the file is a key frame.
@@ -31,13 +31,13 @@ class Inspection(NamedTuple):
         ends_at_s: End of the last frame.
         bytes_missing: Bytes past the end of the file that its index refers to.
         cover: "first" if a cover image precedes the video stream, "later" if one follows it, else "".
-        turned: Rotation for display, such as "90 degrees clockwise mirrored"; "" if none.
+        rotation: Rotation for display, such as "90 degrees clockwise mirrored"; "" if none.
         pixel_aspect: Width over height of a stored pixel.
         sizes: Width and height of the decoded frames, in order of first appearance.
         num_decoded: Number of frames in the file if all were decoded, else 0.
-        complaint: FFmpeg's message about a damaged packet, "" if there was none.
-        unreadable: Reason why some time in the video cannot be read, "" if there is none. The beginning, the middle and
-            the end are tried, or all frames if all were decoded.
+        complaint: FFmpeg's message about a damaged packet; "" if there was none.
+        unreadable: Reason why the beginning, middle or end of the video, or any frame if all were decoded, cannot be
+            read; "" if all can.
     """
 
     info: MediaInfo
@@ -49,7 +49,7 @@ class Inspection(NamedTuple):
     ends_at_s: float
     bytes_missing: int
     cover: str
-    turned: str
+    rotation: str
     pixel_aspect: float
     sizes: list[tuple[int, int]]
     num_decoded: int
@@ -58,7 +58,7 @@ class Inspection(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    """What decoding showed; the fields are those of `Inspection`."""
+    """Results of decoding, with the meaning of the same fields of `Inspection`."""
 
     sizes: list[tuple[int, int]]
     num_decoded: int
@@ -97,7 +97,7 @@ def inspect_video(path: str, full: bool) -> Inspection:
             ends_at_s=max((time_s for time_s in times_s if not math.isnan(time_s)), default=0.0) + video.interval_s,
             bytes_missing=bytes_missing,
             cover=_cover(video),
-            turned=rotation_in_words(converter.matrix),
+            rotation=rotation_in_words(converter.matrix),
             pixel_aspect=video.pixel_aspect,
             sizes=decoded.sizes,
             num_decoded=decoded.num_decoded,
@@ -107,7 +107,7 @@ def inspect_video(path: str, full: bool) -> Inspection:
 
 
 def rotation_in_words(matrix: Int32[np.ndarray, "3 3"] | None) -> str:
-    """Return how a display matrix turns frames, as in "90 degrees clockwise mirrored"; "" if it does not.
+    """Return how a display matrix rotates frames, such as "90 degrees clockwise mirrored"; "" if it does not.
 
     >>> rotation_in_words(np.array([[0, 65536, 0], [-65536, 0, 0], [0, 0, 1]], np.int32))
     '90 degrees clockwise'

@@ -27,9 +27,9 @@ from eztorch_sce.progress import counting
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import ClipSpan
 
-_SETTINGS_FILE = "prepare.json"  # in the folder of the copies: the settings they were made with
+_SETTINGS_FILE = "prepare.json"  # in the folder of the copies: the settings used for them
 _FAILED_FOLDER = ".prepare"  # beside it: for each shard, the videos that could not be copied
-_LIMIT_S = 3600.0  # a file that takes longer is taken to hang
+_LIMIT_S = 3600.0  # a file that takes longer counts as hung
 _NUM_TIMED = 5  # copies whose speedup is measured
 _JPEG_QUALITY = 95
 _MEAN_TOLERANCE = 12.0  # gray levels by which encoding may shift a frame's mean; a black or repeated frame exceeds it
@@ -67,7 +67,7 @@ class _Job(NamedTuple):
 
 
 class _Copied(NamedTuple):
-    """Outcome of a job: the reason of a failure, or the speedup if it was measured."""
+    """Outcome of a job: the reason if it failed, or the speedup if it was measured."""
 
     failure: str = ""
     speedup: float | None = None
@@ -76,8 +76,8 @@ class _Copied(NamedTuple):
 def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     """Re-encode every video under `root` to the same relative path under `out`, skipping copies that already exist.
 
-    A copy gets its name only when it is complete and was read back: its number of frames, their times, their size and
-    their mean brightness. Images and frame folders are not copied. The same command continues after an interruption.
+    A copy gets its final name only after it has been read back and its frames agree with the source in number, time,
+    size and mean brightness. Images and frame folders are not copied. After an interruption, the same call continues.
 
     Raises:
         ConfigError: With all problems: invalid settings and folders, sources whose copies would have the same name,
@@ -95,7 +95,7 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     try:
         remove_partials(Path(target) for _, target in missing)
         _copy_all(missing, config, prepared)
-    except OSError as error:  # of the file system: a source that cannot be read is a MediaError
+    except OSError as error:  # from the file system; an unreadable source raises MediaError
         cure = "finished copies are kept; run the same command again to continue"
         raise ConfigError([f"OUT={out} cannot be written to ({error}); {cure}"]) from error
     _write_json(out / _FAILED_FOLDER / f"{index}-of-{num_shards}.json", prepared.failed)
@@ -113,7 +113,7 @@ def _invalid_folders(root: Path, out: Path) -> list[str]:
         return [f"OUT={out} must be outside FOLDER={root}, so that no source is overwritten or mistaken for a copy"]
     own = (_FAILED_FOLDER, _SETTINGS_FILE)
     foreign = [path for path in out.iterdir() if not path.name.startswith(own)] if out.is_dir() else []
-    if foreign and not (out / _SETTINGS_FILE).is_file():  # checked last: another shard may be writing it right now
+    if foreign and not (out / _SETTINGS_FILE).is_file():  # last: another shard may be writing it
         return [f"OUT={out} contains files not made by `data prepare`; choose a new or an empty folder"]
     return []
 
@@ -122,7 +122,7 @@ def _targets(root: Path, out: Path, config: PrepareConfig) -> dict[str, str]:
     """Return the path of the copy of each video, by the path of the video."""
     videos = [path for path, kind in find_media(root, "FOLDER", fresh=True) if kind == "video"]
     if not videos:
-        raise ConfigError([f"FOLDER={root} contains images but no video, and images are not copied"])
+        raise ConfigError([f"FOLDER={root} contains images but no video; choose a folder of videos"])
     suffix = ".mp4" if config.to == "h264" else ""
     targets = {path: str(out / os.path.relpath(os.path.splitext(path)[0], root)) + suffix for path in videos}
     sources: dict[str, list[str]] = {}
@@ -206,7 +206,7 @@ def _encode(source: str, target: Path, config: PrepareConfig) -> None:
     options = {
         "crf": str(config.crf),
         "preset": "veryfast",
-        "tune": "fastdecode",  # no CABAC and no deblocking: reads 1.7 times faster, files are 7 % larger
+        "tune": "fastdecode",  # no CABAC and no deblocking: reads 1.7 times faster, files are 7% larger
         "g": str(config.gop),
         "bf": "0",
     }
@@ -258,7 +258,7 @@ class _WrittenFrames:
         self._summaries: list[_FrameSummary] = []
 
     def record(self, frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
-        """Yield the frames unchanged."""
+        """Record each frame, and yield it unchanged."""
         for time_s, pixels in frames:
             self._summaries.append(_FrameSummary.of(time_s, pixels))
             yield time_s, np.ascontiguousarray(pixels)

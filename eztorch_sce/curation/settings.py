@@ -1,4 +1,4 @@
-"""Settings of the `eztorch-sce data` commands. Nothing heavy is imported here, so that `--help` answers at once."""
+"""Settings of the `eztorch-sce data` commands. Nothing heavy is imported here, so that `--help` responds at once."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +13,7 @@ class DoctorConfig:
 
     full: bool = setting(False, help="Decode every frame instead of only the first, middle and last.")
     lists: list[str] = setting(
-        [], help="List files, as in [train.csv,test.csv]; content that two of them share is reported."
+        [], help="List files, such as [train.csv,test.csv]; files whose content is in more than one list are reported."
     )
     workers: int | None = setting(None, at_least=1, help="Worker processes; null starts one per core.")
 
@@ -25,15 +25,17 @@ class PrepareConfig:
     short_side: int = setting(
         128, at_least=2, help="Short side of the copies in pixels; smaller videos keep their size."
     )
-    gop: int = setting(16, at_least=1, help="Frames between key frames; fewer decode faster and make larger files.")
+    gop: int = setting(
+        16, at_least=1, help="Frames between key frames; fewer make the copies faster to decode, but larger."
+    )
     fps: float | None = setting(None, at_least=0.1, help="Frames per second of the copies; null keeps every frame.")
     crf: int = setting(18, at_least=0, at_most=51, help="Constant rate factor of x264; 0 is lossless.")
     to: str = setting(
         "h264",
         choices=("h264", "frames"),
-        help="Format; frames writes a folder of JPEG images per video, 25 per second.",
+        help="Format of the copies; frames writes a folder of JPEG images per video, 25 images per second.",
     )
-    shard: str = setting("1/1", help="Process only the i-th of n shards of the videos, written i/n, for job arrays.")
+    shard: str = setting("1/1", help="Shard i/n: process only the i-th of n shards of the videos, for job arrays.")
     workers: int | None = setting(None, at_least=1, help="Worker processes; null starts one per core.")
 
     def conflicts(self, prefix: str) -> list[str]:
@@ -47,7 +49,7 @@ class PrepareConfig:
             )
         index, _, count = self.shard.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            messages.append(f"shard={self.shard} must be i/n with 1 <= i <= n, as in 3/8")
+            messages.append(f"shard={self.shard} must be i/n with 1 <= i <= n, such as 3/8")
         return messages
 
     def shard_numbers(self) -> tuple[int, int]:
@@ -67,7 +69,8 @@ class CheckConfig:
     split: int = setting(1, at_least=1, help="Number of the publisher's split, from 1.")
     annotations: str | None = setting(
         None,
-        help="Folder of the publisher's lists, or a text file of the classes to keep; null looks in and beside ROOT.",
+        help="Folder of the publisher's lists, or a text file of the classes to keep; null searches in and next to "
+        "ROOT.",
     )
     list: str | None = setting(None, help="List file of the train split.")
     test_list: str | None = setting(None, help="List file of the test split.")
@@ -82,4 +85,4 @@ class CheckConfig:
 
 @dataclass
 class UnpackConfig:
-    """Settings of `data unpack`: none."""
+    """Settings of `data unpack`, which has none."""

@@ -31,7 +31,7 @@ class MovingShapes:
 
     Attributes:
         num_train: Number of train videos, spread evenly over the eight motions.
-        num_test: Number of test videos, spread likewise.
+        num_test: Number of test videos, spread in the same way.
         size: Height and width of the frames in pixels; even.
         fps: Frames per second.
         num_scenes: Scenes per video.
@@ -131,8 +131,8 @@ def _wrap(distance: Tensor) -> Tensor:
     return (distance + 1).remainder(2) - 1
 
 
-# Signed distances, positive inside, of shapes within the unit circle. A small rotation changes how each one looks; for
-# the disc, through its texture.
+# Signed distances, positive inside, of shapes within the unit circle. A small rotation changes how each one looks; the
+# disc changes through its texture.
 _OUTLINES: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (
     lambda u, v: 0.9 - (u * u + v * v).sqrt(),  # disc
     lambda u, v: 0.7 - torch.maximum(u.abs(), v.abs()),  # square

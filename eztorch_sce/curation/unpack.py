@@ -19,7 +19,7 @@ from eztorch_sce.files import remove_partials, replacing, write_text
 from eztorch_sce.progress import track
 
 _SET_FILE = "unpack.json"  # in the folder of the images: the name of the set
-_COMPRESSION = 3  # zlib level; higher ones take twice the time and make files this small no smaller
+_COMPRESSION = 3  # zlib level; higher levels take twice as long and do not shrink files this small
 
 
 class Unpacked(NamedTuple):
@@ -41,16 +41,16 @@ class Unpacked(NamedTuple):
 def unpack(source: Path, out: Path) -> Unpacked:
     """Write the images of a packed set as `out`/<split>/<class>/<class>_00000.png, skipping images that already exist.
 
-    The whole source is read and checked before the first image is written. An image gets its name only when it is
-    complete.
+    The whole source is read and checked before the first image is written. An image gets its final name only when
+    it is complete.
 
     Args:
         source: Folder of CIFAR-10 or CIFAR-100 (Python or binary version) or STL-10, or the folder that contains it.
         out: New folder, or the folder of an interrupted call.
 
     Raises:
-        ConfigError: If a folder is invalid, a file is missing or not as published, or `out` contains images that are
-            not of this set.
+        ConfigError: If a folder is invalid, a file is missing or not as published, or `out` contains images of
+            another set.
     """
     source, out = (Path(os.path.abspath(os.path.expanduser(path))) for path in (source, out))
     if messages := _invalid_folders(source, out):
@@ -111,7 +111,7 @@ def _write_png(file: Path, pixels: np.ndarray) -> None:
 
 
 def _check_counts(out: Path, blocks: Sequence[Block]) -> None:
-    """Raise ConfigError if a split has images that are not of the set."""
+    """Raise ConfigError if the number of images in a split is wrong."""
     expected = dict.fromkeys((block.split for block in blocks), 0)
     for block in blocks:
         expected[block.split] += len(block.pixels)

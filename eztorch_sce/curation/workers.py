@@ -1,4 +1,4 @@
-"""Processing of many files in processes that may hang or crash: a damaged file costs its own result, not the scan."""
+"""Worker processes for many files, any of which may hang or crash: only the result of that file is lost."""
 
 import multiprocessing
 import time
@@ -55,7 +55,7 @@ def for_each(
 
 
 def _context(work: Callable[[T], R]) -> ForkServerContext | SpawnContext:
-    """Return a way to start processes that inherits no threads; the module of `work` is imported once, if possible."""
+    """Return a start method whose processes inherit no threads, and import the module of `work` once if it can."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
@@ -102,7 +102,7 @@ class _Worker(Generic[T, R]):
 
 
 def _serve(connection: "Connection[Any, Any]", work: Callable[[T], R]) -> None:
-    """Answer each item received with (result, None) or (None, exception), until the connection closes."""
+    """Reply to each item with (result, None) or (None, exception) until the connection closes."""
     import torch
 
     torch.set_num_threads(1)  # the processes share the cores

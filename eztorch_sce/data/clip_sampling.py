@@ -1,4 +1,4 @@
-"""Clip sampling: where in a video to place clips, as functions of its duration and a generator, without state.
+"""Clip samplers: stateless functions from the duration of a video, and possibly a random generator, to clip spans.
 
 A video shorter than one clip is returned whole, without padding or looping: the frames of its clip are then closer
 together in time, and some may be repeated.
@@ -54,10 +54,10 @@ def uniform_spans(duration_s: float, clip_s: float, count: int) -> list[ClipSpan
 
 
 def near_spans(duration_s: float, clip_s: float, generator: torch.Generator, power: float) -> list[ClipSpan]:
-    """Place two clips at a random distance in time that favors near clips, in random order.
+    """Draw two clips, in random order, whose distance in time is random but tends to be short.
 
     The distance between their starts has a density proportional to (1 - distance / longest) ** `power`, where longest
-    is the largest distance that fits into the video. Given the distance, the position of the pair is uniform. With
+    is the largest distance that fits into the video. Given the distance, the pair is placed uniformly. With
     `power` 1, the linear decay of CVRL, the clips are distributed as two independent ones (`random_spans`); 0 makes all
     distances equally likely, and more than 1 favors near clips. A video shorter than one clip is returned whole, twice.
 
@@ -89,7 +89,7 @@ def half_overlap_spans(duration_s: float, clip_s: float) -> list[ClipSpan]:
 
 
 def cover_spans(duration_s: float, clip_s: float) -> list[ClipSpan]:
-    """Cover a video with as few clips as possible, evenly spaced; they overlap unless clips divide it exactly.
+    """Cover a video with as few clips as possible, evenly spaced; they overlap unless they fit exactly.
 
     A video shorter than one clip is returned whole, once.
 
@@ -132,7 +132,7 @@ COVERS: dict[str, Callable[[float, float], list[ClipSpan]]] = {
 
 
 def _ratio(length_s: float, unit_s: float) -> float:
-    """Return length / unit, rounded so that a whole number has no floating-point error."""
+    """Return length / unit, rounded so that `ceil` does not turn a floating-point error into an extra clip."""
     return round(length_s / unit_s, 6)
 
 

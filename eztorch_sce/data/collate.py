@@ -6,7 +6,7 @@ from eztorch_sce.types import Batch, Failure, Sample
 
 
 def collate(items: list[Sample | Failure]) -> Batch:
-    """Stack the samples and keep the failures beside them. A batch of only failures has no frames."""
+    """Stack the samples and list the failures separately. A batch of failures only has no frames."""
     samples = [item for item in items if isinstance(item, Sample)]
     frames_by_view = zip(*(sample.frames for sample in samples), strict=True)
     return Batch(

@@ -28,25 +28,26 @@ class DataConfig:
 
     root: str | None = setting(
         None,
-        help="Folder of videos, images or frame folders, in one folder per class or not; with data.layout=shards a "
-        "folder, glob, numbered range or URL of tar files.",
+        help="Folder of videos, images or frame folders, optionally in one folder per class; with data.layout=shards, "
+        "a folder, glob, numbered range or URL of tar files.",
     )
     list: str | None = setting(
         None,
-        help="List file: CSV with columns path and label, or lines `path label`. Paths are relative to data.root, or "
-        "to the folder of the list.",
+        help="List file: a CSV file with columns path and label, or lines of the form `path label`. Paths are relative "
+        "to data.root, or else to the folder of the list.",
     )
     test_root: str | None = setting(
         None,
-        help="Folder of the test split. Without data.test_root, data.test_list and a val or test folder in data.root, "
-        "evaluations hold out data.test_fraction of the labeled records.",
+        help="Folder of the test split. If neither data.test_root nor data.test_list is set and data.root has no val "
+        "or test folder, evaluations hold out data.test_fraction of the labeled records.",
     )
     test_list: str | None = setting(None, help="List file of the test split.")
     layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")
     annotations: str | None = setting(
         None,
-        help="Folder of the publisher's lists of UCF101, HMDB51, Kinetics and Something-Something; null searches in "
-        "and beside data.root. For imagenet100 and Kinetics also a text file of the classes to keep, one per line.",
+        help="Folder of the publisher's lists for UCF101, HMDB51, Kinetics or Something-Something; null searches in "
+        "and next to data.root. For imagenet100 and Kinetics, a text file of the classes to keep also works, one per "
+        "line.",
     )
     split: int = setting(1, at_least=1, help="Number of the official train/test split of UCF101 and HMDB51.")
     test_fraction: float = setting(
@@ -59,30 +60,30 @@ class DataConfig:
         help="Fraction of each class's training labels to use, drawn with the seed of the run; 0.01 is 1%.",
     )
     train_subset: str | None = setting(
-        None, help="Published list of the training files whose labels are used, one name per line."
+        None, help="Published list of the labeled training files to use, one name per line."
     )
     num_frames: int | None = setting(
-        None, at_least=1, help="Frames per clip; null takes the number the weights were trained with, or 8."
+        None, at_least=1, help="Frames per clip; null uses the number the weights were trained with, or 8."
     )
     clip_s: float | None = setting(
-        None, above=0, help="Clip length in seconds; null takes the length the weights were trained with, or 2.56."
+        None, above=0, help="Clip length in seconds; null uses the length the weights were trained with, or 2.56."
     )
     frame_stride: int | None = setting(
-        None, at_least=1, help="Video frames from one frame of a clip to the next, instead of data.clip_s."
+        None, at_least=1, help="Distance between the frames of a clip, in video frames; replaces data.clip_s."
     )
     near_power: float | None = setting(
         None,
         at_least=0,
-        help="Exponent p of the distance between the two clips of a video, drawn with a density proportional to "
-        "(1 - distance / longest)^p; above 1 favors near clips. null draws the clips independently.",
+        help="Exponent p of the density of the distance between the two clips of a video, which is proportional to "
+        "(1 - distance / longest)^p; values above 1 favor near clips, and null draws the clips independently.",
     )
     decoder: str = setting(
         "pyav",
         choices=lambda: ["auto", *choices("decoder")],
-        help="Video decoder; auto takes the fastest one measured by `eztorch-sce data bench` on these files.",
+        help="Video decoder; auto selects the one that `eztorch-sce data bench` measured as fastest on these files.",
     )
     batch_size: int = setting(
-        64, at_least=1, help="Samples per optimizer step, over all devices and accumulated batches."
+        64, at_least=1, help="Samples per optimizer step, across all devices and accumulated batches."
     )
     num_workers: int | None = setting(
         None,
@@ -92,8 +93,8 @@ class DataConfig:
     on_error: str = setting(
         "skip",
         choices=["skip", "raise"],
-        help="Unreadable files: skip leaves them out of training and reports them, raise stops. Evaluation always "
-        "stops.",
+        help="Handling of unreadable files: skip leaves them out of training and reports them, raise stops the run. "
+        "Evaluation always stops.",
     )
     max_unreadable: float = setting(
         0.05, at_least=0, below=1, help="Largest fraction of unreadable records before training stops."
@@ -101,11 +102,12 @@ class DataConfig:
     canvas: int | None = setting(
         None,
         at_least=1,
-        help="Side in pixels of the square images sent to the device, which then crops; null crops in the workers.",
+        help="Side in pixels of the square frames sent to the device, which then crops them; null crops in the "
+        "workers.",
     )
 
     def conflicts(self, prefix: str) -> Sequence[str]:
-        """Return one message per pair of settings that exclude each other, and one if the data are not named."""
+        """Return one message per pair of mutually exclusive settings, and one if neither `root` nor `list` is set."""
         messages = []
         if self.root is None and self.list is None:
             messages.append(f"{prefix}.root is not set; set a folder ({prefix}.root=...) or a list ({prefix}.list=...)")
@@ -113,7 +115,7 @@ class DataConfig:
             values = getattr(self, first), getattr(self, second)
             if None not in values:
                 pair = f"{prefix}.{first}={show(values[0])} and {prefix}.{second}={show(values[1])}"
-                messages.append(f"{pair} exclude each other; set only one of them")
+                messages.append(f"{pair} are mutually exclusive; set only one of them")
         return messages
 
     def open(self) -> Splits:
@@ -122,8 +124,8 @@ class DataConfig:
         With `on_error=skip`, records that `data doctor` found unusable are left out of the train split.
 
         Raises:
-            ConfigError: If files or folders are missing, the decoder cannot be used, or a subset of the labels is
-                chosen although no labels are used.
+            ConfigError: If files or folders are missing, the decoder cannot be used, or `train_share` or `train_subset`
+                is set although no labels are used.
         """
         subset = {"train_share": self.train_share, "train_subset": self.train_subset}
         cure = "has no effect without labels: remove it, or use linear, finetune, knn or retrieve"
@@ -133,7 +135,7 @@ class DataConfig:
         return self._open()
 
     def _open(self) -> Splits:
-        self.build_decoder()  # report a decoder that does not load now rather than in the first worker
+        self.build_decoder()  # if the decoder does not load, fail now rather than in the first worker
         with _without_garbage_collection():
             splits = open_splits(self.location(), self.layout)
             if self.on_error == "raise":
@@ -141,7 +143,7 @@ class DataConfig:
             return splits._replace(train=without_unusable(splits.train, self.folder()))
 
     def location(self) -> Location:
-        """Return where the data set lies."""
+        """Return the paths of the data set."""
         return Location(self.root, self.list, self.test_root, self.test_list, self.annotations, self.split)
 
     def folder(self) -> Path:
@@ -157,7 +159,8 @@ class DataConfig:
         `train_share` or `train_subset`.
 
         Raises:
-            ConfigError: As for `open`, or if `train_subset` names files that are not in the train split.
+            ConfigError: If the data cannot be opened, the decoder cannot be used, or `train_subset` names files that
+                are not in the train split.
         """
         train, test = self._open()
         if test is None:

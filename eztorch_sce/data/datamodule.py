@@ -41,7 +41,7 @@ class TrainingData(pl.LightningDataModule):
         self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move frames and labels to the device; the other columns stay on the host, which needs them."""
+        """Move frames and labels to the device; the other columns are used on the host and stay there."""
         frames = [clips.to(device, non_blocking=True) for clips in batch.frames]
         return batch._replace(frames=frames, label=batch.label.to(device, non_blocking=True))
 

@@ -1,4 +1,7 @@
-"""Datasets of clips: choose spans of time, decode, make stackable. They run in the workers, on the CPU, on uint8."""
+"""Datasets of clips: choose spans, decode them, and crop or stretch the frames so that samples can be stacked.
+
+All of it runs in the worker processes, on uint8 tensors on the CPU.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -39,7 +42,7 @@ class EvaluationSampling(NamedTuple):
 
 
 class Clips(Dataset[Sample | Failure], ABC):
-    """Decoded and stackable records. Subclasses choose the spans of time and the crops.
+    """Dataset of decoded records that can be stacked. Subclasses choose the spans and the crops.
 
     Args:
         manifest: The records.
@@ -62,7 +65,7 @@ class Clips(Dataset[Sample | Failure], ABC):
             clips = decoder.read(record.path, partial(self.choose_spans, epoch, index), self.spec.num_frames)
         except MediaError as error:
             return Failure(index, error.path, error.reason)
-        except Exception as error:  # a fault in a library or in this package stops the run, with the file's name
+        except Exception as error:  # a bug in a library or in this package stops the run and names the file
             raise RuntimeError(f"reading {record.path} failed: please report this file") from error
         frames = self.make_stackable(epoch, index, clips)
         height, width = clips[0].full_size or clips[0].frames.shape[-2:]
@@ -96,10 +99,10 @@ class TrainingClips(Clips):
         spec: Frames and length of a clip.
         decoder: The video decoder.
         seed: Seed of the run.
-        canvas: None crops here, in the worker. A number stretches whole frames to a square of that size in pixels,
-            which the device crops.
-        near_power: None draws independent clips; a number draws the distance of two clips with that power, see
-            `near_spans`.
+        canvas: Side in pixels of the square that whole frames are stretched to, for the device to crop; None crops
+            here, in the worker.
+        near_power: Power of the density of the distance between two clips, see `near_spans`; None draws the clips
+            independently.
     """
 
     def __init__(
@@ -116,7 +119,7 @@ class TrainingClips(Clips):
         self.views, self.seed, self.canvas, self.near_power = views, seed, canvas, near_power
 
     def choose_spans(self, epoch: int, index: int, timing: Timing) -> list[ClipSpan]:
-        """Draw one span per view: independent of each other, or two at a random distance."""
+        """Draw one span per view: independently, or two spans at a random distance."""
         if self.near_power is not None:
             draw = generator_for(self.seed, epoch, index, 0, "clip")
             return near_spans(timing.duration_s, self.clip_s(timing), draw, self.near_power)
@@ -138,7 +141,7 @@ class TrainingClips(Clips):
         return crops
 
     def least_scale(self, epoch: int, index: int, height: int, width: int) -> float:
-        """Return the largest scale that any view needs: its size over that of its crop, or of the whole canvas."""
+        """Return the largest scale that any view needs: view size over crop size, or canvas size over short side."""
         if self.canvas is not None:
             return self.canvas / min(height, width)
         boxes = [self.box(epoch, index, view, height, width) for view in range(len(self.views))]
@@ -150,7 +153,7 @@ class TrainingClips(Clips):
 
 
 class EvaluationClips(Clips):
-    """Evenly spaced clips of each record and crops of each clip, without randomness. The views are clips x crops.
+    """Evenly spaced clips of each record and crops of each clip, without randomness. Each crop is one view.
 
     Args:
         manifest: The records.
@@ -191,8 +194,8 @@ class EpochSampler(Sampler[tuple[int, int]]):
     Args:
         num_records: Number of records in the manifest.
         seed: Seed of the run.
-        shuffle: Draw a new order for each epoch, and drop records so that all processes have equally many; otherwise
-            keep the order of the manifest.
+        shuffle: Draw a new order for each epoch, and drop the remainder so that all processes have equally many
+            records; otherwise keep the order of the manifest.
     """
 
     def __init__(self, num_records: int, seed: int, shuffle: bool) -> None:

@@ -31,7 +31,7 @@ def is_member(path: str) -> bool:
 
 
 def read_member(path: str) -> bytes:
-    """Return the bytes of a member. From a shard behind a URL, only these bytes are fetched.
+    """Return the bytes of a member. If the shard is behind a URL, only these bytes are fetched.
 
     Raises:
         MediaError: If the shard cannot be read or ends before the member does.

@@ -54,7 +54,8 @@ def short_side_crops(
         size: Side of a crop in pixels, at most `short_side`.
         num_crops: 1 for the center, or 3 for the start, center and end of the long side (left, center and right of a
             wide video), each centered along the short side.
-        full_size: Height and width at which to show the frames, if not their own; determines the aspect ratio.
+        full_size: Height and width at which to show the frames, which determine the aspect ratio; None takes those of
+            `frames`.
 
     Raises:
         ValueError: If the crop is larger than the short side, or `num_crops` is neither 1 nor 3.
@@ -65,7 +66,7 @@ def short_side_crops(
         raise ValueError(f"num_crops={num_crops} must be 1 (center) or 3 (along the long side)")
     height, width = full_size or frames.shape[-2:]
     scale = short_side / min(height, width)
-    # Rounding could otherwise take a pixel from the short side.
+    # Without max(), rounding could make the short side one pixel too short.
     frames = _resize(frames, max(short_side, round(height * scale)), max(short_side, round(width * scale)))
     room_below, room_right = frames.shape[-2] - size, frames.shape[-1] - size
     fractions = [0.5] if num_crops == 1 else [0.0, 0.5, 1.0]

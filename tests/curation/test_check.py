@@ -60,7 +60,7 @@ def test_hmdb51_matches_its_official_lists(tmp_path: Path, shared: Path) -> None
     root = hmdb51(tmp_path, lists)
     for split in (1, 2, 3):
         result = check("hmdb51", str(root), CheckConfig(annotations=str(lists), split=split))
-        assert [(count.expected, count.found) for count in result.counts] == [
+        assert [(count.expected, count.on_disk) for count in result.counts] == [
             (3570, 3570),
             (51, 51),
             (1530, 1530),
@@ -104,18 +104,18 @@ def test_classes_with_too_few_files_are_named(tmp_path: Path) -> None:
     for file in (root / "val" / CLASSES[1]).iterdir():
         file.unlink()
     result = check("imagenet", str(root))
-    assert [(count.split, count.unit, count.expected, count.found) for count in result.counts] == [
+    assert [(count.split, count.unit, count.expected, count.on_disk) for count in result.counts] == [
         ("train", "files", 1281167, 6),
         ("train", "classes", 1000, 3),
         ("test", "files", 50000, 4),
         ("test", "classes", 1000, 2),
     ]
     assert result.missing == [
-        "train: 1281161 more files; no list gives their names",
+        "train: 1281161 more files, which no list names",
         f"test: {CLASSES[0]}: 48 of 50 files",
         f"test: {CLASSES[1]}: 50 of 50 files",
         f"test: {CLASSES[2]}: 48 of 50 files",
-        "test: 49850 more files; no list gives their names",
+        "test: 49850 more files, which no list names",
     ]
 
 
@@ -149,10 +149,10 @@ def test_kinetics_is_compared_with_its_lists(tmp_path: Path) -> None:
     result = check("kinetics600", str(make(root, "train/b/3.mp4")))  # without lists, the counts of the paper apply
     assert result.counts[0] == Count("train", "files", 392622, 2)
     assert result.missing == [
-        "train: 392620 more files; no list gives their names",
+        "train: 392620 more files, which no list names",
         "test: a: 49 of 50 files",
         "test: b: 50 of 50 files",
-        "test: 29900 more files; no list gives their names",
+        "test: 29900 more files, which no list names",
     ]
 
 

@@ -157,7 +157,7 @@ def test_invalid_folders_are_named(tmp_path: Path) -> None:
     assert "not made by `data unpack`" in message(source, tmp_path / "other")
     assert "tar xf" in message(tmp_path / "archive.tar.gz", out)
     assert "does not exist" in message(tmp_path / "nowhere", out)
-    assert "no packed set, only a.txt; known are cifar-10-batches-py" in message(tmp_path / "other", out)
+    assert "no packed set, only a.txt; known folders are cifar-10-batches-py" in message(tmp_path / "other", out)
     write_stl10(source / "stl10_binary")
     assert "several packed sets" in message(source, out)
     assert not out.exists()

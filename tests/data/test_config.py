@@ -40,8 +40,8 @@ def test_an_invalid_value_is_reported_with_its_range(name: str, value: object, e
 def test_settings_that_exclude_each_other_are_reported() -> None:
     config = DataConfig(root="videos", clip_s=2.0, frame_stride=4, train_share=0.1, train_subset="list.txt")
     assert invalid_settings(config, "data") == [
-        "data.train_share=0.1 and data.train_subset=list.txt exclude each other; set only one of them",
-        "data.frame_stride=4 and data.clip_s=2 exclude each other; set only one of them",
+        "data.train_share=0.1 and data.train_subset=list.txt are mutually exclusive; set only one of them",
+        "data.frame_stride=4 and data.clip_s=2 are mutually exclusive; set only one of them",
     ]
 
 
@@ -86,5 +86,5 @@ def test_invalid_fractions_of_the_labels_are_reported() -> None:
         [message] = invalid_settings(DataConfig(root="x", train_share=fraction), "data")
         assert message == f"data.train_share={fraction:g} must be greater than 0 and at most 1"
     [message] = invalid_settings(DataConfig(root="x", train_share=0.1, train_subset="list.txt"), "data")
-    assert message == "data.train_share=0.1 and data.train_subset=list.txt exclude each other; set only one of them"
+    assert message == "data.train_share=0.1 and data.train_subset=list.txt are mutually exclusive; set only one of them"
     assert invalid_settings(DataConfig(root="x", train_share=1), "data") == []

@@ -1,4 +1,4 @@
-"""The decoder contract, and the rules for which frame is shown at a time.
+"""The decoder contract, and the rules for which frame is shown at a given time.
 
 A span [start, end) is split into T equal intervals, and a clip holds the frames shown at their midpoints
 (`frame_times`). The frame shown at a time is the last one whose timestamp is not later (`shown_at`). Times are in
@@ -6,7 +6,7 @@ seconds from the first displayed frame. At times that no frame covers:
 
 - Before the first frame, the first frame is shown.
 - After the last frame, the last frame is shown for at most `grace_s` more. A file whose frames end earlier than that is
-  damaged, and raises a `MediaError` rather than repeating its last frame.
+  damaged and raises a `MediaError`; its last frame is not repeated.
 - Between two frames, the earlier one is shown for its stored duration and at most `LONG_HOLD_S` more. A longer gap is
   damage too.
 """
@@ -20,7 +20,7 @@ from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.types import Clip, ClipSpan, MediaInfo
 
 # Matroska rounds timestamps to 1 ms, so a frame due within this tolerance counts as shown. The value is deliberately
-# not round: wanted times often are, and rounding errors would then decide ties.
+# not a round number: requested times often are, so rounding errors would decide ties.
 SNAP_S = 7e-4
 LONG_HOLD_S = 10.0  # slides and screen recordings hold a frame for seconds; a stray timestamp jumps by minutes
 
@@ -52,8 +52,8 @@ class Decoder(Protocol):
 
         Each clip holds `num_frames` upright RGB frames, uint8 (3, T, H, W), whose memory is laid out as (T, H, W, 3):
         the layout decoders write, and torch resizes fastest. `Clip.pts_s`, float64 (T,), holds the timestamps of these
-        frames rather than the wanted times. Pixels are not resampled: if they are not square, `Clip.full_size` is the
-        size at which to show the frames.
+        frames rather than the requested times. Pixels are not resampled: if they are not square, `Clip.full_size` is
+        the size at which to show the frames.
 
         Args:
             path: The file.
@@ -61,7 +61,7 @@ class Decoder(Protocol):
             num_frames: Frames per clip (T).
 
         Raises:
-            MediaError: If the file cannot be read, or has no frame at a wanted time.
+            MediaError: If the file cannot be read, or has no frame at a requested time.
         """
 
 
@@ -114,11 +114,11 @@ def grace_s(interval_s: float) -> float:
 
 
 def ends_early(path: str, time_s: float, end_s: float, duration_s: float) -> MediaError:
-    """Return the error for a wanted time past the last frame by more than the grace period.
+    """Return the error for a requested time that is past the last frame by more than the grace period.
 
     Args:
         path: The file.
-        time_s: The wanted time.
+        time_s: The requested time.
         end_s: End of the last frame.
         duration_s: Duration that the file claims.
     """
@@ -130,11 +130,11 @@ def ends_early(path: str, time_s: float, end_s: float, duration_s: float) -> Med
 def check_hold(
     path: str, time_s: float, end_s: float, longest_s: float = LONG_HOLD_S, reason: str = "timestamps jump"
 ) -> None:
-    """Raise an error if a wanted time is in a gap after a frame that ends at `end_s`.
+    """Raise an error if a requested time is too long after the end of the frame before it.
 
     Args:
         path: The file.
-        time_s: The wanted time.
+        time_s: The requested time.
         end_s: End of the last frame before that time.
         longest_s: How long a frame may stay on screen past its end.
         reason: Cause of the gap, for the message.
@@ -147,7 +147,7 @@ def check_hold(
 
 
 def check_is_file(path: str) -> None:
-    """Raise an error if a path is not a file, or the file is empty.
+    """Raise an error unless a path is a file that is not empty.
 
     Raises:
         MediaError: If there is nothing to read.

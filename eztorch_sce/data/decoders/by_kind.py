@@ -11,10 +11,10 @@ def decoder_for(kind: str, video: Decoder, least_scale: LeastScale = full_scale)
     Args:
         kind: "video", "image" or "frames".
         video: The decoder of videos.
-        least_scale: Scale down to which images may be shrunk, see `ImageDecoder`.
+        least_scale: Returns the smallest scale at which an image may be decoded, see `ImageDecoder`.
 
     Raises:
-        ValueError: If there is no such kind.
+        ValueError: If the kind is unknown.
     """
     if kind == "video":
         return video

@@ -1,8 +1,8 @@
-"""Videos through decord: fast, but its FFmpeg of 2018 opens fewer files than PyAV's.
+"""Videos through decord: fast, but its FFmpeg dates from 2018 and opens fewer files than PyAV's.
 
-Files in which decord is known to return wrong frames are refused where they can be recognized. Two kinds cannot be, and
-decord may show other frames of them than FFmpeg does: files in which a seek goes wrong (open groups of pictures, and
-4:4:4 video from old versions of x264), and files with several video streams.
+Files for which decord is known to return wrong frames are rejected if they can be recognized. Two kinds cannot be
+recognized, and decord may return different frames than FFmpeg for them: files in which a seek goes wrong (open groups
+of pictures, and 4:4:4 video from old versions of x264), and files with several video streams.
 """
 
 from dataclasses import dataclass
@@ -42,11 +42,11 @@ class DecordDecoder:
     """Decoder that reads clips as the `Decoder` protocol describes."""
 
     def probe(self, path: str) -> MediaInfo:
-        """Return what PyAV reports: decord does not know the codec, and spans must not depend on the decoder."""
+        """Return PyAV's result: decord does not know the codec, and spans must not depend on the decoder."""
         return PyAVDecoder().probe(path)
 
     def read(self, path: str, spans: base.Spans, num_frames: int) -> list[Clip]:
-        """Return one clip per span; decord sorts the frames and seeks itself."""
+        """Return one clip per span. decord itself sorts the frames and seeks."""
         video = _open(path)
         # PyAV's duration, not `video.ends_s[-1]`: spans must not depend on the decoder.
         timing, full_size = PyAVDecoder().timing_and_size(path)
@@ -83,16 +83,16 @@ def _open(path: str) -> _Video:
     decord.bridge.set_bridge("native")  # NumPy arrays, whatever bridge other code has set
     container = _container_with_wrong_seeks(base.first_bytes(path, 189))
     if container:
-        raise MediaError(path, f"is {container}, in which decord returns wrong frames: decoder=pyav reads it")
+        raise MediaError(path, f"is {container}, for which decord returns wrong frames; use decoder=pyav")
     try:
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
         spans_s = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)  # (frames, 2): start and end
     except (DECORDError, RuntimeError, AssertionError) as error:
         raise MediaError(path, f"decord cannot open it ({_first_line(error)})") from error
     if not (np.diff(spans_s[:, 0]) > 0).all():
-        raise MediaError(path, "decord finds no ascending timestamps in it: decoder=pyav may read it")
+        raise MediaError(path, "decord finds timestamps in it that do not ascend; try decoder=pyav")
     if spans_s[0, 0] < 0:
-        raise MediaError(path, "an edit list hides frames of it, which decord miscounts: decoder=pyav reads it")
+        raise MediaError(path, "an edit list hides some of its frames, which decord miscounts; use decoder=pyav")
     return _Video(reader, spans_s[:, 0].tolist(), spans_s[:, 1].tolist())
 
 
@@ -115,7 +115,7 @@ def _frames_at(path: str, video: _Video, times_s: list[float], timing: base.Timi
     """Return the numbers of the frames shown at ascending times.
 
     Raises:
-        MediaError: If no frame is on screen at one of them.
+        MediaError: If no frame is on screen at one of the times.
     """
     end_s, interval_s = video.ends_s[-1], video.ends_s[-1] - video.starts_s[-1]
     if times_s[-1] > end_s + base.grace_s(interval_s):

@@ -30,16 +30,16 @@ class FramesDecoder:
         self.fps = fps
 
     def probe(self, path: str) -> MediaInfo:
-        """Return the number of images over the frame rate, and the size of the first image."""
+        """Return the duration (images divided by frame rate) and the size of the first image."""
         names = _image_names(path)
         height, width, _ = load_image(os.path.join(path, names[0])).shape
         return MediaInfo(len(names) / self.fps, self.fps, width, height, codec="frames")
 
     def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
-        """Return one clip per span, loading each wanted image once.
+        """Return one clip per span, loading each required image once.
 
         Raises:
-            MediaError: If the folder has no images, one of the wanted images cannot be read, or they differ in size.
+            MediaError: If the folder has no images, a required image cannot be read, or they differ in size.
         """
         names = _image_names(path)
         pts_s = [number / self.fps for number in range(len(names))]

@@ -83,7 +83,8 @@ def load_image(path: str) -> UInt8[np.ndarray, "H W 3"]:
 def read_image(path: str, least_scale: LeastScale = full_scale) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int]]:
     """Return an image as RGB, upright according to its EXIF orientation, and its full height and width.
 
-    16-bit values are scaled to 8 bits, transparent areas become white, and of an animation the first image is read.
+    16-bit values are scaled to 8 bits, and transparent areas become white. Only the first image of an animation is
+    read.
 
     Args:
         path: The file, or a member of a tar shard.
@@ -118,7 +119,7 @@ def _orientation_and_size(image: "Image") -> tuple[int, tuple[int, int]]:
 
 
 def _decode_jpeg(data: bytes, image: "Image", least_scale: float) -> UInt8[np.ndarray, "H W 3"] | None:
-    """Return the pixels as stored, or None to leave the file to Pillow: CMYK, or harmlessly faulty."""
+    """Return the pixels as stored, or None if Pillow must decode the file: CMYK, or with a harmless fault."""
     import simplejpeg
 
     width, height = image.size

@@ -1,4 +1,4 @@
-"""Videos through torchcodec, which decodes with the system's FFmpeg: its version decides which files can be read."""
+"""Videos through torchcodec, which uses the system's FFmpeg: its version determines which files can be read."""
 
 import warnings
 from dataclasses import dataclass
@@ -35,10 +35,10 @@ class TorchcodecConfig:
             raise base.missing_package("torchcodec", "torchcodec", error, install) from error
         except (OSError, RuntimeError) as error:  # its message is a page long
             cure = (
-                "it needs FFmpeg's shared libraries from the system (apt install ffmpeg, conda install ffmpeg, ...)"
-                " and the version that fits torch; decoder=pyav brings its own"
+                "install FFmpeg's shared libraries (apt install ffmpeg, conda install ffmpeg, ...) and the version of"
+                " torchcodec that matches torch, or use decoder=pyav, which ships its own FFmpeg"
             )
-            raise ConfigError([f"decoder=torchcodec: torchcodec is installed, but does not load: {cure}"]) from error
+            raise ConfigError([f"decoder=torchcodec: torchcodec is installed but does not load; {cure}"]) from error
         return TorchcodecDecoder()
 
 
@@ -46,7 +46,7 @@ class TorchcodecDecoder:
     """Decoder that reads clips as the `Decoder` protocol describes."""
 
     def probe(self, path: str) -> MediaInfo:
-        """Return what PyAV reports: spans must not depend on the decoder."""
+        """Return PyAV's result: spans must not depend on the decoder."""
         return PyAVDecoder().probe(path)
 
     def read(self, path: str, spans: base.Spans, num_frames: int) -> list[Clip]:
@@ -73,8 +73,8 @@ def _open(path: str) -> "VideoDecoder":
     from torchcodec.decoders import VideoDecoder
 
     if base.first_bytes(path, 12)[8:] == b"AVI ":
-        reason = "is an AVI file, which stores no presentation times, and torchcodec guesses them wrong"
-        raise MediaError(path, f"{reason}: decoder=pyav reads it")
+        reason = "is an AVI file, which stores no presentation timestamps, and torchcodec guesses them wrong"
+        raise MediaError(path, f"{reason}; use decoder=pyav")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,16 +86,16 @@ def _open(path: str) -> "VideoDecoder":
     if not metadata.num_frames:
         raise MediaError(path, "torchcodec finds no frame in it")
     if (metadata.num_frames_from_header or 0) > metadata.num_frames:
-        raise MediaError(path, "an edit list hides frames of it, which torchcodec miscounts: decoder=pyav reads it")
+        raise MediaError(path, "an edit list hides some of its frames, which torchcodec miscounts; use decoder=pyav")
     return reader
 
 
 def _frames_at(path: str, reader: "VideoDecoder", times_s: list[float]) -> "FrameBatch":
-    """Return the frames shown at times that count from the first displayed frame."""
+    """Return the frames shown at the given times, in seconds from the first displayed frame."""
     begin_s, last_s = reader.metadata.begin_stream_seconds, reader.metadata.end_stream_seconds - 1e-6
-    wanted_s = [min(max(begin_s + time_s + base.SNAP_S, begin_s), last_s) for time_s in times_s]
+    stream_times_s = [min(max(begin_s + time_s + base.SNAP_S, begin_s), last_s) for time_s in times_s]
     try:
-        return reader.get_frames_played_at(wanted_s)
+        return reader.get_frames_played_at(stream_times_s)
     except (RuntimeError, IndexError, ValueError) as error:
         raise MediaError(path, f"torchcodec cannot decode it ({_first_line(error)})") from error
 
@@ -105,7 +105,7 @@ def _check_shown(path: str, times_s: list[float], starts_s: torch.Tensor, durati
     ends_s = starts_s + durations_s
     for time_s, start_s, end_s in zip(times_s, starts_s.tolist(), ends_s.tolist(), strict=True):
         if start_s > max(time_s, 0.0) + 2 * base.SNAP_S:
-            raise MediaError(path, f"torchcodec returns for {time_s:.2f} s a frame that is due at {start_s:.2f} s")
+            raise MediaError(path, f"at {time_s:.2f} s, torchcodec returns a frame that is due at {start_s:.2f} s")
         base.check_hold(path, time_s, end_s)
 
 

@@ -23,7 +23,7 @@ def from_folder(root: Path, train_classes: Sequence[str] | None = None, setting:
 
     Images are the frames of one video per folder if every folder of images lies at least two levels down
     (`<class>/<video>/`), has no sub-folder, and numbers its images without a gap (`00000001.jpg`, `frame_1.png`). A
-    tree in which only some folders are like that is ambiguous, and an error.
+    tree in which only some folders are like that is ambiguous and raises an error.
 
     Args:
         root: The folder.
@@ -40,7 +40,7 @@ def from_folder(root: Path, train_classes: Sequence[str] | None = None, setting:
     relative = [path[start:].split(os.sep) for path, _ in media]
     folders = sorted({first for first, *below in relative if below})
     has_loose_files = any(len(names) == 1 for names in relative)
-    # One folder alone is not a class, unless the train split says that it is.
+    # A single folder is not a class, unless the train split has a class of that name.
     is_lone_folder = len(folders) == 1 and (train_classes is None or folders[0] not in train_classes)
     if has_loose_files or is_lone_folder:
         return Manifest([MediaRecord(path, None, kind) for path, kind in media], [], str(root))
@@ -52,7 +52,7 @@ def from_folder(root: Path, train_classes: Sequence[str] | None = None, setting:
 
 
 def check_folder(folder: Path, setting: str) -> None:
-    """Raise ConfigError unless a folder exists, with the nearest existing name."""
+    """Raise ConfigError, with the nearest existing name, unless a folder exists."""
     if folder.is_dir():
         return
     if folder.is_file():
@@ -121,7 +121,7 @@ def walk(root: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator
     """Yield (folder, sub-folder names, file names), sorted, parents first. Callers may shorten the list of sub-folders.
 
     Links to folders are followed, except to a folder further up. A broken link counts as a file, so that reading it
-    fails with a message, instead of the link being silently dropped here.
+    raises an error rather than the link being silently dropped here.
 
     Args:
         root: The folder.

@@ -18,7 +18,7 @@ def open_imagenet(location: Location) -> Splits:
 
 
 def open_imagenet100(location: Location) -> Splits:
-    """Open the classes of ImageNet that a list names."""
+    """Open ImageNet with only the classes that a list names."""
     return keep_listed_classes(open_imagenet(location), location)
 
 
@@ -57,7 +57,7 @@ def _both_folders(location: Location) -> tuple[Path, Path]:
     """Return the folders of the train and test splits.
 
     Raises:
-        ConfigError: If one is missing, with what the root contains instead.
+        ConfigError: If one is missing; the message lists the content of the root.
     """
     root = location.folder
     train, test = split_folders(root)

@@ -21,7 +21,7 @@ _PATHS = ("root", "list", "test_root", "test_list", "annotations")
 
 
 class Layout(NamedTuple):
-    """A row of the table.
+    """A row of the table of layouts.
 
     Attributes:
         open: Opens the data set.
@@ -82,11 +82,12 @@ def open_splits(location: Location, layout: str) -> Splits:
     """Open a data set.
 
     Args:
-        location: Where it lies.
+        location: Paths of the data set.
         layout: A key of `LAYOUTS`.
 
     Raises:
-        ConfigError: With every missing or unused setting; or with missing files, unknown classes and shared files.
+        ConfigError: With every missing or unused setting; or if files are missing, classes are unknown, or a file is in
+                both splits.
     """
     if layout not in LAYOUTS:
         rows = "; ".join(f"{name}: {row.text}" for name, row in LAYOUTS.items())

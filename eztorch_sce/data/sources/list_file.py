@@ -26,8 +26,8 @@ def from_list(
     """Return the records of a list of paths, with or without labels.
 
     The list is either a CSV file whose header has `path` and possibly `label` (a number or a name) and `class` (a
-    name), or lines of the form `path label`, `path,label` or `path`. A path to a folder is a video stored as frames. A
-    video that does not exist is looked for with other video suffixes, and as a folder of frames.
+    name), or lines of the form `path label`, `path,label` or `path`. A path to a folder is a video stored as frames. If
+    a video does not exist, its name is tried with other video suffixes, and as a folder of frames.
 
     Args:
         list_file: The list.
@@ -69,7 +69,14 @@ def text_lines(file: Path) -> list[str]:
 
 
 class _Row(NamedTuple):
-    """A line of a list; `label` is its number or name, `name` the text of the column `class`; "" if absent."""
+    """A line of a list. Missing columns are "".
+
+    Attributes:
+        line: Line number, from 1.
+        path: Text of the column `path`.
+        label: Text of the column `label`, a number or a name.
+        name: Text of the column `class`.
+    """
 
     line: int
     path: str
@@ -101,7 +108,7 @@ def _read_rows(list_file: Path) -> list[_Row]:
 
 
 def _path_and_label(line: str) -> tuple[str, str]:
-    """Split a line of a list without header: a final number is a label, a final media suffix belongs to a path."""
+    """Split a line of a list without a header: a line that ends in a media suffix is a path without a label."""
     if suffix_of(line) in MEDIA_SUFFIXES:
         return line.strip('"'), ""
     match = re.fullmatch(r"(.*?)[\s,]+([-+]?[\d.]+)", line) or re.fullmatch(r"(.*),\s*([^,]*)", line)
@@ -112,7 +119,7 @@ def _path_and_label(line: str) -> tuple[str, str]:
 def _label(
     rows: list[_Row], train_classes: Sequence[str] | None, where: str
 ) -> tuple[list[int | None], list[str], list[str]]:
-    """Return the label of each row, the class names (`train_classes` if given) and the error messages."""
+    """Return the label of each row, the class names (`train_classes` if set) and the error messages."""
     if not any(row.label or row.name for row in rows):
         return [None] * len(rows), [], []
     names, classes, messages = _name_classes(rows, where)
@@ -157,12 +164,12 @@ def _name_classes(rows: list[_Row], where: str) -> tuple[list[str], list[str], l
 
 
 def _find_file(path: str, contents: dict[str, dict[str, bool]]) -> tuple[str, str] | None:
-    """Return path and kind of a file, or of the same video with another suffix or as a folder of frames.
+    """Return the path and kind of a file, or of the same video with another suffix or as a folder of frames.
 
     Args:
         path: The listed path.
-        contents: Cache of folder listings (name -> whether it is a folder), since a query per file takes minutes on a
-            network disk.
+        contents: Cache of folder listings (name -> whether it is a folder). Querying files one by one takes minutes on
+            a network disk.
     """
     folder, name = os.path.split(os.path.normpath(path))
     if folder not in contents:

@@ -43,5 +43,5 @@ def unknown_classes(names: Iterable[str], train_classes: Sequence[str] | None, w
 
 
 def source_with_missing(source: str, num_missing: int, num_listed: int) -> str:
-    """Return `source`, with the number of listed files that do not exist if there are any."""
+    """Return `source`, with the number of missing files appended if there are any."""
     return f"{source} ({num_missing} of {num_listed} are not on disk)" if num_missing else source

@@ -1,4 +1,4 @@
-"""`manifest.parquet`: the table that `data doctor` writes, with which a run starts without walking the folder."""
+"""`manifest.parquet`: the table written by `data doctor`, which lets a run start without walking the folder."""
 
 import os
 from functools import lru_cache
@@ -87,7 +87,7 @@ def write_table(folder: Path, rows: list[MediaRow]) -> Path:
 
 
 def find_table(folder: str | Path) -> MediaTable | None:
-    """Return the rows of everything below a folder, from its table or that of its parent; None without a table.
+    """Return the rows of all media below a folder, from its table or its parent's; None if neither has a table.
 
     Raises:
         ConfigError: If the table cannot be read.

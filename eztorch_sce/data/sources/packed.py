@@ -75,7 +75,7 @@ def open_packed(source: Path) -> PackedSet:
     """Return the only packed set in a folder.
 
     Raises:
-        ConfigError: If there is none, more than one, or files are missing.
+        ConfigError: If there is no set or more than one, or files are missing.
     """
     packed_sets = find_packed(source)
     if len(packed_sets) == 1:
@@ -86,12 +86,12 @@ def open_packed(source: Path) -> PackedSet:
     for form in FORMATS:
         for folder in (source, source / form.folder):
             missing = form.missing(folder)
-            if len(missing) <= len(form.splits) // 2:  # most of its files are there
+            if len(missing) <= len(form.splits) // 2:  # most of its files are present
                 raise ConfigError([f"SOURCE={folder} is {form.layout} without {shorten(missing)}; download it again"])
     content = shorten(sorted(path.name for path in source.iterdir()), num=10) or "nothing"
     known = ", ".join(form.folder for form in FORMATS)
     cure = "choose one of these folders or the one that contains it; extract an archive first (tar xf)"
-    raise ConfigError([f"SOURCE={source} contains no packed set, only {content}; known are {known}: {cure}"])
+    raise ConfigError([f"SOURCE={source} contains no packed set, only {content}; known folders are {known}; {cure}"])
 
 
 def _read_pickles(folder: Path, form: PackedFormat) -> Iterator[Block]:
@@ -107,7 +107,7 @@ def _read_pickles(folder: Path, form: PackedFormat) -> Iterator[Block]:
 def _read_binary(folder: Path, form: PackedFormat, num_labels: int) -> Iterator[Block]:
     """Yield the blocks of the binary version of CIFAR.
 
-    An image is one byte per label, the last of them the fine label, followed by its pixels.
+    Each image is stored as one byte per label (the last is the fine label), followed by its pixels.
     """
     classes = _read_classes(folder / form.class_file)
     for name, split in form.splits.items():
@@ -169,7 +169,7 @@ def _read_records(file: Path, num_bytes: int) -> np.ndarray:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that admits arrays, numbers and text only: an ordinary one runs any function that a pickle names."""
+    """Unpickler that loads only arrays, numbers and text: an ordinary one runs any function that a pickle names."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":

@@ -1,4 +1,4 @@
-"""Numbers of files and classes that the publishers of the data sets report.
+"""Numbers of files and classes reported by the publishers of the data sets.
 
 Sources: UCF101: Soomro et al., arXiv:1212.0402, and the lists of its three splits. HMDB51: Kuehne et al., ICCV 2011; 70
 training and 30 test videos per action. Something-Something v2: its label files. ImageNet: ILSVRC 2012, Russakovsky et
@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 
 class Published(NamedTuple):
-    """Published numbers of one official split; None if none is published.
+    """Published counts of one official split; None if a count is not published.
 
     Attributes:
         train, test: Files in the train and the test split.
         classes: Classes, the same in both.
-        train_each, test_each: Files per class, if all classes have equally many.
+        train_each, test_each: Files per class, if it is the same for all classes.
         lists_differ: Whether the publisher's lists name a few more or fewer files than its paper; a list then takes
             precedence.
     """
@@ -49,7 +49,7 @@ _SPLITS: dict[str, tuple[Published, ...]] = {
 
 
 def published(layout: str, split: int) -> Published:
-    """Return the published numbers of a layout.
+    """Return the published counts of a layout.
 
     Args:
         layout: Name of the layout.

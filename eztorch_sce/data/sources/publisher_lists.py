@@ -1,4 +1,4 @@
-"""Lists as the publishers of data sets write them: which files belong to a split, and to which class."""
+"""Publishers' lists of the files of a split and their classes."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ class Entry(NamedTuple):
     """A line of a published list.
 
     Attributes:
-        names: Names the file may have, best first; those of a video have no suffix.
+        names: Possible names of the file, preferred first; without a suffix for a video.
         class_name: Its class, or None if the list has no classes.
     """
 
@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class ListedFiles(NamedTuple):
-    """The entries of a published list, and where its files are looked for.
+    """The entries of a published list, and the folder searched for its files.
 
     Attributes:
         entries: Lines of the list.
@@ -81,8 +81,9 @@ def matching_lines(file: Path, pattern: str) -> list[tuple[str, ...]]:
         ConfigError: If a line does not match.
     """
     matches = [(line, re.fullmatch(pattern, line)) for line in text_lines(file)]
-    if odd := [line for line, match in matches if match is None]:
-        raise ConfigError([f"{file}: lines not in the publisher's format: {shorten(odd)}; download the list again"])
+    if malformed := [line for line, match in matches if match is None]:
+        lines = shorten(malformed)
+        raise ConfigError([f"{file}: lines not in the publisher's format: {lines}; download the list again"])
     return [match.groups() for _, match in matches if match]
 
 
@@ -109,6 +110,6 @@ def _class_list(path: Path) -> Path:
     files = [path] if path.is_file() else sorted(path.glob("*.txt"))
     if len(files) == 1:
         return files[0]
-    problem = f"contains several: {shorten([file.name for file in files])}" if files else "has none"
+    problem = f"contains several: {shorten([file.name for file in files])}" if files else "contains none"
     cure = "set data.annotations to a text file of class names, one per line"
     raise ConfigError([f"data.annotations={path} must be a text file or a folder with one, but {problem}; {cure}"])

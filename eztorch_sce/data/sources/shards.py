@@ -30,7 +30,7 @@ class _ShardSample(NamedTuple):
 
 
 def open_shards(location: Location) -> Splits:
-    """Open the shards in `root` as train split, and those in `test_root`, if set, as test split."""
+    """Open the shards in `root` as the train split, and those in `test_root`, if set, as the test split."""
     root, test_root = location.root or "", location.test_root
     if test_root is None:
         return open_both(lambda: from_shards(root), None)
@@ -87,7 +87,9 @@ def _find_shards(pattern: str, where: str) -> list[str]:
         system, path = file_system(os.path.abspath(os.path.expanduser(address)))
         shards += sorted(system.glob(f"{path}/*.tar" if system.isdir(path) else path))
     if not shards:
-        cure = "give a .tar file, a folder of them, or a range such as name-{000..099}.tar"
+        cure = (
+            f"set {where.partition('=')[0]} to a .tar file, a folder of them, or a range such as name-{{000..099}}.tar"
+        )
         raise ConfigError([f"{where}: no shard exists; {cure}"])
     return shards
 

@@ -1,4 +1,4 @@
-"""The train and test split of a data set: where it lies, and how any data set may be opened."""
+"""The train and test splits of a data set, its location, and the openers that work for any data set."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ class Splits(NamedTuple):
 
 
 class Location(NamedTuple):
-    """Where a data set lies: the settings `data.root`, `data.list` and so on.
+    """Location of a data set: the settings `data.root`, `data.list` and so on.
 
     Attributes:
         root: Folder of the data, or the folder that the paths in `list` are relative to.
@@ -52,7 +52,7 @@ class Location(NamedTuple):
 
 
 def open_auto(location: Location) -> Splits:
-    """Open the list if there is one, else the train and test folders in the root, else the root as train split."""
+    """Open the list if there is one, else the train and test folders in the root, else the root as the train split."""
     if location.list:
         return open_list(location)
     if location.root is None:
@@ -64,12 +64,12 @@ def open_auto(location: Location) -> Splits:
 
 
 def open_folder(location: Location) -> Splits:
-    """Open the tree below the root, which may itself contain a folder called train, as train split."""
+    """Open the tree below the root, which may itself contain a folder called train, as the train split."""
     return _open_folders(location, location.folder)
 
 
 def open_list(location: Location) -> Splits:
-    """Open a list file as train split."""
+    """Open a list file as the train split."""
     file, root = Path(location.list or ""), _path(location.root)
     return open_both(lambda: from_list(file, root, missing_ok=location.missing_ok), _test_opener(location))
 
@@ -101,7 +101,7 @@ def open_both(train: Callable[[], Manifest], test: Callable[[Sequence[str]], Man
 
 
 def split_folders(root: Path) -> tuple[Path | None, Path | None]:
-    """Return the folders of the train and test splits if `root` has both, or nothing but `train`; else None."""
+    """Return the folders of the train and test splits if `root` has both or only `train`, else None for both."""
     inside = sorted(root.iterdir()) if root.is_dir() else []
     folders = {path.name.lower(): path for path in inside if path.is_dir() and not path.name.startswith(".")}
     test = next((folders[name] for name in _TEST_FOLDERS if name in folders), None)
@@ -114,7 +114,7 @@ def _open_folders(location: Location, train_folder: Path) -> Splits:
 
 
 def _test_opener(location: Location) -> Callable[[Sequence[str]], Manifest] | None:
-    """Return what opens `test_list`, or else `test_root`, or None if neither is set."""
+    """Return a function that opens `test_list` or else `test_root`; None if neither is set."""
     if location.test_list:
         file, root = Path(location.test_list), _path(location.test_root or location.root)
         return lambda classes: from_list(file, root, classes, "data.test_list", missing_ok=location.missing_ok)

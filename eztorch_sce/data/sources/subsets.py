@@ -14,8 +14,8 @@ from eztorch_sce.errors import ConfigError, shorten
 def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, Manifest]:
     """Split a manifest at random into train and test, class by class.
 
-    What is drawn from a class does not depend on the other classes. Every class with two or more records has at least
-    one on each side; the record of a class with only one is used for training.
+    The draw from a class does not depend on the other classes. Every class with two or more records has at least
+    one in each split; if a class has a single record, it is used for training.
 
     Raises:
         ConfigError: If `fraction` is not between 0 and 1, or no class has two records.
@@ -39,10 +39,10 @@ def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, M
 
 
 def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
-    """Keep a random fraction of each class, at least one record of each, in the same order.
+    """Keep a random fraction of each class, at least one record per class, in the original order.
 
-    What is drawn from a class does not depend on the other classes, and a larger fraction contains every smaller one of
-    the same seed.
+    The draw from a class does not depend on the other classes, and a larger fraction contains every smaller one drawn
+    with the same seed.
     """
     drawn: set[int] = set()
     for name, indices in _indices_by_class(manifest).items():
@@ -83,7 +83,7 @@ def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_
 
 
 def keep_classes(manifest: Manifest, names: Sequence[str], where: str, missing_ok: bool = False) -> Manifest:
-    """Keep the named classes. In names, a space and an underscore are equivalent.
+    """Keep the named classes. Spaces and underscores in names are equivalent.
 
     Args:
         manifest: The labeled records.
@@ -134,7 +134,7 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
 
 
 def check_disjoint(train: Manifest, test: Manifest) -> None:
-    """Raise ConfigError if a file is in both splits, under one name or through a linked folder."""
+    """Raise ConfigError if a file is in both splits, under the same path or through a linked folder."""
     real_folders: dict[str, str] = {}
 
     def real(path: str) -> str:

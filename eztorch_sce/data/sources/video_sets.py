@@ -21,7 +21,7 @@ _SSV2_LISTS = ("labels", "train", "validation")
 
 
 def open_ucf101(location: Location) -> Splits:
-    """Open UCF101 by classInd.txt and the lists of one of its three splits."""
+    """Open UCF101 with classInd.txt and the lists of one of its three splits."""
     lists = [f"{name}list{location.split:02d}.txt" for name in ("train", "test")]
     folder = _annotations(location, ["classInd.txt", *lists], "ucfTrainTestlist")
     classes = [name for (name,) in matching_lines(folder / "classInd.txt", r"\d+\s+(.+)")]  # 1 ApplyEyeMakeup
@@ -35,7 +35,7 @@ def open_ucf101(location: Location) -> Splits:
 
 
 def open_hmdb51(location: Location) -> Splits:
-    """Open HMDB51 by the list of each action in one of its three splits."""
+    """Open HMDB51 with the list of each action in one of its three splits."""
     ending = f"_test_split{location.split}.txt"
     folder = _annotations(location, [f"*{ending}"], "testTrainMulti_7030_splits")
     files = {file.name.removesuffix(ending): file for file in folder.glob(f"*{ending}")}
@@ -48,9 +48,9 @@ def open_hmdb51(location: Location) -> Splits:
 
 
 def open_ssv2(location: Location) -> Splits:
-    """Open Something-Something v2 by its JSON files. Its validation split is the test split, as in published tables.
+    """Open Something-Something v2 with its JSON files. Its validation split is the test split, as in published tables.
 
-    The files are named as first published, something-something-v2-train.json, or train.json.
+    The files are named something-something-v2-train.json, as first published, or train.json.
     """
     files = _ssv2_files(location)
     by_number = {int(number): name for name, number in _read_json(files["labels"], dict).items()}
@@ -58,8 +58,8 @@ def open_ssv2(location: Location) -> Splits:
 
     def entries(file: Path) -> list[Entry]:  # {"id": "78687", "template": "Holding [something] next to [something]"}
         rows = _read_json(file, list)
-        if odd := [str(row) for row in rows if not isinstance(row, dict) or not {"id", "template"} <= row.keys()]:
-            raise ConfigError([f"{file}: entries without id or template: {shorten(odd)}; download it again"])
+        if malformed := [str(row) for row in rows if not isinstance(row, dict) or not {"id", "template"} <= row.keys()]:
+            raise ConfigError([f"{file}: entries without id or template: {shorten(malformed)}; download it again"])
         return [Entry((str(row["id"]),), re.sub(r"[\[\]]", "", row["template"])) for row in rows]
 
     source = str(files["train"].parent)
@@ -67,7 +67,7 @@ def open_ssv2(location: Location) -> Splits:
 
 
 def open_kinetics(location: Location) -> Splits:
-    """Open Kinetics by the publisher's CSV files, by list files, or by folders.
+    """Open Kinetics with the publisher's CSV files, with list files, or by folders.
 
     Copies of Kinetics are never complete: listed files that do not exist are counted in `Manifest.source`, and only a
     split without any file is an error. If `data.annotations` is a file, it names the classes to keep, as Kinetics-200
@@ -160,7 +160,7 @@ def _open_listed(
 
 
 def _find_files(root: Path, entries: Iterable[Entry]) -> dict[str, tuple[str, str]]:
-    """Return (path, kind) by name without suffix: the first from the top down, files before frame folders."""
+    """Return (path, kind) by name without suffix: the first one found from the top down, files before frame folders."""
     check_folder(root, "data.root")
     listed = {name for entry in entries for name in entry.names}
     files_by_name: dict[str, tuple[str, str]] = {}

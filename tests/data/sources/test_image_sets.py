@@ -82,7 +82,7 @@ def test_imagenet100_needs_a_valid_list_of_classes(tmp_path: Path) -> None:
     root, listed = imagenet(tmp_path / "root"), tmp_path / "list.txt"
     with pytest.raises(ConfigError, match=r"data\.annotations is not set.*one wnid per line"):
         opened("imagenet100", root)
-    with pytest.raises(ConfigError, match=r"nowhere must be a text file or a folder with one, but has none"):
+    with pytest.raises(ConfigError, match=r"nowhere must be a text file or a folder with one, but contains none"):
         opened("imagenet100", root, tmp_path / "nowhere")
     for text, message in (
         (f"{WNIDS[0]}\nn99999999\nn99999998\n", "2 of 3 classes are not in .*: n99999998, n99999999; "),

@@ -179,7 +179,7 @@ def test_a_file_that_is_not_as_published_is_named(tmp_path: Path, file: str, con
 def test_a_folder_without_exactly_one_packed_set_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "a.txt").touch()
-    with pytest.raises(ConfigError, match=r"no packed set, only a\.txt; known are cifar-10-batches-py"):
+    with pytest.raises(ConfigError, match=r"no packed set, only a\.txt; known folders are cifar-10-batches-py"):
         open_packed(tmp_path / "other")
     for folder in ("one", "two"):
         write_cifar10(tmp_path / folder / "cifar-10-batches-py")

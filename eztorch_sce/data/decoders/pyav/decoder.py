@@ -1,6 +1,6 @@
 """Videos through PyAV, which ships its own FFmpeg: frame-exact on everything FFmpeg reads.
 
-One opening of a file serves all spans, and overlapping spans share their frames. Only wanted frames are converted to
+A file is opened once for all spans, and overlapping spans share their frames. Only requested frames are converted to
 RGB.
 """
 
@@ -50,7 +50,7 @@ class PyAVDecoder:
     """Decoder that reads clips as the `Decoder` protocol describes."""
 
     def probe(self, path: str) -> MediaInfo:
-        """Return the facts of the header, and the upright size of the first frame."""
+        """Return the facts in the header, and the upright size of the first frame."""
         with VideoFile(path) as video:
             first = next(video.frames(), None)
             if first is None:
@@ -94,7 +94,7 @@ class PyAVDecoder:
         `short_side` pixels, but never enlarged.
 
         Raises:
-            MediaError: If the file cannot be read, or as soon as it proves damaged.
+            MediaError: If the file cannot be read, or as soon as damage is found.
         """
         with VideoFile(path) as video:
             end_s = None
@@ -115,7 +115,7 @@ class PyAVDecoder:
 
 
 def _slots_by_time(spans: Sequence[ClipSpan], num_frames: int) -> dict[float, list[tuple[int, int]]]:
-    """Return the places of each wanted time, as pairs of clip and frame number."""
+    """Return the pairs (clip, frame number) that show each requested time."""
     slots: dict[float, list[tuple[int, int]]] = {}
     for clip, span in enumerate(spans):
         for slot, time_s in enumerate(frame_times(span, num_frames)):

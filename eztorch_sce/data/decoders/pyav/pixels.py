@@ -38,7 +38,7 @@ class FrameConverter:
 
         Args:
             frame: The decoded frame.
-            size: Width and height to scale to, before any rotation. None is the stored size of the first frame,
+            size: Width and height to scale to, before any rotation. None takes the stored size of the first frame,
                 even if the resolution changes later in the file.
 
         Raises:
@@ -80,7 +80,7 @@ class FrameConverter:
 def upright(
     image: UInt8[np.ndarray, "_ _ channels"], matrix: Int32[np.ndarray, "3 3"] | None
 ) -> UInt8[np.ndarray, "_ _ channels"]:
-    """Rotate an image (H, W, C) by quarter turns and mirror it, as a display matrix says.
+    """Rotate an image (H, W, C) by quarter turns and mirror it, as a display matrix specifies.
 
     The matrix maps the row vector of a pixel's position (x, y) to the position where the pixel is shown. None leaves
     the image as it is. Returns a view.
@@ -102,13 +102,13 @@ def swaps_axes(matrix: Int32[np.ndarray, "3 3"] | None) -> bool:
 
 def display_matrix(frame: "VideoFrame") -> Int32[np.ndarray, "3 3"] | None:
     """Return the display matrix stored with a frame, or None if the file has none."""
-    side_data = cast("SideDataContainer", frame.side_data)  # PyAV declares its motion vectors only
+    side_data = cast("SideDataContainer", frame.side_data)  # PyAV's type declares only its motion vectors
     matrix = side_data.get("DISPLAYMATRIX")
     return None if matrix is None else np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)
 
 
 def square_if_close(pixel_aspect: float) -> float:
-    """Return the aspect of a pixel, or 1 if the pixel is square but for rounding."""
+    """Return the aspect of a pixel, or 1 if the pixel is square up to rounding."""
     return pixel_aspect if abs(pixel_aspect - 1) > _ASPECT_TOLERANCE else 1.0
 
 

@@ -1,11 +1,12 @@
-"""Selection of frames: which frame is shown at each wanted time, and which packets must be decoded for it.
+"""Selection of frames: which frame is shown at each requested time, and which packets must be decoded for it.
 
-The wanted times are split into runs at key frames, so that frames between two runs are never decoded. Within a run:
+The requested times are split into runs at key frames, so that frames between two runs are never decoded. Within a run:
 
 1. For H.264, the packets are read before any is decoded. Their timestamps tell which frame is shown at each time. The
-   decoder can then skip frames that are neither wanted nor referred to by others, and stop after the last wanted one.
-2. Where the packets do not tell, or decoding does not return the frames they promise, every frame of the rest of the
-   run is decoded.
+   decoder can then skip frames that are neither requested nor referred to by others, and stop after the last requested
+   one.
+2. If the packets do not tell, or decoding does not return the expected frames, every remaining frame of the run is
+   decoded.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,28 +42,28 @@ class _Window(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """The packets to decode for a run, and the frames wanted from them.
+    """The packets to decode for a run, and the frames to take from them.
 
     Attributes:
-        packets: Packets in decoding order, up to the last wanted one.
-        wanted: Wanted times, by the pts of the frame that is shown then; both ascending.
+        packets: Packets in decoding order, up to the last one that shows a requested time.
+        requested: Requested times, by the pts of the frame that is shown then; both ascending.
     """
 
     packets: "list[VideoPacket]"
-    wanted: dict[int, list[float]]
+    requested: dict[int, list[float]]
 
 
 def frames_at(video: VideoFile, times_s: list[float]) -> Iterator[tuple[float, TimedFrame]]:
-    """Yield each of the ascending wanted times with the frame that is shown then.
+    """Yield each of the ascending requested times with the frame that is shown then.
 
     Raises:
-        MediaError: If no frame can be decoded, or none is on screen at a wanted time.
+        MediaError: If no frame can be decoded, or none is on screen at a requested time.
     """
     for run in _split_into_runs(video, times_s):
         num_decoded = 0
         if video.codec in _MARK_UNREFERENCED and video.has_pts:
-            for wanted in _decode_selected(video, run):
-                yield wanted
+            for time_and_frame in _decode_selected(video, run):
+                yield time_and_frame
                 num_decoded += 1
         if num_decoded < len(run):
             yield from _decode_all(video, run[num_decoded:])
@@ -79,7 +80,7 @@ def _split_into_runs(video: VideoFile, times_s: list[float]) -> list[list[float]
 
 
 def _decode_selected(video: VideoFile, run: list[float]) -> Iterator[tuple[float, TimedFrame]]:
-    """Yield the same as `_decode_all`, skipping unneeded frames; stop at the first sign that the plan is wrong."""
+    """Yield the same as `_decode_all`, but skip unneeded frames; stop at the first sign that the plan is wrong."""
     import av
 
     plan = _plan(video, run)
@@ -87,10 +88,10 @@ def _decode_selected(video: VideoFile, run: list[float]) -> Iterator[tuple[float
         return
     context = video.stream.codec_context
     previous_pts = -float("inf")
-    remaining = list(plan.wanted)
+    remaining = list(plan.requested)
     try:
         for packet in chain(plan.packets, [None]):  # None flushes the frames that the decoder still holds back
-            context.skip_frame = "DEFAULT" if packet is None or packet.pts in plan.wanted else "NONREF"
+            context.skip_frame = "DEFAULT" if packet is None or packet.pts in plan.requested else "NONREF"
             for frame in context.decode(packet):
                 if frame.is_corrupt or frame.pts is None or frame.pts <= previous_pts:
                     return
@@ -98,7 +99,7 @@ def _decode_selected(video: VideoFile, run: list[float]) -> Iterator[tuple[float
                 if remaining and frame.pts == remaining[0]:
                     remaining.pop(0)
                     shown = TimedFrame(video.seconds(frame.pts), frame)
-                    for time_s in plan.wanted[frame.pts]:
+                    for time_s in plan.requested[frame.pts]:
                         yield time_s, shown
     except av.FFmpegError:
         return
@@ -107,9 +108,9 @@ def _decode_selected(video: VideoFile, run: list[float]) -> Iterator[tuple[float
 
 
 def _plan(video: VideoFile, run: list[float]) -> _Plan | None:
-    """Return what to decode for a run, or None if the packets do not tell.
+    """Return the packets to decode for a run, or None if the packets alone do not determine them.
 
-    If it takes decoded frames to judge whether anything is on screen at a wanted time, the plan ends before that time.
+    The plan ends before the first time for which only decoded frames can tell whether anything is on screen.
     """
     window = _window(video, run)
     if window is None or len(set(window.stamps)) < len(window.stamps):
@@ -125,7 +126,7 @@ def _plan(video: VideoFile, run: list[float]) -> _Plan | None:
     if any(later_s - earlier_s > LONG_HOLD_S for earlier_s, later_s in pairwise(times_s)):
         return None
 
-    wanted: dict[int, list[float]] = {}
+    requested: dict[int, list[float]] = {}
     for time_s in run:
         place = shown_at(times_s, time_s)
         pts, shown_s = stamps[place], times_s[place]
@@ -134,11 +135,11 @@ def _plan(video: VideoFile, run: list[float]) -> _Plan | None:
         longest_s = grace_s(video.interval_s) if is_last else LONG_HOLD_S
         if not shown_s - SNAP_S <= time_s <= end_s + longest_s:
             break
-        wanted.setdefault(pts, []).append(time_s)
-    if not wanted:
+        requested.setdefault(pts, []).append(time_s)
+    if not requested:
         return None
-    last = max(number for number, pts in enumerate(window.stamps) if pts in wanted)
-    return _Plan(window.packets[: last + 1], wanted)
+    last = max(number for number, pts in enumerate(window.stamps) if pts in requested)
+    return _Plan(window.packets[: last + 1], requested)
 
 
 def _window(video: VideoFile, run: list[float]) -> _Window | None:
@@ -173,7 +174,7 @@ def _decode_all(video: VideoFile, run: list[float]) -> Iterator[tuple[float, Tim
     """Yield each time of a run with the frame that is shown then, decoding every frame from a key frame on.
 
     Raises:
-        MediaError: If no frame can be decoded, or none is on screen at a wanted time.
+        MediaError: If no frame can be decoded, or none is on screen at a requested time.
     """
     pending = iter(run)
     time_s = next(pending)

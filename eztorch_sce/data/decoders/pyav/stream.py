@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     VideoPacket: TypeAlias = Packet[VideoStream]
 
-_SEEK_BACK_S = (0.0, 2.0, 10.0)  # how much earlier to aim each time a seek lands after the wanted time
-_UNINDEXED_SEEK_S = 2.0  # without a list of key frames: decoding from the start is as fast as seeking, up to here
-_UNINDEXED_GAP_S = 10.0  # without a list of key frames: seeking probably beats decoding through a longer gap
+_SEEK_BACK_S = (0.0, 2.0, 10.0)  # how much earlier to aim each time a seek lands after the requested time
+_UNINDEXED_SEEK_S = 2.0  # without a list of key frames, decoding from the start is as fast as seeking up to here
+_UNINDEXED_GAP_S = 10.0  # without a list of key frames, seeking probably beats decoding through a longer gap
 _UNKNOWN_INTERVAL_S = 0.04  # time between frames of a file without a frame rate
 
 
@@ -165,10 +165,10 @@ class VideoFile:
         return shown.time_s + (duration_s or self.interval_s)
 
     def check_hold(self, time_s: float, end_s: float) -> None:
-        """Raise an error if no frame is on screen at a time, the frame before it having ended at `end_s`.
+        """Raise an error if no frame is on screen at a time, given that the frame before it ended at `end_s`.
 
         Raises:
-            MediaError: If the gap is too long, which in a damaged file is much shorter.
+            MediaError: If the gap is too long; the limit is much shorter in a damaged file.
         """
         if self.damaged:
             check_hold(self.path, time_s, end_s, grace_s(self.interval_s), "damaged packets")
@@ -203,7 +203,8 @@ class VideoFile:
     def seek_before(self, time_s: float) -> Iterator[bool]:
         """Seek to successively earlier key frames, falling back to the start of the file.
 
-        Yields True after each seek, and last False after rewinding. The caller stops once a position is early enough.
+        Yields True after each seek, and finally False after rewinding. The caller stops once a position is early
+        enough.
         """
         for back_s in _SEEK_BACK_S:
             if not self._worth_seeking(time_s - back_s) or not self._seek(time_s - back_s):
@@ -216,7 +217,7 @@ class VideoFile:
         return time_s > (self.key_times_s[1] if self.key_times_s else _UNINDEXED_SEEK_S)
 
     def seeking_skips(self, earlier_s: float, later_s: float) -> bool:
-        """Return whether seeking to the later time skips frames that decoding on from the earlier time would not."""
+        """Return whether seeking to the later time skips frames that decoding on from the earlier time would decode."""
         if not self.key_times_s:
             return later_s - earlier_s > _UNINDEXED_GAP_S
         last_key = max(bisect_right(self.key_times_s, later_s) - 1, 0)
@@ -255,7 +256,7 @@ class VideoFile:
                 while True:
                     try:
                         packet = next(demuxer, None)
-                    except IndexError:  # a packet of a stream that begins here, unknown to PyAV: demux anew
+                    except IndexError:  # a packet of a stream that begins here, unknown to PyAV: demux again
                         break
                     except (av.FFmpegError, OSError) as error:
                         self._note_damage(error)
@@ -287,7 +288,7 @@ class VideoFile:
                     yield TimedFrame(time_s, frame)
 
     def _frames_of(self, packet: "VideoPacket") -> "list[VideoFrame]":
-        """Return the frames that a packet completes, none if it is damaged."""
+        """Return the frames that a packet completes; an empty list if it is damaged."""
         import av
 
         try:
