@@ -11,7 +11,7 @@ from common import arguments, finish, medians, row
 from torch import Tensor
 
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics
-from eztorch_sce.losses.pairs import ViewPairs, over_pairs
+from eztorch_sce.losses.pairs import ViewPairs
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.optim.lars import LARSConfig
@@ -49,7 +49,7 @@ def loss_alone(method: MomentumContrast, batch: int, num_views: int, device: str
     keys = [view.detach() for view in unit[:2]]
     pairs = [(i, j) for j in range(2) for i in range(num_views) if i != j]
     assert method.queue is not None
-    torch.autograd.backward(over_pairs(method.loss, ViewPairs(queries, keys, pairs, method.queue.keys)).loss)
+    torch.autograd.backward(method.over_pairs(ViewPairs(queries, keys, pairs, method.queue.keys)).loss)
 
 
 def main() -> None:

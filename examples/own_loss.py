@@ -15,7 +15,7 @@ from eztorch_sce.registry import register
 
 
 class MyLoss(nn.Module):
-    """Pick the key of a query, the first column, among the keys in the queue."""
+    """Classify the key of a query, the first column, among the keys in the queue."""
 
     def forward(self, query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
         """Return the batch mean from unit vectors (B, D), (B, D) and (K, D)."""
@@ -26,7 +26,7 @@ class MyLoss(nn.Module):
 @register("loss", "my_loss")
 @dataclass
 class MyLossConfig:
-    """Fields would be settings, typed as `loss.<field>=<value>`."""
+    """My loss. It has no settings; fields would be typed as `loss.<field>=<value>`."""
 
     def build(self) -> MyLoss:
         """Return the loss."""

@@ -1,4 +1,4 @@
-"""Workarounds for faults of other packages."""
+"""Workarounds for bugs in other packages."""
 
 import importlib
 import importlib.util
@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-_FRAGMENTS: list[object] = []  # a library fragment of torch lives as long as its Python object
+_FRAGMENTS: list[object] = []  # keeps them alive: torch drops a library fragment with its Python object
 
 
 class _RepairBeforeTorchvision(MetaPathFinder):
@@ -19,7 +19,7 @@ class _RepairBeforeTorchvision(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Repair torchvision if it is about to be imported, and leave finding it to the other finders."""
+        """Repair torchvision if it is about to be imported. Always return None, so that other finders locate it."""
         if fullname == "torchvision":
             sys.meta_path.remove(self)
             declare_missing_torchvision_operators()

@@ -13,7 +13,7 @@ from eztorch_sce.launch import find_launch, local_rank
 
 
 def join(on_gpu: bool) -> None:
-    """Join the process group of the processes that torchrun or srun started, unless that has happened already."""
+    """Join the process group of the processes that torchrun or srun started, unless already joined."""
     launch = find_launch()
     if launch is None or launch.world_size == 1 or dist.is_initialized():
         return
@@ -31,7 +31,9 @@ def _variables_from_slurm(environ: Mapping[str, str]) -> dict[str, str]:
     """
     nodes = environ.get("SLURM_NODELIST", "127.0.0.1")
     first_node = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
-    port = 15000 + int(environ.get("SLURM_JOB_ID", "0")[-4:])  # the same in all processes, and another for each job
+    port = 15000 + int(
+        environ.get("SLURM_JOB_ID", "0")[-4:]
+    )  # the same for all processes of a job, and different between jobs
     return {
         "WORLD_SIZE": environ["SLURM_NTASKS"],
         "RANK": environ["SLURM_PROCID"],
@@ -48,7 +50,7 @@ def local_device(accelerator: str) -> torch.device:
 
 
 def join_on(accelerator: str) -> torch.device:
-    """Return the device of this process, after joining the processes that were launched with it."""
+    """Join the processes that were launched together, and return the device of this one."""
     device = local_device(accelerator)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -67,7 +69,7 @@ def world_size() -> int:
 
 
 def fewest(count: int, device: torch.device) -> int:
-    """Return the smallest count of all processes. It is exchanged on `device`, the device of this process."""
+    """Return the smallest count over all processes. `device` is the device of this process."""
     if world_size() == 1:
         return count
     minimum = torch.tensor([count], device=device)

@@ -1,4 +1,4 @@
-"""Errors shown to users in words, and the suggestions in them."""
+"""Errors whose messages are shown to users, and the suggestions in them."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ class MediaError(RuntimeError):
 
     Args:
         path: The file.
-        reason: Why, in words, without the path.
+        reason: Reason, without the path.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -65,7 +65,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def shorten(names: Sequence[str], num: int = 3) -> str:
-    """Return the first `num` names, and how many more there are.
+    """Return the first `num` names and the number of further names.
 
     >>> shorten(["a.mp4", "b.mp4", "c.mp4"], num=2)
     'a.mp4, b.mp4 and 1 more'
@@ -75,6 +75,6 @@ def shorten(names: Sequence[str], num: int = 3) -> str:
 
 
 def first_messages(messages: Sequence[str], num: int = 10) -> list[str]:
-    """Return the first `num` messages of one kind, and a last one that counts the rest."""
+    """Return the first `num` messages of one kind, followed by one that counts the rest."""
     more = [f"and {len(messages) - num} more of this kind"] if len(messages) > num else []
     return [*messages[:num], *more]

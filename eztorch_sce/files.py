@@ -16,8 +16,8 @@ _PARTIAL = re.compile(r"\.(?P<name>.+)\.\w{8}\.partial|(?P<old_name>.+)\.partial
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, and rename it to `path` when the block succeeds.
 
-    Readers see the old file or the whole new one, never half of it, and several processes may write the same path at
-    once. If the block raises, the temporary file is removed and `path` is left as it was.
+    Readers see the old file or the complete new one, and several processes may write the same path at once. If the
+    block raises, the temporary file is removed and `path` is unchanged.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder) / "note.txt") as partial:
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        partial.chmod(0o666 & ~_umask())  # mkstemp gives the owner alone access
+        partial.chmod(0o666 & ~_umask())  # mkstemp grants access to the owner only
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -52,7 +52,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         yield partial
-        partial.chmod(0o777 & ~_umask())  # mkdtemp gives the owner alone access
+        partial.chmod(0o777 & ~_umask())  # mkdtemp grants access to the owner only
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
     finally:

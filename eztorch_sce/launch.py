@@ -14,7 +14,7 @@ class Launch(NamedTuple):
         launcher: "torchrun", "srun", or "Lightning", whose processes repeat the command of the first.
         world_size: Number of processes on all machines.
         per_node: Processes per machine, or None if the launcher does not say.
-        variables: The environment variables that say so, such as "WORLD_SIZE=8, LOCAL_WORLD_SIZE=4".
+        variables: The environment variables that describe the launch, such as "WORLD_SIZE=8, LOCAL_WORLD_SIZE=4".
     """
 
     launcher: str
@@ -26,8 +26,8 @@ class Launch(NamedTuple):
 def find_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
     """Return how this process was launched together with others, or None if it was started by itself.
 
-    As in Lightning, torchrun comes before SLURM (it may run inside a SLURM job), and a SLURM job named "bash" or
-    "interactive" is a shell.
+    As in Lightning, torchrun takes precedence over SLURM (it may run inside a SLURM job), and a SLURM job named "bash"
+    or "interactive" is a shell.
 
     >>> find_launch({"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"})
     Launch(launcher='torchrun', world_size=8, per_node=4, variables='WORLD_SIZE=8, LOCAL_WORLD_SIZE=4')
@@ -49,7 +49,7 @@ def find_launch(environ: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def is_first_process(environ: Mapping[str, str] = os.environ) -> bool:
-    """Return whether this process writes the files of a run. A process started by itself does.
+    """Return whether this process writes the files of a run, as a process started by itself does.
 
     >>> is_first_process({"NODE_RANK": "1", "LOCAL_RANK": "0"})
     False

@@ -1,4 +1,4 @@
-"""Progress of long work, shown by the first process: bars in a terminal, lines elsewhere."""
+"""Progress of long-running work, shown by the first process: bars in a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 console = Console(stderr=True)
 """Console on stderr. Progress bars are stacked; printed lines appear above them."""
-_LINE_EVERY_S = 30.0  # without a terminal
+_LINE_EVERY_S = 30.0  # time between lines without a terminal
 _SHORT_S = 2.0  # shorter work prints no line
 
 
@@ -26,7 +26,7 @@ def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
 
 @contextmanager
 def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
-    """Yield a function to call after each item: `advance()`, or `advance("status")` to show a few words beside it."""
+    """Yield a function to call after each item: `advance()`, or `advance("status")` to show a status too."""
     from eztorch_sce.distributed import rank  # torch takes seconds to import
 
     if rank() != 0:

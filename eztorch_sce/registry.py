@@ -29,7 +29,7 @@ def register(group: str, name: str) -> Callable[[C], C]:
     A class that is defined again, such as by a notebook cell that runs twice, replaces its earlier definition.
 
     Raises:
-        ValueError: If another class has the name already.
+        ValueError: If another class is registered under this name.
     """
 
     def add(cls: C) -> C:

@@ -1,4 +1,4 @@
-"""Random numbers that depend on their purpose alone, never on the process or the order of work."""
+"""Seeds that depend only on the purpose of a draw, never on the process or the order of work."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ import torch
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, numpy and torch, as Lightning's function of the same name does."""
-    os.environ |= {"PL_GLOBAL_SEED": str(seed), "PL_SEED_WORKERS": "0"}  # Lightning reseeds its processes by these
+    os.environ |= {"PL_GLOBAL_SEED": str(seed), "PL_SEED_WORKERS": "0"}  # read by the processes that Lightning starts
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -27,7 +27,7 @@ def seed_for(seed: int, epoch: int, record: int, view: int, purpose: str) -> int
         epoch: Epoch of the sample.
         record: Index of the record in its manifest.
         view: Index of the view.
-        purpose: Stage that draws, such as "clip", "crop" or "pixels"; stages are independent of each other.
+        purpose: Stage that uses the seed, such as "clip", "crop" or "pixels"; stages are independent of each other.
     """
     packed = struct.pack("<4q", seed, epoch, record, view) + purpose.encode()
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1

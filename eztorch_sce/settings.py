@@ -29,7 +29,7 @@ class Setting:
         above, at_least, below, at_most: Bounds of a number, or of each number of a list; None for no bound.
         choices: Allowed words, or a function that returns them.
         group: Registry group whose config dataclasses are the allowed values, such as "optimizer".
-        optional: Whether a choice of a group may be None; otherwise the annotation tells.
+        optional: Whether a choice of a group may be None; without a group, the annotation decides.
         help: One sentence: what the setting means, and its unit.
     """
 
@@ -43,7 +43,7 @@ class Setting:
     help: str = ""
 
     def allowed(self) -> list[str]:
-        """Return the allowed words, or an empty list if any value will do."""
+        """Return the allowed words, or an empty list if the words are not restricted."""
         if self.group is not None:
             return list(registry.choices(self.group))
         if self.choices is None:
@@ -94,7 +94,7 @@ def setting(
     None is allowed if the annotation allows it. A default that is a list or a dataclass is copied for each instance.
 
     Args:
-        default: Value if the user gives none.
+        default: Default value.
         above, at_least, below, at_most: Bounds of a number, or of each number of a list.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
         help: One sentence: what the setting means, and its unit.
@@ -111,12 +111,12 @@ def setting(
 def choice(group: str, default: Any, *, help: str) -> Any:
     """Declare a field whose value is a config dataclass of a registry group, such as `optimizer=lars`.
 
-    A class of one's own is allowed too if it is a dataclass with a `build` method.
+    Any other dataclass with a `build` method is allowed too.
 
     Args:
         group: The registry group.
         default: Config object, or None if the choice is optional.
-        help: One sentence: what is chosen.
+        help: One sentence: what the choice determines.
     """
     return _declared_field(default, Setting(group=group, optional=default is None, help=help))
 
@@ -210,7 +210,7 @@ def _children(value: Any, path: str) -> Iterator[tuple[Any, str]]:
 
 
 def problem_with(path: str, value: Any, declared: Setting, hint: Any = Any) -> str | None:
-    """Return what is wrong with a value, or None.
+    """Return a message if a value is invalid, else None.
 
     Args:
         path: Path of the setting, such as "optimizer.lr".
@@ -288,7 +288,7 @@ def _nearest(value: Any, declared: Setting) -> str:
 
 
 def _has_type(value: Any, declared: Setting, hint: Any) -> bool:
-    """Return whether a value has its annotated type, or for a choice of a group is a config that may stand there."""
+    """Return whether a value has its annotated type or, for a choice of a group, is a config of that group."""
     if declared.group is None:
         return _fits(value, hint)
     if value is None:

@@ -1,4 +1,4 @@
-"""Types that cross package borders, with their shapes.
+"""Types shared between packages, with their shapes.
 
 Visual tensors are (B, C, T, H, W) everywhere: an image is a clip with T = 1.
 """
@@ -34,7 +34,7 @@ class ClipSpan(NamedTuple):
 
 
 class MediaInfo(NamedTuple):
-    """What a decoder can tell about a file without decoding all of it. An image has duration 0 and one frame."""
+    """Properties of a file that are known without decoding all of it. An image has a duration of 0."""
 
     duration_s: float
     fps: float
@@ -49,8 +49,8 @@ class Clip(NamedTuple):
     Attributes:
         frames: Pixels, uint8 (C, T, H, W).
         pts_s: Presentation time of each frame in seconds, float64 (T,).
-        full_size: Height and width at which to show the frames if they differ from those of `frames`: the file was
-            decoded at a smaller scale, or its pixels are not square.
+        full_size: Display height and width if they differ from those of `frames`, because the file was decoded at a
+            reduced scale or its pixels are not square.
     """
 
     frames: UInt8[Tensor, "C T H W"]
@@ -85,7 +85,7 @@ class Failure(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Raw frames, as they leave the loader; evaluation reads them as they are, training makes a `ViewBatch` of them.
+    """Raw frames from the loader. Evaluation uses them directly; training turns them into a `ViewBatch`.
 
     `frames` and `label` move to the device; the other columns stay on the host, which seeds the views with them.
 
@@ -152,15 +152,15 @@ class StepOutput(NamedTuple):
 
 @dataclass
 class InputSpec:
-    """What a network takes as input, stored with its weights so that every later use feeds it the same.
+    """Input specification of a network, stored with its weights so that every later use prepares the same input.
 
     Attributes:
         num_frames: Frames per clip (T).
-        clip_s: Seconds a clip covers.
+        clip_s: Duration of a clip in seconds.
         size: Side of the square crop in pixels (S).
         stats: Name of the mean and standard deviation (see `augment.statistics`).
         input: "rgb", or "difference" for the difference of consecutive frames.
-        frame_stride: Video frames from one frame of a clip to the next, instead of `clip_s`; or None.
+        frame_stride: Step from one frame of a clip to the next in video frames, replacing `clip_s`; or None.
     """
 
     num_frames: int = 8
@@ -181,11 +181,11 @@ class FeatureBank:
     """Features of a list of records.
 
     Attributes:
-        features: float32 (N, F).
+        features: Features, float32 (N, F).
         labels: Class indices, int64 (N,), -1 if unlabeled.
-        paths: The N files.
+        paths: Paths of the N files.
         classes: Class names.
-        protocol: How the features were made: views, crops, list, weights.
+        protocol: How the features were extracted: views, crops, list, weights.
     """
 
     features: Float[Tensor, "N F"]
@@ -210,8 +210,8 @@ class Report:
 
     Attributes:
         command: "pretrain", "knn", ...
-        metrics: Numbers by name; rates are in [0, 1].
-        protocol: What makes the numbers comparable: views, crops, list file, seed, hash of the weights.
+        metrics: Metrics by name; rates are in [0, 1].
+        protocol: Settings that numbers must share to be comparable: views, crops, list file, seed, hash of the weights.
         run_dir: The run directory.
     """
 

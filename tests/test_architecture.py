@@ -1,4 +1,4 @@
-"""The rules of the house, read from the imports."""
+"""Tests of the architecture: which modules may import which."""
 
 import ast
 from pathlib import Path
@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "eztorch_sce"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-# A module may import its own floor and the floors below. What is not named here is the ground floor.
+# From the bottom up. A module may import from its own floor and those below; unlisted modules are the ground floor.
 FLOORS = (
     {"losses", "models", "augment", "data", "optim"},
     {"methods", "config.parts", "training.config"},
@@ -35,20 +35,20 @@ ALLOWED = {
 def imports(file: Path, top_level_only: bool = False) -> set[str]:
     tree = ast.parse(file.read_text())
     nodes = tree.body if top_level_only else list(ast.walk(tree))
-    found: set[str] = set()
+    names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def floor(module: str) -> int:
-    parts = module.split(".")[1:]
-    for name in (".".join(parts[:2]), *parts[:1]):
-        for number, names in enumerate(FLOORS, start=1):
-            if name in names:
+    path = module.split(".")[1:]
+    for name in (".".join(path[:2]), *path[:1]):
+        for number, packages in enumerate(FLOORS, start=1):
+            if name in packages:
                 return number
     return 0
 
@@ -61,20 +61,21 @@ def test_nothing_imports_upward(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_packages_are_imported_where_they_belong(file: Path) -> None:
-    place = file.relative_to(PACKAGE).as_posix()
-    for package, places in ALLOWED.items():
+def test_third_party_packages_are_imported_only_where_allowed(file: Path) -> None:
+    path = file.relative_to(PACKAGE).as_posix()
+    for package, paths in ALLOWED.items():
         if package in {name.split(".")[0] for name in imports(file)}:
-            assert place.startswith(places) if places else False, f"{package} in {place}"
+            assert paths, f"{package} in {path}"
+            assert path.startswith(paths), f"{package} in {path}"
 
 
 @pytest.mark.parametrize("package", ["av", "decord", "torchcodec", "pyarrow", "matplotlib", "torchvision", "sklearn"])
 def test_heavy_packages_are_imported_inside_functions(package: str) -> None:
-    late = [file for file in MODULES if package in {n.split(".")[0] for n in imports(file, top_level_only=True)}]
-    assert not late
+    eager = [file for file in MODULES if package in {n.split(".")[0] for n in imports(file, top_level_only=True)}]
+    assert not eager
 
 
-def test_losses_import_torch_alone() -> None:
+def test_losses_import_little_besides_torch() -> None:
     for file in (PACKAGE / "losses").glob("*.py"):
         ours = {name for name in imports(file) if name.startswith("eztorch_sce")}
         allowed = ("losses", "registry", "settings", "optim.ramp")
@@ -82,12 +83,12 @@ def test_losses_import_torch_alone() -> None:
         assert "torch.distributed" not in imports(file)
 
 
-def test_evaluation_does_not_know_the_methods() -> None:
+def test_evaluation_does_not_import_methods() -> None:
     for file in (PACKAGE / "evaluation").glob("*.py"):
         assert not any(name.startswith("eztorch_sce.methods") for name in imports(file))
 
 
-def test_package_files_hide_no_home() -> None:
+def test_init_files_are_empty() -> None:
     for file in PACKAGE.rglob("*/__init__.py"):
         assert not file.read_text().strip(), file
 

@@ -27,13 +27,13 @@ def test_help_is_printed_without_an_error(words: list[str], capsys: pytest.Captu
     assert "usage: eztorch-sce <command>" in out
 
 
-def test_a_mistyped_command_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_command_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "pretrian", "data.root=x")
     assert code == 2
     assert err == "eztorch-sce pretrian: invalid configuration:\n- pretrian is not a command; did you mean pretrain?\n"
 
 
-def test_an_unknown_recipe_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_recipe_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "recipes", "k400_r3d81")
     assert code == 2
     assert "did you mean k400_r3d18?" in err
@@ -52,7 +52,7 @@ def test_a_recipe_is_printed_as_a_file(capsys: pytest.CaptureFixture[str]) -> No
         (KeyboardInterrupt(), 130, "eztorch-sce pretrain: interrupted; add run.dir=DIRECTORY run.resume=true to "),
     ],
 )
-def test_errors_are_printed_in_words(
+def test_errors_are_printed_as_messages(
     error: BaseException, code: int, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(command: str, rest: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Every example runs as a user would run it."""
+"""Tests that run each example as a user would."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def test_the_example_runs(example: Path, tmp_path: Path) -> None:
         [sys.executable, str(example)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip(), "an example prints its result"
+    assert run.stdout.strip(), "an example must print its result"
     if example.stem == "minimal":
         untrained, pretrained = (float(number) for number in re.findall(r"kNN (0\.\d+)", run.stdout))
         assert pretrained > untrained + 0.1

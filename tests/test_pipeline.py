@@ -79,22 +79,22 @@ def test_the_same_seed_gives_the_same_weights_with_any_workers(pretrained: Path,
 
 def test_a_killed_run_resumes_where_it_stopped(pretrained: Path, videos: Path, tmp_path: Path) -> None:
     words = ["pretrain", f"data.root={videos}", f"run.dir={tmp_path}", "views=motion", *TINY, "trainer.max_epochs=4"]
-    whole = tmp_path / "whole"
-    run(*words, f"run.dir={whole}")
+    uninterrupted = tmp_path / "uninterrupted"
+    run(*words, f"run.dir={uninterrupted}")
     command = [*COMMAND, *words, f"run.dir={tmp_path / 'cut'}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as stopped:
         assert stopped.stderr is not None
         for line in stopped.stderr:
-            if line.startswith("epoch 3/4"):  # two epochs are saved
+            if line.startswith("epoch 3/4"):  # two epochs have been saved
                 stopped.kill()
     run(*words, f"run.dir={tmp_path / 'cut'}", "run.resume=true")
-    first, resumed = (load_weights(str(folder)).state for folder in (whole, tmp_path / "cut"))
+    first, resumed = (load_weights(str(folder)).state for folder in (uninterrupted, tmp_path / "cut"))
     assert all(torch.equal(first[key], resumed[key]) for key in first)
     with (tmp_path / "cut/metrics.csv").open() as stream:
         assert {"1", "3", "5", "7"} <= {row["step"] for row in csv.DictReader(stream)}
 
 
-def test_a_run_is_not_overwritten(pretrained: Path, videos: Path) -> None:
+def test_an_existing_run_is_not_overwritten(pretrained: Path, videos: Path) -> None:
     done = run("pretrain", f"data.root={videos}", f"run.dir={pretrained}", "views=motion", *TINY, ok=False)
     assert "already contains a run" in done.stderr
     assert "Traceback" not in done.stderr
@@ -180,7 +180,9 @@ def test_two_processes_survive_a_batch_that_one_of_them_cannot_read(command: str
     assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 3 * (17 // 4)
 
 
-def test_an_image_backbone_on_videos_is_refused_before_the_run_directory_exists(videos: Path, tmp_path: Path) -> None:
+def test_an_image_backbone_on_videos_is_rejected_before_the_run_directory_is_created(
+    videos: Path, tmp_path: Path
+) -> None:
     done = run("pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'x'}", *TINY[3:], "backbone=resnet18", ok=False)
     assert "data.num_frames=1" in done.stderr
     assert not (tmp_path / "x").exists()

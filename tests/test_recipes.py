@@ -1,4 +1,4 @@
-"""Tests of the recipes: the numbers of their sources, and a run of each at toy size on small files."""
+"""Tests of the recipes: published settings, and a run of each at toy size on small files."""
 
 import csv
 import json
@@ -19,7 +19,7 @@ from eztorch_sce.config.recipes import recipes
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.groups import effective_lr
 
-# Typed from the papers' tables, not from the code. Learning rates are the effective ones, for the global batch.
+# Copied from the papers' tables, not from the code. Learning rates are effective ones, for the global batch.
 # Backbone, frames, seconds, optimizer, learning rate, weight decay, warm-up epochs, epochs, batch size.
 OPTIMIZATION = {
     "imagenet_resnet50_100ep": ("ResNet50", 1, None, "LARS", 9.6, 1e-6, 10, 100, 4096),
@@ -163,10 +163,10 @@ def test_loss_and_method_are_as_published(name: str) -> None:
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_views_are_as_published(name: str) -> None:
-    for view, typed in zip(composed(name).views, VIEWS[name], strict=True):
+    for view, published in zip(composed(name).views, VIEWS[name], strict=True):
         jitter = (view.brightness, view.contrast, view.saturation, view.hue)
         others = (view.gray, view.blur, view.solarize, view.flip, view.temporal_difference)
-        assert (view.size, *view.scale, *jitter, *others) == typed
+        assert (view.size, *view.scale, *jitter, *others) == published
         assert view.jitter_p == 0.8
 
 
@@ -177,7 +177,7 @@ def test_the_learning_rate_of_the_cifar_linear_evaluation_drops_at_its_milestone
 
 
 @pytest.mark.parametrize("name", ["ucf101_finetune", "hmdb51_finetune", "ucf101_retrieval", "kinetics_linear"])
-def test_videos_are_evaluated_on_ten_clips_and_three_crops(name: str) -> None:
+def test_videos_are_evaluated_on_ten_clips_with_three_crops(name: str) -> None:
     config = composed(name)
     assert (config.test.num_clips, config.test.num_crops, config.test.clips) == (10, 3, "even")
 
@@ -220,13 +220,13 @@ def test_baselines_differ_from_sce_only_in_method_and_loss(name: str, baseline: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in OURS])
-def test_the_hardware_of_a_recipe_is_enough(name: str) -> None:
-    """The batch fits into memory, and the hours are those that `plan` estimates."""
+def test_a_recipe_fits_the_memory_and_hours_of_its_header(name: str) -> None:
+    """The batch fits into memory, and the hours are close to the estimate of `plan`."""
     gpus = re.fullmatch(r"(\d+) A100-80G", recipes()[name]["hardware"])
     hours = re.fullmatch(r"([\d.]+) or more, by plan", recipes()[name]["hours"])
     assert gpus is not None
     assert hours is not None
-    # The number of images of ImageNet-100 is not published; its classes have about 1280 each.
+    # The size of ImageNet-100 is not published; its 100 classes have about 1280 images each.
     unknown = ["num_records=128000"] if name == "imagenet100_resnet50" else []
     planned = api.plan(compose("plan", [f"recipe={name}", f"devices={gpus[1]}", "device=A100-80G", *unknown]))
     assert planned.memory_at(planned.batch) <= planned.usable

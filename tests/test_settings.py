@@ -85,7 +85,7 @@ def test_a_number_without_bounds_must_be_finite() -> None:
     assert problem_with("x", float("inf"), Setting(), float) == "x=inf must be finite"
 
 
-def test_a_mistyped_choice_is_answered_with_the_nearest() -> None:
+def test_a_mistyped_choice_suggests_the_nearest() -> None:
     message = problem_with("data.on_error", "skipp", Setting(choices=("skip", "raise")), str)
     assert message == "data.on_error=skipp must be one of skip, raise; did you mean skip?"
 
@@ -101,7 +101,7 @@ class TrainingConfig:
     warmup: object = choice("optimizer", None, help="Optimizer of the warm-up.")
 
 
-def test_a_choice_accepts_the_configs_of_its_group_and_own_dataclasses() -> None:
+def test_a_choice_accepts_configs_of_its_group_and_dataclasses_of_the_user() -> None:
     assert invalid_settings(TrainingConfig(LARSConfig(), None)) == []
     assert invalid_settings(TrainingConfig(OwnOptimizerConfig())) == []
 

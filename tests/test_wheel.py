@@ -1,4 +1,4 @@
-"""Test of the wheel: installed outside the checkout, it composes every recipe and shows help."""
+"""Test of the wheel, installed outside the checkout: every recipe composes, and help is shown."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ from eztorch_sce.config.help import command_help
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.planning.devices import load_measurements
 print(eztorch_sce.__file__)
-assert load_measurements()  # so that plan finds them without the benchmarks of a checkout
+assert load_measurements()  # shipped in the wheel, since there is no benchmarks folder
 for name, header in recipes().items():
     from_scratch = header["command"] == "pretrain" or "supervised" in name
     compose(header["command"], ["data.root=.", f"recipe={name}", *([] if from_scratch else ["weights=x"])])
@@ -38,7 +38,7 @@ def test_an_installed_wheel_composes_every_recipe(tmp_path: Path) -> None:
         assert result.returncode == 0, result.stdout + result.stderr
         return result.stdout
 
-    copy = tmp_path / "source"  # a build leaves files in its folder
+    copy = tmp_path / "source"  # since a build writes files into its folder
     copy.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy)

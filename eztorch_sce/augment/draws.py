@@ -1,4 +1,4 @@
-"""Random parameters of a view: the draws of one sample, from its seed."""
+"""Random parameters of a view, drawn for each sample from its seed."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

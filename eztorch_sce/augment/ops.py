@@ -7,7 +7,7 @@ three equal ones.
 On a CPU, a sample's result is bit-identical alone and in any batch. This is why only unfused multiplications and
 additions are used, and matrix products whose sizes are multiples of 16.
 
-The speed depends on the number of passes over the pixels and of kernel calls. Comparisons and selections are avoided:
+Speed depends on the number of kernel calls and of passes over the pixels. Comparisons and selections are avoided, since
 torch computes them several times slower than arithmetic, minima and maxima.
 """
 
@@ -90,7 +90,7 @@ def to_float(clips: Shaped[Tensor, "B C T H W"]) -> Clips:
 def apply_to_rows(
     clips: Clips, rows: Sequence[int], operation: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "B C2 T H W"]:
-    """Apply an operation to some samples and leave the others as they are.
+    """Apply an operation to some samples and leave the others unchanged.
 
     The result has one channel if the operation returns one and applies to all samples.
 
@@ -135,7 +135,7 @@ def linear_color(clips: Clips, changes: Sequence[LinearColor]) -> Float[Tensor, 
 
 
 def adjust_hue(clips: Clips, turns: Sequence[float]) -> Clips:
-    """Shift the hue of each sample by a number of turns in [-0.5, 0.5]. Any range of values works, such as [0, 255]."""
+    """Shift the hue of each sample by a number of turns in [-0.5, 0.5]. Pixels may have any range, such as [0, 255]."""
     if clips.shape[1] == 1:
         return clips  # gray has no hue
     red, green, blue = clips.unbind(dim=1)
@@ -231,7 +231,7 @@ def temporal_difference(clips: Clips, white: float = 1.0) -> Float[Tensor, "B 1 
 
 
 def check_has_differences(clips: Shaped[Tensor, "B C T H W"]) -> None:
-    """Raise ValueError if there is only one frame, and so no temporal difference."""
+    """Raise ValueError if there is only one frame, since a temporal difference needs two."""
     if clips.shape[2] < 2:
         raise ValueError(
             "a temporal difference needs clips of at least 2 frames, got 1 (images have 1); "

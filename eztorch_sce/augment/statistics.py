@@ -1,4 +1,4 @@
-"""Channel statistics by name: the mean and standard deviation that the pixels of a view are normalized with."""
+"""Channel statistics by name: the mean and standard deviation used to normalize the pixels of a view."""
 
 from typing import NamedTuple
 

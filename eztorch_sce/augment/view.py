@@ -29,10 +29,10 @@ _LARGE_SAMPLE_PIXELS = 2**14  # process larger samples one by one, which saves c
 
 @dataclass
 class ViewConfig:
-    """A random crop, and operations that each sample draws independently with the given probabilities."""
+    """A random crop, and operations applied to each sample independently with the given probabilities."""
 
     size: int | None = setting(
-        224, at_least=2, help="Side of the square crop in pixels; null takes the size that the weights were trained on."
+        224, at_least=2, help="Side of the square crop in pixels; null means the size that the weights were trained on."
     )
     scale: list[float] = setting(
         [0.2, 1.0],
@@ -43,8 +43,8 @@ class ViewConfig:
     short_side: list[float] = setting(
         [],
         at_least=1,
-        help="Replaces `scale` unless empty: the frame is resized to a random short side, [min, max] in multiples of "
-        "`size`, and a square of `size` is cropped.",
+        help="[min, max] short side, in multiples of `size`, to which the frame is resized at random before a square "
+        "of `size` is cropped; replaces `scale` unless empty.",
     )
     brightness: float = setting(
         0.0, at_least=0, help="Brightness jitter x: a factor from max(0, 1 - x) to 1 + x; 0 is off."
@@ -53,7 +53,7 @@ class ViewConfig:
     saturation: float = setting(0.0, at_least=0, help="Saturation jitter x: a factor from max(0, 1 - x) to 1 + x.")
     hue: float = setting(0.0, at_least=0, at_most=0.5, help="Hue jitter h: a shift from -h to h in turns; 0 is off.")
     jitter_p: float = setting(
-        0.8, at_least=0, at_most=1, help="Probability of color jitter, whose operations run in random order."
+        0.8, at_least=0, at_most=1, help="Probability of color jitter; its operations run in random order."
     )
     gray: float = setting(0.0, at_least=0, at_most=1, help="Probability of converting to gray.")
     blur: float = setting(
@@ -73,13 +73,13 @@ class ViewConfig:
         "rgb",
         choices=("rgb", "difference"),
         help="rgb for frames, or difference for differences of consecutive frames in training and evaluation; null "
-        "takes what the weights were trained on.",
+        "means the input that the weights were trained on.",
     )
     stats: str | None = setting(
         "image",
         choices=STATISTICS_NAMES,
-        help="Mean and standard deviation for normalization, or clip for those of each clip; null takes what the "
-        "weights were trained on.",
+        help="Mean and standard deviation for normalization; clip computes them for each clip; null means those "
+        "that the weights were trained on.",
     )
 
     def conflicts(self, prefix: str) -> list[str]:
@@ -119,7 +119,7 @@ class ViewConfig:
         }
 
     def filled_in(self, spec: InputSpec) -> "ViewConfig":
-        """Return a copy that takes its size, input and stats from `spec` where they are null."""
+        """Return a copy in which size, input and stats, if null, are taken from `spec`."""
         return replace(
             self,
             size=self.size or spec.size,
@@ -163,10 +163,10 @@ class View(nn.Module):
         if messages := invalid_settings(config, "view"):
             raise ConfigError(messages)
         if config.size is None or config.input is None or config.stats is None:
-            raise ConfigError([f"a view needs a size, an input and stats: {config}"])
+            raise ConfigError([f"a view needs a size, an input and stats, none of them null: {config}"])
         self.config, self.size, self.dtype = config, config.size, dtype
-        statistics = STATISTICS.get(config.stats, _UNNORMALIZED)  # unknown for PER_CLIP, which `standardize` computes
-        self.register_buffer("mean", torch.tensor(statistics.mean), persistent=False)  # settings, not weights
+        statistics = STATISTICS.get(config.stats, _UNNORMALIZED)  # PER_CLIP has none: `standardize` computes them
+        self.register_buffer("mean", torch.tensor(statistics.mean), persistent=False)  # not weights
         self.register_buffer("std", torch.tensor(statistics.std), persistent=False)
         self.strengths, self.probabilities = config.strengths(), config.probabilities()
         self.is_random = any(self.probabilities.values())
@@ -185,8 +185,8 @@ class View(nn.Module):
             seeds: One seed per sample; may be omitted if nothing is random.
 
         Raises:
-            ValueError: If a random view has not one seed per sample, or differences are needed and clips have one
-                frame.
+            ValueError: If the view is random and there is not one seed per sample, or if it needs differences and the
+                clips have one frame.
         """
         if self.is_random and len(seeds) != len(clips):
             raise ValueError(f"a random view needs one seed per sample: {len(seeds)} seeds for {len(clips)} clips")
@@ -197,7 +197,7 @@ class View(nn.Module):
         dtype = torch.float32 if per_clip else self.dtype
         views = torch.empty((len(clips), 3, *clips.shape[2:]), dtype=dtype, device=clips.device)
         white = 255.0 if clips.dtype == torch.uint8 else 1.0
-        # A tenth faster in inference mode. `views` is created outside of it, so it can still be trained on.
+        # Inference mode is a tenth faster. `views` is created outside it, so that autograd can use it.
         with torch.inference_mode():
             for samples, all_frames in _chunks(clips):
                 drawn = parameters[samples]
@@ -239,7 +239,7 @@ class View(nn.Module):
         return ops.resized_crops(ops.to_float(clips), torch.tensor(boxes), self.size).clamp_(0, 1)
 
     def _to_differences(self, clips: Tensor, parameters: Sequence[ViewParameters], white: float) -> Tensor:
-        """Replace the frames of the samples that drew it by their temporal differences, on the scale [0, white]."""
+        """Replace frames by temporal differences, on the scale [0, white], in the samples that drew this."""
         always = self.config.input == "difference"
         rows = [row for row, drawn in enumerate(parameters) if drawn.temporal_difference or always]
         if not rows:
@@ -264,7 +264,7 @@ def _augment(clips: Tensor, scale: float, parameters: Sequence[ViewParameters]) 
 def _change_colors(clips: Tensor, passes: Sequence[Sequence[LinearColor | float]]) -> Tensor:
     """Apply the color passes of each sample: the first pass of all samples, then the second, and so on."""
     for number in range(max(map(len, passes))):
-        current = {row: of_sample[number] for row, of_sample in enumerate(passes) if number < len(of_sample)}
+        current = {row: steps[number] for row, steps in enumerate(passes) if number < len(steps)}
         changes = {row: step for row, step in current.items() if isinstance(step, LinearColor)}
         turns = {row: step for row, step in current.items() if isinstance(step, float)}
         linear = partial(ops.linear_color, changes=list(changes.values()))

@@ -1,4 +1,4 @@
-"""Checks of the embeddings that a loss receives, with errors that name the tensor and its shape or values."""
+"""Checks of the inputs of a loss, with errors that name the tensor and its shape or values."""
 
 from torch import Tensor
 
@@ -8,10 +8,10 @@ NORM_TOLERANCE = 0.05  # bfloat16 and finite-difference steps stay below it
 
 
 def check_views(views: ViewPairs) -> list[tuple[str, Tensor]]:
-    """Return every embedding with the name of its argument, after checking shapes and types.
+    """Check shapes and types, and return every embedding with the name of its argument.
 
     Raises:
-        ValueError: If a shape or type does not fit, or if there is nothing to contrast with.
+        ValueError: If a shape or type is invalid, or if there are no negatives.
     """
     queries, keys, query = views.queries, views.keys, views.queries[0]
     for other in queries:
@@ -25,17 +25,19 @@ def check_views(views: ViewPairs) -> list[tuple[str, Tensor]]:
     embeddings = [("query", x) for x in queries] + [("key", x) for x in keys] + others
     for name, rows in embeddings:
         if rows.dtype != query.dtype or not rows.is_floating_point():
-            raise ValueError(f"{name} must have the floating-point type of the query: {rows.dtype} and {query.dtype}")
+            raise ValueError(
+                f"{name} must be of a floating-point type, the same as the query: got {rows.dtype} and {query.dtype}"
+            )
     if views.negatives is None and not any(rows.shape[-2] > 1 for _, rows in others):
         raise ValueError("there are no negatives: pass negatives (a queue), or batch_keys of more than one sample")
     return embeddings
 
 
 def check_pair(query: Tensor, key: Tensor) -> None:
-    """Check that query and key have one shape (B, D) and are not empty.
+    """Check that query and key have the same shape (B, D) and are not empty.
 
     Raises:
-        ValueError: With both shapes.
+        ValueError: If the shapes differ or are empty; the message gives both.
     """
     if query.ndim != 2 or query.shape != key.shape:
         raise ValueError(f"query and key must both be (B, D): got {tuple(query.shape)} and {tuple(key.shape)}")
@@ -44,10 +46,10 @@ def check_pair(query: Tensor, key: Tensor) -> None:
 
 
 def check_finite(loss: Tensor, embeddings: list[tuple[str, Tensor]]) -> None:
-    """Check on a CPU that the loss is finite; on a GPU this would wait for the device.
+    """Check that the loss is finite, on a CPU only: on a GPU, the check would wait for the device.
 
     Raises:
-        ValueError: Naming the embedding (name, (..., D)) with NaN or infinite values, and its number of such rows.
+        ValueError: If the loss is not finite because of an embedding (..., D); names it and counts its invalid rows.
     """
     if loss.is_cuda or bool(loss.isfinite()):
         return
@@ -59,7 +61,7 @@ def check_norms(name: str, rows: Tensor) -> None:
     """Check that rows (..., D) are finite unit vectors.
 
     Raises:
-        ValueError: With the range of the norms.
+        ValueError: If a norm is not 1; the message gives the range of the norms.
     """
     norms = _finite_norms(name, rows)
     if bool(((norms - 1).abs() > NORM_TOLERANCE).any()):
@@ -86,7 +88,7 @@ def _check_rows(name: str, rows: Tensor, query: Tensor, batch_offset: int) -> No
 
 def _finite_norms(name: str, rows: Tensor) -> Tensor:
     """Return the norms (...,) of rows (..., D), or raise if any is not finite."""
-    norms: Tensor = rows.detach().norm(dim=-1)  # in the type of the rows: a million rows are not copied to float32
+    norms: Tensor = rows.detach().norm(dim=-1)  # not in float32: converting a large queue would copy it
     if num_invalid := int((~norms.isfinite()).sum()):
         raise ValueError(f"{name} has NaN or infinite values in {num_invalid} of {norms.numel()} rows")
     return norms

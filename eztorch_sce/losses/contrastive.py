@@ -1,4 +1,4 @@
-"""Contrastive losses: a formula per sample, and the passes over the negatives that its pairs of views share."""
+"""Contrastive losses: one formula per sample, and passes over the negatives that all pairs of views share."""
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
@@ -19,7 +19,7 @@ class SampleLosses(NamedTuple):
 
     Attributes:
         loss: Loss of each sample, (B,).
-        positive_mass: Probability that the query assigns to its key, (B,), to log; None if the key is no candidate.
+        positive_mass: Probability that the query assigns to its key, (B,), for logging; None if it has none.
     """
 
     loss: Float[Tensor, " B"]
@@ -33,7 +33,7 @@ class ContrastiveLoss(nn.Module, ABC):
     formula needs only their log-sum-exp and the mean of the negatives under a softmax (see `streaming`).
 
     Args:
-        config: The settings, one of which is `temperature`; also shown when the loss is printed.
+        config: The settings, including `temperature`; shown when the loss is printed.
 
     Raises:
         ValueError: If a setting is out of range.
@@ -74,11 +74,11 @@ class ContrastiveLoss(nn.Module, ABC):
             query: Online embeddings (B, D).
             key: Target embeddings of the same samples (B, D).
             negatives: Further keys (K, D), usually a queue.
-            batch_keys, batch_offset: In-batch keys as in `ViewPairs`, of this key.
+            batch_keys, batch_offset: In-batch keys for this key view, as in `ViewPairs`.
 
         Raises:
-            ValueError: If shapes or types do not fit, there are no negatives, an embedding is not finite (on a GPU
-                detected in the first call only) or does not have unit norm (detected in the first call).
+            ValueError: If a shape or type is invalid, if there are no negatives, or if an embedding is not finite or
+                not a unit vector. Norms, and on a GPU finiteness, are checked in the first call only.
         """
         in_batch = None if batch_keys is None else [batch_keys]
         return self.over_pairs(ViewPairs([query], [key], [(0, 0)], negatives, in_batch, batch_offset)).loss
@@ -89,7 +89,8 @@ class ContrastiveLoss(nn.Module, ABC):
         self._check_norms_once(embeddings)
         views = self.targets(views)
         with torch.autocast(views.queries[0].device.type, enabled=False):
-            queries, keys = ([at_least_float32(x) for x in each] for each in (views.queries, views.keys))
+            queries = [at_least_float32(query) for query in views.queries]
+            keys = [at_least_float32(key) for key in views.keys]
             shared = None
             if views.negatives is not None:
                 shared = SharedNegatives(views.negatives, queries, keys, self.temperature)
@@ -104,7 +105,7 @@ class ContrastiveLoss(nn.Module, ABC):
         return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self.config))
 
     def _check_norms_once(self, embeddings: list[tuple[str, Tensor]]) -> None:
-        """Check in the first call that all embeddings are unit vectors; the norms of a queue are costly."""
+        """Check that all embeddings are unit vectors, in the first call only: the norms of a large queue are costly."""
         if not self._norms_checked:
             for name, rows in embeddings:
                 check_norms(name, rows)
@@ -113,12 +114,12 @@ class ContrastiveLoss(nn.Module, ABC):
 
 @torch.no_grad()
 def _metrics(terms: list[SampleLosses], negatives: list[Negatives]) -> dict[str, Tensor]:
-    """Return the means of the positive mass and of the entropy of the relations, where the formula has them."""
+    """Return the mean positive mass and the mean entropy of the relations, if the formula uses them."""
     metrics = {}
     masses = [term.positive_mass.mean() for term in terms if term.positive_mass is not None]
     if masses:
         metrics["positive_mass"] = torch.stack(masses).mean()
-    entropies = [relation.entropy for of_view in negatives for relation in of_view.relations.values()]
+    entropies = [relation.entropy for key_view in negatives for relation in key_view.relations.values()]
     if entropies:
         metrics["target_entropy"] = torch.cat(entropies).mean()
         metrics["target_neighbors"] = torch.cat(entropies).exp().mean()  # effective number of related negatives

@@ -1,4 +1,4 @@
-"""The squared distance of unit vectors, the loss of BYOL."""
+"""Squared distance between unit vectors, the loss of BYOL."""
 
 from dataclasses import dataclass
 
@@ -30,7 +30,7 @@ class CosineLoss(nn.Module):
 @register("loss", "cosine")
 @dataclass
 class CosineConfig:
-    """Squared distance of query and key, as in BYOL; it has no settings."""
+    """Squared distance between query and key, as in BYOL; no settings."""
 
     needs_negatives = False
 

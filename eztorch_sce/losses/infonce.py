@@ -20,7 +20,7 @@ class InfoNCEConfig:
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities.")
     weight: float = setting(
-        1.0, above=0, help="Factor on the loss. MoCo v3 uses 4 * temperature: 2 * temperature, summed over two pairs."
+        1.0, above=0, help="Weight of the loss. MoCo v3 uses 4 * temperature: 2 * temperature, summed over two pairs."
     )
 
     def build(self) -> "InfoNCELoss":

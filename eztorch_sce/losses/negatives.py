@@ -1,4 +1,4 @@
-"""The negatives of a batch: a queue that all views share, and the other samples of the batch."""
+"""Negatives of a batch: a queue shared by all views, and the other samples of the batch."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ class Relation(NamedTuple):
 
     Attributes:
         mean: Mean of the negatives under this distribution, (B, D).
-        entropy: Its entropy in nats, (B,).
+        entropy: Entropy of this distribution in nats, (B,).
     """
 
     mean: Float[Tensor, "B D"]
@@ -23,7 +23,7 @@ class Relation(NamedTuple):
 
 
 class SharedNegatives:
-    """Negatives of all views, read in one pass for all queries and in another for all keys.
+    """Negatives shared by all views, read once for all queries and once for all keys.
 
     Args:
         rows: Unit vectors (K, D).
@@ -37,14 +37,14 @@ class SharedNegatives:
         self._attended: dict[float, list[tuple[Tensor, Tensor]]] = {}
 
     def log_sum_exp(self, query: Tensor, temperature: float) -> Tensor:
-        """Return the log-sum-exp (B,) of a query, from the common pass if it is a view."""
+        """Return the log-sum-exp (B,) of a query, from the shared pass if the query is a view."""
         view = _position(query, self.queries)
         if view is None or temperature != self.temperature:
             return log_sum_exp(query, self.rows, temperature)
         return self._totals[view]
 
     def attend(self, key: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Return the log-sum-exp (B,) and softmax mean (B, D) of a key, from the common pass if it is a view."""
+        """Return the log-sum-exp (B,) and softmax mean (B, D) of a key, from the shared pass if the key is a view."""
         view = _position(key, self.keys)
         if view is None:
             return attend(key, self.rows, temperature)
@@ -55,11 +55,11 @@ class SharedNegatives:
 
 
 class Negatives:
-    """Everything that the queries of one key view are contrasted with.
+    """All negatives of the queries that are compared with one key view.
 
     Args:
         shared: Negatives of all views, or None.
-        in_batch: Keys of the batch, of which each sample's own is left out.
+        in_batch: Keys of the batch; each sample's own key is left out.
     """
 
     def __init__(self, shared: SharedNegatives | None, in_batch: list[Keys]) -> None:
@@ -74,11 +74,12 @@ class Negatives:
 
     @torch.no_grad()
     def relation(self, key: Float[Tensor, "B D"], temperature: float) -> Relation:
-        """Return the relation softmax_k(key . k / temperature) over the negatives k; it takes no gradient."""
+        """Return the relation softmax_k(key . k / temperature) over the negatives k, without gradients."""
         if temperature not in self.relations:
-            parts = [] if self.shared is None else [self.shared.attend(key, temperature)]
-            parts += [attend(key, keys, temperature) for keys in self.in_batch]
-            totals, means = (torch.stack(each) for each in zip(*parts, strict=True))  # (parts, B), (parts, B, D)
+            sources = [] if self.shared is None else [self.shared.attend(key, temperature)]
+            sources += [attend(key, keys, temperature) for keys in self.in_batch]
+            totals = torch.stack([total for total, _ in sources])  # (sources, B)
+            means = torch.stack([mean for _, mean in sources])  # (sources, B, D)
             mean = (totals.softmax(dim=0)[..., None] * means).sum(dim=0)
             expected = (key * mean).sum(dim=1) / temperature
             self.relations[temperature] = Relation(mean, (totals.logsumexp(dim=0) - expected).clamp_min(0))
@@ -86,7 +87,7 @@ class Negatives:
 
 
 def in_batch_keys(views: ViewPairs, key_view: int) -> list[Keys]:
-    """Return the in-batch keys to contrast a key view with, one entry per view; none in a batch of one sample."""
+    """Return the in-batch keys of a key view, one entry per view; empty for a batch of one sample."""
     if views.batch_keys is None:
         return []
     batch_keys = views.batch_keys[key_view]  # (G, D) or (V, G, D)

@@ -11,7 +11,7 @@ from eztorch_sce.settings import setting
 @register("loss", "ntxent")
 @dataclass
 class NTXentConfig:
-    """NT-Xent: InfoNCE whose keys learn too, as in SimCLR."""
+    """NT-Xent: InfoNCE in which keys receive gradients too, as in SimCLR."""
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities.")
 
@@ -21,7 +21,7 @@ class NTXentConfig:
 
 
 class NTXentLoss(InfoNCELoss):
-    """InfoNCE whose keys learn too: classify the other view of a sample among both views of all other samples.
+    """InfoNCE with gradients for the keys: classify a sample's other view among both views of all other samples.
 
     The negatives are both views of the global batch: `batch_keys` (2, G, D) with their gradients.
 
@@ -32,5 +32,5 @@ class NTXentLoss(InfoNCELoss):
         super().__init__(temperature)
 
     def targets(self, views: ViewPairs) -> ViewPairs:
-        """Return the views as they are, so that keys take gradients."""
+        """Return the views unchanged, so that keys receive gradients."""
         return views

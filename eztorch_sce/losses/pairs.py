@@ -1,5 +1,7 @@
-"""Contract of the losses, and the mean of a loss over the pairs of views of a batch."""
+"""Contract of the losses, and the mean of a loss over pairs of views."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -13,10 +15,10 @@ class ViewPairs(NamedTuple):
     Attributes:
         queries: Online embeddings, one (B, D) of unit vectors per query view.
         keys: Target embeddings of the same samples, one (B, D) of unit vectors per key view.
-        pairs: Index of the query view and index of the key view of each term of the loss.
-        negatives: Unit vectors (K, D) that every query is contrasted with, usually a queue; or None.
-        batch_keys: Keys of the global batch for each key view, (G, D), or (V, G, D) for those of several views; each
-            sample is contrasted with the keys of the other samples. Or None.
+        pairs: Indices (query view, key view), one pair per term of the loss.
+        negatives: Negatives shared by all queries, unit vectors (K, D), usually a queue; or None.
+        batch_keys: For each key view, the keys of the global batch, (G, D), or (V, G, D) for keys of several views; the
+            keys of the other samples are negatives. None for no in-batch negatives.
         batch_offset: Row of `batch_keys` that belongs to the first sample of this process.
     """
 
@@ -42,7 +44,7 @@ class PairLosses(NamedTuple):
 
 @runtime_checkable
 class Loss(Protocol):
-    """A loss of queries and the keys of the same samples: any module with such a `forward`."""
+    """A loss of queries and of keys of the same samples: any module or function with this signature."""
 
     def __call__(
         self,
@@ -61,27 +63,29 @@ class PairsLoss(Loss, Protocol):
         """Return the mean over pairs."""
 
 
-def over_pairs(loss: Loss, views: ViewPairs) -> PairLosses:
-    """Return the mean of a loss over pairs of views.
+def over_pairs_of(loss: Loss) -> Callable[[ViewPairs], PairLosses]:
+    """Return the function that averages a loss over pairs of views: its own `over_pairs` if it has one.
 
-    A loss without an `over_pairs` of its own is called once per pair, with the queue as negatives. It does not receive
+    A loss without `over_pairs` is called once per pair, with the queue as negatives. It does not receive
     `views.batch_keys`; the keys of its own process are in `key`.
     """
-    if isinstance(loss, PairsLoss):
-        return loss.over_pairs(views)
+    return loss.over_pairs if isinstance(loss, PairsLoss) else partial(_one_call_per_pair, loss)
+
+
+def _one_call_per_pair(loss: Loss, views: ViewPairs) -> PairLosses:
     terms = [loss(views.queries[i], views.keys[j], views.negatives) for i, j in views.pairs]
     return PairLosses(torch.stack(terms).mean(), {"alignment": alignment(views)})
 
 
 @torch.no_grad()
 def alignment(views: ViewPairs) -> Tensor:
-    """Return the mean squared distance of query and key, a scalar in [0, 4] (Wang and Isola, arXiv:2005.10242)."""
+    """Return the mean squared distance between query and key, a scalar in [0, 4] (Wang and Isola, arXiv:2005.10242)."""
     distances = [squared_distance(views.queries[i], views.keys[j]).mean() for i, j in views.pairs]
     return torch.stack(distances).mean()
 
 
 def squared_distance(query: Float[Tensor, "B D"], key: Float[Tensor, "B D"]) -> Float[Tensor, " B"]:
-    """Return the squared distance of each pair of unit vectors."""
+    """Return the squared distance between the unit vectors of each pair."""
     return 2 - 2 * (at_least_float32(query) * at_least_float32(key)).sum(dim=1)
 
 

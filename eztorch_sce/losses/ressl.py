@@ -18,7 +18,7 @@ class ReSSLConfig:
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities of the query.")
     target_temperature: float = setting(
-        0.04, above=0, help="Divides the similarities of the key; below temperature to sharpen."
+        0.04, above=0, help="Divides the similarities of the key; lower than temperature for sharper targets."
     )
 
     def build(self) -> "ReSSLLoss":

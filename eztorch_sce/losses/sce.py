@@ -27,7 +27,9 @@ class SCEConfig:
 
     temperature: float = setting(0.1, above=0, help="Divides the similarities of the query (tau in the paper).")
     target_temperature: float = setting(
-        0.05, above=0, help="Divides the similarities of the key; below temperature to sharpen (tau_m in the paper)."
+        0.05,
+        above=0,
+        help="Divides the similarities of the key; lower than temperature for sharper targets (tau_m in the paper).",
     )
     positive_weight: float = setting(
         0.5, at_least=0, at_most=1, help="Weight of the positive in the target; 1 is InfoNCE (lambda in the paper)."

@@ -1,8 +1,8 @@
-"""Softmax over many keys that is never held in memory: attention that also returns its log-sum-exp.
+"""Softmax over many keys, computed block by block: attention that also returns its log-sum-exp.
 
-The contrastive losses need the log-sum-exp of a query's similarities with all keys. Its gradient, and the target of
-the query, need the mean of the keys weighted by a softmax. One pass over blocks of keys that fit the processor's cache
-gives both, and memory does not grow with the number of keys.
+A contrastive loss needs the log-sum-exp of a query's similarities with all keys; its gradient and its target need the
+softmax-weighted mean of the keys. One pass over blocks of keys that fit in the processor's cache computes both, so
+memory does not grow with the number of keys.
 
 Source: the running softmax of Milakov and Gimelshein, 2018, arXiv:1805.02867, as in memory-efficient attention
 (Rabe and Staats, 2021, arXiv:2112.05682).
@@ -20,12 +20,12 @@ BLOCK_NUMBERS_GPU = 2**24
 
 
 class Keys(NamedTuple):
-    """Rows to compare with.
+    """Keys to compare with.
 
     Attributes:
         rows: (N, D), of any floating-point type.
-        own: Row that belongs to sample 0 (the next to sample 1, and so on) and is left out of that sample's softmax;
-            None if every row counts.
+        own: Index of sample 0's own row; sample 1 owns the next row, and so on. A sample's own row is left out of its
+            softmax. None to use every row.
     """
 
     rows: Float[Tensor, "N D"]
@@ -37,11 +37,12 @@ def attend(
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, "B D"]]:
     """Return the log-sum-exp of the similarities over the temperature, and the softmax-weighted mean of the keys.
 
-    As `(anchors @ keys.T / temperature).logsumexp(dim=1)` and `(anchors @ keys.T / temperature).softmax(dim=1) @ keys`.
+    Equal to `similarities.logsumexp(dim=1)` and `similarities.softmax(dim=1) @ keys` for
+    `similarities = anchors @ keys.T / temperature`.
 
     Args:
-        anchors: float32 or float64, the type of the results.
-        keys: At least one row that is not a sample's own.
+        anchors: Queries or keys, float32 or float64; the results have the same type.
+        keys: The keys, with at least one row per sample that is not its own.
         temperature: Divides the similarities.
     """
     scaled = anchors / temperature
@@ -58,10 +59,10 @@ def attend(
 
 
 def log_sum_exp(query: Float[Tensor, "B D"], keys: Keys, temperature: float) -> Float[Tensor, " B"]:
-    """Return the log-sum-exp of similarities (B, N) over the temperature; query and keys may take gradients.
+    """Return the log-sum-exp of similarities (B, N) over the temperature, differentiable in query and keys.
 
-    Keys without gradient may change in place before the backward pass, which does not read them. There is no second
-    derivative: asking for one raises a RuntimeError.
+    Keys that do not require gradients may be changed in place before the backward pass, which does not read them. A
+    double backward raises a RuntimeError.
     """
     result: Tensor = _LogSumExp.apply(query, keys.rows, keys.own, temperature)  # type: ignore[no-untyped-call]
     return result

@@ -1,4 +1,4 @@
-"""Contract of the self-supervised methods."""
+"""Contract of self-supervised methods."""
 
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
@@ -30,7 +30,7 @@ class Method(Protocol):
         """Return the loss of one batch from normalized views (B, C, T, S, S), global views first."""
 
     def after_step(self, progress: float) -> None:
-        """Update what moves without gradients, after an optimizer step at `progress` in [0, 1] of training."""
+        """Update queue and momentum encoder, if any, after an optimizer step, at `progress` in [0, 1] of training."""
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return all parameters, trained or not."""

@@ -1,4 +1,4 @@
-"""Momentum contrast: MoCo, and with other losses ReSSL and SCE."""
+"""Momentum contrast: MoCo, ReSSL or SCE, depending on the loss."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.distributed import gather_rows, gather_with_offset, same_permutation
-from eztorch_sce.losses.pairs import Loss, ViewPairs, over_pairs
+from eztorch_sce.losses.pairs import Loss, ViewPairs, over_pairs_of
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.batch_norm import split_batch_norms
 from eztorch_sce.models.encoder import Encoder, embed_views
@@ -43,12 +43,13 @@ class MomentumContrast(nn.Module):
         self.momentum_encoder = MomentumEncoder(self.online)
         self.queue = Queue(config.queue_size, dim) if config.queue_size else None
         self.loss = loss
+        self.over_pairs = over_pairs_of(loss)
         self.config = config
         self.momentum = config.momentum
 
     @property
     def backbone(self) -> Backbone:
-        """The online backbone, the one the papers evaluate."""
+        """The online backbone, which the papers evaluate."""
         return self.online.backbone
 
     def forward(self, views: list[Float[Tensor, "B C _ _ _"]]) -> StepOutput:
@@ -66,16 +67,16 @@ class MomentumContrast(nn.Module):
         if self.config.batch_keys:
             batch_keys = list(all_keys.unbind(dim=1))
         if self.queue is not None:
-            self.queue.update()  # with gradient accumulation, the last batch's backward pass is over by now
+            self.queue.update()  # keys of the last accumulated batch: its backward pass is over
             negatives = self.queue.keys
-        loss, metrics = over_pairs(self.loss, ViewPairs(queries, keys, pairs, negatives, batch_keys, offset))
+        loss, metrics = self.over_pairs(ViewPairs(queries, keys, pairs, negatives, batch_keys, offset))
         if self.queue is not None:
             self.queue.put(all_keys.transpose(0, 1).flatten(0, 1))
             metrics["queue_age"] = torch.tensor(len(self.queue.keys) / all_keys[:, :, 0].numel())  # steps
         return StepOutput(loss, metrics, keys[0])
 
     def after_step(self, progress: float) -> None:
-        """Enqueue the keys of the step and move the momentum encoder, at `progress` in [0, 1] of training."""
+        """Enqueue the keys of the step and update the momentum encoder, at `progress` in [0, 1] of training."""
         if self.queue is not None:
             self.queue.update()
         is_cosine = self.config.momentum_schedule == "cosine"
@@ -109,9 +110,11 @@ class MomentumConfig:
     )
     momentum: float = setting(0.99, at_least=0, at_most=1, help="Momentum of the key encoder at the start of training.")
     momentum_schedule: str = setting(
-        "cosine", choices=("cosine", "constant"), help="Cosine raises the momentum to 1 at the end of training."
+        "cosine",
+        choices=("cosine", "constant"),
+        help="Schedule of the momentum; cosine raises it to 1 at the end of training.",
     )
-    symmetric: bool = setting(True, help="Use every global view as a target instead of the first view only.")
+    symmetric: bool = setting(True, help="Use every global view as a target, not only the first view.")
     num_global_views: int = setting(2, at_least=2, help="Number of global views; further views are queries only.")
 
 
@@ -126,7 +129,7 @@ class MomentumContrastConfig(MomentumConfig):
         False, help="Shuffle the batch before the key encoder so batch norm cannot leak which key matches."
     )
     bn_splits: int = setting(
-        1, at_least=1, help="Normalize each of this many chunks of the batch separately, as separate devices would."
+        1, at_least=1, help="Number of batch chunks that batch norm normalizes separately, as separate devices would."
     )
 
     @property

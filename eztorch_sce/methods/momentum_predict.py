@@ -13,7 +13,7 @@ from eztorch_sce.settings import setting
 @register("method", "momentum_predict")
 @dataclass
 class MomentumPredictConfig(MomentumConfig):
-    """Momentum contrast without a queue: predict the keys of the momentum encoder, among those of the batch.
+    """Momentum contrast without a queue: predict the momentum encoder's key among the keys of the batch.
 
     Source: Chen et al., ICCV 2021, arXiv:2104.02057 (MoCo v3); Grill et al., NeurIPS 2020, arXiv:2006.07733 (BYOL).
     """

@@ -1,4 +1,4 @@
-"""SimCLR: one encoder; the views of a sample are contrasted with the rest of the batch."""
+"""SimCLR: one encoder, every view contrasted with the rest of the batch."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.distributed import gather_with_offset
-from eztorch_sce.losses.pairs import Loss, ViewPairs, over_pairs
+from eztorch_sce.losses.pairs import Loss, ViewPairs, over_pairs_of
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.encoder import Encoder, embed_views
 from eztorch_sce.models.heads import ProjectorConfig
@@ -31,6 +31,7 @@ class SimCLR(nn.Module):
         super().__init__()
         self.online = Encoder(backbone, config.projector.build(backbone.num_features))
         self.loss = loss
+        self.over_pairs = over_pairs_of(loss)
         self.config = config
 
     @property
@@ -45,8 +46,8 @@ class SimCLR(nn.Module):
         keys = queries[:num_targets]
         pairs = [(i, j) for j in range(num_targets) for i in range(len(queries)) if i != j]
         all_keys, offset = gather_with_offset(torch.stack(keys, dim=1))  # (G, V, D)
-        batch_keys = [all_keys.transpose(0, 1)] * num_targets  # keys of all views are negatives of each
-        loss, metrics = over_pairs(self.loss, ViewPairs(queries, keys, pairs, None, batch_keys, offset))
+        batch_keys = [all_keys.transpose(0, 1)] * num_targets  # every key view is contrasted with the keys of all views
+        loss, metrics = self.over_pairs(ViewPairs(queries, keys, pairs, None, batch_keys, offset))
         return StepOutput(loss, metrics, keys[0].detach())
 
     def after_step(self, progress: float) -> None:

@@ -41,7 +41,7 @@ class SplitBatchNorm(_BatchNorm):
 
 
 def split_batch_norms(module: nn.Module, num_splits: int) -> nn.Module:
-    """Return the module with each batch norm in it replaced by a `SplitBatchNorm` of the same weights and names."""
+    """Return the module with each batch norm replaced by a `SplitBatchNorm` of the same weights and name."""
     if isinstance(module, _BatchNorm):
         split = SplitBatchNorm(
             module.num_features,

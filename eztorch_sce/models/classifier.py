@@ -11,7 +11,7 @@ class Classifier(nn.Module):
     """Backbone, dropout and linear layer (see `linear_head`).
 
     Args:
-        backbone: Network to classify with.
+        backbone: Network that extracts the features.
         num_classes: Number of classes N.
         dropout: Probability of dropping a feature before the linear layer.
     """

@@ -32,11 +32,11 @@ class Encoder(nn.Module):
 
 
 def embed_views(encoder: Encoder, views: list[Float[Tensor, "B C _ _ _"]], num_global: int) -> list[Embeddings]:
-    """Embed each global view by itself, and the local views of one shape in a single forward pass.
+    """Embed each global view separately, and all local views of the same shape in one forward pass.
 
     Args:
         encoder: The network.
-        views: Views (B, C, T, S, S), the `num_global` global ones first.
+        views: Views (B, C, T, S, S), global views first.
         num_global: Number of global views.
     """
     global_embeddings = [encoder(view) for view in views[:num_global]]
@@ -44,12 +44,12 @@ def embed_views(encoder: Encoder, views: list[Float[Tensor, "B C _ _ _"]], num_g
     local_embeddings: dict[int, Embeddings] = {}
     for shape in dict.fromkeys(view.shape for view in local_views):
         indices = [index for index, view in enumerate(local_views) if view.shape == shape]
-        together: Embeddings = encoder(torch.cat([local_views[index] for index in indices]))
-        chunks = zip(*(tensor.chunk(len(indices)) for tensor in together), strict=True)
+        merged: Embeddings = encoder(torch.cat([local_views[index] for index in indices]))
+        chunks = zip(*(tensor.chunk(len(indices)) for tensor in merged), strict=True)
         local_embeddings |= {index: Embeddings(*chunk) for index, chunk in zip(indices, chunks, strict=True)}
     return global_embeddings + [local_embeddings[index] for index in range(len(local_views))]
 
 
 def _unit(x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    """Normalize in float32 or better, since the losses divide similarities by small temperatures."""
+    """Normalize in at least float32, since the losses divide similarities by small temperatures."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

@@ -13,14 +13,14 @@ class ProjectorConfig:
     """Projector: a multi-layer perceptron from backbone features to the space of the loss."""
 
     hidden_dim: int | None = setting(
-        None, at_least=1, help="Width of the hidden layers; null is twice the backbone's features."
+        None, at_least=1, help="Width of the hidden layers; null means twice the number of backbone features."
     )
     num_hidden: int = setting(
-        2, at_least=0, help="Number of hidden layers: linear without bias, batch norm and ReLU each."
+        2, at_least=0, help="Number of hidden layers, each linear without bias, batch norm and ReLU."
     )
     output_dim: int = setting(256, at_least=1, help="Dimension of the projections.")
     output_norm: bool = setting(
-        True, help="Batch norm without affine parameters after the last layer, which then has no bias."
+        True, help="Apply batch norm without affine parameters after the last layer, which then has no bias."
     )
 
     def build(self, num_features: int) -> nn.Sequential:
@@ -35,7 +35,7 @@ class PredictorConfig:
     """Predictor: a perceptron with one hidden layer and no biases, from online to momentum projections."""
 
     hidden_dim: int | None = setting(
-        None, at_least=1, help="Width of the hidden layer; null is twice the backbone's features."
+        None, at_least=1, help="Width of the hidden layer; null means twice the number of backbone features."
     )
 
     def build(self, num_features: int, dim: int) -> nn.Sequential:
@@ -47,7 +47,7 @@ class PredictorConfig:
 
 
 def _perceptron(widths: list[int], output_dim: int, output_norm: bool) -> nn.Sequential:
-    """Return a perceptron. `widths` holds the width of the input, then those of the hidden layers."""
+    """Return a perceptron. `widths` lists the width of the input, then the widths of the hidden layers."""
     layers: list[nn.Module] = []
     for num_in, num_out in pairwise(widths):
         layers += [nn.Linear(num_in, num_out, bias=False), nn.BatchNorm1d(num_out), nn.ReLU(inplace=True)]

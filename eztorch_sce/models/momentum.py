@@ -13,7 +13,7 @@ from eztorch_sce.models.encoder import Encoder
 class MomentumEncoder(nn.Module):
     """An exponential moving average of the backbone and the projector of an encoder.
 
-    It starts as a copy. Its parameters are averaged and take no gradient; its batch norms keep their own statistics
+    It starts as a copy. Its parameters are averages and receive no gradients; its batch norms keep their own statistics
     and always run in training mode, as in the papers.
 
     Source: He et al., CVPR 2020, arXiv:1911.05722.
@@ -32,7 +32,7 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, online: Encoder, momentum: float) -> None:
-        """Move to `momentum` times itself plus `1 - momentum` times the online encoder; once per optimizer step."""
+        """Average: `momentum` times itself plus `1 - momentum` times `online`. Call once per optimizer step."""
         averaged: list[Tensor] = list(self.encoder.parameters())  # backbone, then projector; it has no predictor
         latest: list[Tensor] = [*online.backbone.parameters(), *online.projector.parameters()]
         torch._foreach_lerp_(averaged, latest, 1 - momentum)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Queue(nn.Module):
-    """The last `size` keys, in a ring that is saved and resumed with its position.
+    """Ring buffer of the last `size` keys; checkpoints include its position.
 
     It starts full of random unit vectors. New keys wait until the backward pass is over, because autograd may still
     need the old ones: `put` them after the forward pass, `update` after the backward pass.
@@ -27,7 +27,7 @@ class Queue(nn.Module):
         self._waiting: Tensor | None = None
 
     def put(self, keys: Float[Tensor, "N D"]) -> None:
-        """Keep new keys, any number of them, until the next `update`."""
+        """Hold any number of new keys until the next `update`."""
         self._waiting = keys.detach()
 
     def update(self) -> None:
@@ -38,7 +38,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def enqueue(self, keys: Float[Tensor, "N D"]) -> None:
-        """Replace the oldest keys at once; if there are more than `size` new ones, keep the last."""
+        """Replace the oldest keys immediately; if there are more than `size` new keys, use the last `size`."""
         size = len(self.keys)
         rows = (self.position + torch.arange(len(keys), device=self.keys.device)) % size
         self.keys[rows[-size:]] = keys[-size:].to(self.keys.dtype)

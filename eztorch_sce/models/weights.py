@@ -23,7 +23,7 @@ class Weights:
 
     Attributes:
         backbone: The config that builds the backbone.
-        spec: The input of the backbone.
+        spec: Input specification of the backbone.
         state: State dict of the backbone.
         head: State dict of the linear classifier, or None.
         classes: Class names, in the order of the classifier's outputs.
@@ -58,8 +58,8 @@ def save_weights(
     Args:
         path: The file to write or replace.
         backbone: The network.
-        config: Its registered config, stored so that the file alone is enough to build it.
-        spec: The input of the network.
+        config: Its registered config, stored so that the file is enough to build the network.
+        spec: Input specification of the network.
         classifier: The classifier whose linear layer is stored too, or None.
         classes: Class names, in the order of the classifier's outputs.
     """
@@ -85,15 +85,20 @@ def load_weights(path: str) -> Weights:
     if file.is_dir():
         file = next((file / name for name in ("classifier.pt", "backbone.pt") if (file / name).is_file()), file)
     if not file.is_file():
-        raise ConfigError([f"weights={path}: no such file; a run writes backbone.pt (pretrain) or classifier.pt"])
+        raise ConfigError(
+            [f"weights={path}: no such file; runs write backbone.pt (pretrain) or classifier.pt (finetune)"]
+        )
     try:
         content = torch.load(file, weights_only=True, map_location="cpu")
         if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']}")
+            raise ValueError(f"format {content['format']} instead of {FORMAT}")
         config = choices("backbone")[content["backbone"]["name"]](**content["backbone"]["settings"])
     except Exception as error:
         raise ConfigError(
-            [f"weights={path} is not a weights file of this package ({error}); give the backbone.pt of a run"]
+            [
+                f"weights={path} is not a weights file of this package ({error}); use the backbone.pt or classifier.pt "
+                "of a run"
+            ]
         ) from error
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     return Weights(config, InputSpec(**content["input"]), content["state"], content["head"], content["classes"], sha256)

@@ -16,7 +16,7 @@ from eztorch_sce.settings import setting, show
 @register("optimizer", "adamw")
 @dataclass
 class AdamWConfig:
-    """Adam with decoupled weight decay, which spares norms and biases (Loshchilov and Hutter, arXiv:1711.05101)."""
+    """Adam with decoupled weight decay, except for norms and biases (Loshchilov and Hutter, arXiv:1711.05101)."""
 
     lr: float = setting(1e-3, above=0, help=LR_HELP)
     betas: list[float] = setting(

@@ -28,11 +28,11 @@ def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> lis
 
 
 def with_rates(config: OptimizerConfig, sets: Sequence[tuple[Iterable[nn.Parameter], float]]) -> Optimizer:
-    """Return one optimizer with a learning rate per set of parameters.
+    """Return one optimizer that gives each set of parameters its own learning rate.
 
     Args:
-        config: Optimizer config; its own `lr` is not used.
-        sets: Parameters with their effective learning rate. Empty sets are skipped, but one must not be empty.
+        config: Optimizer config, whose own `lr` is ignored.
+        sets: Sets of parameters with their effective learning rates; at least one set must not be empty.
     """
     listed = [(list(parameters), lr) for parameters, lr in sets]
     merged, *others = [config.build(parameters, lr) for parameters, lr in listed if parameters]
@@ -43,8 +43,8 @@ def with_rates(config: OptimizerConfig, sets: Sequence[tuple[Iterable[nn.Paramet
 
 
 def blocks_in_order(net: nn.Module) -> list[nn.Module]:
-    """Return the children of a network that have parameters, from first to last; sequences are flattened."""
+    """Return the children of a network that have parameters, from input to output; sequences are flattened."""
     blocks: list[nn.Module] = []
     for child in net.children():
         blocks += blocks_in_order(child) if isinstance(child, nn.Sequential | nn.ModuleList) else [child]
-    return [block for block in blocks if any(True for _ in block.parameters())]
+    return [block for block in blocks if len(list(block.parameters())) > 0]

@@ -84,7 +84,9 @@ class LARSConfig:
 
     lr: float = setting(0.3, above=0, help=LR_HELP)
     momentum: float = setting(0.9, at_least=0, below=1, help="Momentum of the velocity.")
-    weight_decay: float = setting(1e-6, at_least=0, help="L2 penalty added to the gradient; spares norms and biases.")
+    weight_decay: float = setting(
+        1e-6, at_least=0, help="L2 penalty added to the gradient, except for norms and biases."
+    )
     trust_coefficient: float = setting(1e-3, above=0, help="Scale of the adapted rate of each layer.")
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> LARS:

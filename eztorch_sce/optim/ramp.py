@@ -1,4 +1,4 @@
-"""Ramps: settings of the loss or the method that move during training."""
+"""Ramps: settings of the loss or the method that change during training."""
 
 import math
 import typing
@@ -12,15 +12,17 @@ from eztorch_sce.errors import ConfigError, did_you_mean
 
 @dataclass
 class Ramp:
-    """Move a setting from `start` to its value over the first part of training; it then stays there."""
+    """Change a setting from `start` to its configured value over a fraction of training, then keep that value."""
 
-    setting: str = settings.setting("", help="Setting to move, such as loss.positive_weight or method.momentum.")
+    setting: str = settings.setting("", help="Setting to change, such as loss.positive_weight or method.momentum.")
     start: float | None = settings.setting(None, help="Value at the first step, within the bounds of the setting.")
-    over: float = settings.setting(1.0, above=0, at_most=1, help="Fraction of training that the ramp takes.")
-    shape: str = settings.setting("cosine", choices=("linear", "cosine"), help="A straight line, or half a cosine.")
+    over: float = settings.setting(1.0, above=0, at_most=1, help="Fraction of training over which the setting changes.")
+    shape: str = settings.setting(
+        "cosine", choices=("linear", "cosine"), help="Shape of the ramp: a straight line or half a cosine."
+    )
 
     def at(self, progress: float, end: float) -> float:
-        """Return the value at `progress` in [0, 1] of training of a setting whose own value is `end`.
+        """Return the value at `progress` in [0, 1] of training of a setting whose configured value is `end`.
 
         >>> Ramp("loss.positive_weight", start=1.0, over=0.5, shape="linear").at(progress=0.25, end=0.0)
         0.5
@@ -34,11 +36,11 @@ class Ramp:
 
 
 class MovingSetting:
-    """A ramp and the attribute that it moves.
+    """A ramp and the attribute that it changes.
 
     Args:
         ramp: The ramp.
-        modules: The modules that have settings, by the prefix of their settings ("loss", "method").
+        modules: Modules by the prefix of their settings ("loss", "method").
 
     Raises:
         ConfigError: If the module does not have the setting as an attribute.
@@ -49,7 +51,7 @@ class MovingSetting:
         self.ramp, self.module = ramp, modules[prefix]
         if not hasattr(self.module, self.name):
             owner = type(self.module).__name__
-            raise ConfigError([f"ramps: {ramp.setting} cannot move, because {owner} has no attribute {self.name}"])
+            raise ConfigError([f"ramps: {ramp.setting} cannot be ramped, because {owner} has no attribute {self.name}"])
         self.end: float = getattr(self.module, self.name)
 
     def move(self, progress: float) -> None:
@@ -62,21 +64,25 @@ def ramp_conflicts(ramps: Sequence[Ramp], configs: Mapping[str, Any], path: str)
 
     Args:
         ramps: The ramps.
-        configs: The config dataclasses whose number settings may move, by prefix ("loss", "method").
-        path: The path of the ramps, for the messages.
+        configs: Config dataclasses whose numeric settings may be ramped, by prefix ("loss", "method").
+        path: Path of the ramps, for the messages.
     """
     known = {f"{prefix}.{name}": declared for prefix, config in configs.items() for name, declared in _numbers(config)}
     messages = []
     for number, ramp in enumerate(ramps):
         if ramp.setting not in known:
-            hint = did_you_mean(ramp.setting, known) or f"; one of {', '.join(known)}"
-            messages.append(f"{path}.{number}.setting={ramp.setting} is not a setting that can move{hint}")
+            hint = did_you_mean(ramp.setting, known)
+            messages.append(f"{path}.{number}.setting={ramp.setting} must be one of {', '.join(known)}{hint}")
         elif ramp.start is None:
-            messages.append(f"{path}.{number}.start is not set: the value of {ramp.setting} at the first step")
+            messages.append(
+                f"{path}.{number}.start=null must be a number: the value of {ramp.setting} at the first step"
+            )
         elif message := settings.problem_with(f"{path}.{number}.start", ramp.start, known[ramp.setting], float):
             messages.append(f"{message}, like {ramp.setting}")
         if ramp.setting in [earlier.setting for earlier in ramps[:number]]:
-            messages.append(f"{path}.{number}.setting={ramp.setting} has an earlier ramp: keep one of the two")
+            messages.append(
+                f"{path}.{number}.setting={ramp.setting} must not be repeated: an earlier ramp changes the same setting"
+            )
     return messages
 
 

@@ -8,13 +8,13 @@ from eztorch_sce.settings import setting, show
 
 @dataclass
 class ScheduleConfig:
-    """Linear warm-up from 0, then a cosine decay to 0, or steps if milestones are given."""
+    """Linear warm-up from 0, then a cosine decay to 0, or a drop to a tenth at each milestone."""
 
     warmup_epochs: float = setting(0.0, at_least=0, help="Epochs of linear warm-up; may be fractional.")
     milestones: list[float] = setting(
         [],
         above=0,
-        help="Epochs after which the rate drops to a tenth, ascending; empty selects the cosine decay.",
+        help="Epochs after which the rate drops to a tenth, in ascending order; empty for the cosine decay.",
     )
 
     def conflicts(self, prefix: str) -> list[str]:
@@ -24,7 +24,7 @@ class ScheduleConfig:
         return []
 
     def factor(self, step: int, num_steps: int, max_epochs: int) -> float:
-        """Return the factor on the learning rate.
+        """Return the factor that multiplies the learning rate.
 
         Args:
             step: Optimizer step, from 0.

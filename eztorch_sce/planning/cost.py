@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.losses.pairs import PairLosses, ViewPairs, over_pairs
+from eztorch_sce.losses.pairs import PairLosses, ViewPairs, over_pairs_of
 from eztorch_sce.models.backbones.base import BackboneConfig
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.training.config import TrainerConfig
@@ -138,7 +138,7 @@ def loss_cost(config: TrainingSettings, inputs: LossInputs, global_batch: int) -
         rows = nn.functional.normalize(torch.randn(*like.shape[:-2], num_rows, like.shape[-1]), dim=-1)
         return rows.requires_grad_(like.requires_grad)
 
-    loss = config.loss.build()
+    over_pairs = over_pairs_of(config.loss.build())
     negatives = None if inputs.negatives is None else unit_rows(inputs.negatives, len(inputs.negatives))
     batch_keys = [unit_rows(rows, max(4, global_batch)) for rows in inputs.batch_keys or []]
     known = batch_keys if negatives is None else [negatives, *batch_keys]
@@ -146,7 +146,7 @@ def loss_cost(config: TrainingSettings, inputs: LossInputs, global_batch: int) -
     def step_cost(batch: int) -> _StepCost:
         queries, keys = ([unit_rows(rows, batch) for rows in each] for each in (inputs.queries, inputs.keys))
         views = ViewPairs(queries, keys, inputs.pairs, negatives, batch_keys or None)
-        return _count(lambda: over_pairs(loss, views).loss, known)
+        return _count(lambda: over_pairs(views).loss, known)
 
     once, twice = step_cost(2), step_cost(4)
     kept = Size.through(2, once.kept, twice.kept)

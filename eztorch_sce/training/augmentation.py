@@ -17,8 +17,8 @@ class BatchAugmentation(nn.Module):
     Args:
         configs: One config per view.
         seed: Seed of the run. The draws of a sample depend only on (seed, epoch, record, view).
-        canvas: `data.canvas`: None if the workers cropped the frames, or the side in pixels of the square to which
-            they stretched them.
+        canvas: Value of `data.canvas`: None if the workers crop the frames, or the side in pixels of the square to
+            which they stretch them.
     """
 
     def __init__(self, configs: list[ViewConfig], seed: int, canvas: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks of every training: progress in the terminal, and the list of unreadable files."""
+"""Callbacks of every training: progress on stderr, and the list of unreadable files."""
 
 import csv
 import time
@@ -26,10 +26,12 @@ def num_unreadable(run_dir: Path) -> int:
 
 
 class RunProgress(pl.Callback):
-    """Show and log loss, clips/s and the fraction of time spent waiting for data, in a bar or (no terminal) in lines.
+    """Show and log the loss, clips/s and the fraction of time spent waiting for data.
+
+    Shown as a progress bar in a terminal, and as lines elsewhere.
 
     Args:
-        every: Loader batches between two updates.
+        every: Batches between two updates.
     """
 
     def __init__(self, every: int) -> None:

@@ -17,7 +17,7 @@ def resumable_checkpoint(run_dir: Path) -> ModelCheckpoint:
 
 
 class SaveBackbone(pl.Callback):
-    """Write the backbone every n epochs, as `backbone-epoch-0010.pt` and so on.
+    """Write the backbone every few epochs, to `backbone-epoch-0010.pt` and so on.
 
     Args:
         run_dir: Run directory.
@@ -30,7 +30,7 @@ class SaveBackbone(pl.Callback):
         self.run_dir, self.every, self.config, self.spec = run_dir, every, config, spec
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the file in the first process."""
+        """Write the file, in the first process only."""
         epoch = trainer.current_epoch + 1
         if epoch % self.every == 0 and trainer.is_global_zero:
             backbone = cast(Backbone, pl_module.method.backbone)  # type: ignore[union-attr]

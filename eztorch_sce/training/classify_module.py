@@ -27,8 +27,8 @@ class ClassifyModule(pl.LightningModule):
         optimizer: A registered optimizer config.
         schedule: Schedule of the learning rate.
         batch_size: Global batch size per optimizer step.
-        layer_decay: Factor on the learning rate from each block of the backbone to the block before it; 1 for one rate.
-        mixup: Parameter of the beta distribution that draws the mixing weight of pairs of samples; 0 for no mixup.
+        layer_decay: Ratio of each block's learning rate to that of the block after it; 1 for a single rate.
+        mixup: Parameter of the beta distribution of the weight by which two samples are mixed; 0 for no mixup.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ClassifyModule(pl.LightningModule):
         self.layer_decay, self.mixup = layer_decay, mixup
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
-        """Make the view on the device."""
+        """Augment the batch on the device."""
         return cast(ViewBatch, self.augmentation(batch))
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
@@ -62,7 +62,7 @@ class ClassifyModule(pl.LightningModule):
         return loss
 
     def _mix(self, batch: ViewBatch) -> tuple[Float[Tensor, "B C T S S"], Int64[Tensor, " B"], float]:
-        """Return the clips mixed with the next clip of the batch, the labels of those, and the weight of the clips.
+        """Mix each clip with the next one; return the clips, the labels of the next clips, and the weight of the first.
 
         Source: Zhang et al., ICLR 2018, arXiv:1710.09412.
         """

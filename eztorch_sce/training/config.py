@@ -1,4 +1,4 @@
-"""Settings of a training: the run directory, and the processes that the trainer comes to on a machine."""
+"""Settings of a training: run directory, epochs, devices and precision, resolved for a machine."""
 
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -11,16 +11,16 @@ from eztorch_sce.settings import setting
 class RunConfig:
     """The run directory, and how often a run writes to it."""
 
-    dir: str | None = setting(None, help="Run directory; null is the next free runs/<command>-<n>.")
+    dir: str | None = setting(None, help="Run directory; null means the next free runs/<command>-<n>.")
     resume: bool = setting(False, help="Resume from last.ckpt in the run directory.")
     log_every_n_steps: int = setting(10, at_least=1, help="Optimizer steps between two rows of metrics.csv.")
     save_every_n_epochs: int | None = setting(
-        None, at_least=1, help="Epochs between two extra backbone files; null keeps only the last."
+        None, at_least=1, help="Epochs between two intermediate backbone files; null writes only the final one."
     )
 
 
 class Machine(NamedTuple):
-    """The surroundings of a process.
+    """The GPUs and the launcher of a process.
 
     Attributes:
         num_gpus: GPUs that torch can use.
@@ -36,28 +36,30 @@ class TrainerConfig:
     """Epochs, devices and precision of a training."""
 
     max_epochs: int = setting(200, at_least=1, help="Number of passes over the training data.")
-    accelerator: str = setting("auto", choices=("auto", "gpu", "cpu"), help="Hardware; auto is GPUs if there are any.")
+    accelerator: str = setting(
+        "auto", choices=("auto", "gpu", "cpu"), help="Hardware; auto uses GPUs if there are any."
+    )
     devices: int | None = setting(
         None,
         at_least=1,
-        help="Processes per machine, one per GPU; null is the number that torchrun or srun started, else all GPUs, "
-        "and 1 on a CPU.",
+        help="Processes per machine, one per GPU; null means the number started by torchrun or srun, otherwise all "
+        "GPUs, or one process on a CPU.",
     )
     num_nodes: int | None = setting(
-        None, at_least=1, help="Number of machines; null is the number that torchrun or srun uses, else 1."
+        None, at_least=1, help="Number of machines; null means the number used by torchrun or srun, otherwise 1."
     )
     precision: str = setting(
         "32-true", choices=("32-true", "16-mixed", "bf16-mixed"), help="Floating-point precision, as in Lightning."
     )
     accumulate: int = setting(
-        1, at_least=1, help="Batches whose gradients are accumulated per optimizer step; divides data.batch_size."
+        1, at_least=1, help="Number of batches accumulated per optimizer step, into which data.batch_size is divided."
     )
     sync_batchnorm: bool | None = setting(
-        None, help="Compute batch norm statistics over all devices; null is true on GPUs. PyTorch has none for CPUs."
+        None, help="Compute batch norm statistics over all devices; requires GPUs, where null means true."
     )
 
     def on(self, machine: Machine) -> "TrainerConfig":
-        """Return a copy in which every setting that depends on the machine has its value there."""
+        """Return a copy with every setting that depends on the machine resolved."""
         on_gpu = self.accelerator != "cpu" and machine.num_gpus > 0
         devices, num_nodes = (machine.num_gpus if on_gpu else 1), 1
         if machine.launch is not None:
@@ -79,7 +81,7 @@ class TrainerConfig:
         return None if self.devices is None or self.num_nodes is None else self.devices * self.num_nodes
 
     def conflicts_on(self, machine: Machine) -> list[str]:
-        """Return one message per setting, of type-correct ones, that the machine does not allow."""
+        """Return one message per setting that the machine does not support; all settings must have valid types."""
         messages = []
         here = self.on(machine)
         if self.accelerator == "gpu" and machine.num_gpus == 0:
@@ -96,8 +98,9 @@ class TrainerConfig:
         return messages
 
     def _disagreement(self, here: "TrainerConfig", launch: Launch) -> str | None:
-        """Return how the settings disagree with the launched processes, or None."""
-        started = f"{launch.launcher} started {launch.world_size} processes ({launch.variables})"
+        """Return a message if the settings disagree with the launched processes, else None."""
+        noun = "process" if launch.world_size == 1 else "processes"
+        started = f"{launch.launcher} started {launch.world_size} {noun} ({launch.variables})"
         if launch.launcher == "srun" and launch.per_node is None:
             return f"{started} without saying how many per machine: use srun --ntasks-per-node=..."
         if launch.per_node is not None and launch.world_size % launch.per_node:

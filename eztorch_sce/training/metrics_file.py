@@ -24,17 +24,17 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Return the name of the sub-folder: none."""
+        """Return an empty string: there is no folder per name."""
         return ""
 
     @property
     def version(self) -> str:
-        """Return the version of the sub-folder: none."""
+        """Return an empty string: there is no folder per version."""
         return ""
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Do nothing: config.yaml has the settings."""
+        """Do nothing, since config.yaml holds the settings."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:

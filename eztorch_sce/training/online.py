@@ -1,4 +1,4 @@
-"""Online evaluation: kNN and a linear probe on labeled data, every few epochs of a pretraining."""
+"""Online evaluation: kNN and a linear probe on labeled data, every few epochs of pretraining."""
 
 import time
 from collections.abc import Iterator
@@ -23,9 +23,9 @@ from eztorch_sce.types import FeatureBank, InputSpec
 
 
 class OnlineEvaluation(pl.Callback):
-    """Log `online_knn_top1`, `online_linear_top1` and the seconds they take, `online_s`.
+    """Log `online_knn_top1`, `online_linear_top1`, and the run time in seconds as `online_s`.
 
-    Training is unaffected: random number generators, batch norm statistics and gradients stay as they are.
+    Training is unaffected: random number generators, batch norm statistics and gradients do not change.
 
     Args:
         config: Settings of the evaluation.

@@ -1,4 +1,4 @@
-"""Settings of the online evaluation, apart from the callback so that reading them does not import Lightning."""
+"""Settings of the online evaluation, in a module that does not import Lightning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,25 +16,26 @@ class OnlineConfig:
 
     every_n_epochs: int | None = setting(None, at_least=1, help="Epochs between two evaluations; null turns it off.")
     root: str | None = setting(
-        None, help="Folder of labeled data, as in data.root; without root and list, the pretraining data and labels."
+        None,
+        help="Folder of labeled data, as in data.root; if both root and list are null, the pretraining data.",
     )
     list: str | None = setting(None, help="List of labeled data, as in data.list.")
     test_root: str | None = setting(None, help="Folder of the test split, as in data.test_root.")
     test_list: str | None = setting(None, help="List of the test split, as in data.test_list.")
-    layout: str | None = setting(None, help="Layout of the labeled data; null is data.layout.")
+    layout: str | None = setting(None, help="Layout of the labeled data; null means data.layout.")
     num_clips: int = setting(1, at_least=1, help="Clips per video; features are averaged over clips and crops.")
     num_crops: int = setting(1, at_least=1, at_most=3, help="Crops per clip: 1 (center) or 3.")
     k: int = setting(NUM_NEIGHBORS, at_least=1, help="Number of neighbors that vote in kNN.")
 
     def conflicts(self, prefix: str) -> Sequence[str]:
-        """Return a message if the crops are neither 1 nor 3."""
+        """Return a message if the number of crops is neither 1 nor 3."""
         return [f"{prefix}.num_crops=2 must be 1 (center) or 3"] if self.num_crops == 2 else []
 
     def open(self, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
         """Return the labeled train and test splits.
 
         Args:
-            data: Data settings of the pretraining, for all that is not set here.
+            data: Data settings of the pretraining, which apply unless set here.
             seed: Seed of the run, which draws the test split if the data has none.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Parts of a training step that every LightningModule here shares: learning rates, and batches that are too small."""
+"""Helpers of all LightningModules: learning rate schedules, and batches that are too small to train on."""
 
 import pytorch_lightning as pl
 import torch
@@ -22,7 +22,7 @@ def with_schedule(trainer: pl.Trainer, optimizer: Optimizer, schedule: ScheduleC
 def has_samples(batch: ViewBatch, minimum: int, device: torch.device) -> bool:
     """Return whether the batch of every process has at least `minimum` readable samples.
 
-    The answer is the same in all processes, so all of them take the step or none does.
+    The result is the same in all processes, so either all of them take the step or none does.
     """
     return fewest(len(batch.record), device) >= minimum
 
@@ -30,7 +30,7 @@ def has_samples(batch: ViewBatch, minimum: int, device: torch.device) -> bool:
 def skipped_step(module: pl.LightningModule) -> Tensor | None:
     """Return the value of `training_step` for a batch that is skipped.
 
-    In one process that is None, which Lightning skips. Several processes always exchange gradients, so there it is a
+    A single process returns None, which Lightning skips. Several processes always exchange gradients, so they return a
     loss whose gradients are zero.
     """
     if world_size() == 1:

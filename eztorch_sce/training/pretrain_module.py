@@ -26,7 +26,7 @@ class CollapseWarning(UserWarning):
 
 
 class PretrainModule(pl.LightningModule):
-    """Drives a method: augments the batch, takes the step, then updates the momentum encoder.
+    """Drive a method: augment the batch, take the step, then update the momentum encoder.
 
     Args:
         method: A self-supervised method, which contains the networks and the loss.
@@ -34,7 +34,7 @@ class PretrainModule(pl.LightningModule):
         optimizer: A registered optimizer config.
         schedule: Schedule of the learning rate.
         batch_size: Global batch size per optimizer step.
-        ramps: Settings of the method or its loss that move during training.
+        ramps: Settings of the method or its loss that change during training.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PretrainModule(pl.LightningModule):
         self.warned_of_collapse = False
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
-        """Make the views on the device."""
+        """Augment the batch on the device."""
         return cast(ViewBatch, self.augmentation(batch))
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
@@ -71,7 +71,7 @@ class PretrainModule(pl.LightningModule):
         return output.loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the optimizer, then the momentum encoder: once per optimizer step, also with accumulation."""
+        """Step the optimizer, then the momentum encoder: once per optimizer step, even with gradient accumulation."""
         super().optimizer_step(*args, **kwargs)
         self.method.after_step(self._progress())
 
@@ -95,7 +95,7 @@ class PretrainModule(pl.LightningModule):
         values = {name: float(value) for name, value in metrics.items()}
         if not math.isfinite(values["loss"]):
             raise TrainingError(f"step {self.trainer.global_step}: the loss is {values['loss']}. {self._cure()}")
-        if self.warned_of_collapse or self.trainer.current_epoch == 0:  # an initial network proves nothing
+        if self.warned_of_collapse or self.trainer.current_epoch == 0:  # too early to judge
             return
         if (words := verdict(values)) is not None:
             self.warned_of_collapse = True

@@ -18,7 +18,7 @@ from eztorch_sce.types import Batch, ViewBatch
 
 
 class ProbeModule(pl.LightningModule):
-    """Trains linear heads. The backbone stays frozen and in evaluation mode, whatever the mode of the module.
+    """Train linear heads. The backbone stays frozen and in evaluation mode, whatever the mode of the module.
 
     Args:
         backbone: The backbone, which is frozen in place.
@@ -54,7 +54,7 @@ class ProbeModule(pl.LightningModule):
         return cast(Tensor, self.heads(self.backbone(clips))).transpose(0, 1)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
-        """Make the view on the device."""
+        """Augment the batch on the device."""
         return cast(ViewBatch, self.augmentation(batch))
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:

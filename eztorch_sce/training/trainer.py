@@ -1,4 +1,4 @@
-"""The Lightning trainer, configured the one way this package uses it."""
+"""The Lightning trainer, configured identically for all trainings."""
 
 import logging
 import warnings
@@ -17,13 +17,13 @@ from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.metrics_file import MetricsFile
 
-# Lightning's advice against what is done here on purpose.
+# Warnings of Lightning about choices that are made on purpose here.
 _ADVICE = (
-    "Checkpoint directory .* exists and is not empty",  # it contains config.yaml already
-    "You have overridden `on_after_batch_transfer` in `LightningModule`",  # views are made on the device
+    "Checkpoint directory .* exists and is not empty",  # config.yaml is written first
+    "You have overridden `on_after_batch_transfer` in `LightningModule`",  # views are augmented on the device
     ".*does not have many workers",  # data.num_workers is up to the user
     "The number of training batches .* is smaller than the logging interval",
-    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # a call of Lightning itself
+    ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated",  # called by Lightning itself
 )
 
 
@@ -42,10 +42,10 @@ def fit(
     Args:
         module: The module to train.
         data: The data to train on.
-        config: A validated config, in which the number of devices is resolved.
+        config: A validated config with the number of devices resolved.
         run_dir: Run directory for `metrics.csv`, `tensorboard/`, `last.ckpt` and, if files are unreadable,
             `unreadable.csv`.
-        callbacks: Callbacks besides those of every training.
+        callbacks: Additional callbacks.
     """
     settings = config.trainer
     assert settings.devices is not None
@@ -89,7 +89,7 @@ def _strategy(world_size: int | None) -> Strategy | str:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Hide Lightning's startup messages and the warnings in `_ADVICE`."""
+    """Hide Lightning's startup messages and the warnings listed in `_ADVICE`."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Tests of the parameters that samples draw."""
+"""Tests of the random parameters of samples."""
 
 import itertools
 import math

@@ -1,3 +1,5 @@
+"""Tests of the image operations against torchvision and hand computations."""
+
 import itertools
 from collections.abc import Callable
 
@@ -44,7 +46,7 @@ def test_jitter_operations_equal_torchvision(clips: Tensor, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_one_channel_gives_the_result_of_three_equal_ones(clips: Tensor, name: str) -> None:
+def test_one_channel_gives_the_result_of_three_equal_channels(clips: Tensor, name: str) -> None:
     values = TURNS if name == "hue" else FACTORS
     one = clips[:, :1]
     if name == "hue":
@@ -137,7 +139,7 @@ def test_operations_leave_their_input_unchanged(clips: Tensor) -> None:
     assert torch.equal(clips, before)
 
 
-def test_an_operation_only_runs_on_its_rows(clips: Tensor) -> None:
+def test_an_operation_runs_only_on_the_selected_rows(clips: Tensor) -> None:
     num_rows: list[int] = []
 
     def negate(rows: Tensor) -> Tensor:

@@ -86,6 +86,6 @@ def test_every_view_of_a_policy_is_a_fresh_copy() -> None:
     assert policy("image")[0].scale == [0.2, 1.0]
 
 
-def test_an_unknown_policy_is_answered_with_the_nearest_name() -> None:
+def test_an_unknown_policy_suggests_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="did you mean kinetics"):
         policy("kinetic")

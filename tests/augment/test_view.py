@@ -1,4 +1,4 @@
-"""Tests of the view: its settings and its pixels."""
+"""Tests of views: their settings and their pixels."""
 
 import math
 from dataclasses import replace
@@ -109,9 +109,9 @@ def test_a_view_applies_its_parameters_in_the_published_order(size: int) -> None
 def test_uint8_and_float_input_give_the_same_result_and_stay_unchanged() -> None:
     clips = random_clips(4)
     as_float = clips / 255
-    kept = as_float.clone()
+    before = as_float.clone()
     torch.testing.assert_close(View(ALL_OPERATIONS)(clips, range(4)), View(ALL_OPERATIONS)(as_float, range(4)))
-    assert torch.equal(as_float, kept)
+    assert torch.equal(as_float, before)
 
 
 @pytest.mark.parametrize("stats", ["video", "clip"])
@@ -236,11 +236,11 @@ def test_null_settings_of_a_view_are_filled_in_from_the_input_of_the_network() -
     complete = incomplete.filled_in(spec)
     assert (complete.size, complete.stats, complete.input) == (112, "difference", "difference")
     assert policy("cifar")[0].filled_in(spec) == policy("cifar")[0]
-    with pytest.raises(ConfigError, match="size, an input and stats"):
+    with pytest.raises(ConfigError, match="size, an input and stats, none of them null"):
         View(incomplete)
 
 
-def test_published_constants() -> None:
+def test_constants_are_as_published() -> None:
     assert (BLUR_SIGMA, ASPECT) == ((0.1, 2.0), (3 / 4, 4 / 3))
     assert blur_kernel_size(224) == 23
     assert STATISTICS["image"] == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -1,4 +1,4 @@
-"""Tests of the losses: sums by hand, limits, invariances, errors, and the numbers of the public code."""
+"""Tests of the losses: hand computations, limits, invariances, errors, and values of the public code."""
 
 import json
 import math
@@ -13,12 +13,12 @@ from torch import Tensor
 from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.cosine import CosineLoss
 from eztorch_sce.losses.infonce import InfoNCELoss
-from eztorch_sce.losses.pairs import Loss, PairsLoss, ViewPairs, over_pairs
+from eztorch_sce.losses.pairs import Loss, PairsLoss, ViewPairs, over_pairs_of
 from eztorch_sce.losses.ressl import ReSSLLoss
 from eztorch_sce.losses.sce import SCELoss
 from eztorch_sce.registry import choices
 
-FAMILY = ("infonce", "ntxent", "ressl", "sce")
+CONTRASTIVE = ("infonce", "ntxent", "ressl", "sce")
 
 
 def unit(count: int, dim: int, seed: int) -> Tensor:
@@ -44,17 +44,16 @@ def test_sce_with_all_weight_on_the_positive_is_infonce() -> None:
     torch.testing.assert_close(sce(query, key, negatives), InfoNCELoss(0.2)(query, key, negatives))
 
 
-def test_relational_term_is_smallest_for_a_query_equal_to_its_key() -> None:
+def test_the_relational_term_is_smallest_for_a_query_equal_to_its_key() -> None:
     key, negatives = unit(4, 16, 0), unit(64, 16, 1)
     loss = SCELoss(temperature=0.1, target_temperature=0.1, positive_weight=0)
-    lowest = loss(key, key, negatives)
-    # A cross entropy is smallest where both distributions agree.
+    lowest = loss(key, key, negatives)  # a cross entropy is smallest if both distributions agree
     for seed in range(5):
         assert loss(unit(4, 16, 10 + seed), key, negatives) > lowest
 
 
-@pytest.mark.parametrize("name", FAMILY)
-def test_negatives_may_be_permuted_and_take_no_gradient(name: str) -> None:
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_negatives_may_be_permuted_and_receive_no_gradient(name: str) -> None:
     loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key, negatives = (unit(n, 16, seed).requires_grad_() for n, seed in ((8, 0), (8, 1), (32, 2)))
     value = loss(query, key, negatives)
@@ -67,7 +66,7 @@ def test_negatives_may_be_permuted_and_take_no_gradient(name: str) -> None:
     assert (negatives.grad is not None) == keys_learn
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", CONTRASTIVE)
 def test_in_batch_negatives_equal_a_queue_of_the_other_samples(name: str) -> None:
     loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key = unit(3, 16, 0), unit(3, 16, 1)
@@ -75,7 +74,7 @@ def test_in_batch_negatives_equal_a_queue_of_the_other_samples(name: str) -> Non
     torch.testing.assert_close(loss(query, key, batch_keys=key), torch.stack(one_by_one).mean())
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", CONTRASTIVE)
 def test_in_batch_negatives_of_two_views_equal_a_queue_of_both(name: str) -> None:
     loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key = unit(3, 16, 0), unit(3, 16, 1)
@@ -87,7 +86,7 @@ def test_in_batch_negatives_of_two_views_equal_a_queue_of_both(name: str) -> Non
     torch.testing.assert_close(both, torch.stack(one_by_one).mean())
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", CONTRASTIVE)
 def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
     loss: ContrastiveLoss = choices("loss")[name]().build()
     query, key, negatives = unit(2, 8, 0), unit(2, 8, 1), unit(4, 8, 2)
@@ -103,7 +102,9 @@ def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
         loss(query, key, negatives[:0])
     with pytest.raises(ValueError, match="batch_offset=1: the 2 samples"):
         loss(query, key, batch_keys=key, batch_offset=1)
-    with pytest.raises(ValueError, match=r"negatives must have the floating-point type of the query: torch.float64"):
+    with pytest.raises(
+        ValueError, match=r"negatives must be of a floating-point type, the same as the query: got torch.float64"
+    ):
         loss(query, key, negatives.double())
     with pytest.raises(ValueError, match="key must hold unit vectors, but its norms range from 3 to 3"):
         choices("loss")[name]().build()(query, 3 * key, negatives)
@@ -113,18 +114,18 @@ def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
         loss.over_pairs(ViewPairs([query, unit(3, 8, 0)], [key], [(1, 0)], negatives))
 
 
-@pytest.mark.parametrize("name", FAMILY)
+@pytest.mark.parametrize("name", CONTRASTIVE)
 @pytest.mark.parametrize("calls_before", [0, 1])
 def test_nan_is_reported_with_the_name_of_its_tensor_on_any_call(name: str, calls_before: int) -> None:
     loss: ContrastiveLoss = choices("loss")[name]().build()
     inputs = {"query": unit(2, 8, 0), "key": unit(2, 8, 1), "negatives": unit(4, 8, 2), "batch_keys": unit(5, 8, 3)}
-    for name_of_bad in inputs:
+    for invalid_name in inputs:
         for _ in range(calls_before):
             loss(**inputs)
-        bad = inputs[name_of_bad].clone()
-        bad[-1, 3] = torch.nan
-        with pytest.raises(ValueError, match=f"{name_of_bad} has NaN or infinite values in 1 of {len(bad)} rows"):
-            loss(**inputs | {name_of_bad: bad})
+        rows = inputs[invalid_name].clone()
+        rows[-1, 3] = torch.nan
+        with pytest.raises(ValueError, match=f"{invalid_name} has NaN or infinite values in 1 of {len(rows)} rows"):
+            loss(**inputs | {invalid_name: rows})
 
 
 def test_cosine_reports_infinite_keys() -> None:
@@ -161,7 +162,7 @@ def test_a_plain_loss_is_averaged_over_the_pairs() -> None:
 
     x, y, _ = torch.eye(3)
     assert not isinstance(mean_similarity, PairsLoss)
-    losses = over_pairs(mean_similarity, ViewPairs([x[None], y[None]], [x[None]], [(0, 0), (1, 0)]))
+    losses = over_pairs_of(mean_similarity)(ViewPairs([x[None], y[None]], [x[None]], [(0, 0), (1, 0)]))
     assert losses.loss.item() == 0.5
     assert losses.metrics["alignment"].item() == 1  # squared distances 0 and 2
 
@@ -170,8 +171,8 @@ def test_a_plain_loss_is_averaged_over_the_pairs() -> None:
 def test_losses_match_the_public_code(shared: Path) -> None:
     """Compare values and gradients.
 
-    Without in-batch keys, the public code leaves the positive in the relation, with similarity 0: its probability there
-    is additional weight of the positive, sample by sample.
+    Without in-batch keys, the public code includes the positive in the relation, with similarity 0. Its probability
+    there adds to the weight of the positive, by a different amount for each sample.
     """
     recorded, arrays = json.loads((shared / "vectors/losses.json").read_text()), np.load(shared / "vectors/losses.npz")
     assert recorded["cases"]
@@ -192,7 +193,7 @@ def test_losses_match_the_public_code(shared: Path) -> None:
         if queue is not None and len(queue) == 0:
             queue = None
         if case["loss"] == "mocov3":
-            queue = None  # it has none
+            queue = None  # MoCo v3 has no queue
         offset = params.get("rank", 0) * len(query)
         batch_keys = keys if params.get("use_keys", True) else None
         key = keys[offset : offset + len(query)]
@@ -209,7 +210,7 @@ def test_losses_match_the_public_code(shared: Path) -> None:
 
 
 def sce_with_positive_in_relation(params: dict[str, float], query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
-    """Return SCE with the positive in the relation at similarity 0, by a positive weight that differs by sample."""
+    """Return SCE with the positive in the relation at similarity 0, by giving each sample its own positive weight."""
     in_relation = F.softmax(F.pad(key @ queue.T / params["temp_m"], (1, 0)), dim=1)[:, 0]
     weights = params["coeff"] + (1 - params["coeff"]) * in_relation
     terms = [

@@ -23,7 +23,7 @@ class Case(NamedTuple):
     batch: int
     dim: int
     num_negatives: int
-    others_in_batch: int | None  # samples of other processes; None: the batch is not used as negatives
+    others_in_batch: int | None  # samples of other processes; None for no in-batch negatives
     temperature: float
     target_temperature: float
     positive_weight: float
@@ -60,12 +60,14 @@ def cases() -> list[Case]:
     return corners
 
 
-def written_out(case: Case, query: Tensor, key: Tensor, negatives: Tensor | None, others: Tensor | None) -> Tensor:
-    """Return the definition with every probability in memory: relation, target, prediction, cross entropy."""
+def sce_by_definition(
+    case: Case, query: Tensor, key: Tensor, negatives: Tensor | None, others: Tensor | None
+) -> Tensor:
+    """Return SCE by its definition, with every probability in memory."""
     batch = [] if others is None else [others, key]
     rows = torch.cat([x for x in (negatives, *batch) if x is not None])  # (N, D)
     counts = torch.ones(len(query), len(rows), dtype=torch.bool)
-    if others is not None:  # a sample's own key, among the last rows, is not its negative
+    if others is not None:  # a sample's own key, among the last rows, is not a negative
         counts[:, -len(key) :] = ~torch.eye(len(key), dtype=torch.bool)
     relation = (key @ rows.T / case.target_temperature).exp() * counts
     relation = relation / relation.sum(dim=1, keepdim=True)
@@ -83,17 +85,17 @@ def test_value_and_gradient_match_the_definition_in_float64(case: Case) -> None:
     check(case, unit(case.batch, case.dim, 0), unit(case.batch, case.dim, 1))
 
 
-@pytest.mark.parametrize("likeness", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("similarity", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("temperature", [0.02, 0.1])
 @pytest.mark.parametrize("positive_weight", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("others_in_batch", [None, 5])
 def test_precision_holds_if_the_positive_dominates(
-    likeness: float, temperature: float, positive_weight: float, others_in_batch: int | None
+    similarity: float, temperature: float, positive_weight: float, others_in_batch: int | None
 ) -> None:
-    """As after training: the loss is small, down to 1e-15, and the difference of large numbers."""
+    """Late in training, the loss is small, down to 1e-15, and a difference of large numbers."""
     case = Case(17, 128, 1000, others_in_batch, temperature, 0.05, positive_weight)
     key = unit(case.batch, case.dim, 1)
-    check(case, F.normalize((1 - likeness) * unit(case.batch, case.dim, 0) + likeness * key, dim=1), key)
+    check(case, F.normalize((1 - similarity) * unit(case.batch, case.dim, 0) + similarity * key, dim=1), key)
 
 
 def check(case: Case, query: Tensor, key: Tensor) -> None:
@@ -101,12 +103,12 @@ def check(case: Case, query: Tensor, key: Tensor) -> None:
     others = None if case.others_in_batch is None else unit(case.others_in_batch, case.dim, 3)
     query64 = query.double().requires_grad_()
     in_float64 = [None if x is None else x.double() for x in (key, negatives, others)]
-    expected = written_out(case, query64, *in_float64)  # type: ignore[arg-type]
+    expected = sce_by_definition(case, query64, *in_float64)  # type: ignore[arg-type]
     expected.backward()
     assert query64.grad is not None
 
     query.requires_grad_()
-    batch_keys = None if others is None else torch.cat([others, key])  # this process comes after the others
+    batch_keys = None if others is None else torch.cat([others, key])  # this process has the last rank
     loss = SCELoss(case.temperature, case.target_temperature, case.positive_weight)
     value = loss(query, key, negatives, batch_keys, batch_offset=case.others_in_batch or 0)
     value.backward()
@@ -117,12 +119,12 @@ def check(case: Case, query: Tensor, key: Tensor) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "step"), [(torch.bfloat16, 2**-7), (torch.float16, 2**-10)])
-def test_half_precision_inputs_lose_only_their_own_rounding(dtype: torch.dtype, step: float) -> None:
+def test_half_precision_inputs_add_no_error_beyond_their_own_rounding(dtype: torch.dtype, step: float) -> None:
     query, key, negatives = (unit(n, 256, n).to(dtype) for n in (64, 65, 4096))
     key = key[:64]
     rounded = query.double().requires_grad_()
     case = Case(64, 256, 4096, None, 0.1, 0.05, 0.5)
-    expected = written_out(case, rounded, key.double(), negatives.double(), None)
+    expected = sce_by_definition(case, rounded, key.double(), negatives.double(), None)
     expected.backward()
     query.requires_grad_()
     value = SCELoss(0.1, 0.05, 0.5)(query, key, negatives)
@@ -154,9 +156,9 @@ def test_gradients_match_finite_differences(own: int | None, monkeypatch: pytest
 
 def test_the_block_size_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     anchors, rows = unit(5, 16, 0), unit(1000, 16, 1)
-    whole = attend(anchors, Keys(rows, own=62), 0.1)
+    expected = attend(anchors, Keys(rows, own=62), 0.1)
     monkeypatch.setattr(streaming, "BLOCK_NUMBERS", 1)
-    torch.testing.assert_close(attend(anchors, Keys(rows, own=62), 0.1), whole)
+    torch.testing.assert_close(attend(anchors, Keys(rows, own=62), 0.1), expected)
 
 
 def dense(loss: ContrastiveLoss, views: ViewPairs) -> Tensor:
@@ -173,14 +175,14 @@ def dense_pair(loss: ContrastiveLoss, views: ViewPairs, i: int, j: int) -> Tenso
     query, key = views.queries[i], views.keys[j]
     rows, own = [] if views.negatives is None else [views.negatives], None
     if views.batch_keys is not None:
-        own = sum(len(part) for part in rows) + views.batch_offset
+        own = sum(len(block) for block in rows) + views.batch_offset
         rows.append(views.batch_keys[j])
     negatives = torch.cat(rows)
     left_out = torch.zeros(len(query), len(negatives), dtype=torch.bool)
     if own is not None:
         left_out[torch.arange(len(query)), own + torch.arange(len(query))] = True
     positive = (query * key).sum(dim=1, keepdim=True)  # (B, 1)
-    if isinstance(loss, ReSSLLoss):  # the positive is no candidate
+    if isinstance(loss, ReSSLLoss):  # the positive is not a candidate
         positive = torch.full_like(positive, -torch.inf)
     candidates = (query @ negatives.T).masked_fill(left_out, -torch.inf)  # (B, N)
     log_prediction = F.log_softmax(torch.cat([positive, candidates], dim=1) / loss.temperature, dim=1)
@@ -193,14 +195,14 @@ def dense_pair(loss: ContrastiveLoss, views: ViewPairs, i: int, j: int) -> Tenso
     return -(target * log_prediction.masked_fill(target == 0, 0)).sum(dim=1).mean()
 
 
-@pytest.mark.parametrize("make", [SCELoss, InfoNCELoss, ReSSLLoss, NTXentLoss])
+@pytest.mark.parametrize("loss_class", [SCELoss, InfoNCELoss, ReSSLLoss, NTXentLoss])
 @pytest.mark.parametrize("sources", ["queue", "batch", "both"])
-def test_streaming_and_dense_forms_agree(make: type[ContrastiveLoss], sources: str) -> None:
+def test_streaming_and_dense_forms_agree(loss_class: type[ContrastiveLoss], sources: str) -> None:
     queries, keys = [unit(6, 16, 0), unit(6, 16, 1), unit(6, 16, 2)], [unit(6, 16, 3), unit(6, 16, 4)]
     negatives = unit(100, 16, 5) if sources != "batch" else None
     batch_keys = None if sources == "queue" else [torch.cat([unit(2, 16, 6), key]) for key in keys]
     pairs = [(0, 1), (1, 0), (2, 0), (2, 1)]
-    loss = make()  # type: ignore[call-arg]  # every setting of the losses has a default
+    loss = loss_class()  # type: ignore[call-arg]  # every setting of the losses has a default
     results = []
     for is_dense in (False, True):
         leaves = [x.clone().requires_grad_() for x in queries]
@@ -211,7 +213,7 @@ def test_streaming_and_dense_forms_agree(make: type[ContrastiveLoss], sources: s
     torch.testing.assert_close(*results)
 
 
-def test_a_second_derivative_raises_an_error_that_tells_how_to_get_one() -> None:
+def test_a_double_backward_raises_an_error_with_the_alternative() -> None:
     query, key, negatives = unit(3, 8, 0).requires_grad_(), unit(3, 8, 1), unit(9, 8, 2)
     value = SCELoss()(query, key, negatives)
     (gradient,) = torch.autograd.grad(value, query, create_graph=True)

@@ -1,4 +1,4 @@
-"""Tests of every method, and of each against its formula."""
+"""Tests common to all methods, and of each method against its formula."""
 
 from typing import Any
 
@@ -125,6 +125,8 @@ def test_splits_reach_every_norm_and_shuffling_keeps_the_order_of_keys() -> None
     torch.manual_seed(3)
     order = torch.randperm(len(view))
     torch.testing.assert_close(keys[order], method.momentum_encoder(view[order]))
-    assert not torch.allclose(keys, method.momentum_encoder(view), atol=1e-3)  # other chunks, other statistics
+    assert not torch.allclose(
+        keys, method.momentum_encoder(view), atol=1e-3
+    )  # chunks of other samples have other statistics
     method.eval()  # statistics frozen: any order gives the same keys
     torch.testing.assert_close(method._keys(view), method.momentum_encoder(view))

@@ -56,7 +56,7 @@ def test_the_queue_is_read_before_the_step_and_holds_its_keys_afterward() -> Non
     before = contrast.queue.keys.clone()
     contrast(views(2))
     assert all(torch.equal(negatives, before) for _, _, negatives in loss.calls)
-    assert torch.equal(contrast.queue.keys, before)  # until the backward pass is over
+    assert torch.equal(contrast.queue.keys, before)  # unchanged until the backward pass is over
     contrast.after_step(progress=0.0)
     torch.testing.assert_close(contrast.queue.keys[:8], torch.cat([loss.calls[0][1], loss.calls[1][1]]))
     assert torch.equal(contrast.queue.keys[8:], before[8:])
@@ -82,7 +82,7 @@ def test_a_resumed_queue_continues_at_its_saved_position() -> None:
     assert resumed.keys[:, 0].tolist() == [3, 3, 1, 2, 2]
 
 
-def test_the_momentum_encoder_starts_as_a_copy_takes_no_gradient_and_follows() -> None:
+def test_the_momentum_encoder_starts_as_a_copy_receives_no_gradient_and_follows_the_online_encoder() -> None:
     contrast = build_method(SCEConfig().build(), momentum=0.75, momentum_schedule="constant")
     slow = list(contrast.momentum_encoder.parameters())
     fast = [*contrast.online.backbone.parameters(), *contrast.online.projector.parameters()]

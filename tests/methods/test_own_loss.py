@@ -1,4 +1,4 @@
-"""Tests of a loss in plain PyTorch, as a user writes it, with and without a queue."""
+"""Tests of a loss in plain PyTorch, as a user would write it, with and without a queue."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def views(seed: int) -> list[Tensor]:
 def train(loss: Loss, batches_per_step: int) -> MomentumContrast:
     """Take two optimizer steps with a queue."""
     method: MomentumContrast = build(MomentumContrastConfig(projector=PROJECTOR, queue_size=20), loss)
-    method = method.double()  # the two differ by rounding only
+    method = method.double()  # so that the two losses differ by rounding only
     optimizer = torch.optim.SGD(method.online.parameters(), lr=0.1)
     for step in range(2):
         for batch in range(batches_per_step):

@@ -65,9 +65,9 @@ def global_views(step: int, num_views: int) -> list[Tensor]:
 
 
 def train(case: str, rank: int, world_size: int, bn_splits: int = 1) -> dict[str, Any]:
-    """Train a few steps on this process's rows, as DDP does, with batch norm frozen; return what should agree.
+    """Train a few steps on this process's rows, as DDP does, with batch norm frozen; return the results to compare.
 
-    In float64, so that rounding does not hide a difference. With `bn_splits`, one process stands for that many.
+    In float64, so that rounding does not hide a difference. With `bn_splits`, one process simulates that many.
     """
     config, loss, num_views = CASES[case]
     if bn_splits > 1:
@@ -95,13 +95,13 @@ def train(case: str, rank: int, world_size: int, bn_splits: int = 1) -> dict[str
         if world_size > 1:
             dist.all_reduce(mean)
         losses.append(mean / world_size)
-    moved = {name: not torch.equal(initial[name], value) for name, value in method.state_dict().items()}
+    changed = {name: not torch.equal(initial[name], value) for name, value in method.state_dict().items()}
     state = {name: value for name, value in method.state_dict().items() if "running" not in name}
-    return {"losses": losses, "gradients": gradients, "state": state, "moved": moved}
+    return {"losses": losses, "gradients": gradients, "state": state, "changed": changed}
 
 
 def run_process(world_size: int, folder: Path, rank: int) -> None:
-    """Train every case in one of the processes; this file is its program."""
+    """Train every case in one of the processes, which runs this file as a script."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
     torch.save({case: train(case, rank, world_size) for case in CASES}, folder / f"{rank}.pt")
@@ -129,25 +129,25 @@ def test_several_processes_agree_with_one(
     running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
     assert [process.wait(timeout=300) for process in running] == [0] * world_size
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
-    split = train(OWN_STATISTICS, 0, 1, bn_splits=world_size)  # one process shuffles over its splits
+    split = train(OWN_STATISTICS, 0, 1, bn_splits=world_size)  # one process shuffles across its splits
     for case, expected in (single_process | {OWN_STATISTICS: split}).items():
-        assert any(expected["moved"].values()), case
+        assert any(expected["changed"].values()), case
         for results in ranks:
-            for quantity in ("losses", "gradients", "state"):  # the state has queue and momentum encoder
+            for quantity in ("losses", "gradients", "state"):  # the state includes queue and momentum encoder
                 both = zip(tensors(results[case][quantity]), tensors(expected[quantity]), strict=True)
-                for number, (actual, wanted) in enumerate(both):
-                    error = (actual - wanted).double().norm() / wanted.double().norm().clamp_min(1e-6)
+                for number, (actual, reference) in enumerate(both):
+                    error = (actual - reference).double().norm() / reference.double().norm().clamp_min(1e-6)
                     assert error < 1e-8, f"{case}, {quantity} {number}"
 
 
 def test_every_case_trains_network_momentum_encoder_and_queue(single_process: dict[str, dict[str, Any]]) -> None:
     for case, results in single_process.items():
-        moved = results["moved"]
-        assert moved["online.backbone.stem.0.0.weight"], case
-        for name in moved:
+        changed = results["changed"]
+        assert changed["online.backbone.stem.0.0.weight"], case
+        for name in changed:
             if name.startswith("momentum_encoder") and name.endswith("0.weight"):
-                assert moved[name], f"{case}: {name}"
-        assert moved.get("queue.keys", True), case
+                assert changed[name], f"{case}: {name}"
+        assert changed.get("queue.keys", True), case
 
 
 if __name__ == "__main__":

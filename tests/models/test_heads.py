@@ -28,5 +28,5 @@ def test_the_predictor_has_no_biases() -> None:
 
 
 @pytest.mark.parametrize("config", [ProjectorConfig(hidden_dim=0), PredictorConfig(hidden_dim=0)])
-def test_a_hidden_dim_of_zero_is_answered_in_one_line(config: ProjectorConfig | PredictorConfig) -> None:
+def test_a_hidden_dim_of_zero_is_reported_in_one_message(config: ProjectorConfig | PredictorConfig) -> None:
     assert invalid_settings(config, "method.projector") == ["method.projector.hidden_dim=0 must be at least 1"]

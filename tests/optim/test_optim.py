@@ -20,7 +20,7 @@ def test_a_lars_step_matches_hand_computation() -> None:
     bias = nn.Parameter(torch.tensor([1.0]))
     weight.grad, bias.grad = torch.tensor([[0.0, 2.0]]), torch.tensor([0.5])
     LARS([{"params": [weight, bias]}], lr=0.1, momentum=0.9, trust_coefficient=0.01).step()
-    # The step of the matrix has norm lr * trust * |w|, whatever the norm of its gradient; that of the bias is lr * g.
+    # The step of a matrix has norm lr * trust * |w|, whatever the norm of its gradient; the step of a bias is lr * g.
     torch.testing.assert_close(weight.data, torch.tensor([[3.0, 4.0 - 0.1 * 0.01 * 5]]))
     torch.testing.assert_close(bias.data, torch.tensor([0.95]))
 
@@ -82,7 +82,7 @@ def test_each_set_of_parameters_has_its_own_learning_rate() -> None:
         (SGDConfig(nesterov=True, momentum=0), "optimizer.nesterov=true needs optimizer.momentum greater than 0"),
     ],
 )
-def test_an_invalid_optimizer_setting_is_answered_in_one_line(config: OptimizerConfig, message: str) -> None:
+def test_an_invalid_optimizer_setting_is_reported_in_one_message(config: OptimizerConfig, message: str) -> None:
     assert invalid_settings(config, "optimizer") == [message]
 
 

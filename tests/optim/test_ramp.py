@@ -1,4 +1,4 @@
-"""Tests of ramps: the values they take, the settings they accept, and the module they move."""
+"""Tests of ramps: their values, the settings they accept, and the attributes they change."""
 
 import pytest
 from torch import nn
@@ -16,7 +16,7 @@ def test_a_ramp_goes_from_start_to_end_and_stays(shape: str) -> None:
     assert [ramp.at(progress, end=0.2) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([1, 0.6, 0.2, 0.2])
 
 
-def test_a_ramp_moves_the_attribute_of_the_loss_and_ends_at_its_value() -> None:
+def test_a_ramp_changes_an_attribute_of_the_loss_and_ends_at_its_configured_value() -> None:
     loss = SCELoss(positive_weight=0.5)
     moving = MovingSetting(Ramp("loss.positive_weight", start=1.0, over=0.5, shape="linear"), {"loss": loss})
     for progress, value in ((0, 1.0), (0.25, 0.75), (0.8, 0.5)):
@@ -24,8 +24,8 @@ def test_a_ramp_moves_the_attribute_of_the_loss_and_ends_at_its_value() -> None:
         assert loss.positive_weight == value
 
 
-def test_a_module_without_the_attribute_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"loss\.margin cannot move, because Identity has no attribute margin"):
+def test_a_ramp_of_a_missing_attribute_names_the_module() -> None:
+    with pytest.raises(ConfigError, match=r"loss\.margin cannot be ramped, because Identity has no attribute margin"):
         MovingSetting(Ramp("loss.margin", start=1.0), {"loss": nn.Identity()})
 
 
@@ -37,14 +37,18 @@ def test_a_module_without_the_attribute_is_named() -> None:
             "ramps.0.start=-0.1 must be greater than 0, like loss.target_temperature",
         ),
         (Ramp("loss.positive_weight", 1.5), "ramps.0.start=1.5 must be between 0 and 1, like loss.positive_weight"),
-        (Ramp("method.momentum", None), "ramps.0.start is not set: the value of method.momentum at the first step"),
+        (
+            Ramp("method.momentum", None),
+            "ramps.0.start=null must be a number: the value of method.momentum at the first step",
+        ),
         (
             Ramp("method.momentums", 0.9),
-            "ramps.0.setting=method.momentums is not a setting that can move; did you mean method.momentum?",
+            "ramps.0.setting=method.momentums must be one of loss.temperature, loss.target_temperature, "
+            "loss.positive_weight, method.momentum; did you mean method.momentum?",
         ),
         (
             Ramp("", 0.9),
-            "ramps.0.setting= is not a setting that can move; one of loss.temperature, loss.target_temperature, "
+            "ramps.0.setting= must be one of loss.temperature, loss.target_temperature, "
             "loss.positive_weight, method.momentum",
         ),
     ],

@@ -1,4 +1,4 @@
-"""Tests of fine-tuning: learning rates by block, the linear probe as a start, and mixup."""
+"""Tests of fine-tuning: learning rates by block, initialization from a linear probe, and mixup."""
 
 import math
 from pathlib import Path
@@ -43,23 +43,26 @@ def test_blocks_in_order_cover_every_parameter_of_a_backbone(name: str) -> None:
     assert in_blocks == [id(parameter) for parameter in backbone.parameters()]
 
 
-def test_layer_decay_slows_early_blocks(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
+def test_layer_decay_lowers_the_learning_rates_of_early_blocks(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
     original = ClassifyModule.configure_optimizers
 
-    def watched(self: ClassifyModule) -> Any:
-        seen.append((self, original(self)))
-        return seen[-1][1]
+    def recorded(self: ClassifyModule) -> Any:
+        optimization = original(self)
+        calls.append((self, optimization))
+        return optimization
 
-    monkeypatch.setattr(ClassifyModule, "configure_optimizers", watched)
+    monkeypatch.setattr(ClassifyModule, "configure_optimizers", recorded)
     config = FinetuneConfig(
         data=data(images), backbone=TINY, views=[ViewConfig(size=32)], layer_decay=0.5, optimizer=SGDConfig(lr=64)
     )
     config.run.dir, config.trainer.max_epochs, config.trainer.accelerator = str(tmp_path / "run"), 1, "cpu"
     config.test = EvaluationViewsConfig(num_clips=1, num_crops=1)
     api.finetune(config)
-    ((module, built),) = seen
-    rates = {id(p): group["initial_lr"] for group in built["optimizer"].param_groups for p in group["params"]}
+    ((module, optimization),) = calls
+    rates = {id(p): group["initial_lr"] for group in optimization["optimizer"].param_groups for p in group["params"]}
     classifier = module.classifier
     assert len(rates) == len(list(classifier.parameters()))
     assert rates[id(classifier.linear.weight)] == 1  # 64 x 4 / 256
@@ -81,11 +84,11 @@ def test_probe_first_starts_from_a_trained_linear_layer_and_keeps_training_batch
     assert all(int(after[name]) == int(before[name]) + 3 for name in statistics)  # 12 images, 4 per step
     head = load_weights(str(tmp_path / "run")).head
     assert head is not None
-    assert float(head["weight"].norm()) > 0.1  # a random one has 2 x 32 draws of N(0, 0.01)
+    assert float(head["weight"].norm()) > 0.1  # a randomly initialized head has 2 x 32 weights from N(0, 0.01)
 
 
 def test_mixup_mixes_clips_and_labels_with_the_same_weight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a linear network and clips of one value, the logits of a mixed clip are the mixed logits."""
+    """In a linear network, the logits of a mixed clip are the mixed logits."""
 
     class MeanValue(Backbone):
         def __init__(self) -> None:
@@ -104,9 +107,9 @@ def test_mixup_mixes_clips_and_labels_with_the_same_weight(monkeypatch: pytest.M
     batch = ViewBatch([clips], label=torch.tensor([0, 1]), record=torch.arange(2), failures=[])
     loss = module.training_step(batch, 0)
     assert loss is not None
-    # Each mixed clip is 0.75 of one and 0.25 of the other: logits +-(0.5, -0.5), so log odds of 1 for its own label.
-    right, wrong = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
-    assert loss.item() == pytest.approx(0.75 * right + 0.25 * wrong)
+    # Each mixed clip is 0.75 of one and 0.25 of the other: logits +-(0.5, -0.5), so the log odds of its label are 1.
+    own, other = math.log(1 + math.exp(-1)), math.log(1 + math.exp(1))
+    assert loss.item() == pytest.approx(0.75 * own + 0.25 * other)
 
 
 def test_conflicts_of_linear_and_finetune_are_reported_together(images: Path) -> None:

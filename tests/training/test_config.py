@@ -1,4 +1,4 @@
-"""Tests of the number of processes that a training comes to, on machines that are described, not there."""
+"""Tests of devices and processes of a training, on machines described by their GPUs and variables."""
 
 import pytest
 
@@ -41,7 +41,7 @@ def eight_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "this_machine", lambda: EIGHT_GPUS)
 
 
-def test_all_gpus_are_used_unless_the_setting_says_otherwise() -> None:
+def test_all_gpus_are_used_unless_devices_is_set() -> None:
     trainer = TrainerConfig().on(EIGHT_GPUS)
     assert (trainer.accelerator, trainer.devices, trainer.num_nodes, trainer.world_size) == ("gpu", 8, 1, 8)
     assert trainer.sync_batchnorm is True
@@ -72,20 +72,20 @@ def test_launched_processes_set_devices_and_nodes(environ: dict[str, str], devic
 
 
 @pytest.mark.parametrize("job_name", ["bash", "interactive"])
-def test_an_interactive_slurm_shell_has_launched_nothing(job_name: str) -> None:
+def test_an_interactive_slurm_shell_is_not_a_launch(job_name: str) -> None:
     environ = srun(8, SLURM_NTASKS_PER_NODE="8", SLURM_JOB_NAME=job_name, SLURM_PROCID="3", SLURM_LOCALID="3")
     assert find_launch(environ) is None
     assert is_first_process(environ)
     assert local_rank(environ) == 0
 
 
-def test_torchrun_in_a_slurm_job_comes_before_slurm() -> None:
+def test_torchrun_takes_precedence_over_the_slurm_job_it_runs_in() -> None:
     launch = find_launch(torchrun(4, per_node=4) | srun(1))
     assert launch is not None
     assert (launch.launcher, launch.world_size) == ("torchrun", 4)
 
 
-def test_ranks_are_those_of_the_launcher() -> None:
+def test_ranks_come_from_the_launcher() -> None:
     assert local_rank(torchrun(8, per_node=4) | {"RANK": "6", "LOCAL_RANK": "2"}) == 2
     assert not is_first_process(torchrun(8, per_node=4) | {"RANK": "4"})
     assert not is_first_process(srun(2, SLURM_PROCID="1"))
@@ -94,7 +94,7 @@ def test_ranks_are_those_of_the_launcher() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trainer", "surroundings", "message"),
+    ("trainer", "machine_here", "message"),
     [
         (
             TrainerConfig(devices=4),
@@ -103,7 +103,7 @@ def test_ranks_are_those_of_the_launcher() -> None:
             "(WORLD_SIZE=2, LOCAL_WORLD_SIZE=2)",
         ),
         (TrainerConfig(num_nodes=2), machine(0, torchrun(2, per_node=2)), "trainer.num_nodes=2, but torchrun"),
-        (TrainerConfig(devices=8), machine(8, srun(1)), "but srun started 1 processes (SLURM_NTASKS=1)"),
+        (TrainerConfig(devices=8), machine(8, srun(1)), "but srun started 1 process (SLURM_NTASKS=1)"),
         (TrainerConfig(), machine(0, srun(4)), "use srun --ntasks-per-node"),
         (TrainerConfig(), machine(0, srun(1, SLURM_NTASKS_PER_NODE="8") | {"SLURM_NTASKS": "12"}), "not a multiple"),
         (TrainerConfig(devices=9), EIGHT_GPUS, "trainer.devices=9 but this machine has 8 GPUs"),
@@ -112,10 +112,10 @@ def test_ranks_are_those_of_the_launcher() -> None:
         (TrainerConfig(sync_batchnorm=True), NO_GPU, "trainer.sync_batchnorm=true requires GPUs"),
     ],
 )
-def test_a_machine_that_disagrees_with_the_settings_is_one_message(
-    trainer: TrainerConfig, surroundings: Machine, message: str
+def test_settings_that_do_not_fit_the_machine_are_reported_in_one_message(
+    trainer: TrainerConfig, machine_here: Machine, message: str
 ) -> None:
-    (only,) = trainer.conflicts_on(surroundings)
+    (only,) = trainer.conflicts_on(machine_here)
     assert message in only
 
 
@@ -127,7 +127,7 @@ def test_processes_that_lightning_starts_agree_with_the_command_they_repeat() ->
 
 
 @pytest.mark.usefixtures("eight_gpus")
-def test_a_batch_that_eight_gpus_cannot_share_is_refused() -> None:
+def test_a_batch_size_that_eight_gpus_do_not_divide_is_rejected() -> None:
     for trainer in (TrainerConfig(), TrainerConfig(devices=8)):
         with pytest.raises(ConfigError, match=r"data\.batch_size=100 .* = 8 x 1 x 1 = 8, .* use data\.batch_size=96"):
             validate(pretrain_config(100, trainer))
@@ -146,30 +146,30 @@ def test_synchronized_batch_norm_does_not_silently_replace_split_batch_norm() ->
 
 
 @pytest.mark.usefixtures("eight_gpus")
-def test_validation_leaves_the_config_of_the_user_alone() -> None:
+def test_validation_does_not_change_the_config_of_the_user() -> None:
     config = pretrain_config(64, TrainerConfig())
     assert validate(config).trainer.devices == 8
     assert config.trainer == TrainerConfig()
     composed = compose("pretrain", ["data.root=."])
-    composed.trainer.accelerator = "cpu"  # changed after composing, by a Python user
+    composed.trainer.accelerator = "cpu"  # as a Python user may do after composing
     assert validate(composed).trainer.world_size == 1
 
 
 @pytest.mark.usefixtures("eight_gpus")
-def test_a_plan_depends_on_no_machine_but_the_planned_one() -> None:
-    alone = validate(PlanConfig(device="A100-80G"))
-    assert (alone.trainer.devices, alone.trainer.num_nodes, alone.trainer.sync_batchnorm) == (1, 1, True)
+def test_a_plan_depends_only_on_the_planned_machine() -> None:
+    one = validate(PlanConfig(device="A100-80G"))
+    assert (one.trainer.devices, one.trainer.num_nodes, one.trainer.sync_batchnorm) == (1, 1, True)
     four = validate(PlanConfig(device="cpu", devices=4))
     assert (four.trainer.world_size, four.trainer.sync_batchnorm) == (4, False)
 
 
 @pytest.mark.usefixtures("eight_gpus")
-def test_linear_evaluation_on_fixed_features_shares_no_batch() -> None:
+def test_linear_evaluation_on_fixed_features_does_not_divide_the_batch() -> None:
     config = LinearConfig(weights="w", data=DataConfig(root=".", batch_size=100))
     assert validate(config).trainer == TrainerConfig(max_epochs=100)
 
 
-def test_intervals_of_a_run_are_positive() -> None:
+def test_all_invalid_settings_of_a_run_are_reported() -> None:
     config = pretrain_config(64, TrainerConfig(max_epochs=0, accumulate=-1, accelerator="tpu"))
     config.run.log_every_n_steps, config.run.save_every_n_epochs = 0, -1
     with pytest.raises(ConfigError) as caught:

@@ -34,32 +34,32 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the run directory of a pretraining in one process."""
-    run_dir = tmp_path_factory.mktemp("runs") / "alone"
-    finish(alone("pretrain", *pretraining(images, run_dir)))
+    run_dir = tmp_path_factory.mktemp("runs") / "one"
+    finish(in_one_process("pretrain", *pretraining(images, run_dir)))
     return run_dir
 
 
 def pretraining(images: Path, run_dir: Path) -> list[str]:
-    # Without norms: batch statistics of half a batch differ from those of the whole.
+    # Without norms: batch statistics of half a batch differ from those of the whole batch.
     norms = ["backbone.norm=false", "method.projector.num_hidden=0", "method.predictor=null"]
     heads = ["method.projector.hidden_dim=16", "method.projector.output_dim=8", "method.projector.output_norm=false"]
     others = ["views=image", "views.*.size=32", "method.queue_size=32", "schedule.warmup_epochs=0"]
     return [*NETWORK[:3], *others, *norms, *heads, *SETTINGS, f"data.root={images}", f"run.dir={run_dir}"]
 
 
-def alone(command: str, *words: str) -> list[str]:
+def in_one_process(command: str, *words: str) -> list[str]:
     return [sys.executable, str(TOOLS / f"{command}.py"), *words]
 
 
-def by_two(command: str, *words: str) -> list[str]:
+def in_two_processes(command: str, *words: str) -> list[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return [*launcher, *alone(command, *words)[1:]]
+    return [*launcher, *in_one_process(command, *words)[1:]]
 
 
 def finish(words: list[str]) -> str:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    result = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
 
 
 def world_sizes(run_dir: Path) -> list[str]:
@@ -68,8 +68,8 @@ def world_sizes(run_dir: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_train_the_network_that_one_process_trains(weights: Path, images: Path, tmp_path: Path) -> None:
-    printed = finish(by_two("pretrain", *pretraining(images, tmp_path / "two")))
+def test_two_processes_train_the_same_network_as_one(weights: Path, images: Path, tmp_path: Path) -> None:
+    printed = finish(in_two_processes("pretrain", *pretraining(images, tmp_path / "two")))
     assert printed.count("written to") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["two"]  # one run directory
     assert world_sizes(tmp_path / "two") == ["devices: 2", "num_nodes: 1"]
@@ -86,7 +86,7 @@ def test_two_processes_train_the_network_that_one_process_trains(weights: Path, 
 def test_two_processes_write_one_report(command: str, metric: str, weights: Path, images: Path, tmp_path: Path) -> None:
     views = ["views=linear_image"] if command == "linear" else ["views=linear_image", "schedule.warmup_epochs=0"]
     words = [*views, *SETTINGS, f"weights={weights}", f"data.root={images}", f"run.dir={tmp_path / 'run'}"]
-    printed = finish(by_two(command, *words, "test.num_crops=1"))
+    printed = finish(in_two_processes(command, *words, "test.num_crops=1"))
     assert printed.count("written to") == 1
     assert world_sizes(tmp_path / "run") == ["devices: 2", "num_nodes: 1"]
     assert 0 <= json.loads((tmp_path / "run/report.json").read_text())["metrics"][metric] <= 1
@@ -94,7 +94,7 @@ def test_two_processes_write_one_report(command: str, metric: str, weights: Path
 
 @pytest.fixture
 def first_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give this process the variables of the first of two that torchrun started."""
+    """Set the environment variables of the first of two processes started by torchrun."""
     for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(name, value)
 
@@ -111,7 +111,7 @@ def test_settings_that_disagree_with_torchrun_stop_the_command(
 
 
 @pytest.mark.usefixtures("first_of_two")
-def test_launched_processes_need_to_be_given_a_run_directory(
+def test_launched_processes_require_a_run_directory(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [word for word in pretraining(images, tmp_path) if not word.startswith("run.dir")]

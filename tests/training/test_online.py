@@ -1,4 +1,4 @@
-"""Tests of the online evaluation."""
+"""Tests of the evaluation during pretraining."""
 
 from pathlib import Path
 

@@ -126,7 +126,7 @@ def test_ramps_move_settings_of_loss_and_method_and_resume(
     assert temperatures == pytest.approx([0.05, 0.05])
 
 
-def test_a_diverged_training_stops_and_names_the_cure(config: PretrainConfig) -> None:
+def test_a_diverging_training_stops_and_names_the_cure(config: PretrainConfig) -> None:
     config.optimizer.lr, config.schedule.warmup_epochs = 1e30, 0
     with pytest.raises(TrainingError, match=r"step \d+: .*lower optimizer.lr=1e\+30"):
         api.pretrain(config)
@@ -134,7 +134,7 @@ def test_a_diverged_training_stops_and_names_the_cure(config: PretrainConfig) ->
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_collapse_raises_a_warning(precision: str, config: PretrainConfig) -> None:
-    """Without norms and with identical images, all embeddings are one point."""
+    """Without norms, identical images have the same embedding."""
     for image in Path(str(config.data.root)).iterdir():
         Image.new("RGB", (40, 40), (9, 9, 9)).save(image)
     config.method.projector = ProjectorConfig(hidden_dim=16, num_hidden=0, output_dim=8, output_norm=False)

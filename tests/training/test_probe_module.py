@@ -23,7 +23,7 @@ def test_the_backbone_stays_frozen_in_every_mode() -> None:
         backbone, LinearHeads(32, 2, [0.1]), BatchAugmentation([], 0, None), SGDConfig(), ScheduleConfig(), 4
     )
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
-    for mode in (True, False, True):  # as with a validation in the middle of an epoch
+    for mode in (True, False, True):  # as around a validation in the middle of an epoch
         module.train(mode)
         assert not any(layer.training for layer in backbone.modules())
         assert module.heads.training == mode
@@ -41,7 +41,7 @@ def test_linear_evaluation_on_random_views(images: Path, weights: str, tmp_path:
     config.run.dir, config.trainer.accelerator, config.trainer.max_epochs = str(tmp_path / "run"), "cpu", 30
     config.optimizer.lr = 10
     report = api.linear(config)
-    assert report.metrics["linear_top1"] == 1  # two colors
+    assert report.metrics["linear_top1"] == 1  # the classes differ in color
     assert report.metrics["linear_top1@10"] == 1
     assert report.metrics["linear_lr"] == 10
     assert report.protocol["training"]["views"][0]["flip"] == 0.5

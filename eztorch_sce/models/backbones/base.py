@@ -29,7 +29,7 @@ class Backbone(nn.Module, ABC):
         self.name = name
         self.num_features = num_features
 
-    # The shape of `clips` is checked here rather than annotated: users get an explanation, during tests as well.
+    # The shape of `clips` is checked below instead of annotated, so that tests too see the error meant for users.
     def forward(self, clips: Tensor) -> Float[Tensor, "B F"]:
         """Return pooled features of normalized clips (B, C, T, H, W).
 
@@ -65,7 +65,7 @@ class BackboneConfig(Protocol):
 
 
 class BlockBackbone(Backbone):
-    """A sequence of blocks, averaged over time and space. Keys are `blocks.0...`, as in pytorchvideo.
+    """A sequence of blocks, averaged over time and space. State-dict keys are `blocks.0...`, as in pytorchvideo.
 
     Args:
         name: Name in error messages.

@@ -1,6 +1,7 @@
 """R(2+1)D-18 from torchvision and R(2+1)D-50 from pytorchvideo, with their public parameter names.
 
-Source: Tran et al., CVPR 2018, arXiv:1711.11248. They reduce time by a factor of 8 and 4, and pool over the rest.
+Source: Tran et al., CVPR 2018, arXiv:1711.11248. They reduce time by factors of 8 and 4, and then
+average over time and space.
 """
 
 from dataclasses import dataclass

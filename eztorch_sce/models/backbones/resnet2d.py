@@ -47,7 +47,7 @@ class ResNet2d(Backbone):
 
 @dataclass
 class ResNetConfig:
-    """The settings that the ResNets share."""
+    """Settings shared by the ResNets."""
 
     name: ClassVar[str]
     small_input: bool = setting(

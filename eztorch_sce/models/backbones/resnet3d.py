@@ -71,7 +71,7 @@ class _ResidualBlock(nn.Module):
 
 
 def _build(name: str, depths: tuple[int, ...], bottleneck: bool) -> BlockBackbone:
-    """Stack a stem of spatial stride 4 and four stages, of which the last three halve space."""
+    """Stack a stem of spatial stride 4 and four stages; the last three halve height and width."""
     stem = nn.Sequential(
         OrderedDict(
             conv=_conv(3, 64, (1, 7, 7), stride=2),

@@ -27,7 +27,7 @@ def _convolution(
 class _ResidualBlock(nn.Module):
     """Convolutions over space, then time, beside a shortcut.
 
-    Branches do not start at zero, since short trainings need them from the first step.
+    Unlike in other networks, branches do not start at zero: short trainings need them from the first step.
     """
 
     def __init__(self, num_in: int, num_out: int, space_stride: int, time_stride: int, norm: bool) -> None:
@@ -48,9 +48,9 @@ class _ResidualBlock(nn.Module):
 
 
 class SmallR2Plus1D(Backbone):
-    """A stem of spatial stride 2 and four stages; the last three halve space, and the last two also halve time.
+    """A stem of spatial stride 2 and four stages; the last three halve height and width, the last two also time.
 
-    Designed for 8 to 16 frames of 64 to 112 px; takes any T >= 1 and any H, W >= 32.
+    Designed for 8 to 16 frames of 64 to 112 px; accepts any T >= 1 and H, W >= 32.
 
     Args:
         width: Channels of the first stage, >= 1; each further stage doubles them, so F = 8 * width.
@@ -96,9 +96,11 @@ class SmallR2Plus1D(Backbone):
 class SmallR2Plus1DConfig:
     """A small (2+1)D residual network for CPUs, with 8 * width features."""
 
-    width: int = setting(32, at_least=1, help="Channels of the first stage; each of the other three doubles them.")
-    num_blocks: int = setting(2, at_least=1, help="Residual blocks in each stage after the first, which has one.")
-    norm: bool = setting(True, help="Batch norm after each convolution; false helps short trainings on differences.")
+    width: int = setting(32, at_least=1, help="Channels of the first stage; each later stage doubles them.")
+    num_blocks: int = setting(2, at_least=1, help="Residual blocks per stage; the first stage always has one.")
+    norm: bool = setting(
+        True, help="Use batch norm after each convolution; false helps short trainings on temporal differences."
+    )
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""

@@ -1,7 +1,7 @@
 """X3D-XS, S, M and L from pytorchvideo, with their public parameter names.
 
 Source: Feichtenhofer, CVPR 2020, arXiv:2004.04730. XS, S and M are the same network, published for different clips (4
-frames of 160 px, 13 of 160 and 16 of 224; L: 16 of 312). Here, each takes clips of any size.
+frames of 160 px, 13 of 160 and 16 of 224; L: 16 of 312). Here, each accepts clips of any size.
 """
 
 from dataclasses import dataclass
