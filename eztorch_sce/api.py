@@ -1,8 +1,8 @@
-"""The commands as functions: a config in, a report out.
+"""The commands as functions that take a config and return a report.
 
-The command line, the tools and Python all take this path. Each command reads straight down: validate the config, open
-the data and the network, open the run directory, train or score, report. Training code is imported by the functions
-that train, so that the others start without Lightning.
+The command line, the scripts in tools/ and Python code all call these functions. Each one reads straight down: validate
+the config, open the data and the network, open the run directory, train or score, report. Functions that train import
+the training code themselves, so that the others start without Lightning.
 """
 
 from dataclasses import asdict, replace
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
 
 
 def pretrain(config: schema.PretrainConfig) -> Report:
-    """Train a backbone without labels; the run directory gets `backbone.pt`, `last.ckpt`, curves and `report.json`.
+    """Train a backbone without labels, and write `backbone.pt`, `last.ckpt`, metrics and `report.json`.
 
     Raises:
-        ConfigError: If settings are invalid or files are missing; before anything heavy starts.
+        ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If too many files cannot be read.
     """
     from eztorch_sce.data.datamodule import TrainingData
@@ -108,10 +108,10 @@ def plan(config: schema.PlanConfig) -> "Plan":
 
 
 def finetune(config: schema.FinetuneConfig) -> Report:
-    """Train a classifier from weights or from scratch, and test it on clips and crops; writes `classifier.pt`.
+    """Train a classifier from weights or from scratch, test it on clips and crops, and write `classifier.pt`.
 
     Raises:
-        ConfigError: If settings are invalid or files are missing; before anything heavy starts.
+        ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If too many train files, or any test file, cannot be read.
     """
     from eztorch_sce.data.datamodule import TrainingData
@@ -161,10 +161,10 @@ def finetune(config: schema.FinetuneConfig) -> Report:
 
 
 def _start_from_probe(classifier: Classifier, opened: Opened, config: schema.FinetuneConfig) -> None:
-    """Initialize the linear layer of a classifier by a linear probe on one clip and crop of each train record."""
+    """Initialize the linear layer of a classifier from a linear probe on one clip and crop of each train record."""
     device = distributed.local_device(config.trainer.accelerator)
     one_clip = EvaluationViewsConfig(num_clips=1, num_crops=1)
-    title = "features for the classifier to start from"
+    title = "features for the initial classifier"
     bank = extract_features(
         opened.backbone, record_views(config.data, one_clip, opened.spec, opened.train, title), device
     )
@@ -183,7 +183,9 @@ def test(config: schema.ClassifierTestConfig) -> Report:
     config = schema.validate(config)
     source = BackboneSource.from_weights(config.weights)
     if source.weights is None or source.weights.head is None:
-        raise ConfigError([f"weights={config.weights} holds a backbone without classifier; give a run of finetune"])
+        raise ConfigError(
+            [f"weights={config.weights} contains no classifier: set weights to the run directory of `finetune`"]
+        )
     opened = open_evaluation(config.data, open_labeled(config.data, config.seed), source, config.seed)
     check_classes(opened.labeled_test, source.weights.classes)
 
@@ -199,7 +201,7 @@ def extract(config: ExtractConfig) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
 
     Raises:
-        ConfigError: If settings are invalid or files are missing; before anything heavy starts.
+        ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If a file cannot be read.
     """
     config = schema.validate(config)
@@ -218,10 +220,10 @@ def extract(config: ExtractConfig) -> Report:
 def evaluate(config: EvaluationConfig) -> Report:
     """Score the features of a frozen backbone by any registered evaluation.
 
-    `by_class.csv` in the run directory holds the metrics of each class if the evaluation has them.
+    If the evaluation has metrics per class, they are written to `by_class.csv` in the run directory.
 
     Raises:
-        ConfigError: If settings are invalid, files are missing, or the data do not suffice for the evaluation.
+        ConfigError: If settings are invalid, files are missing, or the evaluation needs more data.
         MediaError: If a file cannot be read.
     """
     config = schema.validate(config)
@@ -264,7 +266,7 @@ def few_shot(config: FewShotConfig) -> Report:
 
 
 def _linear_on_views(config: LinearConfig) -> Report:
-    """Train linear classifiers on features computed in every epoch from random views; test on clips and crops."""
+    """Train linear classifiers on features of new random views in every epoch, and test them on clips and crops."""
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.training.probe_module import ProbeModule
     from eztorch_sce.training.trainer import fit
@@ -291,10 +293,10 @@ def _linear_on_views(config: LinearConfig) -> Report:
 
 
 def show_views(config: schema.ShowViewsConfig) -> Report:
-    """Draw the views of some records, with the parameters drawn for each, to `views.png` or `views.webp`.
+    """Draw the views of some records and their random parameters, and write `views.png` or `views.webp`.
 
     Raises:
-        ConfigError: If settings are invalid or files are missing; before anything heavy starts.
+        ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If none of the records can be read.
     """
     from eztorch_sce.data.collate import collate
@@ -305,8 +307,11 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     manifest = config.data.open().train
     views = [view.filled_in(InputSpec()) for view in config.views]
     spec = input_spec(config.data, manifest, InputSpec(), views[0])
-    if spec.num_frames == 1 and (moving := [n for n, v in enumerate(views) if View(v).needs_frames]):
-        raise ConfigError([f"views.{n} compares frames, but {manifest.source} holds single images" for n in moving])
+    needing_frames = [number for number, view in enumerate(views) if View(view).needs_frames]
+    if spec.num_frames == 1 and needing_frames:
+        raise ConfigError(
+            [f"views.{number} compares frames, but {manifest.source} holds single images" for number in needing_frames]
+        )
 
     run_dir = open_run("show-views", config)
     data = TrainingData(config.data, manifest, views, spec, config.seed)
@@ -324,7 +329,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
 
 
 def bench(config: schema.PretrainConfig) -> "BenchResult":
-    """Measure the decoders on the videos of a pretraining, sampled as it samples them, for `data.decoder=auto`.
+    """Measure the decoders on clips sampled as in pretraining, and store the fastest for `data.decoder=auto`.
 
     Raises:
         ConfigError: If settings are invalid or files are missing.
@@ -332,7 +337,7 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
     from eztorch_sce.curation.bench import bench as bench_decoders
 
     config = schema.validate(config)
-    data = replace(config.data, decoder="pyav")  # "auto" is what is about to be measured
+    data = replace(config.data, decoder="pyav")  # "auto" would read the result of this measurement
     manifest = data.open().train
     spec = input_spec(data, manifest, InputSpec(), config.views[0])
     return bench_decoders(data, manifest, config.views, spec, config.seed)

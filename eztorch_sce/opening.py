@@ -1,4 +1,4 @@
-"""Opening of a run: data, weights and network, checked to fit together before anything heavy starts."""
+"""Opening of a run: data, weights and network, checked for compatibility before any expensive work starts."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ class BackboneSource(NamedTuple):
         config: The registered config that builds the backbone.
         spec: The input it was trained on; the default for a new one.
         weights: Content of the weights file, or None for a new backbone.
-        file: The weights file as given, or None.
+        file: Path of the weights file as typed, or None for a new backbone.
         untrained: Whether the backbone is initialized at random.
     """
 
@@ -43,7 +43,7 @@ class BackboneSource(NamedTuple):
 
     @classmethod
     def from_config(cls, config: BackboneConfig) -> "BackboneSource":
-        """Describe a new backbone."""
+        """Return the source of a new backbone, initialized at random."""
         return cls(config, InputSpec(), None, None, untrained=True)
 
     def build(self) -> Backbone:
@@ -51,14 +51,14 @@ class BackboneSource(NamedTuple):
         return self.config.build() if self.weights is None else self.weights.build_backbone(self.untrained)
 
     def card(self) -> dict[str, Any]:
-        """Return the origin as it stands in the protocol of a report."""
+        """Return the origin for the protocol card of a report."""
         if self.weights is None:
             return {"file": None, "untrained": True}
         return {"file": self.file, "sha256": self.weights.sha256, "untrained": self.untrained}
 
 
 class Opened(NamedTuple):
-    """Data and network of a run, checked to fit together.
+    """Data and network of a run, checked for compatibility.
 
     Attributes:
         train: The train split.
@@ -84,15 +84,18 @@ class Opened(NamedTuple):
 
 
 def open_labeled(data: DataConfig, seed: int) -> Splits:
-    """Open labeled data, with a held-out test split if they have none of their own.
+    """Open labeled data. If there is no test split, hold one out.
 
     Raises:
-        ConfigError: If files are missing, or there are no labels.
+        ConfigError: If files or labels are missing.
     """
     train, test = data.open_with_test(seed)
     if not train.classes:
         raise ConfigError(
-            [f"{train.source} has no labels: put the files in one sub-folder per class, or give a list with labels"]
+            [
+                f"{train.source} has no labels: put the files in one subfolder per class, or set data.list to a list "
+                "with labels"
+            ]
         )
     return Splits(train, test)
 
@@ -110,7 +113,7 @@ def open_training(
         seed: Seed of the run, and of a random initialization.
 
     Raises:
-        ConfigError: If the data, the views and the backbone do not fit together.
+        ConfigError: If the data, the views and the backbone are incompatible.
     """
     views = [view.filled_in(source.spec) for view in views]
     num_records = len(splits.train.records)
@@ -118,7 +121,7 @@ def open_training(
         raise ConfigError(
             [
                 f"data.batch_size={data.batch_size} is more than the {num_records} records of {splits.train.source}: "
-                f"no batch is full; set it to {num_records} or less"
+                f"set it to {num_records} or less"
             ]
         )
     return _open(data, splits, views, source, seed)
@@ -130,7 +133,7 @@ def open_evaluation(data: DataConfig, splits: Splits, source: BackboneSource, se
 
 
 def check_classes(manifest: Manifest, classes: list[str]) -> None:
-    """Raise ConfigError if data do not have the classes of a classifier, in the same order."""
+    """Raise ConfigError unless the data have the classes of a classifier, in the same order."""
     if manifest.classes == classes:
         return
     raise ConfigError(
@@ -142,7 +145,7 @@ def check_classes(manifest: Manifest, classes: list[str]) -> None:
 
 
 def input_spec(data: DataConfig, manifest: Manifest, base: InputSpec, view: ViewConfig | None = None) -> InputSpec:
-    """Return the input of a network: the settings of the data and of the view, and `base` for those that are unset."""
+    """Return the input of a network: `base`, overridden by the settings of the data and of the view."""
     if _all_images(manifest):
         data = replace(data, num_frames=1)  # an image is a clip with T = 1
     spec = replace(base, num_frames=data.num_frames or base.num_frames, clip_s=data.clip_s or base.clip_s)

@@ -1,7 +1,7 @@
-"""The contract of evaluations on frozen features, and the settings they share.
+"""The interface of evaluations on frozen features, and the settings they have in common.
 
 An evaluation is one module: a config dataclass with `@register("evaluation", name)` and a method `evaluate`, beside the
-metric it computes. With a YAML file of the same name in configs/ it is also a command.
+metric it computes. A YAML file of the same name in configs/ makes it a command.
 """
 
 from abc import ABC, abstractmethod
@@ -33,14 +33,14 @@ class FeaturesConfig(CommandConfig):
     """Source of the features of a data set: a backbone and the data, or files written by `extract`."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = setting(None, help="Weights file of the backbone, or the run directory that holds it.")
-    features: str | None = setting(None, help="Run directory of `extract`, to use its features instead of weights.")
+    weights: str | None = setting(None, help="Weights file of the backbone, or the run directory that contains it.")
+    features: str | None = setting(None, help="Run directory of `extract` whose features are used instead of weights.")
     untrained: bool = setting(False, help="Initialize the backbone at random, as a baseline under the same protocol.")
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
-    accelerator: str = setting("auto", choices=ACCELERATORS, help="Device; auto is a GPU if there is one.")
+    accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
 
     def unused_settings(self) -> tuple[str, ...]:
-        """Return ("data", "weights") if features are given instead."""
+        """Return ("data", "weights") if the features are read from files."""
         return () if self.features is None else ("data", "weights")
 
     def conflicts(self, prefix: str) -> list[str]:
@@ -51,7 +51,7 @@ class FeaturesConfig(CommandConfig):
             return []
         return [
             f"data.{name}={show(value)} selects a subset of the data, but features={self.features} were extracted from "
-            "all of them: give weights and data instead of features"
+            "all of it: set weights and data.root instead of features"
             for name in ("train_share", "train_subset")
             if (value := getattr(self.data, name)) is not None
         ]
@@ -59,16 +59,16 @@ class FeaturesConfig(CommandConfig):
 
 @dataclass
 class ExtractConfig(FeaturesConfig):
-    """Write the features of the train and test splits to files, for the evaluations to read."""
+    """Write the features of the train and test splits to files that the evaluations can read."""
 
 
 @dataclass
 class EvaluationConfig(FeaturesConfig, ABC):
-    """Base of the evaluations, which score the features of a test split given those of a train split."""
+    """Base class of evaluations, which score test features by labeled train features."""
 
     @abstractmethod
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
-        """Return the scores of the test features, given the labeled train features.
+        """Return the scores of the test features, using the labeled train features.
 
         Args:
             train: Features of the train split; may be memory-mapped.

@@ -32,7 +32,7 @@ def embedding_diagnostics(embeddings: Float[Tensor, "B D"]) -> dict[str, Float[T
 
 
 def verdict(metrics: dict[str, float]) -> str | None:
-    """Return what is wrong with embeddings that have these diagnostics and how to fix it, or None if they are healthy.
+    """Return a description of the problem and its cure, or None if the embeddings are healthy.
 
     Args:
         metrics: Values of `embedding_diagnostics`, possibly among others. Missing values count as healthy.

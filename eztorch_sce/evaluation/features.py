@@ -29,7 +29,7 @@ class RecordViews(NamedTuple):
         spec: The input of the network.
         loader: Batches of raw clips and crops.
         protocol: Description of the clips and crops, for the report.
-        title: Shown beside the progress bar.
+        title: Title of the progress bar.
     """
 
     manifest: Manifest
@@ -51,10 +51,10 @@ def record_views(
 
     Args:
         data: Settings of the loader.
-        views: Number and place of the clips and crops.
+        views: Number and placement of the clips and crops.
         spec: The input of the network.
         manifest: The records.
-        title: Shown beside the progress bar.
+        title: Title of the progress bar.
     """
     short_side = views.short_side or spec.test_short_side
     sampling = EvaluationSampling(views.num_clips, views.num_crops, short_side, views.clips)
@@ -93,7 +93,7 @@ def read_features(run_dir: str, labeled: bool) -> tuple[FeatureBank, FeatureBank
     """Read the features of the train and test splits from the run directory of `extract`.
 
     Raises:
-        ConfigError: If a file is missing, or has records without labels though `labeled`.
+        ConfigError: If a file is missing, or if `labeled` is set and some records have no label.
     """
     return _read_bank(run_dir, "train", labeled), _read_bank(run_dir, "test", labeled)
 
@@ -116,7 +116,7 @@ def mean_over_views(
 
     Args:
         network: Maps (B, C, T, S, S) to (B, ...); put in evaluation mode.
-        finish: Applied to each output before averaging, such as softmax.
+        finish: Function applied to each output before averaging, such as softmax.
         views: The clips and crops.
         device: The device to compute on.
 

@@ -22,7 +22,7 @@ class FewShotConfig(EvaluationConfig):
 
     ways: int = setting(5, at_least=2, help="Classes per task.")
     shots: int = setting(5, at_least=1, help="Labeled train records per class.")
-    queries: int = setting(15, at_least=1, help="Test records per class; all of a class that has fewer.")
+    queries: int = setting(15, at_least=1, help="Test records per class; a class with fewer uses all of them.")
     episodes: int = setting(600, at_least=2, help="Number of tasks.")
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
@@ -36,17 +36,17 @@ def few_shot_accuracy(
     """Return the mean accuracy over episodes, in [0, 1], and half the width of its 95 % confidence interval.
 
     An episode draws classes, averages the unit features of a few train records of each class into a centroid, and
-    assigns test records to the centroid of highest cosine.
+    assigns each test record to the centroid with the highest cosine.
 
-    Source: Wang et al., SimpleShot, 2019, arXiv:1911.04623, variant L2N. There the classes are new to the backbone;
-    here they are those of the data set.
+    Source: Wang et al., SimpleShot, 2019, arXiv:1911.04623, variant L2N. In the paper, the backbone was trained on
+    other classes; here the tasks use the classes of the data set.
 
     Args:
-        train: Features that the centroids are drawn from; may be memory-mapped, an episode reads its own rows.
+        train: Features to average into centroids; may be memory-mapped, since an episode reads only its own rows.
         test: Features to classify; may be memory-mapped.
         ways: Classes per episode.
         shots: Train records per class.
-        queries: Test records per class; all of a class that has fewer.
+        queries: Test records per class; a class with fewer uses all of them.
         episodes: Number of episodes, 2 or more.
         seed: Seed of the draws.
 

@@ -1,4 +1,4 @@
-"""k nearest neighbors on frozen features."""
+"""k-nearest-neighbor classification on frozen features."""
 
 from dataclasses import dataclass
 
@@ -20,10 +20,12 @@ class KnnConfig(EvaluationConfig):
     """Classify by the weighted vote of the nearest neighbors, with and without centering."""
 
     k: int = setting(NUM_NEIGHBORS, at_least=1, help="Number of neighbors that vote.")
-    temperature: float = setting(TEMPERATURE, above=0, help="Temperature of the votes; lower favors the nearest.")
+    temperature: float = setting(
+        TEMPERATURE, above=0, help="Temperature of the votes; a lower value favors the nearest."
+    )
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
-        """Return `knn_top1` and `knn_top5`, and both again as `knn_top1_centered` and `knn_top5_centered`."""
+        """Return `knn_top1` and `knn_top5`, and the same for centered features with the suffix `_centered`."""
         plain = knn_accuracy(train, test, self.k, self.temperature, device)
         centered = knn_accuracy(train, test, self.k, self.temperature, device, centered=True)
         return Scores(plain | {f"{name}_centered": accuracy for name, accuracy in centered.items()})
@@ -50,7 +52,7 @@ def knn_accuracy(
         k: Number of neighbors.
         temperature: Temperature of the weights.
         device: The device to compute on.
-        centered: Subtract the mean first, of the train and of the test features separately.
+        centered: Subtract the mean of each split from its features first.
     """
     similarity, nearest = nearest_neighbors(train.features, test.features, k, centered, device)  # (Q, k)
     weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest, against overflow

@@ -41,21 +41,21 @@ def probe_sgd() -> SGDConfig:
 class LinearConfig(EvaluationConfig):
     """Train linear classifiers on a frozen backbone.
 
-    Without `views` the features are extracted once, from the clips and crops of `test`. With one view
-    (`views=linear_video`) they are computed in every epoch from random views, as in the published protocols, and
-    `data.batch_size` is the batch of a step in either case.
+    Without `views`, the features are extracted once, from the clips and crops of `test`. With one view
+    (`views=linear_video`), they are computed in every epoch from random views, as in the published protocols. In both
+    cases, `data.batch_size` is the number of samples per optimizer step.
     """
 
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
     views: list[ViewConfig] = field(default_factory=list)
     lrs: list[float] = setting(
-        [], above=0, help="Learning rates to try besides optimizer.lr, one classifier each, in one pass."
+        [], above=0, help="Learning rates to try in the same pass as optimizer.lr, each with its own classifier."
     )
     optimizer: SGDConfig = field(default_factory=probe_sgd)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=lambda: TrainerConfig(max_epochs=100))
     standardize: bool = setting(
-        True, help="Standardize each feature by its mean and standard deviation over the train split; without views."
+        True, help="Standardize each feature by its mean and standard deviation on the train split; unused with views."
     )
 
     def machine(self) -> Machine | None:
@@ -66,10 +66,14 @@ class LinearConfig(EvaluationConfig):
         """Return one message per conflict between the views, the features and the batch."""
         messages = super().conflicts(prefix)
         if len(self.views) > 1:
-            messages.append(f"views has {len(self.views)} views: the classifiers train on one view, or on none")
+            messages.append(
+                f"views has {len(self.views)} views: the classifiers train on one view; set one, or views=null to "
+                "extract the features once"
+            )
         if self.views and self.features is not None:
             messages.append(
-                f"features={self.features} were extracted once, but views computes them in every epoch: give either"
+                f"features={self.features} were extracted once, but views computes them in every epoch: remove one of "
+                "them"
             )
         if self.views:
             messages += batch_conflicts(self.data, self.trainer)
@@ -78,7 +82,7 @@ class LinearConfig(EvaluationConfig):
         return messages
 
     def probe(self) -> "Probe":
-        """Return how the classifiers are trained; each learning rate is tried once."""
+        """Return the settings of the training, with each learning rate listed once."""
         return Probe(
             lrs=list(dict.fromkeys([self.optimizer.lr, *self.lrs])),
             optimizer=self.optimizer,
@@ -90,7 +94,7 @@ class LinearConfig(EvaluationConfig):
         )
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
-        """Return `linear_top1`, `linear_top5` and `linear_train_top1`, and more if several learning rates are tried."""
+        """Return `linear_train_top1` and the metrics of `sweep_metrics`."""
         return Scores(linear_probe(train, test, self.probe(), device))
 
 
@@ -145,7 +149,7 @@ class LinearHeads(nn.Module):
 
 @dataclass
 class Probe:
-    """Training of linear classifiers on features that were extracted once.
+    """Settings for training linear classifiers on extracted features.
 
     Attributes:
         lrs: Learning rate of each classifier, for a batch of 256.
@@ -154,7 +158,7 @@ class Probe:
         max_epochs: Passes over the features.
         batch_size: Rows per step.
         standardize: Standardize each feature by its mean and standard deviation over the train features.
-        seed: Seed of the initial weights and of the order.
+        seed: Seed of the initial weights and of the order of the rows.
     """
 
     lrs: list[float] = field(default_factory=lambda: [probe_sgd().lr])
@@ -178,9 +182,9 @@ def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: to
 
 
 def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torch.device = CPU) -> LinearHeads:
-    """Return classifiers trained on the features; they take features that are not standardized.
+    """Train linear classifiers and return them, rescaled to take features that are not standardized.
 
-    Features move to the device a batch at a time: they may be memory-mapped.
+    The features may be memory-mapped: they are copied to the device one batch at a time.
     """
     num_records, num_features = train.features.shape
     mean, deviation = torch.zeros(num_features, device=device), torch.ones(num_features, device=device)
@@ -206,7 +210,7 @@ def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torc
 
 @torch.no_grad()
 def _accuracies(heads: LinearHeads, bank: FeatureBank, device: torch.device) -> list[dict[str, float]]:
-    """Return the accuracies of each head, scored in blocks: the scores of all rows would not fit in memory."""
+    """Return the accuracies of each head. Rows are scored in blocks, since all scores at once may not fit in memory."""
     totals: list[dict[str, float]] = [{} for _ in heads.lrs]
     for features, labels in zip(torch.split(bank.features, _BLOCK), torch.split(bank.labels, _BLOCK), strict=True):
         for total, scores in zip(totals, heads(features.to(device)), strict=True):
@@ -216,10 +220,11 @@ def _accuracies(heads: LinearHeads, bank: FeatureBank, device: torch.device) -> 
 
 
 def sweep_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the accuracies of the best head, and `linear_lr` and the top-1 of each head if there are several.
+    """Return `linear_top1` and `linear_top5` of the best head.
 
-    The best of several is chosen on the test labels, as published sweeps do: `linear_top1@<lr>` shows how much that
-    choice is worth.
+    With several heads, `linear_lr` is the learning rate of the best one, and `linear_top1@<lr>` the accuracy of each.
+    The best head is chosen on the test labels, as in published sweeps; `linear_top1@<lr>` shows the effect of that
+    choice.
     """
     best = max(accuracies, key=lambda metrics: metrics["linear_top1"])
     if len(accuracies) == 1:

@@ -1,11 +1,11 @@
-"""Accuracies of ranked classes."""
+"""Top-1 and top-5 accuracy."""
 
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
 def top_accuracies(scores: Float[Tensor, "N C"], labels: Int64[Tensor, " N"], name: str) -> dict[str, float]:
-    """Return the fractions of rows whose label has the highest score, and one of the five highest, in [0, 1].
+    """Return the fraction of rows whose label has the highest score, or one of the five highest scores.
 
     Args:
         scores: A score per class, (N, C).

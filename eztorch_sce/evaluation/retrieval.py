@@ -1,4 +1,4 @@
-"""Retrieval on frozen features: each test record is a query, the train split is the bank."""
+"""Retrieval on frozen features: each test record is a query, and the train split is the bank."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from eztorch_sce.registry import register
 from eztorch_sce.types import FeatureBank
 
 RANKS = (1, 5, 10, 20, 50)
-_MAX_PAIRS = 2**24  # pairs of a query and a record of its class to rank at once; bounds the memory
+_MAX_PAIRS = 2**24  # pairs of a query and a bank record of its class that are ranked at once; limits the memory
 
 
 @register("evaluation", "retrieve")
 @dataclass
 class RetrieveConfig(EvaluationConfig):
-    """Search the train split for the class of each test record: R@k and mean average precision."""
+    """Search the train split for records of each test record's class: R@k and mean average precision."""
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
-        """Return `R@k` and `mAP`, both again with `_uncentered`, and the centered R@1 and AP of each class."""
+        """Return `R@k` and `mAP`, the same with the suffix `_uncentered`, and the centered R@1 and AP of each class."""
         return retrieval(bank=train, queries=test, device=device)
 
 
@@ -34,9 +34,9 @@ def retrieval(
     """Search the bank for records of each query's class by cosine; return rates in [0, 1], overall and per class.
 
     `R@k` is the fraction of queries with a record of their class among the k nearest; ranks beyond the size of the bank
-    are left out. `mAP` is the mean of `average_precisions` over the queries. Both are computed after subtracting the
-    mean of the bank and of the queries from each, as published, and without centering under names that end in
-    `_uncentered`. Classes without a query are left out.
+    are omitted. `mAP` is the mean of `average_precisions` over the queries. As published, the mean of the bank and the
+    mean of the queries are subtracted first; metrics that end in `_uncentered` are computed without this. Classes
+    without a query are omitted.
     """
     ranks = [rank for rank in ranks if rank <= len(bank.features)]
     metrics: dict[str, float] = {}
@@ -52,7 +52,7 @@ def retrieval(
 
 
 def _mean_by_class(queries: FeatureBank, by_query: Float64[Tensor, "Q 2"]) -> dict[str, dict[str, float]]:
-    """Return the means of each class over its queries, given whether the nearest record fits, and the precision."""
+    """Return R@1 and AP of each class, from whether each query's nearest record is of its class, and its precision."""
     by_class = {}
     for label in torch.unique(queries.labels).tolist():
         rows = by_query[queries.labels == label]
@@ -67,10 +67,10 @@ def average_precisions(
 ) -> Float64[Tensor, " Q"]:
     """Return the average precision of each query over the ranking of the whole bank, float64 (Q,).
 
-    The average precision is the mean, over the bank records of the query's class, of the fraction of that class among
-    the records ranked down to each; 0 if the bank has none. Among equally similar records those of other classes rank
-    first, so features that are all alike earn nothing. With several processes each ranks its own queries, and all get
-    the whole result.
+    The average precision is the mean of the precision at the rank of each bank record of the query's class: the
+    fraction of that class among all records down to that rank. It is 0 if the bank has no record of the class. Among
+    equally similar records, other classes rank first, so identical features gain nothing from the order of the files.
+    With several processes, each ranks a subset of the queries, and all return the complete result.
 
     Source: Manning, Raghavan and Schuetze, Introduction to Information Retrieval, 2008, section 8.4.
     """
@@ -89,7 +89,7 @@ class _Classes(NamedTuple):
 
     Attributes:
         labels: Class of each record, (N,).
-        numbers: Number of each record within its class, (N,).
+        numbers: Index of each record within its class, (N,).
         sizes: Number of records of each class, (C,).
     """
 
@@ -115,7 +115,7 @@ def _average_precisions(
 ) -> Float64[Tensor, " Q"]:
     """Read the bank twice: for the similarities to each query's own class, then for the records that rank before them.
 
-    This takes the memory of the pairs within a class, not that of the whole ranking.
+    The memory is proportional to the number of pairs within a class, not to the complete ranking.
     """
     sizes = classes.sizes[labels]  # (Q,)
     own = torch.full((len(queries), int(classes.sizes.max())), torch.inf, device=labels.device)  # (Q, R)
@@ -135,7 +135,7 @@ def _average_precisions(
 
 
 def _sorted(rows: Tensor) -> Tensor:
-    """Sort each row; on a CPU in place with numpy, which takes a third of torch's time."""
+    """Sort each row. On a CPU, sort in place with numpy, which takes a third of torch's time."""
     if rows.device.type != "cpu":
         return rows.sort(dim=1).values
     rows.numpy().sort(axis=1)

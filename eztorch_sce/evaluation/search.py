@@ -1,4 +1,4 @@
-"""Exact nearest-neighbor search by cosine, a chunk of the bank at a time, on any device and any number of processes."""
+"""Exact nearest-neighbor search by cosine, one chunk of the bank at a time, on any device and number of processes."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,8 +11,8 @@ from eztorch_sce.distributed import gather_rows, rank, world_size
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.progress import track
 
-# Rows compared at once. Their similarities take 4 MB, whatever the size of the bank and the number of queries, and stay
-# in the cache from the product to the choice of the nearest.
+# Rows compared at once. Their similarities take 4 MB whatever the size of the bank and the number of queries, so they
+# are still in the cache when the nearest are selected.
 BANK_CHUNK = 2048
 QUERY_CHUNK = 512
 
@@ -32,7 +32,7 @@ class Neighbors(NamedTuple):
 
 
 class Centers(NamedTuple):
-    """Vectors subtracted from the rows before they are compared, on the device that compares them.
+    """Vectors to subtract from the rows before comparing them, on the device of the comparison.
 
     Attributes:
         bank: Subtracted from the rows of the bank, (F,).
@@ -53,15 +53,15 @@ def nearest_neighbors(
 ) -> Neighbors:
     """Find the k rows of a bank that are most similar to each query by cosine.
 
-    Among equally similar rows the one with the lower index is nearer. With several processes each searches for its own
-    queries, and all get the whole result, on the CPU.
+    Among equally similar rows, the one with the lower index ranks first. With several processes, each searches for a
+    subset of the queries, and all return the complete result, on the CPU.
 
     Args:
-        bank: Rows to search, (N, F). May be memory-mapped and larger than memory: it is read from beginning to end,
-            once (twice if centered), and never copied whole.
+        bank: Rows to search, (N, F). May be memory-mapped and larger than memory: it is read sequentially, once (twice
+            if centered), and never copied as a whole.
         queries: Rows to search for, (Q, F); the same in all processes.
-        k: Number of neighbors; all rows of a bank that has fewer.
-        centered: Subtract the mean first, of the bank and of the queries separately.
+        k: Number of neighbors; at most the size of the bank is returned.
+        centered: Subtract the mean of the bank and the mean of the queries first.
         device: The device to compute on.
 
     Raises:
@@ -91,7 +91,7 @@ def similarities(
         bank: Rows to compare with, (N, F).
         queries: Rows to compare, (Q, F).
         centers: Subtracted from the rows first.
-        title: Shown beside the progress bar.
+        title: Title of the progress bar.
     """
     unit_queries = _unit_rows(queries, centers.queries)
     for columns in track(_chunks(len(bank), BANK_CHUNK), -(-len(bank) // BANK_CHUNK), title):
@@ -108,7 +108,7 @@ def find_centers(bank: Tensor, queries: Tensor, centered: bool, device: torch.de
 
 
 def own_queries(num_queries: int) -> slice:
-    """Return the queries of this process, in whole chunks: similarities do not depend on the number of processes."""
+    """Return the queries of this process, in whole chunks so that the number of processes does not affect the bits."""
     num_chunks = -(-num_queries // QUERY_CHUNK)
     first = num_chunks * rank() // world_size()
     last = num_chunks * (rank() + 1) // world_size()
@@ -148,7 +148,7 @@ def _nearest_of_chunk(
     rows, columns = (similarity > least).nonzero(as_tuple=True)  # row by row, columns ascending
     counts = rows.bincount(minlength=len(similarity))
     most = int(counts.max())
-    if most <= k:  # nearly always after the first chunks, and a tenth of the time of `topk`
+    if most <= k:  # true for nearly all chunks but the first few, and takes a tenth of the time of `topk`
         places = torch.arange(len(rows), device=rows.device) - (counts.cumsum(dim=0) - counts)[rows]  # within the row
         # Pad rows that have fewer candidates with similarity -inf.
         candidates = Neighbors(similarity.new_full((len(counts), most), -torch.inf), rows.new_zeros(len(counts), most))
@@ -156,18 +156,18 @@ def _nearest_of_chunk(
         candidates.indices[rows, places] = columns + first
         return candidates
     k = min(k, similarity.shape[1])
-    value, index = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)  # one more, to tell whether a tie is cut
-    cut = value[:, k - 1] == value[:, -1]
+    value, index = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)  # one more, to detect ties at the boundary
+    tied = value[:, k - 1] == value[:, -1]
     value, index = value[:, :k], index[:, :k]
-    if cut.any():  # `topk` takes any of the equal ones
-        descending = similarity[cut].sort(dim=1, descending=True, stable=True)
-        value[cut], index[cut] = descending.values[:, :k], descending.indices[:, :k]
+    if tied.any():  # `topk` does not define which of the tied columns it returns
+        descending = similarity[tied].sort(dim=1, descending=True, stable=True)
+        value[tied], index[tied] = descending.values[:, :k], descending.indices[:, :k]
     index, order = index.sort(dim=1)
     return Neighbors(value.gather(1, order), index + first)
 
 
 def _merge(so_far: Neighbors, candidates: Neighbors, k: int) -> Neighbors:
-    """Return the k best of both. Indices of `so_far` are lower, so a stable sort keeps them first among equals."""
+    """Return the k best of both. A stable sort ranks the lower indices first among ties, as those of `so_far` are."""
     similarity, order = torch.cat([so_far.similarity, candidates.similarity], dim=1).sort(
         dim=1, descending=True, stable=True
     )

@@ -1,4 +1,4 @@
-"""Linear support vector machines on frozen features, one for each class against the rest."""
+"""Linear support vector machines on frozen features, one per class against all others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,11 +46,11 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
     """Return the average precision on the test split, per class and its mean over the classes, in [0, 1].
 
     The VOC07 protocol: unit features; squared hinge loss with weight 2 on the records of the class; for each class the
-    cost with the best average precision in cross-validation on the train split. Classes without a test record are left
-    out. The features are copied to memory, in float64.
+    cost with the best average precision in cross-validation on the train split. Classes without a test record are
+    omitted. The features are copied to memory, in float64.
 
-    Source: Goyal et al., ICCV 2019, arXiv:1905.01235, and its code in VISSL, where the costs are settings too. Here
-    each record has one label; records of VOC07 may have several.
+    Source: Goyal et al., ICCV 2019, arXiv:1905.01235, and the authors' code in VISSL. Here each record has one label;
+    records of VOC07 may have several.
 
     Args:
         train: Features to fit.
@@ -117,10 +117,10 @@ def _import_scikit_learn() -> tuple[Any, Any]:
 
 def _check_enough_records(train: FeatureBank, labels: list[int], folds: int) -> None:
     counts = train.labels.bincount(minlength=max(labels) + 1)
-    few = [f"{train.classes[label]} ({int(counts[label])})" for label in labels if counts[label] < folds]
-    if few:
+    too_small = [f"{train.classes[label]} ({int(counts[label])})" for label in labels if counts[label] < folds]
+    if too_small:
         raise ConfigError(
-            [f"folds={folds} needs at least {folds} train records of each class; too few: {', '.join(few)}"]
+            [f"folds={folds} needs at least {folds} train records of each class; too few: {', '.join(too_small)}"]
         )
     if int((counts > 0).sum()) < 2:
-        raise ConfigError(["svm separates classes, but the train split has only one"])
+        raise ConfigError(["svm needs at least two classes, but the train split has only one"])

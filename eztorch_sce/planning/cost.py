@@ -86,7 +86,7 @@ class NetworkCost(NamedTuple):
         activations: Bytes kept for the backward pass, without weights and views.
         norms: (channels, whether gradients flow) of each batch norm call.
         loss_inputs: The inputs of the loss.
-        measured_on: How the cost was measured, in words.
+        measured_on: Description of the inputs of the measurement, such as "tensors without values".
     """
 
     parameters: dict[str, int]
@@ -121,17 +121,17 @@ def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int) -> N
     try:
         return _network_cost(config, shapes, batch, fake=True)
     except RuntimeError:
-        # An operator needs values, or has no kernel for fake tensors. Any other error is raised again on real ones.
+        # An operator needs values, or has no kernel for fake tensors. Any other error occurs again with real tensors.
         return _network_cost(config, shapes, 2 * getattr(config.method, "bn_splits", 1), fake=False)
 
 
 def loss_cost(config: TrainingSettings, inputs: LossInputs, global_batch: int) -> tuple[Flops, Size]:
-    """Return the FLOPs of the loss per sample, and the bytes it keeps besides the queue.
+    """Return the FLOPs of the loss per sample, and the bytes it keeps in addition to the queue.
 
     Args:
         config: A validated config of a pretraining.
         inputs: The inputs of the loss.
-        global_batch: Samples per forward pass on all devices, whose keys may be gathered.
+        global_batch: Samples per forward pass on all devices; their keys may be gathered.
     """
 
     def unit_rows(like: Tensor, num_rows: int) -> Tensor:
@@ -155,7 +155,7 @@ def loss_cost(config: TrainingSettings, inputs: LossInputs, global_batch: int) -
 
 
 def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fake: bool) -> NetworkCost:
-    """Run the method on a batch and on one twice as large; the activations grow linearly with the batch."""
+    """Run the method on a batch and on one twice as large, since the activations grow linearly with the batch."""
     loss_inputs, norms = LossInputs(), list[tuple[int, bool]]()
     with torch.device("meta" if fake else "cpu"):
         method = config.method.build(config.backbone.build(), loss_inputs)
@@ -217,7 +217,8 @@ def _step_cost(method: nn.Module, shapes: list[Shape], batch: int, precision: st
 def _count(forward: Callable[[], Tensor], known: Iterable[Tensor]) -> _StepCost:
     """Return the cost of a forward and a backward pass.
 
-    The bytes kept are those of the storages that autograd saves, each counted once, without those of `known` tensors.
+    The bytes kept are the sizes of the storages that autograd saves, each counted once, excluding those of `known`
+    tensors.
     """
     known_storages = {tensor.untyped_storage() for tensor in known}
     kept = set()

@@ -1,4 +1,4 @@
-"""Speed of devices: from their data sheets, and as measured by benchmarks."""
+"""Speed of devices, from data sheets and from benchmarks."""
 
 import json
 from importlib import resources
@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class Device(NamedTuple):
-    """Figures of a data sheet.
+    """Specifications from the data sheet of a device.
 
     Attributes:
         memory_gib: Memory in GiB.
         fp32, tf32, fp16, bf16: Peak TFLOP/s without sparsity, accumulating in float32.
-        bandwidth_gb_s: GB/s to its own memory.
-        link_gb_s: GB/s to the other devices of the machine, in each direction.
+        bandwidth_gb_s: Memory bandwidth in GB/s.
+        link_gb_s: Bandwidth to the other devices of the machine in GB/s, in each direction.
     """
 
     memory_gib: float
@@ -60,20 +60,20 @@ class Measurement(NamedTuple):
 
 
 def load_measurements() -> list[Measurement]:
-    """Return the measurements that ship with the package. `benchmarks/measured.py` collects them."""
+    """Return the measurements included in the package. `benchmarks/measured.py` collects them."""
     text = resources.files("eztorch_sce.planning").joinpath("measured.json").read_text(encoding="utf-8")
     return [Measurement(**row) for row in json.loads(text)]
 
 
 def find_measurement(device: str, workload: str) -> Measurement | None:
-    """Return the first measurement on a device of a workload, or None.
+    """Return the first measurement of a workload on a device, or None.
 
     Args:
-        device: A name in `DEVICES`, all of whose parts must be in the name of the hardware.
+        device: A name in `DEVICES`. Each of its words, such as "A100" and "80G", must occur in the hardware's name.
         workload: Beginning of the workload, such as "resnet50, 2 views of 224 px,".
     """
     for measurement in load_measurements():
-        same_device = all(part in measurement.hardware for part in device.split("-"))
+        same_device = all(word in measurement.hardware for word in device.split("-"))
         if same_device and measurement.workload.startswith(workload):
             return measurement
     return None

@@ -37,11 +37,11 @@ class Plan:
     """Estimated cost of a pretraining.
 
     Attributes:
-        title: One line that describes the training.
+        title: Description of the training in one line.
         parameters: Number of parameters by component.
         view_flops: Forward FLOPs of the backbone for the first view of one sample.
         flops: FLOPs of a training step per sample, by component.
-        memory: Memory per device by component; their sum is the peak.
+        memory: Memory per device by component; the peak is the sum of all.
         network: Bytes that each device sends per optimizer step, by content.
         batch: Samples per device and forward pass.
         usable: Bytes of device memory available to tensors.
@@ -82,15 +82,15 @@ class Plan:
         step = f"An optimizer step takes {self.step_s:.3g} s"
         if self.epoch_s is not None and self.total_s is not None:
             step += f", an epoch {self.epoch_s / 60:.1f} minutes, all epochs {self.total_s / 3600:.1f} hours"
-        return [f"{fit} The largest that fits is {self.largest_batch}.", f"{step}."]
+        return [f"{fit} The largest batch that fits is {self.largest_batch}.", f"{step}."]
 
 
 def plan_pretraining(config: PlanSettings, num_records: int | None) -> Plan:
     """Return the estimated cost of a pretraining.
 
     Args:
-        config: A validated config, in which the number of devices is resolved.
-        num_records: Number of training records; None leaves the time per epoch open.
+        config: A validated config with a resolved number of devices.
+        num_records: Number of training records; None if unknown, which leaves out the time per epoch.
 
     Raises:
         ConfigError: If the backbone does not accept the views.
@@ -123,12 +123,12 @@ def plan_pretraining(config: PlanSettings, num_records: int | None) -> Plan:
         epoch_s=epoch_s,
         total_s=None if epoch_s is None else config.trainer.max_epochs * epoch_s,
         assumptions=[
-            "FLOPs are those of convolutions and matrix products; a multiply-add counts as two.",
-            f"Memory is that of tensors, counted on {networks.measured_on}. They get memory_share="
-            f"{config.memory_share:g} of the device; the rest is for the CUDA context, the workspaces of its libraries "
-            "and fragmentation.",
-            "Network: in a ring of n devices, each sends 2 (n - 1) / n of the bytes summed, and n - 1 times its own "
-            "part of the bytes gathered.",
+            "FLOPs: convolutions and matrix products only; a multiply-add counts as two.",
+            f"Memory: tensors only, measured with {networks.measured_on}. They may use memory_share="
+            f"{config.memory_share:g} of the device; the rest is left to the CUDA context, library workspaces and "
+            "fragmentation.",
+            "Network: in a ring of n devices, each device sends 2 (n - 1) / n times the bytes to sum, and n - 1 times "
+            "its own bytes to gather.",
             *time_assumptions,
             "Records: the size of this data set is unknown; set num_records=... for the time per epoch."
             if num_records is None
@@ -148,12 +148,12 @@ def _view_shapes(config: PlanSettings) -> list[Shape]:
                 "a video backbone (backbone=r3d18) or data.num_frames=1"
             ]
         )
-    sizes = [view.size for view in config.views if view.size is not None]  # validation has refused null
+    sizes = [view.size for view in config.views if view.size is not None]  # validation rejects null
     return [(3, num_frames, size, size) for size in sizes]
 
 
 def _title(config: PlanSettings, shapes: list[Shape], num_devices: int) -> str:
-    networks = ", ".join(name_of(part) for part in (config.backbone, config.method, config.loss))
+    networks = ", ".join(name_of(choice) for choice in (config.backbone, config.method, config.loss))
     sizes = " + ".join(str(size) for *_, size in shapes)
     samples = f"{config.data.batch_size} samples per step on {num_devices} x {config.device}"
     kind = "images" if shapes[0][1] == 1 else f"clips of {shapes[0][1]} frames"
@@ -173,7 +173,7 @@ def _memory(
         block = 0
     return {
         "weights": Size(networks.weights),
-        "gradients": Size(gradients * (2 if num_devices > 1 else 1)),  # DDP copies them to buckets for the network
+        "gradients": Size(gradients * (2 if num_devices > 1 else 1)),  # DDP copies them into buckets to send them
         "optimizer state": Size(gradients * _state_per_weight(config.optimizer)),
         "momentum encoder": Size(networks.momentum_encoder),
         "queue": Size(networks.queue),
@@ -185,7 +185,7 @@ def _memory(
 
 
 def _state_per_weight(optimizer: OptimizerConfig) -> float:
-    """Return how many numbers an optimizer keeps per weight, from one step on a small matrix."""
+    """Return the number of values an optimizer keeps per weight, from one step on a small matrix."""
     weight = nn.Parameter(torch.ones(8, 8))
     weight.grad = torch.ones(8, 8)
     built = optimizer.build([weight], 0.1)
@@ -198,7 +198,8 @@ def _network(
     config: PlanSettings, networks: NetworkCost, shapes: list[Shape], batch: int, num_devices: int
 ) -> dict[str, float]:
     """Return the bytes that each device sends per optimizer step, by content."""
-    inputs, times = networks.loss_inputs, config.trainer.accumulate  # all but the gradients is sent every forward pass
+    # Everything except the gradients is sent in every forward pass.
+    inputs, times = networks.loss_inputs, config.trainer.accumulate
     gathered, summed = num_devices - 1, 2 * (num_devices - 1) / num_devices  # bytes sent per byte
     keys = _FLOAT * batch * sum(rows.shape[1] for rows in inputs.keys)
     sent = {"gradients": _FLOAT * networks.num_trainable * summed}
@@ -227,12 +228,12 @@ def _step_seconds(
     batch_size = config.data.batch_size
     if config.throughput is not None:
         seconds = batch_size * len(shapes) / config.throughput
-        return seconds, [f"Time is measured: throughput={config.throughput:g} clips/s on all devices together."]
+        return seconds, [f"Time: measured; throughput={config.throughput:g} clips/s on all devices together."]
     if (measurement := _measurement(config, shapes)) is not None:
         rate = measurement.samples_per_s
         scaling = f". {num_devices} devices are assumed to be {num_devices} times as fast." if num_devices > 1 else "."
         return batch_size / (rate * num_devices), [
-            f"Time is measured: {rate:.3g} samples/s on one device, {measurement.hardware}: {measurement.workload} "
+            f"Time: measured; {rate:.3g} samples/s on one device, {measurement.hardware}: {measurement.workload} "
             f"({measurement.source}){scaling}"
         ]
     device = DEVICES[config.device]
@@ -244,16 +245,17 @@ def _step_seconds(
     sending = sum(network.values()) / (device.link_gb_s * 1e9)
     seconds = batch_size / num_devices * computing / config.utilization + sending
     return seconds, [
-        f"Time is not measured but estimated, from utilization={config.utilization:g} of {peak:g} TFLOP/s "
-        f"({config.trainer.precision}) and of {device.bandwidth_gb_s:g} GB/s to memory, one after the other; "
+        f"Time: estimated, not measured. Computing runs at utilization={config.utilization:g} of {peak:g} TFLOP/s "
+        f"({config.trainer.precision}), then memory traffic at the same fraction of {device.bandwidth_gb_s:g} GB/s; "
         f"activations kept for the backward pass are moved {_MOVED_FORWARD + _MOVED_BACKWARD:g} times.",
-        f"Devices send {device.link_gb_s:g} GB/s each, also between machines, and do not compute meanwhile.",
-        "Data arrives as fast as it is used. throughput=CLIPS_PER_S (`clips_per_s` of a run) replaces the estimate.",
+        f"Each device sends {device.link_gb_s:g} GB/s, also between machines, and does not compute while sending.",
+        "Data loading is never the bottleneck. Set throughput=CLIPS_PER_S (`clips_per_s` of a run) to replace the "
+        "estimate by a measurement.",
     ]
 
 
 def _measurement(config: PlanSettings, shapes: list[Shape]) -> Measurement | None:
-    """Return a measured throughput of this training on one device. There are some of images in float32."""
+    """Return the measured throughput of this training on one device, which exists only for some image trainings."""
     same_images = len(set(shapes)) == 1 and shapes[0][1] == 1
     if not same_images or config.trainer.precision != "32-true" or name_of(config.method) != "momentum_contrast":
         return None

@@ -21,7 +21,7 @@ def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
         run_dirs: Run directories, or their `report.json`.
 
     Raises:
-        ConfigError: If there are fewer than two, or one has no report.
+        ConfigError: If there are fewer than two runs, or one has no report.
     """
     reports = _read(run_dirs)
     metrics = _side_by_side([_current_names(report["metrics"]) for report in reports])
@@ -38,17 +38,17 @@ def print_comparison(run_dirs: Sequence[str]) -> None:
     if not differences:
         console.print("The protocol cards are identical: the metrics are comparable.")
         return
-    console.print("Where the protocol cards differ:")
-    words = [
+    console.print("Differences between the protocol cards:")
+    texts = [
         (name, ["not recorded" if value is None else str(value) for value in values]) for name, values in differences
     ]
-    console.print(_table("protocol", run_dirs, words, justify="left"))
+    console.print(_table("protocol", run_dirs, texts, justify="left"))
 
 
 def _read(run_dirs: Sequence[str]) -> list[dict[str, Any]]:
     problems = []
     if len(run_dirs) < 2:
-        problems.append("compare RUN RUN ... takes at least two run directories")
+        problems.append("compare takes at least two run directories: eztorch-sce compare RUN RUN ...")
     files = [Path(name) if name.endswith(".json") else Path(name) / "report.json" for name in run_dirs]
     missing = [file for file in files if not file.is_file()]
     problems += [f"{file} does not exist: name the directory of a finished run" for file in missing]
@@ -58,13 +58,13 @@ def _read(run_dirs: Sequence[str]) -> list[dict[str, Any]]:
     for file in files:
         report = json.loads(file.read_text())
         if not {"command", "metrics", "protocol"} <= report.keys():
-            raise ConfigError([f"{file} is not the report of a run"])
+            raise ConfigError([f"{file} is not the report of a run: name the directory of a finished run"])
         reports.append(report)
     return reports
 
 
 def _current_names(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return metrics under their present names: reports of version 0.1 spell `R@1_uncentred`."""
+    """Return metrics under their current names: reports of version 0.1 spell `R@1_uncentred`."""
     return {name.replace("_uncentred", "_uncentered"): value for name, value in metrics.items()}
 
 

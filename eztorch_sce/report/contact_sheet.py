@@ -1,4 +1,4 @@
-"""Contact sheet of a batch: some records with all their views, and the parameters that each view drew."""
+"""Contact sheet of a batch: some records with all their views and the random parameters of each view."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +53,7 @@ def sheet_rows(dataset: TrainingClips, augmentation: BatchAugmentation, batch: B
     for sample, (epoch, index) in enumerate(zip(batch.epoch.tolist(), batch.record.tolist(), strict=True)):
         record = dataset.manifest.records[index]
         info = decoder_for(record.kind, dataset.decoder).probe(record.path)
-        # The geometry in which the box is drawn: see `View.crop_on_device`.
+        # The box is drawn relative to this size; see `View.crop_on_device`.
         height = dataset.canvas or info.height
         width = max(1, round(height * batch.aspect[sample].item())) if dataset.canvas else info.width
         captioned = []
@@ -73,9 +73,9 @@ def describe(parameters: ViewParameters, box: Box, height: int, width: int) -> l
     """Describe the operations on a sample in the order of application.
 
     Args:
-        parameters: The parameters that the sample drew.
+        parameters: The random parameters of the sample.
         box: Its crop.
-        height, width: Size of the frame that the box was drawn in.
+        height, width: Size of the frame that was cropped.
     """
     fraction = box.height * box.width / (height * width)
     lines = [f"crop {fraction:.0%}: {box.height} x {box.width} at {box.top}, {box.left}"]
@@ -117,7 +117,7 @@ def write_contact_sheet(file: Path, rows: Sequence[SheetRow]) -> Path:
 
 
 def _render(rows: Sequence[SheetRow], time: int) -> Image.Image:
-    """Render the frame `time` of all views; shorter clips stay on their last frame."""
+    """Render frame `time` of all views; shorter clips show their last frame."""
     font = ImageFont.load_default(size=_FONT_SIZE)
     num_lines = [max(len(view.caption) for view in row.views) for row in rows]
     heights = [_LINE_PX + _VIEW_PX + _CAPTION_GAP_PX + _LINE_PX * lines + _GAP_PX for lines in num_lines]
@@ -138,7 +138,7 @@ def _render(rows: Sequence[SheetRow], time: int) -> Image.Image:
 
 
 def _shortened(title: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Cut a title from its start to fit into `width` pixels, since the end of a path tells files apart."""
+    """Cut off the start of a title to fit into `width` pixels, since the end of a path distinguishes files."""
     if font.getlength(title) <= width:
         return title
     for start in range(1, len(title)):

@@ -20,8 +20,8 @@ class Capability(NamedTuple):
     """A capability of this machine.
 
     Attributes:
-        name: What it is, such as "codec h264".
-        usable: Whether it works here.
+        name: Name of the capability, such as "codec h264".
+        usable: Whether it works on this machine.
         remark: Details if it works, or how to get it if it does not.
     """
 
@@ -32,7 +32,7 @@ class Capability(NamedTuple):
 
 def environment() -> list[Capability]:
     """Return the capabilities of this machine."""
-    decoders = [_decoder(*each) for each in _DECODERS]
+    decoders = [_decoder(name, module, install) for name, module, install in _DECODERS]
     return [*decoders, *_codecs(), _gpu(), _torchvision()]
 
 
@@ -80,7 +80,7 @@ def _gpu() -> Capability:
         return Capability("GPU", True, ", ".join(names))
     if torch.version.cuda is None:
         return Capability("GPU", False, "torch is a CPU build")
-    return Capability("GPU", False, "none, or its driver is older than the CUDA version of torch")
+    return Capability("GPU", False, "no GPU, or its driver is too old for torch's CUDA version")
 
 
 def _torchvision() -> Capability:

@@ -40,7 +40,7 @@ def plot_demo(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 9.5), layout="constrained")
-    FigureCanvasAgg(figure)  # no display needed
+    FigureCanvasAgg(figure)  # draws without a display
     halves: Any = figure.subfigures(2, height_ratios=[1, 1.3])
     top, bottom = halves
     curve, before, after = top.subplots(1, 3)
@@ -67,10 +67,8 @@ def principal_components(features: Tensor, count: int = 2) -> Tensor:
 
 
 def _draw_neighbors(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float) -> None:
-    labels = torch.linspace(
-        0, len(test.classes) - 1, _NUM_QUERIES
-    ).long()  # the first test clip of each of some classes
-    rows = (test.labels[None] == labels[:, None]).int().argmax(dim=1)
+    labels = torch.linspace(0, len(test.classes) - 1, _NUM_QUERIES).long()
+    rows = (test.labels[None] == labels[:, None]).int().argmax(dim=1)  # the first test clip of each of these classes
     nearest = nearest_neighbors(bank.features, test.features, _NUM_NEIGHBORS, centered=True).indices
     grid = figure.subplots(_NUM_QUERIES, 1 + _NUM_NEIGHBORS)
     figure.suptitle(

@@ -26,7 +26,7 @@ _TRAINING_SETTINGS = (
 
 
 def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dict[str, Any]:
-    """Return the settings of a training that decide what is learned."""
+    """Return the settings of a training that affect its result."""
     card = {name: settings_of(getattr(config, name)) for name in _TRAINING_SETTINGS if hasattr(config, name)}
     card |= {name: getattr(config.trainer, name) for name in ("max_epochs", "precision", "accumulate")}
     card |= {name: getattr(config.data, name) for name in ("batch_size", "near_power")}
@@ -34,7 +34,7 @@ def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dic
 
 
 def evaluation_card(config: EvaluationConfig) -> dict[str, Any]:
-    """Return the settings of an evaluation besides those that all evaluations share."""
+    """Return the settings that are specific to an evaluation, without those that all evaluations have."""
     if isinstance(config, LinearConfig):
         return {"training": training_card(config)}
     shared = {item.name for item in fields(FeaturesConfig)}

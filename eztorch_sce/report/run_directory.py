@@ -1,4 +1,4 @@
-"""Run directories: the settings and versions that a run started with, and its results."""
+"""Run directories: the settings and package versions at the start of a run, and its results."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from eztorch_sce.config.compose import to_yaml
 from eztorch_sce.distributed import rank
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.files import replacing, write_text
@@ -15,7 +16,7 @@ from eztorch_sce.report.versions import installed_versions
 from eztorch_sce.training.config import RunConfig
 from eztorch_sce.types import Report
 
-_DIR_VARIABLE = "EZTORCH_SCE_RUN_DIR"  # tells the processes that Lightning starts which directory the first one chose
+_DIR_VARIABLE = "EZTORCH_SCE_RUN_DIR"  # passes the directory chosen by the first process to those Lightning starts
 
 
 class RunSettings(Protocol):
@@ -29,10 +30,8 @@ def open_run(command: str, config: RunSettings) -> Path:
 
     Raises:
         ConfigError: If the directory already contains a run and `run.resume` is not set, if there is nothing to resume,
-            or if several processes would each choose a directory of their own.
+            or if `run.dir` is not set although several processes must agree on one directory.
     """
-    from eztorch_sce.config.compose import to_yaml  # late: `env` needs the versions alone
-
     launch = find_launch()
     if not is_first_process():
         directory = config.run.dir or os.environ.get(_DIR_VARIABLE)
@@ -43,7 +42,12 @@ def open_run(command: str, config: RunSettings) -> Path:
         raise _directory_missing(launch)
     run_dir = _next_free(command) if config.run.dir is None else Path(config.run.dir)
     if config.run.resume and not (run_dir / "last.ckpt").is_file():
-        raise ConfigError([f"run.resume=true but {run_dir}/last.ckpt does not exist: there is nothing to resume"])
+        raise ConfigError(
+            [
+                f"run.resume=true, but {run_dir}/last.ckpt does not exist: there is nothing to resume; name the "
+                "directory of an interrupted run, or remove run.resume"
+            ]
+        )
     if not config.run.resume and (run_dir / "config.yaml").exists():
         raise ConfigError(
             [f"run.dir={run_dir} already contains a run: choose another directory, or resume it with run.resume=true"]
@@ -80,7 +84,7 @@ def _write_json(path: Path, content: object) -> None:
 
 def _directory_missing(launch: Launch | None) -> ConfigError:
     processes = "several processes" if launch is None else f"the {launch.world_size} processes"
-    return ConfigError([f"run.dir is not set: {processes} need one directory (run.dir=...)"])
+    return ConfigError([f"run.dir is not set: {processes} need a common directory (run.dir=...)"])
 
 
 def _next_free(command: str) -> Path:

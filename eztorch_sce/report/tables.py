@@ -32,7 +32,7 @@ def print_report(report: Report) -> None:
 
 
 def print_plan(plan: Plan) -> None:
-    """Print the cost of a pretraining and the assumptions behind it."""
+    """Print the estimated cost of a pretraining and the assumptions behind it."""
     console = Console()
     console.print(plan.title, highlight=False, soft_wrap=True)
     _print_columns("parameters", ("M",), {name: (count / 1e6,) for name, count in plan.parameters.items()})
@@ -52,7 +52,7 @@ def print_plan(plan: Plan) -> None:
 def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[float, ...]]) -> None:
     """Print a table of numbers with their totals at the bottom."""
     console = Console()
-    console.print(title, style="italic", highlight=False)  # a table breaks its own title at its width
+    console.print(title, style="italic", highlight=False)  # Table(title=...) would wrap it at the table's width
     table = Table("component", show_footer=True)
     table.columns[0].footer = "total"
     for unit, total in zip(units, map(sum, zip(*rows.values(), strict=True)), strict=True):

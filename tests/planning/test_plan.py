@@ -177,7 +177,7 @@ def test_a_measurement_takes_precedence_over_the_estimate(monkeypatch: pytest.Mo
         assert "not measured" in " ".join(plan(*TINY, other).assumptions)
 
 
-def test_the_number_of_records_is_the_publisher_s_or_unknown(tiny: Plan) -> None:
+def test_the_number_of_records_is_the_published_count_or_unknown(tiny: Plan) -> None:
     assert any("1281167" in line for line in plan(*TINY, "data.layout=imagenet").assumptions)
     assert tiny.total_s is None
     assert any("num_records=..." in line for line in tiny.assumptions)
@@ -250,5 +250,12 @@ def test_invalid_settings_of_a_plan_are_reported(overrides: list[str], words: st
 def test_the_command_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", *TINY, "devices=4", "device=RTX-3090"])
     printed = capsys.readouterr().out
-    for words in ("4 x RTX-3090", "predictor", "activations kept", "queue", "batch norm", "The largest that fits is"):
+    for words in (
+        "4 x RTX-3090",
+        "predictor",
+        "activations kept",
+        "queue",
+        "batch norm",
+        "The largest batch that fits",
+    ):
         assert words in printed

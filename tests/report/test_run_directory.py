@@ -38,9 +38,9 @@ def test_the_first_process_writes_the_settings_and_the_others_nothing(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_several_processes_need_to_be_given_a_directory(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_processes_require_run_dir(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     launch_as(rank, monkeypatch)
-    with pytest.raises(ConfigError, match=r"run\.dir is not set: the 2 processes need one directory"):
+    with pytest.raises(ConfigError, match=r"run\.dir is not set: the 2 processes need a common directory"):
         open_run("pretrain", config_of(None))
 
 
@@ -49,7 +49,7 @@ def test_one_process_takes_the_next_free_directory(tmp_path: Path, monkeypatch: 
     assert [str(open_run("knn", config_of(None))) for _ in range(2)] == ["runs/knn-1", "runs/knn-2"]
 
 
-def test_a_directory_with_a_run_is_only_opened_to_resume_it(tmp_path: Path) -> None:
+def test_a_directory_that_contains_a_run_is_opened_only_to_resume_it(tmp_path: Path) -> None:
     open_run("pretrain", config_of(tmp_path))
     with pytest.raises(ConfigError, match="already contains a run"):
         open_run("pretrain", config_of(tmp_path))

@@ -117,4 +117,4 @@ def test_launched_processes_require_a_run_directory(
     words = [word for word in pretraining(images, tmp_path) if not word.startswith("run.dir")]
     with pytest.raises(SystemExit):
         main(["pretrain", *words])
-    assert "run.dir is not set: the 2 processes need one directory" in capsys.readouterr().err
+    assert "run.dir is not set: the 2 processes need a common directory" in capsys.readouterr().err
