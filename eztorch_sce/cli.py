@@ -152,7 +152,10 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
 
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg is a word too
     compose.prepare_hydra(command)
-    overrides = compose.for_each_view(command, [word for word in rest if word not in flags])
+    try:
+        overrides = compose.for_each_view(command, [word for word in rest if word not in flags])
+    except compose.INVALID as error:
+        raise ConfigError([f"views.*. needs one value of views and of recipe: {str(error).splitlines()[0]}"]) from None
     run_dir = next((word.split("=", 1)[1] for word in overrides if word.startswith("run.dir=")), None)
     # A run writes its own directory: Hydra adds none, except a numbered one for each job of a sweep.
     hydra_settings = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]

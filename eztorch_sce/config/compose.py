@@ -118,7 +118,9 @@ def for_each_view(command: str, overrides: Sequence[str]) -> list[str]:
     others = [override for override in overrides if not override.startswith("views.*.")]
     if len(others) == len(overrides):
         return list(overrides)
-    num_views = len(compose_by_hydra(command, others).views)
+    # Only these settings decide the number of views; the others may hold several values for a sweep.
+    deciding = [override for override in others if override.split("=")[0] in ("views", "recipe")]
+    num_views = len(compose_by_hydra(command, deciding).views)
     return [
         override.replace("*", str(number), 1)
         for override in overrides
