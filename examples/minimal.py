@@ -1,4 +1,4 @@
-"""Self-supervised training without Lightning: the whole loop in view, on generated videos, in about a minute."""
+"""Self-supervised training without Lightning: the complete loop in one file, on generated videos, in about a minute."""
 
 import tempfile
 from pathlib import Path

@@ -26,7 +26,7 @@ class MyLoss(nn.Module):
 @register("loss", "my_loss")
 @dataclass
 class MyLossConfig:
-    """My loss. It has no settings; fields would be typed as `loss.<field>=<value>`."""
+    """A loss without settings; each field added here can be set by `loss.<field>=<value>`."""
 
     def build(self) -> MyLoss:
         """Return the loss."""

@@ -14,7 +14,7 @@ _FRAGMENTS: list[object] = []  # keeps them alive: torch drops a library fragmen
 
 
 class _RepairBeforeTorchvision(MetaPathFinder):
-    """Import hook that repairs torchvision just before its first import, whoever imports it."""
+    """Import hook that repairs torchvision just before its first import, by any package."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

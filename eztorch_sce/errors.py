@@ -24,7 +24,7 @@ class MediaError(RuntimeError):
 
     Args:
         path: The file.
-        reason: Reason, without the path.
+        reason: Why the file cannot be read, without the path.
     """
 
     def __init__(self, path: str, reason: str) -> None:

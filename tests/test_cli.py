@@ -64,7 +64,7 @@ def test_errors_are_printed_as_messages(
     assert printed in err
 
 
-def test_hydra_prints_the_whole_configuration(
+def test_hydra_prints_the_full_configuration(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["eztorch-sce"])

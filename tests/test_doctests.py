@@ -1,4 +1,4 @@
-"""The examples in docstrings run and print what they show."""
+"""Tests that the examples in docstrings run and print the results shown there."""
 
 import doctest
 import importlib

@@ -174,7 +174,7 @@ def test_two_processes_survive_a_batch_that_one_of_them_cannot_read(command: str
     others = ["views=motion", *TINY] if command == "pretrain" else [*TINY[:3], *TINY[4:7], "views.0.size=32"]
     words = [*others, f"data.list={lists['train']}", f"data.test_list={lists['test']}", "data.max_unreadable=0.1"]
     words += ["trainer.devices=2", "trainer.accelerator=cpu", "trainer.max_epochs=3", "data.num_workers=0"]
-    run(command, *words, "data.batch_size=4", f"run.dir={tmp_path / 'run'}")  # two samples each
+    run(command, *words, "data.batch_size=4", f"run.dir={tmp_path / 'run'}")  # two samples per process
     with (tmp_path / "run/unreadable.csv").open() as stream:
         assert {row["path"] for row in csv.DictReader(stream)} == {str(broken)}
     assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 3 * (17 // 4)

@@ -234,7 +234,7 @@ def test_a_recipe_fits_the_memory_and_hours_of_its_header(name: str) -> None:
     assert planned.total_s / 3600 == pytest.approx(float(hours[1]), rel=0.1, abs=0.05)
 
 
-# --- runs at toy size
+# Runs at toy size.
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from eztorch_sce.registry import choices, name_of, register
 
 @pytest.fixture(autouse=True)
 def _restore_choices(monkeypatch: pytest.MonkeyPatch) -> None:
-    choices("backbone")  # loads ours before the copy
+    choices("backbone")  # load the built-in choices before copying them
     monkeypatch.setattr(registry, "_CHOICES", {group: dict(members) for group, members in registry._CHOICES.items()})
 
 

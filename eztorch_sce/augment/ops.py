@@ -130,7 +130,7 @@ def linear_color(clips: Clips, changes: Sequence[LinearColor]) -> Float[Tensor, 
     if added is not None:
         result.add_(added)
     elif not any(change.clamps for change in changes):
-        return result  # only darkened
+        return result  # no result can leave [0, 1]
     return result.clamp_(0, 1)  # clamp all samples, so that no result depends on the rest of the batch
 
 

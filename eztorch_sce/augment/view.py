@@ -49,8 +49,12 @@ class ViewConfig:
     brightness: float = setting(
         0.0, at_least=0, help="Brightness jitter x: a factor from max(0, 1 - x) to 1 + x; 0 is off."
     )
-    contrast: float = setting(0.0, at_least=0, help="Contrast jitter x: a factor from max(0, 1 - x) to 1 + x.")
-    saturation: float = setting(0.0, at_least=0, help="Saturation jitter x: a factor from max(0, 1 - x) to 1 + x.")
+    contrast: float = setting(
+        0.0, at_least=0, help="Contrast jitter x: a factor from max(0, 1 - x) to 1 + x; 0 is off."
+    )
+    saturation: float = setting(
+        0.0, at_least=0, help="Saturation jitter x: a factor from max(0, 1 - x) to 1 + x; 0 is off."
+    )
     hue: float = setting(0.0, at_least=0, at_most=0.5, help="Hue jitter h: a shift from -h to h in turns; 0 is off.")
     jitter_p: float = setting(
         0.8, at_least=0, at_most=1, help="Probability of color jitter; its operations run in random order."
@@ -99,7 +103,7 @@ class ViewConfig:
         return messages
 
     def strengths(self) -> dict[str, float]:
-        """Return the jitter strengths, as `draw_parameters` takes them."""
+        """Return the jitter strengths in the form that `draw_parameters` expects."""
         return {
             "brightness": self.brightness,
             "contrast": self.contrast,
@@ -108,7 +112,7 @@ class ViewConfig:
         }
 
     def probabilities(self) -> dict[str, float]:
-        """Return the probabilities, as `draw_parameters` takes them."""
+        """Return the probabilities in the form that `draw_parameters` expects."""
         return {
             "jitter": self.jitter_p if any(self.strengths().values()) else 0.0,
             "gray": self.gray,
@@ -136,12 +140,12 @@ class ViewConfig:
 
 
 def evaluation_view(spec: InputSpec) -> ViewConfig:
-    """Return the view that feeds a network without random operations."""
+    """Return the view for evaluation: the input described by `spec`, without random operations."""
     return ViewConfig(size=spec.size, input=spec.input, stats=spec.stats)
 
 
 class View(nn.Module):
-    """Augment and normalize crops on the device, reproducibly by seed.
+    """Augment and normalize crops on the device, reproducible from their seeds.
 
     The operations, in order: temporal difference, color jitter, gray, blur, solarize, flip, normalize. Each sample
     draws from its own seed, and its frames share the draw. The result is therefore the same alone and in any batch: bit
@@ -165,8 +169,8 @@ class View(nn.Module):
         if config.size is None or config.input is None or config.stats is None:
             raise ConfigError([f"a view needs a size, an input and stats, none of them null: {config}"])
         self.config, self.size, self.dtype = config, config.size, dtype
-        statistics = STATISTICS.get(config.stats, _UNNORMALIZED)  # PER_CLIP has none: `standardize` computes them
-        self.register_buffer("mean", torch.tensor(statistics.mean), persistent=False)  # not weights
+        statistics = STATISTICS.get(config.stats, _UNNORMALIZED)  # PER_CLIP uses `standardize` instead
+        self.register_buffer("mean", torch.tensor(statistics.mean), persistent=False)  # set by the config
         self.register_buffer("std", torch.tensor(statistics.std), persistent=False)
         self.strengths, self.probabilities = config.strengths(), config.probabilities()
         self.is_random = any(self.probabilities.values())

@@ -41,7 +41,7 @@ class PretrainConfig(CommandConfig):
     loss: Any = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
     optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
-    ramps: list[Ramp] = setting([], help="Settings of the loss or the method that move during training.")
+    ramps: list[Ramp] = setting([], help="Settings of the loss or the method that change during training.")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
 

@@ -25,9 +25,7 @@ def check_views(views: ViewPairs) -> list[tuple[str, Tensor]]:
     embeddings = [("query", x) for x in queries] + [("key", x) for x in keys] + others
     for name, rows in embeddings:
         if rows.dtype != query.dtype or not rows.is_floating_point():
-            raise ValueError(
-                f"{name} must be of a floating-point type, the same as the query: got {rows.dtype} and {query.dtype}"
-            )
+            raise ValueError(f"{name} must have the floating-point type of the query ({query.dtype}): got {rows.dtype}")
     if views.negatives is None and not any(rows.shape[-2] > 1 for _, rows in others):
         raise ValueError("there are no negatives: pass negatives (a queue), or batch_keys of more than one sample")
     return embeddings

@@ -15,7 +15,7 @@ from eztorch_sce.settings import invalid_settings
 
 
 class SampleLosses(NamedTuple):
-    """Values of a formula, one per sample.
+    """Results of a loss formula, one per sample.
 
     Attributes:
         loss: Loss of each sample, (B,).

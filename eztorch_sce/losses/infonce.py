@@ -18,7 +18,7 @@ from eztorch_sce.settings import setting
 class InfoNCEConfig:
     """InfoNCE: classify the positive among the negatives, as in MoCo."""
 
-    temperature: float = setting(0.1, above=0, help="Divides the similarities.")
+    temperature: float = setting(0.1, above=0, help="Temperature of the similarities.")
     weight: float = setting(
         1.0, above=0, help="Weight of the loss. MoCo v3 uses 4 * temperature: 2 * temperature, summed over two pairs."
     )

@@ -28,7 +28,7 @@ class SharedNegatives:
     Args:
         rows: Unit vectors (K, D).
         queries, keys: The views of the batch, each (B, D).
-        temperature: Divides the similarities of the queries.
+        temperature: Temperature of the queries' similarities.
     """
 
     def __init__(self, rows: Tensor, queries: list[Tensor], keys: list[Tensor], temperature: float) -> None:

@@ -13,7 +13,7 @@ from eztorch_sce.settings import setting
 class NTXentConfig:
     """NT-Xent: InfoNCE in which keys receive gradients too, as in SimCLR."""
 
-    temperature: float = setting(0.1, above=0, help="Divides the similarities.")
+    temperature: float = setting(0.1, above=0, help="Temperature of the similarities.")
 
     def build(self) -> "NTXentLoss":
         """Return the loss."""

@@ -16,9 +16,11 @@ from eztorch_sce.settings import setting
 class ReSSLConfig:
     """ReSSL: rank the negatives as the momentum encoder does, without the positive."""
 
-    temperature: float = setting(0.1, above=0, help="Divides the similarities of the query.")
+    temperature: float = setting(0.1, above=0, help="Temperature of the similarities of the query.")
     target_temperature: float = setting(
-        0.04, above=0, help="Divides the similarities of the key; lower than temperature for sharper targets."
+        0.04,
+        above=0,
+        help="Temperature of the similarities of the key; lower values give sharper targets.",
     )
 
     def build(self) -> "ReSSLLoss":

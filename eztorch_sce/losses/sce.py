@@ -25,11 +25,11 @@ from eztorch_sce.settings import setting
 class SCEConfig:
     """Similarity Contrastive Estimation: contrast the positive, and rank the negatives as the momentum encoder does."""
 
-    temperature: float = setting(0.1, above=0, help="Divides the similarities of the query (tau in the paper).")
+    temperature: float = setting(0.1, above=0, help="Temperature of the similarities of the query (tau in the paper).")
     target_temperature: float = setting(
         0.05,
         above=0,
-        help="Divides the similarities of the key; lower than temperature for sharper targets (tau_m in the paper).",
+        help="Temperature of the similarities of the key; lower values give sharper targets (tau_m in the paper).",
     )
     positive_weight: float = setting(
         0.5, at_least=0, at_most=1, help="Weight of the positive in the target; 1 is InfoNCE (lambda in the paper)."

@@ -43,7 +43,7 @@ def attend(
     Args:
         anchors: Queries or keys, float32 or float64; the results have the same type.
         keys: The keys, with at least one row per sample that is not its own.
-        temperature: Divides the similarities.
+        temperature: Divisor of the similarities.
     """
     scaled = anchors / temperature
     highest = scaled.new_full((len(scaled), 1), -torch.inf)

@@ -20,7 +20,9 @@ from eztorch_sce.types import StepOutput
 
 
 class MomentumContrast(nn.Module):
-    """Contrast queries of the online encoder with keys of the momentum encoder, a queue of past keys, or both.
+    """Contrast queries of the online encoder with keys of the momentum encoder.
+
+    Negatives are a queue of past keys, the other keys of the batch, or both.
 
     Global views come first. Symmetric: each global view is the target of all other views. Asymmetric: the first view
     is the target of the others. Local views are queries only.

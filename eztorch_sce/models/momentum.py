@@ -32,7 +32,7 @@ class MomentumEncoder(nn.Module):
 
     @torch.no_grad()
     def update(self, online: Encoder, momentum: float) -> None:
-        """Average: `momentum` times itself plus `1 - momentum` times `online`. Call once per optimizer step."""
+        """Set the average to `momentum * average + (1 - momentum) * online`; call once per optimizer step."""
         averaged: list[Tensor] = list(self.encoder.parameters())  # backbone, then projector; it has no predictor
         latest: list[Tensor] = [*online.backbone.parameters(), *online.projector.parameters()]
         torch._foreach_lerp_(averaged, latest, 1 - momentum)

@@ -62,7 +62,7 @@ class ClassifyModule(pl.LightningModule):
         return loss
 
     def _mix(self, batch: ViewBatch) -> tuple[Float[Tensor, "B C T S S"], Int64[Tensor, " B"], float]:
-        """Mix each clip with the next one; return the clips, the labels of the next clips, and the weight of the first.
+        """Mix each clip with the next one; return the clips, the labels of the next ones, and the weight of their own.
 
         Source: Zhang et al., ICLR 2018, arXiv:1710.09412.
         """

@@ -91,8 +91,9 @@ class TrainerConfig:
         if machine.launch is not None and (message := self._disagreement(here, machine.launch)):
             messages.append(message)
         elif here.accelerator == "gpu" and here.devices is not None and here.devices > machine.num_gpus:
+            noun = "GPU" if machine.num_gpus == 1 else "GPUs"
             messages.append(
-                f"trainer.devices={here.devices} but this machine has {machine.num_gpus} GPUs: "
+                f"trainer.devices={here.devices} but this machine has {machine.num_gpus} {noun}: "
                 f"use trainer.devices={machine.num_gpus} or fewer"
             )
         return messages

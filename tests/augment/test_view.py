@@ -151,7 +151,7 @@ def test_input_difference_also_applies_in_evaluation() -> None:
     torch.testing.assert_close(View(training)(clips, [0, 1]), expected)
 
 
-def test_differences_of_an_image_raise_even_if_none_is_drawn() -> None:
+def test_a_view_with_differences_rejects_images_even_if_none_is_drawn() -> None:
     for config in (ViewConfig(temporal_difference=0.001), ViewConfig(input="difference")):
         with pytest.raises(ValueError, match="at least 2 frames"):
             View(config)(random_clips(1, frames=1), [0])

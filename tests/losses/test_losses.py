@@ -103,7 +103,8 @@ def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
     with pytest.raises(ValueError, match="batch_offset=1: the 2 samples"):
         loss(query, key, batch_keys=key, batch_offset=1)
     with pytest.raises(
-        ValueError, match=r"negatives must be of a floating-point type, the same as the query: got torch.float64"
+        ValueError,
+        match=r"negatives must have the floating-point type of the query \(torch.float32\): got torch.float64",
     ):
         loss(query, key, negatives.double())
     with pytest.raises(ValueError, match="key must hold unit vectors, but its norms range from 3 to 3"):

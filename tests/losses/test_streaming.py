@@ -244,7 +244,7 @@ def test_autocast_does_not_lower_the_precision_of_similarities() -> None:
 
 def test_metrics_match_hand_computation() -> None:
     x, *others = torch.eye(5)
-    query, key, negatives = x[None], x[None], torch.stack(others)  # four negatives, all as far from the key
+    query, key, negatives = x[None], x[None], torch.stack(others)  # four negatives at the same distance from the key
     views = ViewPairs([query], [key], [(0, 0)], negatives)
     metrics = SCELoss(temperature=1, target_temperature=0.5).over_pairs(views).metrics
     assert metrics["target_entropy"].item() == pytest.approx(math.log(4), rel=1e-5)

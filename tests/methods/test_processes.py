@@ -122,7 +122,7 @@ def single_process() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_several_processes_agree_with_one(
+def test_training_in_several_processes_matches_one_process(
     world_size: int, single_process: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
     command = [sys.executable, __file__, str(world_size), str(tmp_path)]

@@ -93,7 +93,7 @@ def test_every_backbone_fulfills_the_contract(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_number_of_parameters_is_the_published_one(name: str) -> None:
+def test_the_number_of_parameters_is_as_published(name: str) -> None:
     millions, num_classes = PUBLISHED[name]
     with torch.device("meta"):
         backbone = build(name)
@@ -189,7 +189,7 @@ def filled(key: str, shape: tuple[int, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize("case", RECORDED)
-def test_outputs_equal_those_of_the_public_code(case: str) -> None:
+def test_outputs_match_the_public_code(case: str) -> None:
     name, settings, prefix, num_classes = RECORDED[case]
     backbone = build(name, **settings).double().eval()
     entries = {entry["name"]: entry for entry in json.loads((VECTORS / "backbones.json").read_text())["backbones"]}
@@ -224,7 +224,7 @@ def test_outputs_equal_those_of_the_public_code(case: str) -> None:
         ("x3d_xs_head10", "x3d_xs", {}, ""),
     ],
 )
-def test_keys_and_shapes_equal_those_of_the_public_code(
+def test_state_dict_keys_and_shapes_match_the_public_code(
     case: str, name: str, settings: dict[str, Any], prefix: str
 ) -> None:
     public = json.loads((VECTORS / "state_dict_keys.json").read_text())[case]

@@ -11,7 +11,7 @@ from eztorch_sce.settings import invalid_settings
 
 
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
-def test_a_ramp_goes_from_start_to_end_and_stays(shape: str) -> None:
+def test_a_ramp_goes_from_start_to_end_and_stays_there(shape: str) -> None:
     ramp = Ramp("loss.positive_weight", start=1.0, over=0.5, shape=shape)
     assert [ramp.at(progress, end=0.2) for progress in (0, 0.25, 0.5, 1)] == pytest.approx([1, 0.6, 0.2, 0.2])
 

@@ -48,7 +48,7 @@ def test_all_gpus_are_used_unless_devices_is_set() -> None:
     assert TrainerConfig(devices=2).on(EIGHT_GPUS).world_size == 2
 
 
-def test_the_cpu_accelerator_means_one_process() -> None:
+def test_training_on_a_cpu_uses_one_process() -> None:
     for trainer in (TrainerConfig(accelerator="cpu").on(EIGHT_GPUS), TrainerConfig().on(NO_GPU)):
         assert (trainer.accelerator, trainer.world_size, trainer.sync_batchnorm) == ("cpu", 1, False)
 
@@ -119,7 +119,7 @@ def test_settings_that_do_not_fit_the_machine_are_reported_in_one_message(
     assert message in only
 
 
-def test_processes_that_lightning_starts_agree_with_the_command_they_repeat() -> None:
+def test_processes_started_by_lightning_agree_with_the_settings() -> None:
     children = machine(0, {"WORLD_SIZE": "8", "LOCAL_RANK": "1", "NODE_RANK": "0"})
     trainer = TrainerConfig(devices=4, num_nodes=2)
     assert trainer.on(children) == trainer.on(NO_GPU)

@@ -78,9 +78,7 @@ def test_embedding_and_target_statistics_are_logged(config: PretrainConfig) -> N
     assert logged["queue_age"] == 2  # 32 keys, 16 per step
 
 
-def test_logged_diagnostics_are_those_of_the_logged_step(
-    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_diagnostics_are_computed_at_the_logged_steps(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     forwards: list[None] = []
     original = MomentumContrast.forward
 
@@ -97,7 +95,7 @@ def test_logged_diagnostics_are_those_of_the_logged_step(
     assert logged == [("2", 3), ("5", 6)]
 
 
-def test_ramps_move_settings_of_loss_and_method_and_resume(
+def test_ramps_change_settings_of_loss_and_method_and_resume(
     config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     temperatures: list[float] = []

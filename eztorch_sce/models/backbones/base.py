@@ -29,7 +29,7 @@ class Backbone(nn.Module, ABC):
         self.name = name
         self.num_features = num_features
 
-    # The shape of `clips` is checked below instead of annotated, so that tests too see the error meant for users.
+    # `clips` has no shape annotation: the type check in the tests would preempt the errors below.
     def forward(self, clips: Tensor) -> Float[Tensor, "B F"]:
         """Return pooled features of normalized clips (B, C, T, H, W).
 
