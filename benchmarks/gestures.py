@@ -1,4 +1,4 @@
-"""Compare objectives on hand gestures: pretraining, kNN, linear, retrieval and fine-tuning, several seeds each.
+"""Comparison of objectives on hand gestures by kNN, linear probe, retrieval and fine-tuning, with several seeds each.
 
     python benchmarks/gestures.py GESTURES [--seeds 0 1 2] [--jobs 2] [--runs runs/gestures] [--json FILE]
 
@@ -80,7 +80,7 @@ def pretrained(gestures: Path, runs: Path, name: str, words: list[str], seed: in
 
 
 def untrained(gestures: Path, runs: Path, seed: int) -> dict[str, float]:
-    """Return the metrics of the untrained network of the SCE run. Fine-tuning has a learning rate tuned for it."""
+    """Return the metrics of the untrained network of the SCE run. Its fine-tuning uses a learning rate tuned for it."""
     weights, scratch = runs / f"SCE-{seed}" / "pretrain", ["optimizer.lr=0.007", "probe_first=false"]
     return evaluated(gestures, runs / f"untrained-{seed}", weights, ["untrained=true"], seed, scratch)
 
@@ -88,7 +88,7 @@ def untrained(gestures: Path, runs: Path, seed: int) -> dict[str, float]:
 def evaluated(
     gestures: Path, folder: Path, weights: Path, words: list[str], seed: int, tuning: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Return the metrics of a backbone; `tuning` are further settings of its fine-tuning."""
+    """Return the metrics of a backbone; `tuning` holds additional settings of its fine-tuning."""
     lists = [f"data.list={gestures / 'train.csv'}", f"data.test_list={gestures / 'test.csv'}", f"weights={weights}"]
     features = folder / "features"
     command("extract", features, *lists, "test.num_clips=1", "test.num_crops=3", *words, seed=seed)
@@ -112,7 +112,7 @@ def command(name: str, run_dir: Path, *words: str, seed: int) -> None:
 
 
 def table(metrics: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Return the lines of a Markdown table: per objective the mean, and each seed in parentheses."""
+    """Return the lines of a Markdown table: the mean of each objective, and the value of each seed in parentheses."""
     names = list(next(iter(metrics.values()))[0])
     lines = [f"| mean (each seed) | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
     for name, seeds in metrics.items():

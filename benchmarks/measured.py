@@ -2,7 +2,7 @@
 
     python benchmarks/measured.py
 
-writes eztorch_sce/planning/measured.json, which ships with the package. Run it after a benchmark has written results.
+writes eztorch_sce/planning/measured.json, which is included in the package. Run it after updating benchmark results.
 """
 
 import json

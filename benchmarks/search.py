@@ -1,4 +1,4 @@
-"""Exact search in a million features: this package, scikit-learn and faiss, each in a process of its own.
+"""Exact search in a million features: this package, scikit-learn and faiss, each in a separate process.
 
 python benchmarks/search.py --json benchmarks/results/search.json
 """
@@ -49,7 +49,7 @@ def ours(bank: torch.Tensor) -> Search:
 def scikit_learn(bank: torch.Tensor) -> Search:
     """Return scikit-learn's search by Euclidean distance.
 
-    It ranks unit vectors as the cosine does, and takes less time and memory than scikit-learn's cosine.
+    For unit vectors, it ranks as the cosine does, and takes less time and memory than scikit-learn's cosine.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -71,7 +71,7 @@ MODULES = {"scikit-learn": "sklearn", "faiss-cpu": "faiss"}
 
 
 def measure(name: str, folder: Path) -> None:
-    """Search in this process; print the times and the peak memory, and write the neighbors to a file."""
+    """Search in this process, print the times and the peak memory, and write the neighbors to a file."""
     bank, queries = (FeatureBank.load(folder / f"{file}.pt").features for file in ("bank", "queries"))
     started = time.perf_counter()
     search = CONTENDERS[name](bank)
@@ -86,14 +86,14 @@ def measure(name: str, folder: Path) -> None:
 
 
 def peak_gb() -> float:
-    """Return the peak resident memory of this process in GB, mapped pages of files included."""
+    """Return the peak resident memory of this process in GB, including mapped pages of files."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def measure_in_process(name: str, folder: Path, threads: int) -> dict[str, float]:
-    """Return what `measure` prints in a process of its own."""
+    """Run `measure` in a separate process and return the values that it prints."""
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
     command = [sys.executable, __file__, "--measure", name, "--folder", str(folder), "--threads", str(threads)]
     run = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -102,7 +102,7 @@ def measure_in_process(name: str, folder: Path, threads: int) -> dict[str, float
 
 
 def agreement(folder: Path, name: str) -> float:
-    """Return the fraction of our neighbors that a contender returns too."""
+    """Return the fraction of our neighbors that a contender also returns."""
     expected, actual = (torch.load(folder / f"{file}.pt", weights_only=True) for file in (OURS, name))
     return float((expected[:, :, None] == actual[:, None, :]).any(dim=2).double().mean())
 

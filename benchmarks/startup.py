@@ -1,7 +1,7 @@
-"""Time to an answer of the command line: help, lists and mistakes, each in a new process.
+"""Startup time of the command line: help, lists and error messages, each in a new process.
 
-python benchmarks/startup.py                                  # this checkout
-python benchmarks/startup.py --command OLD/.venv/bin/eztorch-sce   # another one
+python benchmarks/startup.py                                       # this checkout
+python benchmarks/startup.py --command OLD/.venv/bin/eztorch-sce   # another checkout
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="write versions and rows to this file")
     parser.add_argument("--command", default=str(Path(sys.executable).with_name("eztorch-sce")), help="the executable")
-    parser.add_argument("--name", default="eztorch_sce", help="the name of its rows")
+    parser.add_argument("--name", default="eztorch_sce", help="name in the results")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     rows = []

@@ -1,1 +1,1 @@
-"""The YAML of eztorch_sce: what a run starts from, and one recipe per published result."""
+"""YAML files: the defaults of each command, and one recipe per published result."""

@@ -1,7 +1,7 @@
 """Command line: `eztorch-sce <command> key=value ...`.
 
-Modules are imported inside the functions that need them, so that every answer comes as fast as it can: help and
-recipes without torch, and a mistake without Lightning.
+Modules are imported inside the functions that need them to keep startup fast: help and the list of recipes do not load
+torch, and errors in settings do not load Lightning.
 """
 
 import os
@@ -44,7 +44,7 @@ def _how_to_continue(command: str) -> str:
 
 
 def _run(command: str, rest: list[str]) -> None:
-    """Answer a request for help, or run a command."""
+    """Show help or run a command."""
     from eztorch_sce.config import help as help_pages
 
     if command in _HELP_WORDS:
@@ -96,7 +96,7 @@ def _show_environment() -> None:
 
 
 def _run_data(words: list[str]) -> None:
-    """Run a command on the files of a data set; exit with 1 if files are unusable, missing or failed."""
+    """Run a `data` command. Exit with 1 if files are unusable, missing or could not be processed."""
     from eztorch_sce.config import help as help_pages
     from eztorch_sce.curation.arguments import parse
     from eztorch_sce.curation.command import DATA_COMMANDS
@@ -126,12 +126,12 @@ def _bench(folder: str, overrides: list[str]) -> None:
 
 
 def _start(command: str, config: object) -> None:
-    """Run a command with its validated config, and print the result."""
+    """Run a command with a validated config and print the result."""
     from eztorch_sce import api, demo
     from eztorch_sce.report.tables import print_plan, print_report
 
     module = demo if command == "demo" else api
-    # An evaluation needs no function of its own.
+    # Evaluations need no function of their own in api.
     function: Callable[[Any], Any] = getattr(module, command.replace("-", "_"), api.evaluate)
     result = function(config)
     if command == "plan":
@@ -141,7 +141,7 @@ def _start(command: str, config: object) -> None:
 
 
 def _run_by_hydra(command: str, rest: list[str]) -> None:
-    """Let Hydra run a command, for `-m`, `--cfg job` and launchers."""
+    """Run a command through Hydra, for `-m`, `--cfg job` and launchers."""
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
@@ -150,7 +150,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     from eztorch_sce.config import compose
     from eztorch_sce.config.recipes import CONFIG_MODULE
 
-    flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg is a word too
+    flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
     compose.prepare_hydra(command)
     try:
         overrides = compose.for_each_view(command, [word for word in rest if word not in flags])

@@ -1,1 +1,1 @@
-"""One file per published result, holding only what differs from the defaults."""
+"""Recipes: one file per published result, with only the settings that differ from the defaults."""

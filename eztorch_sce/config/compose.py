@@ -1,4 +1,4 @@
-"""From `key=value` overrides to a validated config."""
+"""Composition of `key=value` overrides into a validated config."""
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
@@ -32,7 +32,7 @@ RENAMED_KEYS: dict[str, str] = {
     ),
     "loss.positive_weight_ramp.": "loss.positive_weight_ramp is now ramps=[{setting:loss.positive_weight,start:1}]",
 }
-"""Keys of earlier versions, each with what to type instead. A key that ends in "." stands for all keys below it."""
+"""Error messages for keys of earlier versions. A key that ends in "." stands for all keys below it."""
 
 
 def commands() -> dict[str, type]:
@@ -57,8 +57,8 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
         overrides: `key=value`, as on the command line.
 
     Raises:
-        ConfigError: With one message per mistake: unknown keys with the nearest known one, invalid values with the
-            allowed ones.
+        ConfigError: With one message per mistake. Unknown keys are reported with the nearest known key, invalid values
+            with the allowed ones.
     """
     prepare_hydra(command)
     try:
@@ -70,13 +70,13 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
 
 
 def to_config(composed: DictConfig) -> Any:
-    """Turn what Hydra composed into the dataclass of its command, and validate it.
+    """Convert a config composed by Hydra to the dataclass of its command, and validate it.
 
     Raises:
         ConfigError: With one message per invalid setting.
     """
     config = cast(CommandConfig, OmegaConf.to_object(composed))
-    schema.validate(config)  # returns the config for this machine; api does that again when the command runs
+    schema.validate(config)  # the resolved copy is discarded: api resolves the processes when the command runs
     return config
 
 
@@ -107,7 +107,7 @@ def prepare_hydra(command: str) -> None:
     if "views" in names:
         for name in POLICIES:
             store.store(group="views", name=name, node={"views": policy(name)}, package="_global_")
-    # Groups are left open here: the YAML of the command alone says which choice fills them.
+    # Mark the groups as missing, so that only the YAML file of the command determines their default choices.
     open_groups = [item for item in fields(config_class) if item.name in GROUPS and item.type is Any]
     missing = {item.name: "???" for item in open_groups if item.default is not None}
     store.store(group="schema", name=command, node=config_class(**missing), package="_global_")
@@ -129,7 +129,7 @@ def for_each_view(command: str, overrides: Sequence[str]) -> list[str]:
 
 
 def compose_by_hydra(command: str, overrides: Sequence[str]) -> DictConfig:
-    """Return the config of a command as Hydra composes it, not validated.
+    """Return the config of a command as composed by Hydra, without validating it.
 
     Raises:
         HydraException, OmegaConfBaseException: If the overrides do not compose.

@@ -26,13 +26,13 @@ _ANY_VIEW = "views.any."  # the same in a form that Hydra parses
 def explain(command: str, overrides: Sequence[str], error: Exception) -> list[str]:
     """Return one message per mistake in overrides that do not compose.
 
-    Each override is judged by itself. Then the config is composed without the rejected ones and validated, so that a
-    mistyped key does not hide an invalid value beside it.
+    Each override is checked separately. Then the config is composed without the rejected ones and validated, so that a
+    mistyped key does not hide an invalid value elsewhere.
 
     Args:
         command: The command, such as "pretrain".
-        overrides: As typed.
-        error: What Hydra raised, told if no mistake is found.
+        overrides: The overrides as typed.
+        error: The exception from Hydra, reported if no mistake is found.
     """
     explanation = _Explanation(command)
     parsed = [override for text in overrides if (override := explanation.parse(text))]
@@ -45,7 +45,7 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> list[st
 
 
 class _Explanation:
-    """The messages collected so far, and the paths that they leave in doubt.
+    """The messages collected so far, and the paths whose values are unreliable because of them.
 
     Args:
         command: The command whose overrides are explained.
@@ -58,14 +58,14 @@ class _Explanation:
         self.choices |= {"views": list(POLICIES)} if "views" in names else {}
         self.choices["recipe"] = list(recipes())
         self.messages: list[str] = []
-        self.doubtful: list[str] = []  # paths whose values are not those that the user meant
+        self.doubtful: list[str] = []  # paths whose values may differ from what the user intended
 
     def is_choice(self, override: Override) -> bool:
-        """Return whether an override chooses from a group, as `loss=sce` does, or needs Hydra, as `+key=value` does."""
+        """Return whether an override selects from a group, like `loss=sce`, or needs Hydra, like `+key=value`."""
         return override.key_or_group in self.choices or override.type.name != "CHANGE"
 
     def parse(self, text: str) -> Override | None:
-        """Parse an override; add a message and return None if that fails or its key has another name now."""
+        """Parse an override. If that fails or the key was renamed, add a message and return None."""
         key, equals, value = text.partition("=")
         if not equals and not text.startswith("~"):
             self.messages.append(f"{text} must be of the form key=value{self._nearest_key(text)}")
@@ -84,14 +84,14 @@ class _Explanation:
         if override.is_sweep_override():
             self.messages.append(
                 f"{text} has several values: add -m to run each one, write {key}=[{value}] for a list, or "
-                f"{_quoted(key, value)} for a text"
+                f"{_quoted(key, value)} for text"
             )
             self.doubtful.append(key)
             return None
         return override
 
     def compose_choices(self, overrides: list[Override]) -> DictConfig:
-        """Compose the config of the choices, with the nearest known choice in place of an unknown one."""
+        """Compose the config of the choices, replacing an unknown choice by the nearest known one."""
         accepted: list[str] = []
         for override in overrides:
             text = str(override.input_line)
@@ -131,7 +131,7 @@ class _Explanation:
                 return
 
     def validate(self, config: DictConfig) -> None:
-        """Validate the config, and add the messages about paths that are not in doubt."""
+        """Validate the config, and add the messages about paths that are not doubtful."""
         try:
             to_config(config)
         except ConfigError as error:
@@ -150,7 +150,7 @@ class _Explanation:
         return True
 
     def _misplaced(self, group: str, value: str, text: str) -> str:
-        """Return the message for a choice that exists but does not fit the command."""
+        """Return the message for a choice that exists but does not apply to the command."""
         if group == "recipe":
             owner = recipes()[value]["command"]
             return f"recipe={value} is a recipe of `eztorch-sce {owner}`, not of {self.command}"
@@ -172,7 +172,7 @@ class _Explanation:
 
 
 def _renamed(key: str) -> str | None:
-    """Return what to type instead of a key of an earlier version, or None."""
+    """Return the message for a key of an earlier version, or None."""
     for old, sentence in RENAMED_KEYS.items():
         if key == old or (old.endswith(".") and key.startswith(old)):
             return sentence

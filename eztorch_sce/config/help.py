@@ -1,4 +1,4 @@
-"""Text of `--help`, from the reference of all settings and without torch."""
+"""Text of `--help`, generated from the reference of all settings without importing torch."""
 
 import shutil
 import textwrap
@@ -16,14 +16,14 @@ _SECTIONS_OF_COMMANDS = {
     "Start": ("demo", "recipes", "env"),
     "Prepare": ("data", "show-views", "plan"),
     "Train": ("pretrain", "finetune", "test"),
-    "Evaluate": (),  # and every command that is named nowhere else
+    "Evaluate": (),  # all commands that are in no other section
     "Compare": ("compare",),
 }
 _OTHER_COMMANDS = {
-    "data": "Find bad files, make copies that decode fast, choose a decoder; `eztorch-sce data --help` lists more.",
-    "compare": "Compare runs: their metrics, and the settings in which they differ (compare RUN RUN ...).",
-    "recipes": "List published results that run by recipe=NAME; `recipes NAME` shows one.",
-    "env": "Show versions, what works on this machine, and what to install for the rest.",
+    "data": "Find bad files, make copies that decode fast, choose a decoder; see `eztorch-sce data --help`.",
+    "compare": "Compare the metrics of runs and list the settings that differ (compare RUN RUN ...).",
+    "recipes": "List the recipes of published results, to run with recipe=NAME; `recipes NAME` shows one.",
+    "env": "Show the installed versions, and which decoders, codecs and devices work on this machine.",
 }
 _EXAMPLES = {
     "demo": ("", "seed=1 run.dir=runs/demo", "max_epochs=5"),
@@ -59,7 +59,7 @@ _EVALUATION_EXAMPLES = (
     "weights=runs/mine data.root=videos",
     "weights=runs/mine data.list=train.csv data.test_list=test.csv untrained=true",
 )
-# What people type, first; the other settings follow in groups, in this order.
+# The most used settings are shown first; the others follow in groups, in the order of `_FIRST_GROUPS`.
 _FIRST = (
     *("recipe", "weights", "features", "data.root", "data.list", "data.layout", "views", "backbone", "method", "loss"),
     *("optimizer", "optimizer.lr", "data.batch_size", "data.num_frames", "data.clip_s", "trainer.max_epochs"),
@@ -70,12 +70,12 @@ _FIRST_GROUPS = ("", "data", "trainer", "optimizer", "schedule", "test", "method
 
 @dataclass(frozen=True)
 class Row:
-    """One setting as help shows it.
+    """One setting as shown by `--help`.
 
     Attributes:
         path: Path of the setting, such as "data.root".
         default: Default value as typed; empty if it depends on another choice.
-        help: What it means, with the allowed values in parentheses.
+        help: Meaning of the setting, with the allowed values in parentheses.
     """
 
     path: str
@@ -101,7 +101,7 @@ class Section:
     """A group of settings.
 
     Attributes:
-        name: First part of their paths; empty for those of the command itself.
+        name: First component of their paths; empty for the settings of the command itself.
         summary: One sentence about the group.
         rows: The settings.
     """
@@ -121,8 +121,8 @@ class Section:
         return ["", *textwrap.wrap(self.title(), width), *lines]
 
     def compact(self, width: int) -> list[str]:
-        """Return the settings with their defaults alone."""
-        names = "  ".join(row.label().replace(" ", "\0") for row in self.rows)  # a label is not broken in two
+        """Return the settings with their defaults, without help."""
+        names = "  ".join(row.label().replace(" ", "\0") for row in self.rows)  # do not wrap within a label
         wrapped = textwrap.wrap(names, width - 2, break_long_words=False, break_on_hyphens=False)
         return [*textwrap.wrap(self.title(), width), *(f"  {line}".replace("\0", " ") for line in wrapped)]
 
@@ -150,9 +150,9 @@ def overview() -> str:
         for name in names or [name for name in summaries if name not in placed]:
             lines += _two_columns(name, summaries[name], 13)
     lines += ["", "More about a command:"]
-    lines += _two_columns("--help", "Its settings, those that people type most first; `--help all` explains all.", 13)
-    lines += _two_columns("--cfg job", "Its whole configuration, by Hydra.", 13)
-    lines += _two_columns("-m", "A sweep over values, by Hydra, as in `-m seed=0,1,2`.", 13)
+    lines += _two_columns("--help", "Explain the most used settings; `--help all` explains every setting.", 13)
+    lines += _two_columns("--cfg job", "Print the complete configuration (by Hydra).", 13)
+    lines += _two_columns("-m", "Run a sweep over values (by Hydra), as in `-m seed=0,1,2`.", 13)
     return "\n".join(lines)
 
 
@@ -161,7 +161,7 @@ def command_help(command: str, topics: Sequence[str] = ()) -> str:
 
     Args:
         command: The command, such as "pretrain".
-        topics: Empty for two screens; "all", or names of groups or choices such as "data" or "lars".
+        topics: Empty for a page of two screens, "all" for everything, or the name of a group, choice or setting.
 
     Raises:
         ConfigError: If there is no such topic.
@@ -178,7 +178,7 @@ def command_help(command: str, topics: Sequence[str] = ()) -> str:
     if topics:
         return "\n".join(_topic_lines(topics[0], sections + _choice_sections(description, reference)))
     tail = ["", f"`eztorch-sce {command} --help all` explains every setting and every choice;"]
-    tail += [f"`eztorch-sce {command} --help NAME` those of one group, as in `--help {others[-1].name or 'all'}`."]
+    tail += [f"`--help NAME` explains one group or choice, such as `--help {others[-1].name or 'all'}`."]
     return "\n".join([*head, *_fitted([first, *others], MAX_LINES - len(head) - len(tail)), *tail])
 
 
@@ -194,7 +194,7 @@ def data_overview() -> str:
 
 
 def data_help(name: str) -> str:
-    """Return the help of one of the commands of `eztorch-sce data`."""
+    """Return the help of a command of `eztorch-sce data`."""
     from eztorch_sce.curation.command import DATA_COMMANDS
 
     command = DATA_COMMANDS[name]
@@ -203,7 +203,7 @@ def data_help(name: str) -> str:
     arguments = [Row(argument.name, "", argument.help) for argument in command.arguments]
     lines += Section("arguments", rows=arguments).full(_width())
     if command.config is None:
-        return "\n".join([*lines, "", f"settings: those of `eztorch-sce {command.settings_of}`."])
+        return "\n".join([*lines, "", f"settings: the same as those of `eztorch-sce {command.settings_of}`."])
     nothing = Reference({}, {}, {}, [])
     rows = list(_rows(describe(command.config, nothing), nothing, ""))
     return "\n".join([*lines, *(Section("settings", rows=rows).full(_width()) if rows else [])])
@@ -214,7 +214,7 @@ def _width() -> int:
 
 
 def _sections(description: Description, reference: Reference) -> Iterator[Section]:
-    """Yield the settings of a command in groups: its own ones, then one group per nested config and choice."""
+    """Yield the settings of a command in groups: its own, then one group per nested config and choice."""
     yield Section("", rows=[row for row in _rows(description, reference, "") if "." not in row.path])
     for name, entry in description.settings.items():
         nested = _nested(entry.config, entry.group, entry.default, reference)
@@ -228,7 +228,7 @@ def _sections(description: Description, reference: Reference) -> Iterator[Sectio
 
 
 def _nested(config: str, group: str, choice: str, reference: Reference) -> Description | None:
-    """Return the config that a setting holds by default, or None if it holds a value."""
+    """Return the config that is the default of a setting, or None if the default is a plain value."""
     if config:
         return reference.configs[config]
     return reference.choices[group].get(choice) if group else None
@@ -237,12 +237,12 @@ def _nested(config: str, group: str, choice: str, reference: Reference) -> Descr
 def _rows(
     description: Description, reference: Reference, prefix: str, changed: dict[str, str] | None = None
 ) -> Iterator[Row]:
-    """Yield the settings of a config, those of nested configs included."""
+    """Yield the settings of a config, including those of nested configs."""
     for name, entry in description.settings.items():
         path, default = f"{prefix}{name}", (changed or {}).get(name, entry.default)
         if name == "views":
             policies = ", ".join(reference.policies)
-            yield Row(path, "", f"Policy of the views ({policies}); `views.*.flip=0` sets a value in every view.")
+            yield Row(path, "", f"Policy of the views ({policies}); `views.*.flip=0` sets a value for every view.")
         elif entry.config and prefix:
             yield from _rows(reference.configs[entry.config], reference, f"{path}.", entry.changed)
         elif not entry.config:
@@ -251,7 +251,7 @@ def _rows(
 
 
 def _split(sections: list[Section]) -> tuple[Section, list[Section]]:
-    """Separate what people type from the rest, and order both."""
+    """Separate the most used settings from the others, and order both."""
     rows = {row.path: row for section in sections for row in section.rows}
     first = Section("most used", rows=[rows[path] for path in _FIRST if path in rows])
     others = [Section(s.name, s.summary, [row for row in s.rows if row.path not in _FIRST]) for s in sections]
@@ -275,7 +275,7 @@ def _all_lines(sections: Sequence[Section]) -> list[str]:
 
 
 def _fitted(sections: Sequence[Section], num_lines: int) -> list[str]:
-    """Return sections in full, the first always, as long as all fit into the lines, and compact from there on."""
+    """Return the first section and as many more as fit into `num_lines` in full, and the remaining ones compactly."""
     full = [len(section.full(MAX_WIDTH)) for section in sections]
     compact = [len(section.compact(MAX_WIDTH)) for section in sections]
     spare, lines, all_fit = num_lines - 1 - sum(compact), [], True

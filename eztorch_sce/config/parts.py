@@ -25,13 +25,14 @@ class CommandConfig:
 
 @dataclass
 class EvaluationViewsConfig:
-    """Clips and crops of each record to evaluate on: clips are spread over time, crops over space."""
+    """Clips and crops to evaluate for each record: clips are spread over time, crops over space."""
 
     clips: str = setting(
         "even",
         choices=("even", *COVERS),
-        help="Placement of clips: even spreads num_clips over the video; half_overlap (each starts halfway through the "
-        "one before) and cover (as few as possible) cover all of it; whole spreads the frames of one clip over it.",
+        help="Placement of clips: even spreads num_clips over the video; half_overlap covers it with clips that each "
+        "start halfway through the previous one; cover uses as few clips as possible; whole spreads the frames of one "
+        "clip over the entire video.",
     )
     num_clips: int = setting(10, at_least=1, help="Clips per video with clips=even; an image has one.")
     num_crops: int = setting(3, at_least=1, at_most=3, help="Crops per clip: 1 (center) or 3 along the long side.")
@@ -45,25 +46,27 @@ class EvaluationViewsConfig:
 
 
 def clip_conflicts(data: DataConfig, num_views: int) -> list[str]:
-    """Return one message per conflict between the sampling of clips and the number of views they are for."""
+    """Return one message per conflict between the sampling of clips and the number of views."""
     if data.near_power is None or num_views == 2:
         return []
-    return [f"data.near_power={show(data.near_power)} requires 2 views, and there are {num_views}: set it to null"]
+    return [
+        f"data.near_power={show(data.near_power)} requires 2 views, but views has {num_views}: set data.near_power=null"
+    ]
 
 
 def batch_conflicts(data: DataConfig, trainer: TrainerConfig) -> list[str]:
-    """Return one message per conflict between the batch and the devices that share it.
+    """Return one message per conflict between the batch and the devices that process it.
 
-    Each device needs the same number of samples, and at least 2 for batch statistics.
+    Every forward pass of a device needs the same number of samples, and at least 2 for batch statistics.
     """
     if trainer.world_size is None:
         return []
-    num_shares = trainer.world_size * trainer.accumulate
-    if num_shares < 1 or (data.batch_size % num_shares == 0 and data.batch_size >= 2 * num_shares):
+    num_passes = trainer.world_size * trainer.accumulate
+    if num_passes < 1 or (data.batch_size % num_passes == 0 and data.batch_size >= 2 * num_passes):
         return []
-    nearest = max(2, round(data.batch_size / num_shares)) * num_shares
+    nearest = max(2, round(data.batch_size / num_passes)) * num_passes
     return [
         f"data.batch_size={data.batch_size} is the size of an optimizer step: it must be a multiple of trainer.devices "
-        f"x num_nodes x accumulate = {trainer.devices} x {trainer.num_nodes} x {trainer.accumulate} = {num_shares}, "
-        f"and at least twice as much: use data.batch_size={nearest}, or fewer devices (trainer.devices=1)"
+        f"x num_nodes x accumulate = {trainer.devices} x {trainer.num_nodes} x {trainer.accumulate} = {num_passes}, "
+        f"and at least twice that: use data.batch_size={nearest}, or fewer devices (trainer.devices=1)"
     ]

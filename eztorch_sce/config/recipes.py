@@ -1,4 +1,4 @@
-"""Recipes: files of settings that reproduce published results."""
+"""Recipes: files with the settings of published results."""
 
 from importlib import resources
 
@@ -24,9 +24,7 @@ def recipe_text(name: str) -> str:
     """
     known = list(recipes())
     if name not in known:
-        raise ConfigError(
-            [f"recipes {name}: no such recipe; `eztorch-sce recipes` lists all{did_you_mean(name, known)}"]
-        )
+        raise ConfigError([f"{name} is not a recipe; `eztorch-sce recipes` lists all{did_you_mean(name, known)}"])
     return resources.files(f"{CONFIG_MODULE}.recipe").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 

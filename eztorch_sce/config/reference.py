@@ -25,9 +25,9 @@ class Entry:
     """A field of a config: a setting, a config inside it, or a choice of a registry group.
 
     Attributes:
-        help: One sentence.
-        default: Default value as typed; for a choice of a group its name.
-        allowed: Type with range, or choices, in words.
+        help: Meaning of the setting, in one sentence.
+        default: Default value as typed; for a choice of a group, its name.
+        allowed: Type and range, or the allowed choices, in words.
         config: Name of the config class of a nested config; empty for a single value.
         is_list: Whether the value is a list of such configs, as the views are.
         group: Registry group of a choice; empty otherwise.

@@ -1,4 +1,4 @@
-"""Settings of each command, one dataclass each."""
+"""Configs of the commands, one dataclass each."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -53,10 +53,11 @@ class PretrainConfig(CommandConfig):
         """Return one message per broken rule across settings."""
         messages = []
         if len(self.views) < 2:
-            messages.append(f"views has {len(self.views)} view: pretraining compares two or more")
+            messages.append(f"views has too few entries ({len(self.views)}): pretraining compares at least two views")
         elif len(self.views) < self.method.num_global_views:
             messages.append(
-                f"method.num_global_views={self.method.num_global_views} is more than the {len(self.views)} views"
+                f"method.num_global_views={self.method.num_global_views} must be at most {len(self.views)}, the number "
+                "of views"
             )
         if not self.method.has_negatives and getattr(self.loss, "needs_negatives", True):
             messages.append(
@@ -65,7 +66,7 @@ class PretrainConfig(CommandConfig):
             )
         for name in ("size", "stats", "input"):
             messages += [
-                f"views.{number}.{name} is not set: pretraining has no weights file to take it from"
+                f"views.{number}.{name} is not set, and pretraining has no weights file to take it from"
                 for number, view in enumerate(self.views)
                 if getattr(view, name) is None
             ]
@@ -113,8 +114,8 @@ class PlanConfig(PretrainConfig):
         0.5,
         above=0,
         at_most=1,
-        help="Fraction of the peak rates the estimate assumes; ResNet-50 trainings reach 0.5 (TF32 on an A100; MoCo on "
-        "V100s) to 0.9 (NVIDIA's, float32 on a V100).",
+        help="Assumed fraction of the peak rates; published ResNet-50 trainings reach 0.5 (TF32 on an A100, MoCo on "
+        "V100s) to 0.9 (NVIDIA's in float32 on a V100).",
     )
     memory_share: float = setting(0.9, above=0, at_most=1, help="Fraction of the device memory available to tensors.")
 
@@ -142,7 +143,7 @@ class FinetuneConfig(CommandConfig):
         "distort them (Kumar et al., ICLR 2022, arXiv:2202.10054).",
     )
     layer_decay: float = setting(
-        1.0, above=0, at_most=1, help="Factor on the learning rate from each block to the one before it; 1 is off."
+        1.0, above=0, at_most=1, help="Ratio of each block's learning rate to that of the next block; 1 is off."
     )
     mixup: float = setting(0.0, at_least=0, help="Parameter of the beta distribution of mixup; 0 is off.")
     views: list[ViewConfig] = field(default_factory=lambda: policy("finetune_video"))
@@ -165,7 +166,7 @@ class FinetuneConfig(CommandConfig):
         elif self.weights is not None and self.backbone is not None:
             messages.append(f"weights={self.weights} and backbone are both set: remove one of them")
         if len(self.views) != 1:
-            messages.append(f"views has {len(self.views)} views: a classifier is trained on one")
+            messages.append(f"views has {len(self.views)} views: set exactly one, such as views=finetune_video")
         return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
 
 
@@ -176,7 +177,7 @@ class ClassifierTestConfig(CommandConfig):
     data: DataConfig = field(default_factory=DataConfig)
     weights: str | None = setting(None, help="Classifier file, or the run directory of `finetune` that holds it.")
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
-    accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware; auto is a GPU if there is one.")
+    accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
 
     def conflicts(self, prefix: str) -> list[str]:
         """Return a message if there is no classifier."""
@@ -196,7 +197,7 @@ class DemoConfig(CommandConfig):
 
 @dataclass
 class ShowViewsConfig(CommandConfig):
-    """Draw the augmented views of some records, as the network would see them."""
+    """Draw the augmented views of some records as the network receives them."""
 
     data: DataConfig = field(default_factory=DataConfig)
     views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
@@ -212,10 +213,10 @@ C = TypeVar("C", bound=CommandConfig)
 
 
 def validate(config: C) -> C:
-    """Validate a config recursively and return it as it applies to this machine.
+    """Validate a config recursively, and return it with the settings of this machine filled in.
 
-    In the returned copy of the config of a training, `trainer.accelerator`, `devices`, `num_nodes` and `sync_batchnorm`
-    have the values that they come to here, so that every user of the config sees the same number of processes.
+    For a command that trains, the returned copy has resolved values of `trainer.accelerator`, `devices`, `num_nodes`
+    and `sync_batchnorm`, so that all code that uses the config agrees on the number of processes.
 
     Raises:
         ConfigError: With one message per invalid setting.

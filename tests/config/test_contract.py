@@ -1,4 +1,4 @@
-"""The contract of every config: its defaults are valid, and every mistake is a message that starts with its path."""
+"""Contract tests of every config: each mistake yields a message that starts with the path of the setting."""
 
 import copy
 import typing
@@ -15,7 +15,7 @@ from eztorch_sce.settings import Setting, declaration, invalid_settings
 CLASSES = {f"{group}={name}": cls for group in GROUPS for name, cls in registry.choices(group).items()}
 CLASSES |= {f"decoder={name}": cls for name, cls in registry.choices("decoder").items()}
 CLASSES |= commands()
-UNBOUNDED = {"ramps.0.start"}  # the value of another setting, whose bounds it has
+UNBOUNDED = {"ramps.0.start"}  # has the bounds of the setting that the ramp changes
 
 
 def config_class(hint: Any) -> type | None:
@@ -44,7 +44,7 @@ def kinds(hint: Any) -> set[Any]:
 
 
 def with_value(cls: type, path: str, value: object) -> Any:
-    """Return a config with one value changed; an empty list or a missing config on the way is filled first."""
+    """Return a config with one value changed; empty lists and missing configs along the path are filled first."""
     config: Any = cls()
     node = config
     *parents, name = path.split(".")
@@ -98,7 +98,7 @@ def unused(cls: type) -> set[str]:
     "value", [0, -1, 1, 10**9, 0.0, -0.5, "", "x", True, False, None, [], [0.0], [0.5, -1.0], [""]]
 )
 def test_no_value_raises(name: str, value: object) -> None:
-    """Rules across settings hold for any value of the right type, and others are messages."""
+    """Rules across settings accept any value of the right type; other values yield messages."""
     for path, _, _ in nested(CLASSES[name]):
         for message in invalid_settings(with_value(CLASSES[name], path, copy.deepcopy(value))):
             assert isinstance(message, str)

@@ -1,4 +1,4 @@
-"""Tests of help: what it shows, how long it is, and that it answers without torch."""
+"""Tests of `--help`: its content, its length, and that it does not import torch."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_help_begins_with_a_sentence_and_three_examples(command: str) -> None:
     assert sum(line.startswith(f"  eztorch-sce {command}") for line in lines) == 3
 
 
-def test_help_of_pretrain_explains_what_people_type_first() -> None:
+def test_help_of_pretrain_explains_the_most_used_settings_first() -> None:
     shown = labels(help_pages.command_help("pretrain"))
     assert set(TYPED_FIRST) <= set(shown)
     assert shown.index("data.root") < shown.index("data.batch_size") < shown.index("run.dir") < shown.index("seed") < 40
@@ -67,7 +67,7 @@ def test_help_of_one_setting() -> None:
     assert labels(help_pages.command_help("pretrain", ["trainer.max_epochs"])) == ["trainer.max_epochs"]
 
 
-def test_an_unknown_topic_is_answered_with_the_nearest() -> None:
+def test_an_unknown_topic_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean trainer"):
         help_pages.command_help("pretrain", ["trainr"])
 
@@ -80,7 +80,7 @@ def test_the_overview_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("name", DATA_COMMANDS)
-def test_the_data_commands_have_the_same_help(name: str) -> None:
+def test_data_commands_have_the_same_form_of_help(name: str) -> None:
     text = help_pages.data_help(name)
     assert f"usage: eztorch-sce data {name}" in text
     assert DATA_COMMANDS[name].summary.split()[0] in help_pages.data_overview()
@@ -96,7 +96,7 @@ def test_help_and_lists_do_not_import_torch(words: str) -> None:
     assert result.stdout or "x is not a command" in result.stderr
 
 
-def test_a_mistake_is_answered_without_lightning() -> None:
+def test_errors_are_reported_without_importing_lightning() -> None:
     script = (
         "import sys; from eztorch_sce.cli import main\ntry: main()\n"
         "finally: assert not {'pytorch_lightning', 'torchmetrics', 'torchvision'} & set(sys.modules)"
@@ -107,7 +107,7 @@ def test_a_mistake_is_answered_without_lightning() -> None:
     assert "did you mean trainer.max_epochs?" in result.stderr
 
 
-def test_the_reference_is_read_as_it_was_written() -> None:
+def test_the_reference_is_unchanged_by_writing_and_reading() -> None:
     reference = load()
     assert to_json(reference) == FILE.read_text(encoding="utf-8")
 

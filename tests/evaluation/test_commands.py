@@ -1,4 +1,4 @@
-"""The commands on features in files, and the contract that every registered evaluation keeps."""
+"""Tests of the commands on features in files, and contract tests of every registered evaluation."""
 
 import csv
 import json
@@ -117,7 +117,9 @@ def nearest_mean() -> Iterator[type[NearestMeanConfig]]:
     del registry._CHOICES["evaluation"]["nearest-mean"]
 
 
-def test_a_new_evaluation_takes_the_path_of_the_others(nearest_mean: type[NearestMeanConfig], tmp_path: Path) -> None:
+def test_a_newly_registered_evaluation_runs_like_the_others(
+    nearest_mean: type[NearestMeanConfig], tmp_path: Path
+) -> None:
     config = nearest_mean(features=str(write_features(tmp_path)), accelerator="cpu", scale=2.0)
     config.run.dir = str(tmp_path / "run")
     report = api.evaluate(config)

@@ -28,14 +28,14 @@ def test_embeddings_over_the_whole_sphere_are_healthy() -> None:
     assert verdict(metrics) is None
 
 
-def test_embeddings_at_one_point_are_called_collapsed() -> None:
+def test_embeddings_at_one_point_are_reported_as_collapsed() -> None:
     rows = F.normalize(torch.ones(32, 64), dim=1) + 1e-4 * torch.randn(32, 64)
     metrics = diagnose(F.normalize(rows, dim=1))
     assert metrics["uniformity"] == pytest.approx(0, abs=1e-3)
     assert "nearly one point" in (verdict(metrics) or "")
 
 
-def test_embeddings_on_one_line_are_called_collapsing() -> None:
+def test_embeddings_on_one_line_are_reported_as_collapsing() -> None:
     metrics = diagnose(on_a_line())
     assert metrics["effective_rank"] == pytest.approx(1, abs=0.01)
     assert "1.0 dimensions" in (verdict(metrics) or "")
@@ -60,7 +60,7 @@ def test_autocast_does_not_change_the_diagnostics(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_collapse_is_noticed_under_autocast(dtype: torch.dtype) -> None:
+def test_a_collapse_is_detected_under_autocast(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     line = F.normalize(torch.randn(64, generator=generator), dim=0)
     rows = F.normalize(torch.randn(256, 1, generator=generator).sign() * line + 1e-4, dim=1)

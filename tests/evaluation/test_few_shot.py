@@ -1,4 +1,4 @@
-"""Few-shot classification on features whose answer is known."""
+"""Few-shot classification on features with a known result."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def test_more_shots_give_a_higher_accuracy() -> None:
     assert many["few_shot_top1"] > few["few_shot_top1"] + 2 * few["few_shot_ci95"]
 
 
-def test_the_seed_decides_the_draws() -> None:
+def test_the_seed_determines_the_episodes() -> None:
     train, test = clusters(300, 0, 0.5), clusters(300, 1, 0.5)
     first = accuracy(train, test, shots=1)
     assert first == accuracy(train, test, shots=1)

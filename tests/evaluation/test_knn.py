@@ -1,4 +1,4 @@
-"""k nearest neighbors: against a loop, on banks smaller than k, and centered."""
+"""k nearest neighbors compared with a loop, on banks smaller than k, and with centering."""
 
 import math
 
@@ -69,7 +69,7 @@ def test_centering_removes_an_offset_that_hides_the_classes() -> None:
     assert shifted["knn_top1"] < 0.7
 
 
-def test_both_forms_are_reported_under_their_own_names() -> None:
+def test_plain_and_centered_accuracies_have_their_own_names() -> None:
     train, test = clusters(60, 0, noise=0.6), clusters(40, 1, noise=0.6)
     metrics = KnnConfig(k=7).evaluate(train, test, CPU).metrics
     plain = knn_accuracy(train, test, k=7, temperature=0.07)

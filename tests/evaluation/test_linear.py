@@ -1,4 +1,4 @@
-"""Linear probes on features whose answer is known."""
+"""Linear probes on features with a known result."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def probed(train: FeatureBank, test: FeatureBank, lrs: tuple[float, ...] = (0.3,
     return linear_probe(train, test, Probe(list(lrs), max_epochs=20))
 
 
-def test_separable_classes_are_separated_and_the_result_repeats() -> None:
+def test_separable_classes_are_separated_reproducibly() -> None:
     train, test = clusters(90, 0), clusters(30, 1)
     metrics = probed(train, test)
     assert metrics == {"linear_top1": 1.0, "linear_top5": 1.0, "linear_train_top1": 1.0}
@@ -42,7 +42,7 @@ def test_a_sweep_in_one_pass_equals_one_pass_per_learning_rate() -> None:
     assert sweep["linear_lr"] == lrs[alone.index(max(alone))]
 
 
-def test_noise_teaches_a_probe_nothing() -> None:
+def test_a_probe_of_noise_stays_near_chance() -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(300) % 3
     train, test = (feature_bank(torch.randn(300, 8, generator=generator), labels) for _ in range(2))
@@ -58,7 +58,7 @@ def test_heads_without_standardization_return_the_same_logits() -> None:
     torch.testing.assert_close(heads(features), expected)
 
 
-def test_conflicts_come_with_their_cure() -> None:
+def test_invalid_settings_are_reported_together() -> None:
     config = LinearConfig(features="runs/features", lrs=[0.1, -1.0])
     config.data.batch_size = 0
     assert invalid_settings(config) == [

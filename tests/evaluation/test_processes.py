@@ -1,4 +1,4 @@
-"""Several processes over gloo return what one process returns, whatever their shares of the queries."""
+"""Several processes over gloo return the same results as one process, however the queries are split among them."""
 
 import subprocess
 import sys
@@ -20,7 +20,9 @@ from eztorch_sce.evaluation.retrieval import average_precisions, retrieval
 from eztorch_sce.evaluation.search import CPU, QUERY_CHUNK, nearest_neighbors
 from eztorch_sce.types import FeatureBank, InputSpec, Sample
 
-NUM_QUERIES = 2 * QUERY_CHUNK + 70  # three chunks, the last one smaller: two processes have unequal shares
+NUM_QUERIES = (
+    2 * QUERY_CHUNK + 70
+)  # three chunks, the last one smaller: two processes have different numbers of queries
 NUM_RECORDS = 9  # in batches of two: the first of two processes has three batches, the second two
 
 
@@ -54,7 +56,7 @@ def mean_features() -> dict[int, Tensor]:
 
 
 def evaluate() -> dict[str, Any]:
-    """Return every result on which processes have to agree."""
+    """Return all results that must be the same in every process."""
     train, test = draw_bank(1000, seed=0), draw_bank(NUM_QUERIES, seed=1)
     scores = retrieval(train, test)
     return {

@@ -1,4 +1,4 @@
-"""Recall and average precision of retrieval: against a loop, by hand, and by class."""
+"""Recall and average precision of retrieval, compared with a loop and with hand computations."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def overlapping(count: int, seed: int) -> FeatureBank:
 
 
 def slow_ranking(train: FeatureBank, feature: Tensor, label: int, centers: tuple[Tensor, Tensor]) -> list[bool]:
-    """Return whether each record of the bank is of the class, nearest first; of equals, other classes first."""
+    """Return whether each record of the bank is of the class, nearest first; among ties, other classes rank first."""
     query = feature.double() - centers[1]
     ranked = []
     for row, row_label in zip(train.features.double(), train.labels.tolist(), strict=True):
@@ -86,11 +86,11 @@ def test_average_precision_by_hand() -> None:
     angles = torch.tensor([0.1, 0.2, 0.3, 0.4])
     train = feature_bank(torch.stack([angles.cos(), angles.sin()], dim=1), [0, 1, 0, 1])
     test = feature_bank(torch.tensor([[1.0, 0.0]] * 3), [0, 1, 2])
-    expected = [(1 / 1 + 2 / 3) / 2, (1 / 2 + 2 / 4) / 2, 0]  # the bank has nothing of the third class
+    expected = [(1 / 1 + 2 / 3) / 2, (1 / 2 + 2 / 4) / 2, 0]  # the bank has no record of the third class
     assert average_precisions(train, test).tolist() == pytest.approx(expected)
 
 
-def test_identical_features_earn_nothing_from_the_order_of_files() -> None:
+def test_identical_features_gain_nothing_from_the_order_of_files() -> None:
     row = torch.tensor([[0.1, 0.7, 0.3]])
     train, test = feature_bank(row.expand(4, 3), [0, 1, 0, 1]), feature_bank(row, [0])
     assert average_precisions(train, test).item() == pytest.approx((1 / 3 + 2 / 4) / 2)  # other classes rank first

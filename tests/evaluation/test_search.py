@@ -1,4 +1,4 @@
-"""The nearest neighbors equal those of a loop, however the bank is chunked and wherever it is stored."""
+"""The nearest neighbors equal those of a loop, whatever the chunks and the storage of the bank."""
 
 import math
 import sys
@@ -88,7 +88,7 @@ def test_a_memory_mapped_bank_gives_the_same_neighbors(small_chunks: None, tmp_p
     bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
     FeatureBank(bank, torch.zeros(40, dtype=torch.long), [], []).save(tmp_path / "bank.pt")
     mapped = FeatureBank.load(tmp_path / "bank.pt").features
-    if sys.platform == "linux":  # which lists the mapped files of a process
+    if sys.platform == "linux":  # /proc lists the mapped files of a process
         assert str(tmp_path / "bank.pt") in Path("/proc/self/maps").read_text()
     for centered in (False, True):
         expected = nearest_neighbors(bank, queries, 9, centered)

@@ -1,4 +1,4 @@
-"""Support vector machines and their precision on features whose answer is known."""
+"""Support vector machines and their precision on features with a known result."""
 
 import builtins
 from typing import Any

@@ -10,7 +10,7 @@ from eztorch_sce.planning.devices import DEVICES, find_measurement, load_measure
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_shipped_measurements_are_those_of_the_benchmark_results() -> None:
+def test_packaged_measurements_match_the_benchmark_results() -> None:
     script = runpy.run_path(str(ROOT / "benchmarks" / "measured.py"))
     current = script["as_json"](script["collect"](script["RESULTS"]))
     assert script["MEASURED"].read_text(encoding="utf-8") == current, "run: python benchmarks/measured.py"

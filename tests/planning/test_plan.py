@@ -1,4 +1,4 @@
-"""Tests of the plan against independent counters, real steps and a published training."""
+"""Comparison of plans with independent counters, real training steps and a published training."""
 
 import json
 import subprocess

@@ -39,7 +39,7 @@ def test_a_difference_within_a_list_of_views_is_listed(tmp_path: Path) -> None:
     assert compare(runs)[1] == [("training.views.1.flip", [0.5, 0.0]), ("training.milestones", [[], [60]])]
 
 
-def test_metrics_of_old_runs_are_compared_under_their_present_names(tmp_path: Path) -> None:
+def test_metrics_of_old_runs_are_compared_under_their_current_names(tmp_path: Path) -> None:
     old = write_run(tmp_path / "old", {"R@1": 0.5, "R@1_uncentred": 0.4, "mAP_uncentred": 0.3}, {}, "retrieve")
     new = write_run(tmp_path / "new", {"R@1": 0.5, "R@1_uncentered": 0.6, "mAP_uncentered": 0.2}, {}, "retrieve")
     metrics = [("R@1", [0.5, 0.5]), ("R@1_uncentered", [0.4, 0.6]), ("mAP_uncentered", [0.3, 0.2])]
@@ -49,8 +49,8 @@ def test_metrics_of_old_runs_are_compared_under_their_present_names(tmp_path: Pa
 def test_missing_reports_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least two run directories"):
         compare([])
-    with pytest.raises(ConfigError, match=r"nowhere.report\.json does not exist"):
-        compare([str(tmp_path / "nowhere"), str(tmp_path / "nowhere")])
+    with pytest.raises(ConfigError, match=r"missing.report\.json does not exist"):
+        compare([str(tmp_path / "missing"), str(tmp_path / "missing")])
     (tmp_path / "report.json").write_text("{}")
     with pytest.raises(ConfigError, match="is not the report of a run"):
         compare([str(tmp_path), str(tmp_path)])

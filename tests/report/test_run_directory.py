@@ -1,4 +1,4 @@
-"""Tests of run directories: who creates them, and when they are refused."""
+"""Tests of run directories: which process creates them, and when they are rejected."""
 
 import csv
 from pathlib import Path
@@ -26,9 +26,7 @@ def no_directory_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EZTORCH_SCE_RUN_DIR", "")
 
 
-def test_the_first_process_writes_the_settings_and_the_others_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_first_process_writes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launch_as(1, monkeypatch)
     assert open_run("pretrain", config_of(tmp_path / "run")) == tmp_path / "run"
     assert not (tmp_path / "run").exists()
@@ -59,7 +57,7 @@ def test_a_directory_that_contains_a_run_is_opened_only_to_resume_it(tmp_path: P
     assert open_run("pretrain", config_of(tmp_path, resume=True)) == tmp_path
 
 
-def test_metrics_by_class_are_a_table(tmp_path: Path) -> None:
+def test_metrics_by_class_are_written_as_csv(tmp_path: Path) -> None:
     write_by_class(tmp_path, {"up": {"queries": 2, "AP": 0.5}, "down": {"queries": 3, "AP": 0.25}})
     with (tmp_path / "by_class.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
