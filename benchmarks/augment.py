@@ -2,15 +2,15 @@
 
     python benchmarks/augment.py --json benchmarks/results/augment.json
 
-The views are those of SCE, `views=image` and `views=kinetics_baseline_112`, without the crop, which the other libraries
-make in the workers. Each library draws anew for every sample, gets the layout it needs, and returns float32:
+The views are SCE's, `views=image` and `views=kinetics_baseline_112`, without the crop, which the other libraries do in
+the workers. Each library draws new parameters for every sample, receives the layout it needs, and returns float32:
 
-torchaug: a SequentialTransform of its random transforms, as its authors run the recipe; the batch is cut into as many
-    chunks as it has samples. Its requirements pin old versions of torch: pip install --no-deps torchaug
+torchaug: a SequentialTransform of its random transforms, as its authors run the recipe; the batch is split into one
+    chunk per sample. Its requirements pin old versions of torch: pip install --no-deps torchaug
 kornia: its augmentations in nn.Sequential, or in VideoSequential for clips.
 torchvision: transforms.v2 on one sample at a time, on uint8 until the end, as its documentation advises.
 torch: a plain copy to float32, as a lower bound on the time.
-ResNet-50: on a GPU, a training step on two views of 256 images in bfloat16, of which the views should take little.
+ResNet-50: on a GPU, a training step on two views of 256 images in bfloat16, to which the views should add little.
 
 A rate is the number of samples (two views each) over the median time of the rounds. The order is shuffled every round.
 """
@@ -158,7 +158,7 @@ BESIDE_A_STEP = {"eztorch_sce": ours, "ResNet-50": resnet50}
 
 
 class Job(NamedTuple):
-    """One comparison: the contenders make the two views of a batch of this shape (B, C, T, S, S)."""
+    """One comparison: each contender creates the two views of a batch of this shape (B, C, T, S, S)."""
 
     what: str
     unit: str

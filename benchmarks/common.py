@@ -1,4 +1,4 @@
-"""Parts shared by the benchmarks: arguments, medians, and the output as a table and as JSON."""
+"""Helpers of the benchmarks: arguments, medians, and the output as a table and as JSON."""
 
 import argparse
 import json

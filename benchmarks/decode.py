@@ -46,7 +46,7 @@ FILES = (
 )
 CLIP_S, NUM_FRAMES, NUM_CLIPS = 2.56, 8, 2
 Reader = Callable[[str, list[ClipSpan]], object]
-Key = tuple[str, str]  # what is measured, and the library
+Key = tuple[str, str]  # the task and the library
 
 UNTOUCHED = "clips of untouched videos"
 APPROXIMATE = "clips of untouched videos, seek_mode=approximate"
@@ -60,7 +60,7 @@ def with_eztorch_sce(path: str, spans: list[ClipSpan]) -> object:
 
 
 def with_av(path: str, spans: list[ClipSpan]) -> object:
-    """Seek to each clip, decode to its end, and convert the wanted frames."""
+    """Seek to each clip, decode to its end, and convert the requested frames."""
     import av
 
     clips = []
@@ -71,12 +71,12 @@ def with_av(path: str, spans: list[ClipSpan]) -> object:
         assert stream.average_rate is not None
         interval_s = 1 / float(stream.average_rate)
         for span in spans:
-            wanted_s = frame_times(span, NUM_FRAMES)
+            times_s = frame_times(span, NUM_FRAMES)
             container.seek(int(span.start_s / stream.time_base), stream=stream)
             frames: list[np.ndarray] = []
             for frame in container.decode(stream):
                 assert frame.time is not None
-                while len(frames) < NUM_FRAMES and frame.time + interval_s > wanted_s[len(frames)]:
+                while len(frames) < NUM_FRAMES and frame.time + interval_s > times_s[len(frames)]:
                     frames.append(frame.to_ndarray(format="rgb24"))
                 if len(frames) == NUM_FRAMES:
                     break
@@ -118,7 +118,7 @@ def with_pytorchvideo(path: str, spans: list[ClipSpan]) -> object:
 
 
 def decode_only(path: str, spans: list[ClipSpan]) -> object:
-    """Decode each span once from its key frame on, and convert nothing: a limit for readers that skip no frame."""
+    """Decode each span once from its key frame on, and convert nothing: the limit of readers that skip no frame."""
     import av
 
     with av.open(path) as container:
@@ -129,7 +129,7 @@ def decode_only(path: str, spans: list[ClipSpan]) -> object:
         for span in sorted(spans):
             if span.start_s > reached_s:
                 container.seek(int(span.start_s / stream.time_base), stream=stream)
-            end_s = span.end_s - (span.end_s - span.start_s) / NUM_FRAMES / 2  # the last wanted time
+            end_s = span.end_s - (span.end_s - span.start_s) / NUM_FRAMES / 2  # the last requested time
             if end_s > reached_s:
                 for frame in container.decode(stream):
                     if frame.time is not None and frame.time >= end_s:
@@ -181,7 +181,7 @@ def try_readers(readers: dict[Key, Reader], paths: list[str]) -> dict[Key, str]:
         try:
             for path in paths:
                 reader(path, [ClipSpan(0.5, 0.6)])
-        except Exception as error:  # any error of a baseline is its result
+        except Exception as error:  # a baseline may raise any error; it is reported as the result
             failures[key] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return failures
 
@@ -244,7 +244,7 @@ def show(rates: dict[Key, float], ratios: dict[str, float], failures: dict[Key, 
 
 
 def versions(failures: dict[Key, str], paths: list[str], rounds: int) -> dict[str, str]:
-    """Return what the numbers depend on."""
+    """Return the versions and conditions on which the numbers depend."""
     packages = ("eztorch-sce", "av", "decord", "torchcodec", "pytorchvideo", "torch", "numpy")
     failed = {who for _, who in failures}
     facts = {"python": platform.python_version(), "cpu": cpu_name(), "cores used": "1", "rounds": str(rounds)}

@@ -2,8 +2,9 @@
 
     python benchmarks/images.py IMAGES --json benchmarks/results/images.json
 
-IMAGES is a folder of JPEG files. They are read as they are, and as photographs: enlarged to 2000 pixels, with grain, at
-quality 90. Each reader returns the same two random crops as uint8 tensors (`views=image`: 0.2 to 1 of the area):
+IMAGES is a folder of JPEG files. They are read unchanged, and as photographs: enlarged to 2000 pixels, with added
+grain, at quality 90. Each reader returns the same two random crops as uint8 tensors (`views=image`: 0.2 to 1 of the
+area):
 
 torchvision, PIL: ImageFolder with its default loader and RandomResizedCrop on the Pillow image, as in its examples.
 torchvision, decode_jpeg: the same with `torchvision.io.decode_jpeg`, if its compiled operators load.
@@ -115,7 +116,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def enlarge(source: Path, target: Path) -> None:
-    """Write an image as a camera might have: enlarged, with grain in place of the missing detail."""
+    """Write an image as a camera might have taken it: enlarged, with grain in place of the missing detail."""
     with Image.open(source) as opened:
         image = opened.convert("RGB")
     factor = LONG_SIDE / max(image.size)

@@ -1,4 +1,4 @@
-"""Speed and memory of SCE, forward and backward, beside the dense form of the paper and bare matrix products.
+"""Speed and memory of SCE, forward and backward, compared with the paper's dense form and with bare matrix products.
 
 python benchmarks/loss.py --json benchmarks/results/loss.json
 python benchmarks/loss.py --device cuda --dtype bfloat16
@@ -35,7 +35,7 @@ def step(loss: SCELoss, query: Tensor, key: Tensor, negatives: Tensor) -> None:
 
 
 def as_in_the_paper(query: Tensor, key: Tensor, negatives: Tensor) -> None:
-    """Run forward and backward of the loss written out: relation, target, prediction, cross entropy."""
+    """Run forward and backward of the loss as the paper writes it: relation, target, prediction, cross entropy."""
     query.grad = None
     logits = torch.cat([(query * key).sum(dim=1, keepdim=True), query @ negatives.T], dim=1) / 0.1
     with torch.no_grad():

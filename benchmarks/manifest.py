@@ -3,8 +3,8 @@
 python benchmarks/manifest.py --json benchmarks/results/manifest.json
 
 The listed files have one byte each, in 400 class folders; none is opened. Each method is timed in a process of its own,
-after its imports, and the methods alternate. Baseline: `make_dataset`, with which torchvision's datasets start; it is
-compared with our listing of the same folders without the table.
+after its imports, and the methods alternate. Baseline: `make_dataset`, the first step of torchvision's datasets;
+compare it with our listing of the same folders without the table.
 
 `data doctor` then scans real videos of 25 frames of 64 x 48 pixels with one process per core: the first, middle and
 last frames of each, and all frames with `full=true`.
@@ -57,7 +57,7 @@ def make_files(root: Path, num_files: int) -> list[MediaRow]:
 
 
 def listing_seconds(code: str, root: Path, num_files: int) -> tuple[float, float]:
-    """Return the wall time and the CPU time in seconds that a method takes in a process of its own."""
+    """Return the wall time and the CPU time in seconds of a method, run in a process of its own."""
     process = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
     num_listed, wall_s, cpu_s = process.stdout.split()
     assert int(num_listed) == num_files, f"{num_listed} of {num_files} files listed"

@@ -1,4 +1,4 @@
-"""Overhead of a training step over the bare passes through the networks, and the fraction that the loss takes.
+"""Overhead of a training step over bare forward and backward passes, and the fraction of it spent in the loss.
 
 python benchmarks/step.py --json benchmarks/results/step.json
 python benchmarks/step.py --device cuda --batch 256 --size 224
@@ -53,7 +53,7 @@ def loss_alone(method: MomentumContrast, batch: int, num_views: int, device: str
 
 
 def main() -> None:
-    """Measure the steps, print the table and write it."""
+    """Measure the steps, print the table and write the results."""
     parser = arguments(str(__doc__))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--batch", type=int, default=16)

@@ -1,4 +1,4 @@
-"""Real files for the tests: tiny h264 videos made on the spot, and the real footage where it is at hand."""
+"""Fixtures of all tests: small h264 videos encoded on the fly, and real videos and images if they are available."""
 
 import sys
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 from torch import Tensor
 
-# Check the annotations of the packages that tensors pass through, array shapes included, while the tests run.
-# The hook takes the checker by its importable name.
+# While the tests run, check the annotations, including array shapes, of the packages that tensors pass through.
+# The hook takes the importable name of the checker.
 _CHECKED = [
     "types",
     "augment",
@@ -31,7 +31,7 @@ _checker.check = beartype(conf=BeartypeConf(is_pep484_tower=True))  # type: igno
 sys.modules["shape_checker"] = _checker
 install_import_hook([f"eztorch_sce.{name}" for name in _CHECKED], "shape_checker.check")
 
-torch.set_num_threads(1)  # tests run side by side, one per core, on networks too small for more
+torch.set_num_threads(1)  # tests may run in parallel, one per core, and their networks are small
 
 _BITS, _COLUMNS, _BLOCK = 10, 5, 16  # a frame number is two rows of five black or white blocks, 80 x 32 pixels
 
@@ -85,36 +85,40 @@ def _write_video(
 
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
-    """Writes h264: `write_video(path, num_frames=120, fps=30, key_every=24, b_frames=2, image=..., audio=False)`.
+    """Return a function that writes h264.
 
-    Frame i shows the number i, which `numbers_shown` reads back, or what `image(i)` returns: uint8 (H, W, 3) of even
-    size. The suffix of the path chooses the container; the path is returned.
+    Call it as `write_video(path, num_frames=120, fps=30, key_every=24, b_frames=2, image=..., audio=False)`.
+    Frame i shows the number i, which `numbers_shown` reads back, or the image that `image(i)` returns: uint8 (H, W, 3)
+    of even size. The suffix of the path determines the container; the path is returned.
     """
     return _write_video
 
 
 @pytest.fixture(scope="session")
 def numbered_image() -> Callable[[int], np.ndarray]:
-    """Draws a number below 1024 as uint8 (32, 80, 3)."""
+    """Return a function that draws a number below 1024 as uint8 (32, 80, 3)."""
     return _numbered_image
 
 
 @pytest.fixture(scope="session")
 def numbers_shown() -> Callable[[Tensor], list[int]]:
-    """Reads the frame numbers from uint8 (3, T, 32, 80), as a decoder returns the frames of `numbered_video`."""
+    """Return a function that reads the frame numbers from decoded frames of `numbered_video`, uint8 (3, T, 32, 80)."""
     return _numbers_shown
 
 
 @pytest.fixture(scope="session")
 def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Is 10 s of h264 at 30 fps, 80 x 32 pixels, with B-frames, a key frame every 1.6 s, and sound; frame i shows i."""
+    """Return the path of 10 s of h264 at 30 fps, 80 x 32 pixels; frame i shows the number i.
+
+    The video has B-frames, a key frame every 1.6 s, and sound.
+    """
     return _write_video(tmp_path_factory.mktemp("videos") / "numbered.mp4", num_frames=300, key_every=48, audio=True)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Is the folder of shared material; its `data` holds real videos and images."""
+    """Return the folder of shared material, whose `data` contains real videos and images."""
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip("the real videos and images are not here: they belong beside the checkout, in ../shared/data")
+        pytest.skip("the real videos and images are missing: they belong next to the checkout, in ../shared/data")
     return folder

@@ -41,12 +41,12 @@ def test_a_path_may_contain_an_equals_sign(tmp_path: Path) -> None:
     assert parse(CHECK, ["list", str(folder), "list=a=b.csv"]).config.list == "a=b.csv"
 
 
-def test_bench_passes_settings_on(tmp_path: Path) -> None:
+def test_the_settings_of_bench_are_returned_as_overrides(tmp_path: Path) -> None:
     line = parse(BENCH, [str(tmp_path), "data.num_frames=2"])
     assert (line.arguments, line.config, line.overrides) == ([str(tmp_path)], None, ["data.num_frames=2"])
 
 
-def test_flags_are_answered_with_the_new_form(tmp_path: Path) -> None:
+def test_the_error_for_an_old_flag_shows_the_new_setting(tmp_path: Path) -> None:
     assert mistakes("prepare", str(tmp_path), "out", "--short-side", "128", "--gop=16") == [
         "--short-side 128 is now short_side=128",
         "--gop=16 is now gop=16",

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from data_sets import touch
 
 from eztorch_sce import cli
 from eztorch_sce.curation.check import Count, check
@@ -11,13 +12,6 @@ from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.published import published
 from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError
-
-
-def make(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def run(*words: str | Path) -> int:
@@ -29,13 +23,13 @@ def run(*words: str | Path) -> int:
 
 def ucf101(root: Path, lists: Path) -> Path:
     lines = [line for name in ("train", "test") for line in (lists / f"{name}list01.txt").read_text().splitlines()]
-    return make(root, *(line.split()[0] for line in lines))
+    return touch(root, *(line.split()[0] for line in lines))
 
 
 def hmdb51(root: Path, lists: Path) -> Path:
     for file in lists.glob("*_test_split1.txt"):
         action = file.name.removesuffix("_test_split1.txt")
-        make(root, *(f"{action}/{line.split()[0]}" for line in file.read_text().splitlines() if line.strip()))
+        touch(root, *(f"{action}/{line.split()[0]}" for line in file.read_text().splitlines() if line.strip()))
     return root
 
 
@@ -96,7 +90,7 @@ def tree(root: Path) -> Path:
     names = [
         f"{split}/{name}/{split}_{name}_{i}.JPEG" for split in ("train", "val") for name in CLASSES for i in (1, 2)
     ]
-    return make(root, *names)
+    return touch(root, *names)
 
 
 def test_classes_with_too_few_files_are_named(tmp_path: Path) -> None:
@@ -120,7 +114,7 @@ def test_classes_with_too_few_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_class_in_only_one_split_is_reported(tmp_path: Path) -> None:
-    root = make(tree(tmp_path), "val/n00000003/x.JPEG")
+    root = touch(tree(tmp_path), "val/n00000003/x.JPEG")
     with pytest.raises(ConfigError, match="class 'n00000003' is not in the train split"):  # training refuses it
         open_splits(Location(root=str(root)), "imagenet")
     result = check("imagenet", str(root))
@@ -134,7 +128,7 @@ def test_a_class_in_only_one_split_is_reported(tmp_path: Path) -> None:
 
 
 def test_kinetics_is_compared_with_its_lists(tmp_path: Path) -> None:
-    root = make(tmp_path / "root", "train/a/1.mp4", "val/a/2.mp4")
+    root = touch(tmp_path / "root", "train/a/1.mp4", "val/a/2.mp4")
     header = "label,youtube_id,time_start,time_end,split\n"
     (tmp_path / "train.csv").write_text(header + "a,1,0,10,train\nb,3,0,10,train\n")
     (tmp_path / "val.csv").write_text(header + "b,4,0,10,val\n")
@@ -146,7 +140,7 @@ def test_kinetics_is_compared_with_its_lists(tmp_path: Path) -> None:
         Count("test", "classes", 600, 0),
     ]
     assert result.missing == ["train: b/3_000000_000010", "test: b/4_000000_000010"]
-    result = check("kinetics600", str(make(root, "train/b/3.mp4")))  # without lists, the counts of the paper apply
+    result = check("kinetics600", str(touch(root, "train/b/3.mp4")))  # without lists, the counts of the paper apply
     assert result.counts[0] == Count("train", "files", 392622, 2)
     assert result.missing == [
         "train: 392620 more files, which no list names",
@@ -163,25 +157,25 @@ def test_the_list_of_kinetics_400_overrides_the_count_of_its_paper(tmp_path: Pat
     classes = (shared / "data/annotations/kinetics/label_map_k400.txt").read_text().splitlines()
     rows = "".join(f'"{name}",x{number},0,10,train\n' for number, name in enumerate(classes))
     train_list.write_text("label,youtube_id,time_start,time_end,split\n" + rows)
-    root = make(tmp_path / "root", "train/x0_000000_000010.mp4", "val/0wR5jVB-WPk_000417_000427.mp4")
+    root = touch(tmp_path / "root", "train/x0_000000_000010.mp4", "val/0wR5jVB-WPk_000417_000427.mp4")
     result = check("kinetics400", str(root), CheckConfig(list=str(train_list), test_list=str(test_list)))
     assert result.counts[2:] == [Count("test", "files", 19906, 1), Count("test", "classes", 400, 1)]
     assert len(result.missing) == 399 + 19905
 
 
 def test_a_plain_folder_has_no_published_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("folder", make(tmp_path, "a/1.mp4", "b/2.mp4")) == 0
+    assert run("folder", touch(tmp_path, "a/1.mp4", "b/2.mp4")) == 0
     assert "no count is published; set annotations=FOLDER" in capsys.readouterr().out
 
 
 def test_missing_files_of_a_list_and_unexpected_classes_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(tmp_path, "a.mp4", "b.mp4")
+    touch(tmp_path, "a.mp4", "b.mp4")
     (tmp_path / "list.csv").write_text("path,label\na.mp4,x\nb.mp4,y\ngone.mp4,x\n")
     assert run("list", tmp_path, f"list={tmp_path / 'list.csv'}") == 1
     assert "missing: train: x/gone.mp4" in capsys.readouterr().out
-    many = make(tmp_path / "cifar", "train/cat/0.png", *(f"test/{name}/0.png" for name in "abcdefghijk"))
+    many = touch(tmp_path / "cifar", "train/cat/0.png", *(f"test/{name}/0.png" for name in "abcdefghijk"))
     assert run("cifar10", many) == 1
     assert "test: 1 more classes than expected" in capsys.readouterr().out
 
@@ -200,8 +194,8 @@ def test_the_published_counts_add_up() -> None:
         assert row.train_each is not None
         assert row.test_each is not None
         assert (row.train, row.test) == (row.classes * row.train_each, row.classes * row.test_each)
-    # Kay et al. count 306,245 clips of Kinetics-400, Carreira et al. 650,317 of Kinetics-700. Of each class, 50 are for
-    # validation and 100 for testing; the labels of the latter are not public.
+    # Kay et al. count 306,245 clips of Kinetics-400, Carreira et al. 650,317 of Kinetics-700. Each class has 50
+    # for validation and 100 for testing; the labels of the latter are not public.
     for layout, clips in (("kinetics400", 306245), ("kinetics700", 650317)):
         row = published(layout, 1)
         assert row.classes is not None

@@ -74,22 +74,22 @@ def test_broken_files_have_the_expected_findings(
     shutil.copytree(shared / "data" / "broken", tmp_path / "broken", symlinks=True)
     os.chmod(tmp_path / "broken", 0o755)
     diagnosis = diagnose(tmp_path / "broken", DoctorConfig(full=full))
-    found = {row.path: (row.usable, kinds(row)) for row in diagnosis.rows}
+    actual = {row.path: (row.usable, kinds(row)) for row in diagnosis.rows}
     expected = dict(BROKEN)
     if full:  # only decoding every frame finds these
         expected["corrupt_middle.avi"] = (True, ["damaged", "duration mismatch"])
         expected["corrupt_middle.mp4"] = (False, ["partly unreadable", "damaged", "frame count mismatch"])
         expected["bit_noise.mp4"] = (True, ["damaged", "frame count mismatch", SQUARE])
         expected["corrupt_middle.ts"] = (False, [*BROKEN["corrupt_middle.ts"][1], "frame count mismatch"])
-    differing = {name for name in expected | found if expected.get(name) != found.get(name)}
-    assert {name: (expected.get(name), found.get(name)) for name in differing} == {}
+    differing = {name for name in expected | actual if expected.get(name) != actual.get(name)}
+    assert {name: (expected.get(name), actual.get(name)) for name in differing} == {}
     assert diagnosis.skipped == SKIPPED
-    assert {*found, *SKIPPED} == {path.name for path in (shared / "data" / "broken").iterdir()}
+    assert {*actual, *SKIPPED} == {path.name for path in (shared / "data" / "broken").iterdir()}
 
 
 @pytest.fixture
 def tree(write_video: Callable[..., Path], tmp_path: Path) -> Path:
-    """Labeled tree of three intact videos, two of them identical, a text file named like a video, and a cut one."""
+    """Labeled tree of three intact videos (two identical), a truncated one, and a text file named like a video."""
     root = tmp_path / "tree"
     write_video(root / "a" / "one.mp4", num_frames=40)
     write_video(root / "b" / "two.mp4", num_frames=50)
@@ -196,7 +196,7 @@ def test_a_file_that_hangs_costs_only_its_own_row(tree: Path, monkeypatch: pytes
     assert [row.findings[0] for row in rows] == ["unreadable: took longer than 0 s"] * 5
 
 
-def test_training_leaves_out_unusable_files_and_says_so(tree: Path) -> None:
+def test_training_leaves_out_unusable_files_and_reports_them(tree: Path) -> None:
     diagnose(tree)
     train = DataConfig(root=str(tree)).open().train
     assert [os.path.relpath(record.path, tree) for record in train.records] == [

@@ -1,4 +1,4 @@
-"""Tests of `data prepare`: copies show what their sources show, and interrupted runs continue."""
+"""Tests of `data prepare`: copies show the same frames as their sources, and interrupted runs continue."""
 
 import errno
 import json
@@ -58,12 +58,15 @@ def test_a_copy_shows_the_same_frames_at_the_same_times(sources: Path, tmp_path:
         assert shown(copy, num_frames / 30, num_frames) == shown(source, num_frames / 30, num_frames)
 
 
-def test_a_second_run_makes_only_missing_copies(sources: Path, tmp_path: Path) -> None:
+def test_a_second_run_writes_only_missing_copies(sources: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     prepare(sources, copies, SMALL)
     before = (copies / "a" / "one.mp4").stat().st_mtime_ns
     (copies / "b" / "two.mp4").unlink()
-    for name in (".two.mp4.1a2b3c4d.partial", "two.mp4.partial"):  # left by a killed run, and by one of the old version
+    for name in (
+        ".two.mp4.1a2b3c4d.partial",
+        "two.mp4.partial",
+    ):  # left by killed runs of this and an earlier version
         (copies / "b" / name).write_text("half a copy")
     (copies / "b" / ".three.mp4.1a2b3c4d.partial").write_text("a file of another process")
     prepared = prepare(sources, copies, SMALL)
@@ -117,7 +120,9 @@ def test_a_gap_is_not_filled_with_copies_of_one_frame(write_video: Callable[...,
         assert "timestamps jump" in prepared.failed[str(tmp_path / "s" / "hole.mkv")]
 
 
-def test_a_full_disk_is_reported_in_words(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_full_disk_says_how_to_continue(
+    sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object) -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield

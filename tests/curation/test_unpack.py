@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packed_sets import BATCHES, CIFAR10, as_rows, random_pixels
 from PIL import Image
 
 from eztorch_sce import cli
@@ -14,20 +15,7 @@ from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError
 
-CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
-
-
-def random_pixels(num: int, side: int, seed: int = 0) -> np.ndarray:
-    pixels: np.ndarray = np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), np.uint8)
-    return pixels
-
-
-def as_rows(pixels: np.ndarray) -> np.ndarray:
-    """Return images (N, H, W, 3) in the layout of CIFAR: all red values, row by row, then green, then blue."""
-    rows: np.ndarray = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
-    return rows
 
 
 def write_cifar10(folder: Path) -> dict[str, np.ndarray]:
@@ -45,7 +33,7 @@ def write_stl10(folder: Path) -> np.ndarray:
     """Write the same three images as each split, labeled airplane, truck and airplane; return them."""
     folder.mkdir(parents=True)
     images = random_pixels(3, 96)
-    columns = images.transpose(0, 3, 2, 1)  # published with red first, and column by column
+    columns = images.transpose(0, 3, 2, 1)  # published channel by channel, and each channel column by column
     for split in ("train", "test", "unlabeled"):
         (folder / f"{split}_X.bin").write_bytes(columns.tobytes())
     for split in ("train", "test"):
@@ -172,7 +160,7 @@ def test_a_folder_of_another_set_is_refused(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "unpack.json").read_text()) == {"set": "stl10"}
 
 
-def test_images_of_another_origin_are_reported(tmp_path: Path) -> None:
+def test_foreign_images_are_reported(tmp_path: Path) -> None:
     write_cifar10(tmp_path / "source")
     unpack(tmp_path / "source", tmp_path / "out")
     (tmp_path / "out" / "test" / "bird" / "mine.png").touch()
@@ -184,7 +172,7 @@ def test_the_command_compares_with_the_published_counts(tmp_path: Path, capsys: 
     write_cifar10(tmp_path / "source")
     with pytest.raises(SystemExit) as ended:
         cli.main(["data", "unpack", str(tmp_path / "source"), str(tmp_path / "out")])
-    assert ended.value.code == 1  # 15 images are not CIFAR-10
+    assert ended.value.code == 1  # 15 training images instead of 50000
     output = capsys.readouterr().out
     assert "18 images written" in output
     assert f"set data.layout=cifar10 data.root={tmp_path / 'out'}" in output

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from data_sets import touch
 
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
@@ -37,7 +38,7 @@ def test_an_invalid_value_is_reported_with_its_range(name: str, value: object, e
     assert expected in message
 
 
-def test_settings_that_exclude_each_other_are_reported() -> None:
+def test_mutually_exclusive_settings_are_reported() -> None:
     config = DataConfig(root="videos", clip_s=2.0, frame_stride=4, train_share=0.1, train_subset="list.txt")
     assert invalid_settings(config, "data") == [
         "data.train_share=0.1 and data.train_subset=list.txt are mutually exclusive; set only one of them",
@@ -45,7 +46,7 @@ def test_settings_that_exclude_each_other_are_reported() -> None:
     ]
 
 
-def test_data_without_a_folder_or_list_are_reported() -> None:
+def test_data_without_a_folder_or_list_is_an_error() -> None:
     [message] = invalid_settings(DataConfig(), "data")
     assert message.startswith("data.root is not set")
     assert "data.list=" in message
@@ -55,13 +56,6 @@ def test_the_number_of_workers_never_exceeds_16(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("eztorch_sce.data.config.num_usable_cores", lambda: 96)
     assert DataConfig(root="videos").workers() == 16
     assert DataConfig(root="videos", num_workers=0).workers() == 0
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
 
 
 def test_a_subset_of_the_labels_needs_a_command_that_uses_labels(tmp_path: Path) -> None:

@@ -38,7 +38,11 @@ def epoch_of(manifest: Manifest, epoch: int, batch_size: int = 2, workers: int =
 
 
 def by_record(batches: list[Batch]) -> dict[int, list[torch.Tensor]]:
-    return {int(r): [view[i] for view in b.frames] for b in batches for i, r in enumerate(b.record)}
+    return {
+        record: [view[row] for view in batch.frames]
+        for batch in batches
+        for row, record in enumerate(batch.record.tolist())
+    }
 
 
 def test_samples_do_not_depend_on_workers_or_batch_size(manifest: Manifest) -> None:
@@ -116,11 +120,7 @@ def test_a_canvas_sends_whole_frames_to_the_device(manifest: Manifest) -> None:
 def test_near_power_sets_the_mean_distance_of_two_clips(manifest: Manifest) -> None:
     decoder = DataConfig(root="x").build_decoder()
     timing = Timing(duration_s=10.5, fps=30)  # two clips of 0.5 s are at most 10 s apart
-    for power, mean_s in (
-        (None, 10 / 3),
-        (1.0, 10 / 3),
-        (3.0, 2.0),
-    ):  # means of the densities
+    for power, mean_s in ((None, 10 / 3), (1.0, 10 / 3), (3.0, 2.0)):  # mean_s is the mean of the density
         clips = TrainingClips(manifest, VIEWS, SPEC, decoder, seed=0, canvas=None, near_power=power)
         pairs = [clips.choose_spans(0, index, timing) for index in range(1500)]
         assert sum(abs(a.start_s - b.start_s) for a, b in pairs) / 1500 == pytest.approx(mean_s, abs=0.2)

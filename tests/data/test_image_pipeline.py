@@ -1,4 +1,4 @@
-"""Tests of images from file to crop: one decoding, at the smallest sufficient scale, serves all views."""
+"""Tests of the path from image file to crop: an image is decoded once, at the smallest scale that serves all views."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_crops_do_not_depend_on_the_file_format(suffix: str, tmp_path: Path) -> 
     assert first.aspect == second.aspect == 402 / 300
     for one, other in zip(first.frames, second.frames, strict=True):
         assert one.shape == other.shape
-        assert (one.float() - other.float()).abs().mean() < 2  # of 255: compression, and half a pixel
+        assert (one.float() - other.float()).abs().mean() < 2  # gray levels: compression, and a shift of half a pixel
 
 
 @pytest.mark.parametrize("canvas", [None, 32])
@@ -72,7 +72,7 @@ def test_a_truncated_image_becomes_a_failure_with_its_path(tmp_path: Path) -> No
     assert "damaged" in sample.reason
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # more than this machine has cores
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")  # it warns if the machine has fewer cores
 @pytest.mark.parametrize("canvas", [None, 40])
 def test_views_do_not_depend_on_the_batch_size_or_the_number_of_workers(canvas: int | None, tmp_path: Path) -> None:
     for number in range(64):

@@ -3,7 +3,7 @@
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 
 
-def test_a_suffix_is_that_of_a_video_or_of_an_image_but_not_both() -> None:
+def test_video_and_image_suffixes_do_not_overlap() -> None:
     assert not VIDEO_SUFFIXES & IMAGE_SUFFIXES
     assert VIDEO_SUFFIXES | IMAGE_SUFFIXES == MEDIA_SUFFIXES
 

@@ -24,13 +24,13 @@ def _build(name: str) -> Decoder:
 
 @pytest.fixture(scope="session")
 def build_decoder() -> Callable[[str], Decoder]:
-    """Builds a decoder by its registered name, and skips the test if torchcodec is not installed."""
+    """Return a function that builds a decoder by its registered name, or skips the test if torchcodec does not load."""
     return _build
 
 
 @pytest.fixture(params=["pyav", "decord", "torchcodec"])
 def decoder(request: pytest.FixtureRequest) -> Decoder:
-    """Is each video decoder in turn."""
+    """Return each video decoder in turn."""
     return _build(request.param)
 
 
@@ -42,8 +42,8 @@ def _expected_numbers(span: ClipSpan, num_frames: int, last: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def expected_numbers() -> Callable[[ClipSpan, int, int], list[int]]:
-    """Returns the numbers of the frames of a span, in a video of 30 frames per second.
+    """Return a function that computes which frames a clip of a video of 30 frames per second contains.
 
-    `expected_numbers(span, num_frames, last)`, where `last` is the number of the last frame of the video.
+    Call it as `expected_numbers(span, num_frames, last)`, where `last` is the number of the video's last frame.
     """
     return _expected_numbers

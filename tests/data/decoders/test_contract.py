@@ -1,4 +1,4 @@
-"""Tests of what every video decoder guarantees."""
+"""Tests of the guarantees that all video decoders share."""
 
 import os
 import pickle
@@ -27,7 +27,7 @@ BuildDecoder = Callable[[str], Decoder]
 WriteVideo = Callable[..., Path]
 
 
-def test_random_clips_show_the_frames_of_their_times(
+def test_random_clips_contain_the_frames_shown_at_their_times(
     decoder: Decoder, numbered_video: Path, numbers_shown: Numbers, expected_numbers: ExpectedNumbers
 ) -> None:
     draw = random.Random(0)
@@ -83,7 +83,7 @@ def test_time_starts_at_the_first_displayed_frame_in_every_container(
     path = write_video(tmp_path / f"video.{container}", first_pts=first_pts)
     for name in ("pyav", "decord"):
         if name == "decord" and container in ("avi", "ts"):
-            continue  # refused: without timestamps, and with wrong frames
+            continue  # refused: AVI has no timestamps, and decord seeks to wrong frames in MPEG-TS
         decoder = build_decoder(name)
         for span in (ClipSpan(0.0, 1.0), ClipSpan(2.3, 3.9)):
             [clip] = decoder.read(str(path), [span], 8)
@@ -108,7 +108,7 @@ def test_spans_may_depend_on_the_timing(decoder: Decoder, numbered_video: Path, 
 
 
 @pytest.mark.parametrize("turns", [0, 1])
-def test_a_clip_of_non_square_pixels_has_the_size_to_show_it_at(
+def test_a_clip_of_non_square_pixels_has_its_display_size(
     decoder: Decoder, turns: int, numbered_video: Path, tmp_path: Path
 ) -> None:
     import av

@@ -29,13 +29,13 @@ def test_a_folder_of_images_is_read_as_a_video(frame_folder: Path, numbers_shown
     info = decoder.probe(str(frame_folder))
     assert info.duration_s == pytest.approx(1.2)
     assert (info.fps, info.width, info.height, info.codec) == (10, 80, 32, "frames")
-    whole, part = decoder.read(str(frame_folder), [ClipSpan(0.0, 1.2), ClipSpan(0.55, 1.15)], 6)
+    whole, last_half = decoder.read(str(frame_folder), [ClipSpan(0.0, 1.2), ClipSpan(0.55, 1.15)], 6)
     assert numbers_shown(whole.frames) == [1, 3, 5, 7, 9, 11]
-    assert numbers_shown(part.frames) == [6, 7, 8, 9, 10, 11]
-    assert part.pts_s.tolist() == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
+    assert numbers_shown(last_half.frames) == [6, 7, 8, 9, 10, 11]
+    assert last_half.pts_s.tolist() == pytest.approx([0.6, 0.7, 0.8, 0.9, 1.0, 1.1])
 
 
-def test_only_wanted_images_are_opened(frame_folder: Path, numbers_shown: Numbers) -> None:
+def test_only_required_images_are_opened(frame_folder: Path, numbers_shown: Numbers) -> None:
     (frame_folder / "img_3.png").write_text("damaged")
     [clip] = FramesDecoder(fps=10).read(str(frame_folder), [ClipSpan(0.4, 0.8)], 4)
     assert numbers_shown(clip.frames) == [4, 5, 6, 7]

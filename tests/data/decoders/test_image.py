@@ -51,7 +51,7 @@ def test_an_image_is_a_clip_of_one_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_jpeg_is_rotated_upright_as_its_exif_says(orientation: int, tmp_path: Path) -> None:
+def test_a_jpeg_is_rotated_according_to_its_exif_orientation(orientation: int, tmp_path: Path) -> None:
     upright = np.zeros((16, 32, 3), np.uint8)
     upright[:8, :8] = 255
     stored = {  # as a camera would write it
@@ -181,8 +181,8 @@ def test_a_jpeg_with_stray_bytes_is_read_but_a_truncated_one_is_refused(tmp_path
     buffer = io.BytesIO()
     smooth(64, 64).save(buffer, "JPEG")
     data = buffer.getvalue()
-    (tmp_path / "odd.jpg").write_bytes(data[:-2] + b"\x00\x00" + data[-2:])  # two bytes outside any segment
-    assert np.array_equal(load_image(str(tmp_path / "odd.jpg")), with_pillow(tmp_path / "odd.jpg"))
+    (tmp_path / "stray.jpg").write_bytes(data[:-2] + b"\x00\x00" + data[-2:])  # two bytes outside any segment
+    assert np.array_equal(load_image(str(tmp_path / "stray.jpg")), with_pillow(tmp_path / "stray.jpg"))
     for length in (len(data) // 2, len(data) * 3 // 4, 30, 1):
         (tmp_path / "cut.jpg").write_bytes(data[:length])
         with pytest.raises(MediaError, match=r"damaged|not an image"):

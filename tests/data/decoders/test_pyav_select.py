@@ -10,7 +10,7 @@ from eztorch_sce.data.decoders.pyav.select import drop_stray_timestamps
 from eztorch_sce.types import ClipSpan
 
 FPS = 30
-IS_SLICE = (1, 5)  # types of H.264 units that hold pixels, without and with a key frame
+IS_SLICE = (1, 5)  # types of H.264 units with pixels: of other frames, and of key frames
 
 
 def h264_units(packet: bytes) -> list[bytes]:
@@ -23,12 +23,12 @@ def h264_units(packet: bytes) -> list[bytes]:
     return units
 
 
-def test_unwanted_frames_that_no_other_refers_to_are_not_decoded(
+def test_frames_neither_requested_nor_referred_to_are_not_decoded(
     numbered_video: Path, numbers_shown: Callable[[Tensor], list[int]], tmp_path: Path
 ) -> None:
     import av
 
-    # Zero the pixels of every unreferenced frame: decoding any of them would fail, and the frame be missed.
+    # Zero the pixels of every unreferenced frame: decoding one of them would fail and lose its frame.
     content, spoiled = bytearray(numbered_video.read_bytes()), []
     with av.open(str(numbered_video)) as container:
         for packet in container.demux(video=0):

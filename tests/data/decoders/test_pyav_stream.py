@@ -1,4 +1,4 @@
-"""Tests of reading a video stream with PyAV: seeking, damage, and streams that are not plain video files."""
+"""Tests of reading a video stream with PyAV: seeking, damage, and unusual files."""
 
 import random
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def test_a_truncated_video_is_read_up_to_the_cut_and_refused_after_it(
         decoder.read(path, [span, ClipSpan(8.0, 9.0)], 8)
 
 
-def test_damaged_packets_do_not_spoil_the_frames_elsewhere(
+def test_damaged_packets_do_not_affect_frames_elsewhere(
     write_video: WriteVideo, numbers_shown: Numbers, expected_numbers: ExpectedNumbers, tmp_path: Path
 ) -> None:
     whole = write_video(tmp_path / "whole.mp4", num_frames=300, key_every=30)
@@ -72,7 +72,7 @@ def test_reading_continues_past_a_stream_that_begins_midway(
     first = write_video(tmp_path / "first.ts", num_frames=400).read_bytes()
     second = write_video(tmp_path / "second.ts", num_frames=100, first_pts=400, audio=True).read_bytes()
     audio = [second[at : at + 188] for at in range(0, len(second), 188) if second[at + 2] == 1]
-    # The audio packets again, under the number of a stream that no table declares.
+    # The audio packets once more, with a stream number that no table declares.
     stray = b"".join(packet[:1] + bytes([packet[1] & 0xE0 | 0x0A]) + packet[2:] for packet in audio)
     padding = (b"\x47\x1f\xff\x10" + bytes(184)) * 32_000  # more than FFmpeg probes when it opens a file
     path = str(tmp_path / "joined.ts")

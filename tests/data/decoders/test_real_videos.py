@@ -1,4 +1,4 @@
-"""Tests on real videos, sound and broken: every decoder returns FFmpeg's own frames, or refuses the file."""
+"""Tests on real videos, intact and broken: every decoder returns FFmpeg's own frames, or refuses the file."""
 
 import random
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _ASSORTED = [f"real/{name}" for name in _REAL] + sorted(
 _BROKEN = sorted(path.name for path in (_DATA / "broken").glob("*") if path.name != "ODD.tsv")
 _BLANK = {"decord__unordered.mov"}  # four white frames
 
-_UNREADABLE = {  # words of the error
+_UNREADABLE = {  # text in the error
     "audio_only.mp4": "no video stream",
     "dangling_link.mp4": "cannot be opened",
     "random_bytes.avi": "cannot be opened",
@@ -32,13 +32,13 @@ _UNREADABLE = {  # words of the error
     "zero_bytes.mp4": "empty",
     "zero_frames.mp4": "no video stream",
 }
-_UNREADABLE_TO_THE_END = {  # words of the error
+_UNREADABLE_TO_THE_END = {  # text in the error
     "corrupt_middle.mp4": "damaged",  # half a second is lost
     "corrupt_middle.ts": "truncated",  # claims to last 5454 s
     "timestamp_gap_600s.mkv": "jump",
     "truncated_midstream.mp4": "truncated",
 }
-_CONCEALED_DIFFERENTLY = {"bit_noise.mp4", "corrupt_middle.avi", "truncated_no_index.avi"}  # decord makes up frames
+_CONCEALED_DIFFERENTLY = {"bit_noise.mp4", "corrupt_middle.avi", "truncated_no_index.avi"}  # decord fills in frames
 
 _DECORD_REFUSES = {
     "real/decord__corrupted.mp4": "stops at a packet that it cannot decode",
@@ -59,8 +59,8 @@ _DECORD_REFUSES = {
 _DECORD_TOLERANCES = {  # largest mean difference per clip in gray levels, and its reason
     "real/torchcodec__h264_10bits.mp4": (5, "upsamples 10-bit chroma differently; a test chart of sharp colors"),
     "real/torchcodec__h265_10bits.mp4": (5, "as above"),
-    "transcoded/dv.avi": (0.5, "another inverse cosine transform"),
-    "transcoded/hmdb51_like_divx_noaudio_240p_30fps.avi": (0.01, "another inverse cosine transform"),
+    "transcoded/dv.avi": (0.5, "uses another inverse cosine transform"),
+    "transcoded/hmdb51_like_divx_noaudio_240p_30fps.avi": (0.01, "uses another inverse cosine transform"),
     "transcoded/interlaced_tff.mp4": (1.5, "upsamples the chroma of interlaced fields differently"),
     "transcoded/odd_161x121_vp9.webm": (1.5, "upsamples the chroma of odd sizes differently"),
 }
@@ -94,8 +94,8 @@ def _spans(duration_s: float, seed: str) -> list[ClipSpan]:
     return [ClipSpan(start, start + clip_s) for start in starts]
 
 
-def _decode_in_order(path: str, wanted_s: set[float]) -> tuple[list[float], dict[float, Tensor]]:
-    """Decode a whole video without seeking; return the times of all sound frames, and the frames at `wanted_s`."""
+def _decode_in_order(path: str, requested_s: set[float]) -> tuple[list[float], dict[float, Tensor]]:
+    """Decode a whole video without seeking; return the times of all intact frames, and the frames at `requested_s`."""
     import av
     from av.video.stream import VideoStream
 
@@ -115,12 +115,12 @@ def _decode_in_order(path: str, wanted_s: set[float]) -> tuple[list[float], dict
                 continue
             for frame in frames:
                 if frame.is_corrupt:
-                    continue  # FFmpeg made it up where data are missing
+                    continue  # FFmpeg filled it in where data are missing
                 stamp = frame.dts if is_avi else frame.pts
                 time_s = times_s[-1] + (first_s or 0.0) + tick_s if stamp is None else stamp * tick_s
                 first_s = time_s if first_s is None else first_s
                 times_s.append(time_s - first_s)
-                if any(abs(times_s[-1] - wanted) < 1e-6 for wanted in wanted_s):
+                if any(abs(times_s[-1] - requested) < 1e-6 for requested in requested_s):
                     image = torch.from_numpy(frame.to_ndarray(format="rgb24"))
                     kept[round(times_s[-1], 5)] = torch.rot90(image, frame.rotation // 90)
     return times_s, kept
@@ -181,7 +181,7 @@ def _all_samplers(timing: Timing) -> list[ClipSpan]:
 @pytest.mark.real_data
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _ASSORTED)
-def test_every_sampler_gets_ffmpegs_own_frames_of_any_real_video(name: str, shared: Path) -> None:
+def test_every_sampler_gets_the_frames_that_ffmpeg_decodes(name: str, shared: Path) -> None:
     path, decoder = str(shared / "data" / "assorted" / name), PyAVConfig().build()
     spans: list[ClipSpan] = []
 

@@ -1,4 +1,4 @@
-"""Tests of the torchcodec decoder's own behavior; `test_contract.py` tests what it shares with the others."""
+"""Tests of the torchcodec decoder alone; `test_contract.py` tests the guarantees that all decoders share."""
 
 import sys
 from importlib.abc import MetaPathFinder

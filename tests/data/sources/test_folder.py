@@ -1,28 +1,16 @@
 """Tests of folders of media."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from data_sets import summary, touch
 from PIL import Image
 
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.sources.folder import from_folder
-from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def summary(manifest: Manifest, root: Path) -> list[tuple[str, int | None, str]]:
-    return [(os.path.relpath(record.path, root), record.label, record.kind) for record in manifest.records]
 
 
 def test_first_level_folders_are_the_classes(tmp_path: Path) -> None:

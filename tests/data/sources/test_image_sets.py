@@ -4,31 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from data_sets import class_names, open_layout, touch
 
-from eztorch_sce.data.sources.layouts import open_splits
-from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.errors import ConfigError
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def opened(layout: str, root: Path, annotations: Path | None = None) -> Splits:
-    return open_splits(Location(root=str(root), annotations=str(annotations) if annotations else None), layout)
-
-
-def class_names(splits: Splits) -> list[dict[str, str]]:
-    """Return the class name of each file by its stem, for the train and the test split."""
-    assert splits.test is not None
-    return [
-        {Path(record.path).stem: split.classes[record.label] for record in split.records if record.label is not None}
-        for split in (splits.train, splits.test)
-    ]
-
 
 WNIDS = ("n01440764", "n01443537", "n01484850", "n01491361")
 
@@ -40,7 +18,7 @@ def imagenet(root: Path) -> Path:
 
 
 def test_imagenet_opens_its_class_folders(tmp_path: Path) -> None:
-    splits = opened("imagenet", imagenet(tmp_path))
+    splits = open_layout("imagenet", imagenet(tmp_path))
     train, test = class_names(splits)
     assert splits.train.classes == list(WNIDS)
     assert len(train) == 8
@@ -51,15 +29,15 @@ def test_imagenet_opens_its_class_folders(tmp_path: Path) -> None:
 def test_unsorted_validation_images_of_imagenet_are_an_error(tmp_path: Path) -> None:
     touch(tmp_path, *(f"train/{wnid}/{wnid}_1.JPEG" for wnid in WNIDS), "val/ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(ConfigError, match=r"val: its images are not in class folders; sort them"):
-        opened("imagenet", tmp_path)
+        open_layout("imagenet", tmp_path)
 
 
 def test_a_missing_split_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, f"train/{WNIDS[0]}/a.JPEG", "devkit/readme.txt")
     with pytest.raises(ConfigError, match=r"must contain the folders train and val \(or test\), not devkit, train"):
-        opened("imagenet", tmp_path)
+        open_layout("imagenet", tmp_path)
     with pytest.raises(ConfigError, match="nowhere does not exist"):
-        opened("cifar10", tmp_path / "nowhere")
+        open_layout("cifar10", tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("as_folder", [False, True])
@@ -68,7 +46,7 @@ def test_imagenet100_keeps_the_listed_classes_in_both_splits(tmp_path: Path, as_
     listed = tmp_path / "lists" / "imagenet100.txt"
     listed.write_text(f"{WNIDS[3]}\n{WNIDS[1]}\n\n")  # published in no particular order
     root = imagenet(tmp_path / "root")
-    splits = opened("imagenet100", root, listed.parent if as_folder else listed)
+    splits = open_layout("imagenet100", root, annotations=listed.parent if as_folder else listed)
     train, test = class_names(splits)
     assert splits.test is not None
     assert splits.train.classes == splits.test.classes == [WNIDS[1], WNIDS[3]]
@@ -81,9 +59,9 @@ def test_imagenet100_keeps_the_listed_classes_in_both_splits(tmp_path: Path, as_
 def test_imagenet100_needs_a_valid_list_of_classes(tmp_path: Path) -> None:
     root, listed = imagenet(tmp_path / "root"), tmp_path / "list.txt"
     with pytest.raises(ConfigError, match=r"data\.annotations is not set.*one wnid per line"):
-        opened("imagenet100", root)
+        open_layout("imagenet100", root)
     with pytest.raises(ConfigError, match=r"nowhere must be a text file or a folder with one, but contains none"):
-        opened("imagenet100", root, tmp_path / "nowhere")
+        open_layout("imagenet100", root, annotations=tmp_path / "nowhere")
     for text, message in (
         (f"{WNIDS[0]}\nn99999999\nn99999998\n", "2 of 3 classes are not in .*: n99999998, n99999999; "),
         (f"{WNIDS[0]}\n{WNIDS[0]}\n", f"classes named twice: {WNIDS[0]}"),
@@ -91,10 +69,10 @@ def test_imagenet100_needs_a_valid_list_of_classes(tmp_path: Path) -> None:
     ):
         listed.write_text(text)
         with pytest.raises(ConfigError, match=re.escape(str(listed)) + ".*" + message):
-            opened("imagenet100", root, listed)
+            open_layout("imagenet100", root, annotations=listed)
     touch(tmp_path / "lists", "a.txt", "b.txt")
     with pytest.raises(ConfigError, match=r"contains several: a\.txt, b\.txt"):
-        opened("imagenet100", root, tmp_path / "lists")
+        open_layout("imagenet100", root, annotations=tmp_path / "lists")
 
 
 def tiny_imagenet(root: Path) -> Path:
@@ -107,7 +85,7 @@ def tiny_imagenet(root: Path) -> Path:
 
 
 def test_tiny_imagenet_is_tested_on_its_annotated_images(tmp_path: Path) -> None:
-    splits = opened("tiny_imagenet", tiny_imagenet(tmp_path))
+    splits = open_layout("tiny_imagenet", tiny_imagenet(tmp_path))
     train, test = class_names(splits)
     assert test == {"val_0": WNIDS[1], "val_1": WNIDS[0]}
     assert train == {f"{wnid}_{number}": wnid for wnid in WNIDS[:2] for number in range(3)}
@@ -118,19 +96,19 @@ def test_missing_images_and_bad_annotations_of_tiny_imagenet_are_errors(tmp_path
     root = tiny_imagenet(tmp_path)
     (root / "val/images/val_1.JPEG").unlink()
     with pytest.raises(ConfigError, match=r"1 of 2 files do not exist .*val_1\.JPEG"):
-        opened("tiny_imagenet", root)
+        open_layout("tiny_imagenet", root)
     (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\n")
     with pytest.raises(ConfigError, match=r"val_annotations\.txt: lines not in the publisher's format: val_0\.JPEG"):
-        opened("tiny_imagenet", root)
+        open_layout("tiny_imagenet", root)
 
 
 def test_tiny_imagenet_may_be_sorted_into_class_folders(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{split}/{wnid}/{split}_{wnid}.JPEG" for split in ("train", "val") for wnid in WNIDS[:2]))
-    assert class_names(opened("tiny_imagenet", tmp_path))[1] == {f"val_{wnid}": wnid for wnid in WNIDS[:2]}
+    assert class_names(open_layout("tiny_imagenet", tmp_path))[1] == {f"val_{wnid}": wnid for wnid in WNIDS[:2]}
 
 
 def test_a_file_in_both_splits_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/a.png", "train/dog/b.png")
     (tmp_path / "test").symlink_to(tmp_path / "train")
     with pytest.raises(ConfigError, match=r"2 files are in train .*test/cat/a\.png"):
-        opened("cifar10", tmp_path)
+        open_layout("cifar10", tmp_path)

@@ -1,48 +1,23 @@
-"""Tests of layouts that any data set may have."""
+"""Tests of the layouts that fit any data set."""
 
 from pathlib import Path
 
 import pytest
+from data_sets import labels, open_layout, touch, write
 
-from eztorch_sce.data.sources.layouts import LAYOUTS, open_splits
-from eztorch_sce.data.sources.splits import Location, Splits
+from eztorch_sce.data.sources.layouts import LAYOUTS
 from eztorch_sce.errors import ConfigError
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-    return file
-
-
-def opened(layout: str, root: Path | None = None, split: int = 1, **paths: Path | None) -> Splits:
-    texts = {name: str(path) for name, path in paths.items() if path}
-    lists = (texts.get("list"), texts.get("test_root"), texts.get("test_list"), texts.get("annotations"))
-    return open_splits(Location(str(root) if root else None, *lists, split), layout)
-
-
-def labels(splits: Splits) -> list[dict[str, int | None]]:
-    """Return the label of each file by its stem, for the train and the test split."""
-    assert splits.test is not None
-    return [{Path(record.path).stem: record.label for record in split.records} for split in (splits.train, splits.test)]
 
 
 @pytest.mark.parametrize("folder", ["val", "valid", "validation", "test", "Test"])
 def test_auto_finds_the_split_folders_in_the_root(tmp_path: Path, folder: str) -> None:
     touch(tmp_path, "train/run/a.mp4", "train/swim/b.mp4", f"{folder}/swim/c.mp4", "meta/readme.txt")
-    assert labels(opened("auto", tmp_path)) == [{"a": 0, "b": 1}, {"c": 1}]
+    assert labels(open_layout("auto", tmp_path)) == [{"a": 0, "b": 1}, {"c": 1}]
 
 
-def test_auto_opens_a_lone_train_folder_and_a_plain_tree(tmp_path: Path) -> None:
-    lone = opened("auto", touch(tmp_path / "lone", "train/run/a.mp4", "train/swim/b.mp4"))
-    plain = opened("auto", touch(tmp_path / "plain", "train/a.mp4", "bus/b.mp4"))  # vehicles, not splits
+def test_auto_opens_a_train_folder_alone_and_a_plain_tree(tmp_path: Path) -> None:
+    lone = open_layout("auto", touch(tmp_path / "lone", "train/run/a.mp4", "train/swim/b.mp4"))
+    plain = open_layout("auto", touch(tmp_path / "plain", "train/a.mp4", "bus/b.mp4"))  # vehicles, not splits
     assert (lone.train.classes, lone.test) == (["run", "swim"], None)
     assert (plain.train.classes, plain.test) == (["bus", "train"], None)
 
@@ -52,18 +27,18 @@ def test_lists_share_the_root_and_the_classes(tmp_path: Path) -> None:
     train = write(tmp_path / "train.csv", "path,label\na.mp4,swim\nb.mp4,run\n")
     test = write(tmp_path / "test.csv", "path,label\nc.mp4,swim\n")
     for layout in ("auto", "list"):
-        splits = opened(layout, tmp_path / "videos", list=train, test_list=test)
+        splits = open_layout(layout, tmp_path / "videos", list=train, test_list=test)
         assert labels(splits) == [{"a": 1, "b": 0}, {"c": 1}]
 
 
 def test_the_test_split_may_be_another_folder(tmp_path: Path) -> None:
     touch(tmp_path, "here/run/a.mp4", "here/swim/b.mp4", "there/swim/c.mp4")
-    assert labels(opened("folder", tmp_path / "here", test_root=tmp_path / "there"))[1] == {"c": 1}
+    assert labels(open_layout("folder", tmp_path / "here", test_root=tmp_path / "there"))[1] == {"c": 1}
 
 
 def test_errors_in_both_splits_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        opened("auto", tmp_path / "no_train", test_root=tmp_path / "no_test")
+        open_layout("auto", tmp_path / "no_train", test_root=tmp_path / "no_test")
     assert len(caught.value.problems) == 2
     assert "data.root=" in caught.value.problems[0]
     assert "data.test_root=" in caught.value.problems[1]
@@ -73,31 +48,31 @@ def test_a_file_in_both_splits_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
     listed = write(tmp_path / "list.txt", "a.mp4 0\nb.mp4 1\n")
     with pytest.raises(ConfigError, match="2 files are in train"):
-        opened("list", list=listed, test_list=listed)
+        open_layout("list", list=listed, test_list=listed)
 
 
-def test_an_unknown_layout_is_answered_with_all_layouts() -> None:
+def test_the_error_for_an_unknown_layout_lists_all_layouts() -> None:
     with pytest.raises(ConfigError, match="did you mean ucf101") as caught:
-        opened("ucf-101", Path("anywhere"))
+        open_layout("ucf-101", Path("anywhere"))
     assert all(name in str(caught.value) for name in LAYOUTS)
 
 
 def test_missing_and_unused_settings_are_all_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        opened("ucf101", list=tmp_path / "list.txt", test_root=tmp_path)
+        open_layout("ucf101", list=tmp_path / "list.txt", test_root=tmp_path)
     assert [problem.split()[0].split("=")[0] for problem in caught.value.problems] == [
         "data.root",
         "data.list",
         "data.test_root",
     ]
     with pytest.raises(ConfigError, match=r"data\.root is not set"):
-        opened("auto")
+        open_layout("auto")
 
 
 @pytest.mark.real_data
 def test_gestures_open_from_their_lists(shared: Path) -> None:
     folder = shared / "data/gestures"
-    train, test = opened("auto", list=folder / "train.csv", test_list=folder / "test.csv")
+    train, test = open_layout("auto", list=folder / "train.csv", test_list=folder / "test.csv")
     assert test is not None
     assert (len(train.records), len(test.records), len(train.classes)) == (148, 69, 10)
     assert all(Path(r.path).parent.name == train.classes[r.label or 0] for r in train.records + test.records)

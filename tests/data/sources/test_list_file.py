@@ -1,29 +1,12 @@
 """Tests of list files."""
 
-import os
 from pathlib import Path
 
 import pytest
+from data_sets import summary, touch, write
 
 from eztorch_sce.data.sources.list_file import from_list
-from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import ConfigError
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def write(file: Path, text: str) -> Path:
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-def summary(manifest: Manifest, root: Path) -> list[tuple[str, int | None, str]]:
-    return [(os.path.relpath(record.path, root), record.label, record.kind) for record in manifest.records]
 
 
 @pytest.mark.parametrize(

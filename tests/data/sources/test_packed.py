@@ -1,4 +1,4 @@
-"""Tests of packed sets as their publishers write them, tiny ones."""
+"""Tests of packed sets, on tiny ones in the formats of their publishers."""
 
 import os
 import pickle
@@ -7,29 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packed_sets import BATCHES, CIFAR10, as_rows, random_pixels
 
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.packed import Block, find_packed, open_packed
 from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError
 
-CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-BATCHES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
-
-
-def random_pixels(num: int, side: int, seed: int = 0) -> np.ndarray:
-    pixels: np.ndarray = np.random.default_rng(seed).integers(0, 256, (num, side, side, 3), np.uint8)
-    return pixels
-
-
-def as_rows(pixels: np.ndarray) -> np.ndarray:
-    """Return images (N, H, W, 3) in the layout of CIFAR: all red values, row by row, then green, then blue."""
-    rows: np.ndarray = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
-    return rows
-
 
 def python2(value: object) -> bytes:
-    """Pickle as Python 2 does by protocol 2: text is bytes, and the functions of numpy have their old names."""
+    """Pickle as Python 2 does with protocol 2: text is stored as bytes, and NumPy's functions under their old names."""
     return b"\x80\x02" + opcodes(value) + b"."
 
 
@@ -69,7 +56,7 @@ def classes_of(block: Block) -> list[str]:
     return list(block.class_names)
 
 
-def test_the_pickles_of_these_tests_are_those_of_python_2() -> None:
+def test_the_pickles_of_these_tests_load_like_those_of_python_2() -> None:
     rows = as_rows(random_pixels(2, 32))
     content = pickle.loads(python2({"data": rows, "labels": [6, 9], "name": "x"}), encoding="bytes")
     assert (content[b"labels"], content[b"name"]) == ([6, 9], b"x")
@@ -145,7 +132,7 @@ class Harm:
     ],
     ids=["os.system", "os.system inside", "eval", "numpy.load", "rot13"],
 )
-def test_a_pickle_of_more_than_arrays_is_refused_unexecuted(
+def test_a_pickle_of_more_than_arrays_is_refused_and_not_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -169,7 +156,7 @@ def test_a_pickle_of_more_than_arrays_is_refused_unexecuted(
     ],
     ids=["garbage", "list", "no pixels", "too few labels", "unknown label", "unsafe class name", "no class names"],
 )
-def test_a_file_that_is_not_as_published_is_named(tmp_path: Path, file: str, content: bytes, reason: str) -> None:
+def test_the_error_names_the_file_not_as_published(tmp_path: Path, file: str, content: bytes, reason: str) -> None:
     write_cifar10(tmp_path / "source")
     (tmp_path / "source" / file).write_bytes(content)
     with pytest.raises(ConfigError, match=f"{file} .*{reason}"):

@@ -107,7 +107,7 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
         self.send_header("Accept-Ranges", "bytes")
         self.end_headers()
-        self.sizes.append(last - first + 1)  # before the response, since a client that has it may read the list
+        self.sizes.append(last - first + 1)  # before the response, after which the client may read the list
         self.wfile.write(data[first : last + 1])
 
     def log_message(self, *_: object) -> None:
@@ -129,17 +129,17 @@ def test_shards_behind_a_url_fetch_only_the_bytes_of_each_image(shards: Path, se
     pytest.importorskip("aiohttp", reason="the extra `shards` is not installed")
     url, sizes = server
     splits = open_splits(Location(root=f"{url}/train-{{000..001}}.tar"), "shards")
-    here = from_shards(str(shards))
-    assert [record.label for record in splits.train.records] == [record.label for record in here.records]
+    local = from_shards(str(shards))
+    assert [record.label for record in splits.train.records] == [record.label for record in local.records]
     sizes.clear()
-    for there, local in zip(splits.train.records, here.records, strict=True):
-        assert np.array_equal(load_image(there.path), load_image(local.path))
+    for remote_record, local_record in zip(splits.train.records, local.records, strict=True):
+        assert np.array_equal(load_image(remote_record.path), load_image(local_record.path))
     assert sizes == [len(image(number)) for number in range(6)]
-    for one, other in zip(epoch_of(splits.train, workers=2), epoch_of(here), strict=True):
+    for one, other in zip(epoch_of(splits.train, workers=2), epoch_of(local), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(one.frames, other.frames, strict=True))
 
 
-def test_an_unquoted_range_is_answered_with_its_quoted_form(shards: Path) -> None:
+def test_an_unquoted_range_is_an_error_that_explains_the_quotes(shards: Path) -> None:
     pattern = f"{shards}/train-{{000..001}}.tar"
     with pytest.raises(ConfigError, match="quote special characters"):
         compose("show-views", ["data.layout=shards", f"data.root={pattern}"])

@@ -1,32 +1,16 @@
 """Tests of subsets of a manifest."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from data_sets import summary, touch, write
 
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.subsets import check_disjoint, draw_fraction, holdout, keep_classes, keep_listed
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import MediaRecord
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def write(file: Path, text: str) -> Path:
-    file.write_text(text, encoding="utf-8")
-    return file
-
-
-def summary(manifest: Manifest, root: Path) -> list[tuple[str, int | None, str]]:
-    return [(os.path.relpath(record.path, root), record.label, record.kind) for record in manifest.records]
 
 
 def labeled(counts: dict[str, int]) -> Manifest:

@@ -4,41 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from data_sets import class_names, labels, open_layout, touch, write
 
-from eztorch_sce.data.sources.layouts import open_splits
-from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.errors import ConfigError
 
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def write(file: Path, text: str) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
-    return file
-
-
-def opened(layout: str, root: Path | None = None, split: int = 1, **paths: Path | None) -> Splits:
-    texts = {name: str(path) for name, path in paths.items() if path}
-    lists = (texts.get("list"), texts.get("test_root"), texts.get("test_list"), texts.get("annotations"))
-    return open_splits(Location(str(root) if root else None, *lists, split), layout)
-
-
-def class_names(splits: Splits) -> list[dict[str, str]]:
-    """Return the class name of each file by its stem, for the train and the test split."""
-    assert splits.test is not None
-    return [
-        {Path(record.path).stem: split.classes[record.label] for record in split.records if record.label is not None}
-        for split in (splits.train, splits.test)
-    ]
-
-
-# The numbers are not in the order of the names, and unlike the labels, the templates have brackets.
+# The class numbers do not follow the order of the names, and the templates, unlike the labels, have brackets.
 SSV2 = {
     "labels": {"Holding something next to something": "1", "Approaching something with your camera": "0"},
     "train": [
@@ -51,12 +21,6 @@ SSV2 = {
     ],
     "validation": [{"id": "12", "label": "approaching it", "template": "Approaching [something] with your camera"}],
 }
-
-
-def labels(splits: Splits) -> list[dict[str, int | None]]:
-    """Return the label of each file by its stem, for the train and the test split."""
-    assert splits.test is not None
-    return [{Path(record.path).stem: record.label for record in split.records} for split in (splits.train, splits.test)]
 
 
 UCF = {
@@ -73,13 +37,13 @@ UCF_FILES = ("ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01", "Archery/v_Archery_g08_c
 @pytest.mark.parametrize(
     "place", ["{}.avi", "UCF-101/{}.avi", "{}.mp4", "{}/00001.jpg", "flat"], ids=lambda place: place.replace("/", "-")
 )
-def test_ucf101_may_lie_in_any_place_and_form(tmp_path: Path, lists: str, place: str) -> None:
+def test_ucf101_is_found_in_any_folder_as_videos_or_frames(tmp_path: Path, lists: str, place: str) -> None:
     root = tmp_path / "root"
     names = [f"{Path(name).name}.avi" for name in UCF_FILES] if place == "flat" else map(place.format, UCF_FILES)
     touch(root, *names)
     for name, text in UCF.items():
         write(root / lists / name, text)
-    splits = opened("ucf101", root, annotations=root / lists) if "far" in lists else opened("ucf101", root)
+    splits = open_layout("ucf101", root, annotations=root / lists) if "far" in lists else open_layout("ucf101", root)
     assert labels(splits) == [{"v_ApplyEyeMakeup_g08_c01": 0, "v_Archery_g08_c01": 1}, {"v_Archery_g01_c01": 1}]
     assert splits.train.classes == ["ApplyEyeMakeup", "Archery"]
     assert {record.kind for record in splits.train.records} == {"frames" if "jpg" in place else "video"}
@@ -90,29 +54,29 @@ def test_missing_lists_and_files_of_ucf101_are_reported(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"data\.annotations=null: classInd\.txt, trainlist01\.txt.*data\.annotations"
     ):
-        opened("ucf101", tmp_path)
+        open_layout("ucf101", tmp_path)
     for name, text in UCF.items():
         write(tmp_path / name, text)
     with pytest.raises(ConfigError, match=r"1 of 2 .*v_Archery_g08_c01 (.|\n)*1 of 1 .*v_Archery_g01_c01"):
-        opened("ucf101", tmp_path)
+        open_layout("ucf101", tmp_path)
     with pytest.raises(ConfigError, match=r"data\.split=4"):
-        opened("ucf101", tmp_path, split=4)
+        open_layout("ucf101", tmp_path, split=4)
 
 
 def test_hmdb51_marks_train_with_1_test_with_2_and_unused_with_0(tmp_path: Path) -> None:
-    odd = "#20_Rhythm[_NEW_]!_(x)&;~@+_climb_u_nm_np1_fr_goo_0"
-    touch(tmp_path, f"climb/{odd}.avi", "climb/b.avi", "climb_stairs/c.avi", "climb_stairs/d.avi")
-    write(tmp_path / "annotations" / "climb_test_split2.txt", f"{odd}.avi 1 \nb.avi 2 \n")
+    name = "#20_Rhythm[_NEW_]!_(x)&;~@+_climb_u_nm_np1_fr_goo_0"
+    touch(tmp_path, f"climb/{name}.avi", "climb/b.avi", "climb_stairs/c.avi", "climb_stairs/d.avi")
+    write(tmp_path / "annotations" / "climb_test_split2.txt", f"{name}.avi 1 \nb.avi 2 \n")
     write(tmp_path / "annotations" / "climb_stairs_test_split2.txt", "c.avi 1 \nd.avi 0 \n")
-    splits = opened("hmdb51", tmp_path, split=2)
-    assert labels(splits) == [{odd: 0, "c": 1}, {"b": 0}]
+    splits = open_layout("hmdb51", tmp_path, split=2)
+    assert labels(splits) == [{name: 0, "c": 1}, {"b": 0}]
     assert splits.train.classes == ["climb", "climb_stairs"]
 
 
 def test_a_list_in_another_format_is_reported(tmp_path: Path) -> None:
     write(tmp_path / "climb_test_split1.txt", "a.avi 1\nb.avi 3\n")
     with pytest.raises(ConfigError, match=r"climb_test_split1\.txt: lines not in the publisher's format: b\.avi 3"):
-        opened("hmdb51", tmp_path)
+        open_layout("hmdb51", tmp_path)
 
 
 KINETICS = "label,youtube_id,time_start,time_end,split,is_cc\n{}"
@@ -123,7 +87,7 @@ def test_kinetics_files_are_found_in_any_folder_and_missing_ones_counted(tmp_pat
     rows = 'abseiling,b,1,11,train,0\n"air drumming",-a,44,54,train,0\nabseiling,gone,0,10,train,0\n'
     write(tmp_path / "annotations" / "train.csv", KINETICS.format(rows))
     write(tmp_path / "annotations" / "val.csv", KINETICS.format("air drumming,c,5,15,val,0\n"))
-    splits = opened("kinetics400", tmp_path, annotations=tmp_path / "annotations")
+    splits = open_layout("kinetics400", tmp_path, annotations=tmp_path / "annotations")
     assert labels(splits) == [{"b": 0, "-a_000044_000054": 1}, {"c": 1}]
     assert "1 of 3 are not on disk" in splits.train.source
 
@@ -132,15 +96,15 @@ def test_kinetics_without_any_file_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "train/abseiling/other.mp4")
     listed = write(tmp_path / "train.csv", KINETICS.format("abseiling,b,1,11,train,0\n"))
     with pytest.raises(ConfigError, match="1 of 1 files do not exist"):
-        opened("kinetics400", tmp_path, list=listed)
+        open_layout("kinetics400", tmp_path, list=listed)
 
 
 def test_kinetics_opens_plain_lists_and_folders(tmp_path: Path) -> None:
     touch(tmp_path, "train/abseiling/a.mp4", "train/archery/b.mp4", "val/archery/c.mp4")
-    assert labels(opened("kinetics400", tmp_path)) == [{"a": 0, "b": 1}, {"c": 1}]
+    assert labels(open_layout("kinetics400", tmp_path)) == [{"a": 0, "b": 1}, {"c": 1}]
     write(tmp_path / "train.txt", "train/abseiling/a.mp4 0\ntrain/archery/b.mp4 1\ntrain/archery/gone.mp4 1\n")
     write(tmp_path / "val.txt", "val/archery/c.mp4 1\n")
-    splits = opened("kinetics400", tmp_path)
+    splits = open_layout("kinetics400", tmp_path)
     assert labels(splits) == [{"a": 0, "b": 1}, {"c": 1}]
     assert "1 of 3" in splits.train.source
 
@@ -148,7 +112,7 @@ def test_kinetics_opens_plain_lists_and_folders(tmp_path: Path) -> None:
 def test_several_lists_of_a_split_are_ambiguous(tmp_path: Path) -> None:
     touch(tmp_path, "k400_train.csv", "k600_train.csv")
     with pytest.raises(ConfigError, match=r"several train lists: k400_train\.csv, k600_train\.csv; set data\.list"):
-        opened("kinetics400", tmp_path, annotations=tmp_path)
+        open_layout("kinetics400", tmp_path, annotations=tmp_path)
 
 
 @pytest.mark.real_data
@@ -158,7 +122,7 @@ def test_ucf101_has_its_published_sizes(tmp_path: Path, shared: Path) -> None:
     touch(tmp_path, *(line.split()[0] for line in lines))
     sizes = []
     for split in (1, 2, 3):
-        train, test = opened("ucf101", tmp_path, split=split, annotations=lists)
+        train, test = open_layout("ucf101", tmp_path, split=split, annotations=lists)
         assert test is not None
         assert len(train.classes) == 101
         assert all(Path(r.path).parent.name == train.classes[r.label or 0] for r in train.records + test.records)
@@ -173,7 +137,7 @@ def test_hmdb51_has_its_published_sizes(tmp_path: Path, shared: Path) -> None:
         action = file.name.removesuffix("_test_split1.txt")
         touch(tmp_path, *(f"{action}/{line.split()[0]}" for line in file.read_text().splitlines() if line.strip()))
     for split in (1, 2, 3):
-        train, test = opened("hmdb51", tmp_path, split=split, annotations=lists)
+        train, test = open_layout("hmdb51", tmp_path, split=split, annotations=lists)
         assert test is not None
         assert (len(train.classes), len(train.records), len(test.records)) == (51, 3570, 1530)
         assert {sum(record.label == label for record in train.records) for label in range(51)} == {70}
@@ -192,7 +156,7 @@ def test_something_something_opens_both_forms_of_its_lists(tmp_path: Path, form:
     root = touch(tmp_path / "root", "20bn-something-something-v2/78687.webm", "20bn-something-something-v2/12.webm")
     touch(root, "20bn-something-something-v2/4.webm", "20bn-something-something-v2/77.webm")
     lists = write_ssv2(root / place, form)
-    splits = opened("ssv2", root, annotations=lists if "far" in place else None)
+    splits = open_layout("ssv2", root, annotations=lists if "far" in place else None)
     names = ["Approaching something with your camera", "Holding something next to something"]
     assert splits.train.classes == names
     assert class_names(splits) == [{"78687": names[1], "4": names[0]}, {"12": names[0]}]
@@ -203,10 +167,10 @@ def test_errors_in_the_something_something_lists_are_reported(tmp_path: Path) ->
     with pytest.raises(
         ConfigError, match=r"data\.annotations=null: something-something-v2-\{labels,train,validation\}\.json or "
     ):
-        opened("ssv2", root)
+        open_layout("ssv2", root)
     write_ssv2(root, "{}.json")
     with pytest.raises(ConfigError, match=r"1 of 1 files do not exist .*: 12 \(test split of"):
-        opened("ssv2", root)
+        open_layout("ssv2", root)
     touch(root, "12.webm")
     for text, message in (
         ("[{]", "is not JSON"),
@@ -216,7 +180,7 @@ def test_errors_in_the_something_something_lists_are_reported(tmp_path: Path) ->
     ):
         (root / "train.json").write_text(text)
         with pytest.raises(ConfigError, match=message):
-            opened("ssv2", root)
+            open_layout("ssv2", root)
 
 
 def test_kinetics_200_is_kinetics_400_with_a_list_of_classes(tmp_path: Path) -> None:
@@ -225,7 +189,7 @@ def test_kinetics_200_is_kinetics_400_with_a_list_of_classes(tmp_path: Path) -> 
         tmp_path / "k400", *(f"{split}/{name}/{split}_{name}.mp4" for split in ("train", "val") for name in classes)
     )
     (tmp_path / "k200.txt").write_text('yoga\n"air drumming"\n')  # as the publisher's CSV spells it
-    splits = opened("kinetics200", root, annotations=tmp_path / "k200.txt")
+    splits = open_layout("kinetics200", root, annotations=tmp_path / "k200.txt")
     assert splits.train.classes == ["air_drumming", "yoga"]
     assert class_names(splits) == [
         {"train_air_drumming": "air_drumming", "train_yoga": "yoga"},
@@ -247,15 +211,15 @@ def test_kinetics_csv_files_of_every_year_are_read(tmp_path: Path, header: str) 
     for name, lines in (("train", train), ("validate", [rows[1].format("c", "val")])):
         (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]) + "\n")
     train_list, test_list = tmp_path / "train.csv", tmp_path / "validate.csv"
-    by_lists = opened("kinetics400", root, list=train_list, test_list=test_list)
-    for splits in (opened("kinetics400", root, annotations=tmp_path), by_lists):
+    by_lists = open_layout("kinetics400", root, list=train_list, test_list=test_list)
+    for splits in (open_layout("kinetics400", root, annotations=tmp_path), by_lists):
         train_names, test_names = class_names(splits)
         assert train_names == {"a_000001_000011": "archery", "b_000001_000011": "air drumming"}
         assert test_names == {"c_000001_000011": "air drumming"}
         assert splits.train.missing == [("gone_000001_000011", 1)]
     keep = tmp_path / "keep.txt"
     keep.write_text("air drumming\n")
-    kept = opened("kinetics400", root, annotations=keep, list=train_list, test_list=test_list)
+    kept = open_layout("kinetics400", root, annotations=keep, list=train_list, test_list=test_list)
     assert class_names(kept) == [{"b_000001_000011": "air drumming"}, {"c_000001_000011": "air drumming"}]
     assert kept.train.missing == []
 
@@ -265,10 +229,10 @@ def test_kinetics_csv_files_of_every_year_are_read(tmp_path: Path, header: str) 
 def test_kinetics_folders_have_the_published_classes(tmp_path: Path, shared: Path, year: int, num_classes: int) -> None:
     names = (shared / f"data/annotations/kinetics/label_map_k{year}.txt").read_text().splitlines()
     files = (f"{split}/{name}/{split}{number}.mp4" for split in ("train", "val") for number, name in enumerate(names))
-    splits = opened(f"kinetics{year}", touch(tmp_path / "root", *files))
+    splits = open_layout(f"kinetics{year}", touch(tmp_path / "root", *files))
     assert len(splits.train.classes) == num_classes
     (tmp_path / "keep.txt").write_text("\n".join(names[:200]))
-    kept = opened("kinetics200", tmp_path / "root", annotations=tmp_path / "keep.txt")
+    kept = open_layout("kinetics200", tmp_path / "root", annotations=tmp_path / "keep.txt")
     assert [len(split.records) for split in kept if split] == [200, 200]
 
 
@@ -277,7 +241,7 @@ def test_the_published_csv_of_kinetics_400_is_read(tmp_path: Path, shared: Path)
     folder = shared / "data/annotations/kinetics"
     train_list, test_list = folder / "tinykinetics400_tiny_train.csv", folder / "kinetics-400_val.csv"
     touch(tmp_path, "train/abseiling/_4YTwq0-73Y_000044_000054.mp4", "val/abseiling/0wR5jVB-WPk_000417_000427.mp4")
-    splits = opened("kinetics400", tmp_path, list=train_list, test_list=test_list)
+    splits = open_layout("kinetics400", tmp_path, list=train_list, test_list=test_list)
     assert class_names(splits) == [
         {"_4YTwq0-73Y_000044_000054": "abseiling"},
         {"0wR5jVB-WPk_000417_000427": "abseiling"},

@@ -1,0 +1,50 @@
+"""Helpers of the tests of data sets: trees of empty files, and what is opened from them."""
+
+import os
+from pathlib import Path
+
+from eztorch_sce.data.sources.layouts import open_splits
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.splits import Location, Splits
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Create empty files below a folder, and return the folder."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def write(file: Path, text: str) -> Path:
+    """Write a text file and its folder, and return the file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def summary(manifest: Manifest, root: Path) -> list[tuple[str, int | None, str]]:
+    """Return the path below a folder, the label and the kind of each record."""
+    return [(os.path.relpath(record.path, root), record.label, record.kind) for record in manifest.records]
+
+
+def open_layout(layout: str, root: Path | None = None, split: int = 1, **paths: Path | None) -> Splits:
+    """Open a data set by its layout; `paths` are the other path settings of `Location`."""
+    texts = {name: str(path) for name, path in paths.items() if path}
+    lists = (texts.get("list"), texts.get("test_root"), texts.get("test_list"), texts.get("annotations"))
+    return open_splits(Location(str(root) if root else None, *lists, split), layout)
+
+
+def labels(splits: Splits) -> list[dict[str, int | None]]:
+    """Return the label of each file by its stem, for the train and the test split."""
+    assert splits.test is not None
+    return [{Path(record.path).stem: record.label for record in split.records} for split in (splits.train, splits.test)]
+
+
+def class_names(splits: Splits) -> list[dict[str, str]]:
+    """Return the class name of each file by its stem, for the train and the test split."""
+    assert splits.test is not None
+    return [
+        {Path(record.path).stem: split.classes[record.label] for record in split.records if record.label is not None}
+        for split in (splits.train, splits.test)
+    ]
