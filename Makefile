@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each makes .venv, installs what it needs once, and does its job.
+# `make demo` and `make test` create .venv and install what they need on first use.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -16,7 +16,7 @@ test: .venv/test
 clean:
 	rm -rf .venv build eztorch_sce.egg-info
 
-# A stamp says what is installed; it is old when the list of packages has changed.
+# Stamp files record what is installed; a change of the package lists makes them out of date.
 .venv/demo: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .
 	touch $@
