@@ -4,8 +4,8 @@ Clips are float (B, C, T, H, W) in [0, 1]; an image has T = 1. Each operation ma
 `torchvision.transforms.v2.functional` and runs on any device. A gray clip may have a single channel, which stands for
 three equal ones.
 
-On a CPU, a sample's result is bit-identical alone and in any batch. This is why only unfused multiplications and
-additions are used, and matrix products whose sizes are multiples of 16.
+On a CPU, a sample's result is bit-identical alone and in any batch. To this end, all multiplications and additions are
+unfused, and the sizes of matrix products are multiples of 16.
 
 Speed depends on the number of kernel calls and of passes over the pixels. Comparisons and selections are avoided, since
 torch computes them several times slower than arithmetic, minima and maxima.

@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SplitBatchNorm(_BatchNorm):
     """In training, normalize each of `num_splits` chunks of the batch by its own statistics; in eval, plain batch norm.
 
-    If the batch does not divide evenly, the last chunks have one sample less. The running statistics are those of the
+    If the batch does not divide evenly, the last chunks have one sample fewer. The running statistics are those of the
     first chunk, as distributed training keeps those of the first device.
 
     Source: the CIFAR recipe of He et al., CVPR 2020, arXiv:1911.05722.

@@ -60,7 +60,7 @@ def save_weights(
         backbone: The network.
         config: Its registered config, stored so that the file is enough to build the network.
         spec: Input specification of the network.
-        classifier: The classifier whose linear layer is stored too, or None.
+        classifier: Classifier with the linear layer to store, or None.
         classes: Class names, in the order of the classifier's outputs.
     """
     content = {

@@ -105,7 +105,7 @@ class TrainerConfig:
         if launch.launcher == "srun" and launch.per_node is None:
             return f"{started} without saying how many per machine: use srun --ntasks-per-node=..."
         if launch.per_node is not None and launch.world_size % launch.per_node:
-            return f"{started}, which is not a multiple of the number per machine"
+            return f"{started}, which is not a multiple of the number per machine: start the same number on each"
         if here.world_size == launch.world_size and launch.per_node in (None, here.devices):
             return None
         return (

@@ -103,7 +103,7 @@ def test_the_number_of_parameters_is_as_published(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "num_blocks"), [("r3d18", 8), ("r3d50", 16)])
-def test_untrained_residual_blocks_equal_their_shortcut(name: str, num_blocks: int) -> None:
+def test_residual_branches_are_initially_zero(name: str, num_blocks: int) -> None:
     norms = [module for module in build(name).modules() if isinstance(module, nn.BatchNorm3d)]
     assert sum(not norm.weight.any() for norm in norms) == num_blocks
 

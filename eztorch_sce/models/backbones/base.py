@@ -113,7 +113,7 @@ def init_convolutions(net: nn.Module) -> None:
 
 
 def zero_batch_norm(num_channels: int) -> nn.BatchNorm3d:
-    """Return a batch norm with zero weights: a residual block whose branch ends in it starts as its shortcut."""
+    """Return a batch norm with zero weights, so that a residual branch that ends in it is initially zero."""
     norm = nn.BatchNorm3d(num_channels)
     nn.init.zeros_(norm.weight)
     return norm
