@@ -78,7 +78,7 @@ class Opened(NamedTuple):
 
     @property
     def labeled_test(self) -> Manifest:
-        """The test split of labeled data, which always have one."""
+        """The test split. Labeled data always have one."""
         assert self.test is not None
         return self.test
 

@@ -81,12 +81,12 @@ def to_config(composed: DictConfig) -> Any:
 
 
 def to_yaml(config: Any) -> str:
-    """Return a config as YAML, with the names of its registered choices beside their settings."""
+    """Return a config as YAML, including the names of its registered choices."""
     return OmegaConf.to_yaml(OmegaConf.create(settings_of(config)))
 
 
 def settings_of(config: Any) -> Any:
-    """Return a config as nested dictionaries, with the names of its registered choices beside their settings."""
+    """Return a config as nested dictionaries, including the names of its registered choices."""
     if isinstance(config, list):
         return [settings_of(item) for item in config]
     if not is_dataclass(config) or isinstance(config, type):

@@ -204,8 +204,8 @@ def data_help(name: str) -> str:
     lines += Section("arguments", rows=arguments).full(_width())
     if command.config is None:
         return "\n".join([*lines, "", f"settings: the same as those of `eztorch-sce {command.settings_of}`."])
-    nothing = Reference({}, {}, {}, [])
-    rows = list(_rows(describe(command.config, nothing), nothing, ""))
+    empty = Reference({}, {}, {}, [])
+    rows = list(_rows(describe(command.config, empty), empty, ""))
     return "\n".join([*lines, *(Section("settings", rows=rows).full(_width()) if rows else [])])
 
 

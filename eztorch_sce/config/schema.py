@@ -37,7 +37,9 @@ class PretrainConfig(CommandConfig):
     data: DataConfig = field(default_factory=DataConfig)
     views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
     backbone: Any = choice("backbone", SmallR2Plus1DConfig(), help="Network to pretrain.")
-    method: Any = choice("method", MomentumContrastConfig(), help="Method: which views are compared, and how.")
+    method: Any = choice(
+        "method", MomentumContrastConfig(), help="Method, which determines the pairs of views that the loss compares."
+    )
     loss: Any = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
     optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
@@ -46,7 +48,7 @@ class PretrainConfig(CommandConfig):
     online: OnlineConfig = field(default_factory=OnlineConfig)
 
     def machine(self) -> Machine:
-        """Return this machine, which trains."""
+        """Return this machine, since the command trains."""
         return this_machine()
 
     def conflicts(self, prefix: str) -> list[str]:
@@ -98,11 +100,11 @@ class PretrainConfig(CommandConfig):
 
 @dataclass
 class PlanConfig(PretrainConfig):
-    """Estimate the FLOPs, memory and time of a pretraining. The data need not exist: nothing is read."""
+    """Estimate the FLOPs, memory and time of a pretraining without reading any data."""
 
     device: str = setting("A100-80G", choices=lambda: list(DEVICES), help="Device to plan for.")
     devices: int | None = setting(
-        None, at_least=1, help="Devices per machine; sets trainer.devices, which is 1 if neither is set."
+        None, at_least=1, help="Devices per machine; sets trainer.devices. If neither is set, one device."
     )
     num_records: int | None = setting(
         None, at_least=1, help="Records in the train split; null is the publisher's count."
@@ -153,7 +155,7 @@ class FinetuneConfig(CommandConfig):
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
 
     def machine(self) -> Machine:
-        """Return this machine, which trains."""
+        """Return this machine, since the command trains."""
         return this_machine()
 
     def conflicts(self, prefix: str) -> list[str]:
@@ -222,7 +224,7 @@ def validate(config: C) -> C:
         ConfigError: With one message per invalid setting.
     """
     if isinstance(config, PlanConfig):
-        config = replace(config, data=replace(config.data, root=config.data.root or "."))  # nothing is read
+        config = replace(config, data=replace(config.data, root=config.data.root or "."))  # plan reads no data
     machine, messages = config.machine(), list[str]()
     if machine is not None:
         trainer: TrainerConfig = config.trainer  # type: ignore[attr-defined]

@@ -57,7 +57,7 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
         test: Features to rank.
         costs: Costs to choose from; a higher one fits the train split more closely.
         folds: Folds of the cross-validation.
-        seed: Seed of the solver, used if there are fewer records than features; otherwise nothing is random.
+        seed: Seed of the solver, used if there are fewer records than features; otherwise the solver is deterministic.
 
     Raises:
         ConfigError: If scikit-learn is missing, or a class has fewer train records than folds.

@@ -32,7 +32,7 @@ class TrainingSettings(Protocol):
     data: DataConfig
     views: list[ViewConfig]
     backbone: BackboneConfig
-    method: Any  # the registered configs of methods and losses differ in what they build
+    method: Any  # no common type: each config of a method or loss builds its own
     loss: Any
     optimizer: OptimizerConfig
     trainer: TrainerConfig
@@ -63,7 +63,7 @@ class Size(NamedTuple):
 
 
 class LossInputs(nn.Module):
-    """Stand-in for the loss while the networks run without values: it records what the loss would receive."""
+    """Stand-in for the loss while the networks run without values; it records the inputs of the loss."""
 
     def over_pairs(self, views: ViewPairs) -> PairLosses:
         """Record the views; return a scalar whose gradient reaches all queries."""

@@ -255,7 +255,7 @@ def _step_seconds(
 
 
 def _measurement(config: PlanSettings, shapes: list[Shape]) -> Measurement | None:
-    """Return the measured throughput of this training on one device, which exists only for some image trainings."""
+    """Return a measurement of this training on one device, or None. Only image trainings in float32 were measured."""
     same_images = len(set(shapes)) == 1 and shapes[0][1] == 1
     if not same_images or config.trainer.precision != "32-true" or name_of(config.method) != "momentum_contrast":
         return None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from eztorch_sce.errors import ConfigError
@@ -91,7 +92,7 @@ def _table(
     table = Table()
     table.add_column(title, no_wrap=True)
     for name in run_dirs:
-        table.add_column(name, justify=justify, overflow="fold")
+        table.add_column(escape(name), justify=justify, overflow="fold")
     for name, values in rows:
-        table.add_row(name, *values)
+        table.add_row(name, *(escape(value) for value in values))
     return table

@@ -1,9 +1,10 @@
-"""`eztorch-sce env`: installed versions, and which decoders, codecs and devices are usable."""
+"""`eztorch-sce env`: installed versions and usable decoders, codecs and devices."""
 
 from importlib.util import find_spec
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from eztorch_sce.report.versions import installed_versions
@@ -44,7 +45,7 @@ def print_environment() -> None:
         versions.add_row(package, number)
     machine = Table("capability", "usable", "remark", title="this machine", title_justify="left")
     for name, usable, remark in environment():
-        machine.add_row(name, "yes" if usable else "no", remark)
+        machine.add_row(name, "yes" if usable else "no", escape(remark))
     console.print(versions)
     console.print(machine)
 

@@ -31,7 +31,7 @@ METRICS = {
 
 
 def write_features(folder: Path, labeled: bool = True) -> Path:
-    """Write features as `extract` does: 12 and 7 records of three classes that are far apart."""
+    """Write features like `extract`: 12 train and 7 test records of three well-separated classes."""
     for seed, (split, count) in enumerate((("train", 12), ("test", 7))):
         labels = torch.arange(count) % 3
         noise = 0.01 * torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
@@ -43,7 +43,7 @@ def write_features(folder: Path, labeled: bool = True) -> Path:
 
 
 def composed(name: str, folder: Path, *settings: str) -> EvaluationConfig:
-    """Return the config of an evaluation of the features in a folder, which gets the run directory `run`."""
+    """Return the config of an evaluation of the features in a folder, with `run` in the folder as run directory."""
     overrides = [f"features={folder}", f"run.dir={folder / 'run'}", "accelerator=cpu", *settings]
     config: EvaluationConfig = compose(name, overrides)
     return config

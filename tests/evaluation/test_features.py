@@ -1,4 +1,4 @@
-"""Features and softmax are means over the clips and crops of each record, and of no other record."""
+"""Features and probabilities are means over the clips and crops of each record."""
 
 import math
 from pathlib import Path
@@ -26,7 +26,7 @@ def draw_samples(count: int) -> list[Sample]:
 
 
 def record_views(items: list[Sample | Failure]) -> RecordViews:
-    """Return the views of records whose files are called 0.mp4, 1.mp4 and so on."""
+    """Return the views of records with files 0.mp4, 1.mp4 and so on."""
     records = [MediaRecord(f"{n}.mp4", n % 3, "video") for n in range(len(items))]
     loader = TimedLoader(items, batch_size=3, collate_fn=collate)  # type: ignore[arg-type]  # a list is a dataset
     return RecordViews(Manifest(records, ["a", "b", "c"], "here"), SPEC, loader, {"clips": 10}, "test")

@@ -15,7 +15,7 @@ def feature_bank(features: Tensor, labels: list[int]) -> FeatureBank:
 
 
 def clusters(count: int, seed: int) -> FeatureBank:
-    """Return three classes that are far apart."""
+    """Return three well-separated classes."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % 3
     return feature_bank(torch.eye(3, 8)[labels] + 0.1 * torch.randn(count, 8, generator=generator), labels.tolist())

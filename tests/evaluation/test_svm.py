@@ -54,7 +54,7 @@ def test_the_metric_is_the_mean_over_the_classes() -> None:
 
 def test_a_cost_that_learns_nothing_is_not_chosen() -> None:
     train, test = clusters(90, 0, 0.3), clusters(30, 1, 0.3)
-    train.features[:, 0] *= 100  # the features that separate b and c are small beside this one
+    train.features[:, 0] *= 100  # the features that separate b and c are small compared with this one
     by_class = svm_precision(train, test, [1e-7, 10.0], folds=3, seed=0).by_class
     assert by_class["b"]["cost"] == by_class["c"]["cost"] == 10
 
