@@ -28,7 +28,7 @@ from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import ClipSpan
 
 _SETTINGS_FILE = "prepare.json"  # in the folder of the copies: the settings used for them
-_FAILED_FOLDER = ".prepare"  # beside it: for each shard, the videos that could not be copied
+_FAILED_FOLDER = ".prepare"  # next to it: for each shard, the videos that could not be copied
 _LIMIT_S = 3600.0  # a file that takes longer counts as hung
 _NUM_TIMED = 5  # copies whose speedup is measured
 _JPEG_QUALITY = 95

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import smooth
 from PIL import Image
 
 from eztorch_sce.augment.policies import policy
@@ -21,12 +22,6 @@ from eztorch_sce.types import Failure, InputSpec, Sample
 
 SPEC = InputSpec(num_frames=1, size=24)
 VIEWS = [ViewConfig(size=24), ViewConfig(size=16, scale=[0.5, 1.0])]
-
-
-def smooth(height: int, width: int, seed: int = 0) -> Image.Image:
-    """Return an image without sharp edges, which looks the same at any scale."""
-    coarse = np.random.default_rng(seed).integers(64, 192, (4, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "webp", "png"])

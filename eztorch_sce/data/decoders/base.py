@@ -174,5 +174,5 @@ def first_bytes(path: str, num_bytes: int) -> bytes:
 
 def missing_package(decoder: str, package: str, error: Exception, install: str) -> ConfigError:
     """Return the error for a decoder whose package cannot be imported, with the command that installs it."""
-    problem = f"decoder={decoder} needs the package {package}, which cannot be imported ({error})"
-    return ConfigError([f"{problem}: {install}"])
+    problem = f"data.decoder={decoder} needs the package {package}, which cannot be imported ({error})"
+    return ConfigError([f"{problem}; {install}"])

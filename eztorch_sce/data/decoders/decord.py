@@ -33,7 +33,7 @@ class DecordConfig:
         try:
             import decord  # noqa: F401
         except (ImportError, OSError, RuntimeError) as error:  # OSError: its shared library does not load
-            install = "pip install decord, or eva-decord where decord has no wheel"
+            install = "run pip install decord, or pip install eva-decord if decord has no wheel for this system"
             raise base.missing_package("decord", "decord", error, install) from error
         return DecordDecoder()
 
@@ -83,16 +83,16 @@ def _open(path: str) -> _Video:
     decord.bridge.set_bridge("native")  # NumPy arrays, whatever bridge other code has set
     container = _container_with_wrong_seeks(base.first_bytes(path, 189))
     if container:
-        raise MediaError(path, f"is {container}, for which decord returns wrong frames; use decoder=pyav")
+        raise MediaError(path, f"is {container}, for which decord returns wrong frames; use data.decoder=pyav")
     try:
         reader = decord.VideoReader(path, ctx=decord.cpu(0), num_threads=1)
         spans_s = reader.get_frame_timestamp(np.arange(len(reader))).astype(np.float64)  # (frames, 2): start and end
     except (DECORDError, RuntimeError, AssertionError) as error:
         raise MediaError(path, f"decord cannot open it ({_first_line(error)})") from error
     if not (np.diff(spans_s[:, 0]) > 0).all():
-        raise MediaError(path, "decord finds timestamps in it that do not ascend; try decoder=pyav")
+        raise MediaError(path, "decord finds timestamps in it that do not ascend; try data.decoder=pyav")
     if spans_s[0, 0] < 0:
-        raise MediaError(path, "an edit list hides some of its frames, which decord miscounts; use decoder=pyav")
+        raise MediaError(path, "an edit list hides frames, which decord miscounts; use data.decoder=pyav")
     return _Video(reader, spans_s[:, 0].tolist(), spans_s[:, 1].tolist())
 
 

@@ -31,14 +31,16 @@ class TorchcodecConfig:
         try:
             import torchcodec.decoders  # noqa: F401
         except ImportError as error:
-            install = "pip install 'eztorch-sce[torchcodec]'"
+            install = "run pip install 'eztorch-sce[torchcodec]'"
             raise base.missing_package("torchcodec", "torchcodec", error, install) from error
         except (OSError, RuntimeError) as error:  # its message is a page long
             cure = (
                 "install FFmpeg's shared libraries (apt install ffmpeg, conda install ffmpeg, ...) and the version of"
-                " torchcodec that matches torch, or use decoder=pyav, which ships its own FFmpeg"
+                " torchcodec that matches torch, or use data.decoder=pyav, which ships its own FFmpeg"
             )
-            raise ConfigError([f"decoder=torchcodec: torchcodec is installed but does not load; {cure}"]) from error
+            raise ConfigError(
+                [f"data.decoder=torchcodec: torchcodec is installed but does not load; {cure}"]
+            ) from error
         return TorchcodecDecoder()
 
 
@@ -74,7 +76,7 @@ def _open(path: str) -> "VideoDecoder":
 
     if base.first_bytes(path, 12)[8:] == b"AVI ":
         reason = "is an AVI file, which stores no presentation timestamps, and torchcodec guesses them wrong"
-        raise MediaError(path, f"{reason}; use decoder=pyav")
+        raise MediaError(path, f"{reason}; use data.decoder=pyav")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,7 +88,9 @@ def _open(path: str) -> "VideoDecoder":
     if not metadata.num_frames:
         raise MediaError(path, "torchcodec finds no frame in it")
     if (metadata.num_frames_from_header or 0) > metadata.num_frames:
-        raise MediaError(path, "an edit list hides some of its frames, which torchcodec miscounts; use decoder=pyav")
+        raise MediaError(
+            path, "an edit list hides some of its frames, which torchcodec miscounts; use data.decoder=pyav"
+        )
     return reader
 
 

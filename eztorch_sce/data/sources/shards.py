@@ -54,7 +54,9 @@ def from_shards(pattern: str, train_classes: Sequence[str] | None = None, settin
     for shard in track(shards, len(shards), "reading shards"):
         samples += _samples(shard, where)
     if not samples:
-        raise ConfigError([f"{where}: {len(shards)} shards contain no image or video; the first is {shards[0]}"])
+        raise ConfigError(
+            [f"{where}: {len(shards)} shards contain no image or video, for example {shards[0]}; choose other shards"]
+        )
     labels = [sample.label for sample in samples if sample.label is not None]
     if labels and len(labels) < len(samples):
         unlabeled = shorten([sample.path for sample in samples if sample.label is None])
@@ -114,6 +116,6 @@ def _samples(shard: str, where: str) -> Iterator[_ShardSample]:
                     assert content is not None  # never None for a file
                     labels[key] = content.read().decode().strip()
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise ConfigError([f"{where}: {shard} cannot be read as a tar file ({error})"]) from error
+        raise ConfigError([f"{where}: {shard} cannot be read as a tar file ({error}); replace it"]) from error
     for key, (path, kind) in media.items():
         yield _ShardSample(path, kind, labels.get(key))

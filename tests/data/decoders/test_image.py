@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import smooth
 from PIL import Image, ImageOps
 
 from eztorch_sce.data.decoders.image import ImageDecoder, load_image, read_image
@@ -14,12 +15,6 @@ from eztorch_sce.errors import MediaError
 from eztorch_sce.types import ClipSpan
 
 ORIENTATION = 0x0112  # the EXIF tag
-
-
-def smooth(height: int, width: int) -> Image.Image:
-    """Return an image without sharp edges, which looks the same at any scale."""
-    coarse = np.random.default_rng(0).integers(64, 192, (4, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
 def with_pillow(path: Path) -> np.ndarray:

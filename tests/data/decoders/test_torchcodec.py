@@ -27,7 +27,7 @@ def test_errors_tell_a_missing_torchcodec_from_a_missing_ffmpeg(
     monkeypatch.delitem(sys.modules, "torchcodec")
     monkeypatch.delitem(sys.modules, "torchcodec.decoders")
     monkeypatch.setattr(sys, "meta_path", [WithoutFFmpeg(), *sys.meta_path])
-    with pytest.raises(ConfigError, match=r"install FFmpeg's shared libraries .* decoder=pyav"):
+    with pytest.raises(ConfigError, match=r"install FFmpeg's shared libraries .* data\.decoder=pyav"):
         TorchcodecConfig().build()
     with pytest.raises(ConfigError, match="FFmpeg"):  # a run stops before it starts
         DataConfig(root=str(tmp_path), decoder="torchcodec").open()

@@ -42,7 +42,7 @@ class PyAVConfig:
         try:
             import av  # noqa: F401
         except ImportError as error:
-            raise missing_package("pyav", "av", error, "pip install av") from error
+            raise missing_package("pyav", "av", error, "run pip install av") from error
         return PyAVDecoder()
 
 

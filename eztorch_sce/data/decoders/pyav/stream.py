@@ -88,7 +88,7 @@ class VideoFile:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.container.close()
         if self._converter is not None:
-            gc.collect(0)  # reading a frame's side data makes the frame, megabytes large, part of a reference cycle
+            gc.collect(0)  # reading side data puts the frame, megabytes large, into a reference cycle
 
     def _open(self) -> None:
         self.container = open_container(self.path)
