@@ -1,20 +1,12 @@
 """Tests of the timing rules that all decoders share."""
 
-import doctest
 from pathlib import Path
 
 import pytest
 
-from eztorch_sce.data.decoders import base
 from eztorch_sce.data.decoders.base import check_hold, first_bytes, frame_times, shown_at
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import ClipSpan
-
-
-def test_docstring_examples_hold() -> None:
-    results = doctest.testmod(base)
-    assert results.attempted >= 2
-    assert results.failed == 0
 
 
 def test_a_frame_is_shown_from_its_timestamp_until_the_next() -> None:
