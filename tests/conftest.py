@@ -17,7 +17,8 @@ from torch import Tensor
 # The hook takes the importable name of the checker.
 _CHECKED = [
     "types",
-    "augment",
+    "augment.ops",
+    "augment.view",
     "data.collate",
     "data.dataset",
     "data.decoders",
