@@ -127,12 +127,12 @@ def _bench(folder: str, overrides: list[str]) -> None:
 
 def _start(command: str, config: object) -> None:
     """Run a command with a validated config and print the result."""
-    from eztorch_sce import api, demo
+    from eztorch_sce import api, demo, registry
     from eztorch_sce.report.tables import print_plan, print_report
 
-    module = demo if command == "demo" else api
-    # Evaluations need no function of their own in api.
-    function: Callable[[Any], Any] = getattr(module, command.replace("-", "_"), api.evaluate)
+    is_evaluation = command in registry.choices("evaluation")
+    name = "evaluate" if is_evaluation else command.replace("-", "_")
+    function: Callable[[Any], Any] = getattr(demo if command == "demo" else api, name)
     result = function(config)
     if command == "plan":
         print_plan(result)

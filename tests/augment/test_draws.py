@@ -7,23 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from view_configs import ALL_OPERATIONS
 
 from eztorch_sce.augment.view import View, ViewConfig
 
 NUM_DRAWS = 4096
-ALL_OPERATIONS = ViewConfig(
-    size=32,
-    brightness=0.8,
-    contrast=0.8,
-    saturation=0.4,
-    hue=0.2,
-    gray=0.2,
-    blur=0.5,
-    solarize=0.2,
-    flip=0.5,
-    temporal_difference=0.2,
-    stats="video",
-)
 
 
 def test_operations_are_drawn_at_their_probabilities() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from view_configs import ALL_OPERATIONS
 
 from eztorch_sce.augment import ops
 from eztorch_sce.augment.crops import ASPECT
@@ -25,19 +26,6 @@ declare_missing_torchvision_operators()
 import torchvision.transforms.v2.functional as tv  # noqa: E402  # needs the declaration above
 
 NUM_DRAWS = 4096
-ALL_OPERATIONS = ViewConfig(
-    size=32,
-    brightness=0.8,
-    contrast=0.8,
-    saturation=0.4,
-    hue=0.2,
-    gray=0.2,
-    blur=0.5,
-    solarize=0.2,
-    flip=0.5,
-    temporal_difference=0.2,
-    stats="video",
-)
 
 
 def random_clips(batch: int, frames: int = 2, size: int = 32) -> Tensor:
