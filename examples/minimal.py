@@ -16,7 +16,7 @@ from eztorch_sce.opening import input_spec
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import InputSpec
 
-EPOCHS, LR, CPU = 15, 0.01, torch.device("cpu")
+EPOCHS, BATCH_SIZE, LR, CPU = 30, 32, 0.01, torch.device("cpu")
 
 with tempfile.TemporaryDirectory() as folder:
     write_moving_shapes(Path(folder), MovingShapes(num_train=256, num_test=128), num_processes=2)
@@ -25,7 +25,7 @@ with tempfile.TemporaryDirectory() as folder:
     spec = input_spec(config.data, train, InputSpec(), config.views[0])
     clips = TrainingClips(train, config.views, spec, config.data.build_decoder(), config.seed, canvas=None)
     sampler = EpochSampler(len(train.records), config.seed, shuffle=True)
-    loader = clip_loader(clips, sampler, config.data.batch_size, num_workers=2, drop_last=True)
+    loader = clip_loader(clips, sampler, BATCH_SIZE, num_workers=2, drop_last=True)
 
     torch.manual_seed(config.seed)
     backbone = config.backbone.build()

@@ -146,7 +146,7 @@ def check_classes(manifest: Manifest, classes: list[str]) -> None:
 
 def input_spec(data: DataConfig, manifest: Manifest, base: InputSpec, view: ViewConfig | None = None) -> InputSpec:
     """Return the input of a network: `base`, overridden by the settings of the data and of the view."""
-    if _all_images(manifest):
+    if manifest.records.all_images():
         data = replace(data, num_frames=1)  # an image is a clip with T = 1
     spec = replace(base, num_frames=data.num_frames or base.num_frames, clip_s=data.clip_s or base.clip_s)
     if data.frame_stride or data.clip_s:  # overrides the sampling that the weights were trained with
@@ -165,7 +165,7 @@ def _open(data: DataConfig, splits: Splits, views: list[ViewConfig], source: Bac
 
 
 def _check_input(backbone: Backbone, manifest: Manifest, spec: InputSpec) -> None:
-    has_videos = not _all_images(manifest)
+    has_videos = not manifest.records.all_images()
     if has_videos and spec.num_frames > 1 and not backbone.takes_clips:
         raise ConfigError(
             [
@@ -175,7 +175,3 @@ def _check_input(backbone: Backbone, manifest: Manifest, spec: InputSpec) -> Non
         )
     if not has_videos and spec.input == "difference":
         raise ConfigError([f"input=difference needs several frames, but {manifest.source} holds images"])
-
-
-def _all_images(manifest: Manifest) -> bool:
-    return all(record.kind == "image" for record in manifest.records)

@@ -19,11 +19,15 @@ class MediaRecord(NamedTuple):
         path: Absolute path of the file or frame folder.
         label: Index into the class names, or None if unlabeled.
         kind: "video", "image" or "frames".
+        start_s: Second at which the part of the video to use begins; None for its start.
+        end_s: Second at which that part ends; None for the end of the video.
     """
 
     path: str
     label: int | None
     kind: str
+    start_s: float | None = None
+    end_s: float | None = None
 
 
 class ClipSpan(NamedTuple):

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from eztorch_sce.augment.view import ViewConfig
@@ -17,6 +18,7 @@ from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.base import Decoder, Timing
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.media_table import check_writable
+from eztorch_sce.data.sources.records import KINDS, Records
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.files import write_text
 from eztorch_sce.progress import track
@@ -106,13 +108,13 @@ def bench(config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec:
 
 def _readable_sample(manifest: Manifest, reference: Decoder, spec: InputSpec) -> Manifest:
     """Return a few videos, evenly spaced in the manifest, that the reference decoder can read."""
-    videos = [record for record in manifest.records if record.kind == "video"]
+    videos = manifest.records.where(manifest.records.kind_codes == KINDS.index("video"))
     candidates = videos[:: max(1, len(videos) // _NUM_FILES)][:_NUM_FILES]
-    records = [record for record in candidates if _can_read(reference, record.path, spec)]
-    if not records:
+    is_readable = [_can_read(reference, path, spec) for path in candidates.paths()]
+    if not any(is_readable):
         cure = f"run `eztorch-sce data doctor` on {manifest.source}"
         raise ConfigError([f"{manifest.source}: none of the {len(candidates)} videos tried can be read; {cure}"])
-    return Manifest(records, manifest.classes, manifest.source)
+    return Manifest(candidates.where(np.array(is_readable)), manifest.classes, manifest.source)
 
 
 def _can_read(decoder: Decoder, path: str, spec: InputSpec) -> bool:
@@ -193,7 +195,7 @@ def _time_epoch(clips: TrainingClips, epoch: int, name: str) -> list[float]:
 def _rates_by_workers(sample: _Sample, decoder: str) -> dict[int, float]:
     """Return clips per second by number of worker processes, up to one per core."""
     num_repeats = max(1, _WORKER_SAMPLES // len(sample.manifest.records))
-    repeated = replace(sample.manifest, records=sample.manifest.records * num_repeats)
+    repeated = replace(sample.manifest, records=Records.concatenate([sample.manifest.records] * num_repeats))
     counts = [count for count in _WORKER_COUNTS if count <= num_usable_cores()]
     rates = {}
     for count in track(counts, len(counts), "workers"):

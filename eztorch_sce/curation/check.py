@@ -100,7 +100,7 @@ def _counts(split: _Split, num_classes: int | None) -> Iterator[Count]:
     if manifest.classes:
         if num_classes is None and manifest.missing is not None:
             num_classes = len(manifest.classes)
-        yield Count(split.name, "classes", num_classes, len({record.label for record in manifest.records}))
+        yield Count(split.name, "classes", num_classes, len(set(manifest.records.labels.tolist())))
 
 
 def _missing_lines(split: _Split) -> Iterator[str]:
@@ -127,7 +127,7 @@ def _missing_per_file(split: _Split, missing: list[tuple[str, int | None]]) -> l
 
 def _missing_per_class(split: _Split) -> tuple[list[str], int]:
     """Return a line per class with too few files, and the number of missing files in these lines."""
-    counts = Counter(record.label for record in split.manifest.records)
+    counts = Counter(split.manifest.records.labels.tolist())
     lines, num_missing = [], 0
     for label, name in enumerate(split.manifest.classes):
         if split.num_per_class and counts[label] < split.num_per_class:

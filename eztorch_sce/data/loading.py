@@ -39,7 +39,7 @@ def evaluation_loader(
     config: DataConfig, manifest: Manifest, spec: InputSpec, sampling: EvaluationSampling
 ) -> TimedLoader:
     """Return a loader of the clips and crops of each record, in the order of the manifest."""
-    if all(record.kind == "image" for record in manifest.records):
+    if manifest.records.all_images():
         sampling = sampling._replace(num_clips=1)  # an image has no time to spread clips over
     dataset = EvaluationClips(manifest, spec, config.build_decoder(), sampling)
     sampler = EpochSampler(len(manifest.records), seed=0, shuffle=False)

@@ -40,8 +40,7 @@ class RecordViews(NamedTuple):
 
     def labels(self, records: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
         """Return the class index of each record, -1 if it has no label."""
-        labels = [self.manifest.records[index].label for index in records.tolist()]
-        return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.long)
+        return torch.from_numpy(self.manifest.records.labels[records.numpy()]).long()
 
 
 def record_views(
@@ -85,7 +84,7 @@ def extract_features(backbone: torch.nn.Module, views: RecordViews, device: torc
     features, records = mean_over_views(backbone, lambda output: output, views, device)
     order = records.argsort()  # processes interleave
     records, features = records[order], features[order]
-    paths = [views.manifest.records[index].path for index in records.tolist()]
+    paths = [views.manifest.records.path(index) for index in records.tolist()]
     return FeatureBank(features, views.labels(records), paths, views.manifest.classes, views.protocol)
 
 

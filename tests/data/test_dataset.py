@@ -16,6 +16,7 @@ from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.types import Batch, Failure, InputSpec
 
 SPEC = InputSpec(num_frames=4, clip_s=0.5, size=32)
@@ -78,7 +79,7 @@ def test_an_unreadable_file_becomes_a_failure_with_its_path(manifest: Manifest, 
     broken = tmp_path / "broken.mp4"
     broken.write_text("not a video")
     records = [*manifest.records[:1], manifest.records[1]._replace(path=str(broken))]
-    batches = epoch_of(Manifest(records, manifest.classes, "list"), epoch=0)
+    batches = epoch_of(Manifest(Records.of(records), manifest.classes, "list"), epoch=0)
     assert len(batches[0].record) == 1
     (failure,) = batches[0].failures
     assert failure.path == str(broken)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import MediaError
 from eztorch_sce.evaluation.features import RecordViews, extract_features, mean_over_views
 from eztorch_sce.evaluation.search import CPU
@@ -29,7 +30,7 @@ def record_views(items: list[Sample | Failure]) -> RecordViews:
     """Return the views of records with files 0.mp4, 1.mp4 and so on."""
     records = [MediaRecord(f"{n}.mp4", n % 3, "video") for n in range(len(items))]
     loader = TimedLoader(items, batch_size=3, collate_fn=collate)  # type: ignore[arg-type]  # a list is a dataset
-    return RecordViews(Manifest(records, ["a", "b", "c"], "here"), SPEC, loader, {"clips": 10}, "test")
+    return RecordViews(Manifest(Records.of(records), ["a", "b", "c"], "here"), SPEC, loader, {"clips": 10}, "test")
 
 
 class Network(nn.Module):

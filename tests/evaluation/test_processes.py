@@ -14,6 +14,7 @@ from eztorch_sce.data.collate import collate
 from eztorch_sce.data.dataset import EpochSampler
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.evaluation.features import RecordViews, mean_over_views
 from eztorch_sce.evaluation.knn import knn_accuracy
 from eztorch_sce.evaluation.retrieval import average_precisions, retrieval
@@ -50,7 +51,7 @@ def mean_features() -> dict[int, Tensor]:
     network = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
     sampler = EpochSampler(NUM_RECORDS, seed=0, shuffle=False)
     loader = TimedLoader(Videos(), batch_size=2, sampler=sampler, collate_fn=collate)  # type: ignore[arg-type]
-    views = RecordViews(Manifest([], [], "here"), InputSpec(num_frames=1, size=4), loader, {}, "test")
+    views = RecordViews(Manifest(Records.of([]), [], "here"), InputSpec(num_frames=1, size=4), loader, {}, "test")
     features, records = mean_over_views(network, lambda output: output, views, CPU)
     return dict(zip(records.tolist(), features, strict=True))
 

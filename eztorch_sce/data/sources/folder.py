@@ -9,6 +9,7 @@ from pathlib import Path
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.manifest import Manifest, unknown_classes
 from eztorch_sce.data.sources.media_table import find_table
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.types import MediaRecord
 
@@ -43,12 +44,12 @@ def from_folder(root: Path, train_classes: Sequence[str] | None = None, setting:
     # A single folder is not a class, unless the train split has a class of that name.
     is_lone_folder = len(folders) == 1 and (train_classes is None or folders[0] not in train_classes)
     if has_loose_files or is_lone_folder:
-        return Manifest([MediaRecord(path, None, kind) for path, kind in media], [], str(root))
+        return Manifest(Records.of(MediaRecord(path, None, kind) for path, kind in media), [], str(root))
     if messages := unknown_classes(folders, train_classes, f"{setting}={root}"):
         raise ConfigError(messages)
     label_of = {name: label for label, name in enumerate(train_classes or folders)}
     records = [MediaRecord(path, label_of[names[0]], kind) for (path, kind), names in zip(media, relative, strict=True)]
-    return Manifest(records, list(label_of), str(root))
+    return Manifest(Records.of(records), list(label_of), str(root))
 
 
 def check_folder(folder: Path, setting: str) -> None:

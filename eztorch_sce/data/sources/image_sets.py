@@ -7,6 +7,7 @@ from eztorch_sce.data.sources.folder import check_folder, from_folder
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.packed import find_packed
 from eztorch_sce.data.sources.publisher_lists import Entry, ListedFiles, keep_listed_classes, matching_lines
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits, open_both, split_folders
 from eztorch_sce.errors import ConfigError, shorten
 
@@ -49,7 +50,7 @@ def open_stl10_unlabeled(location: Location) -> Splits:
     """Open the unlabeled and the training images of STL-10 as one split without labels, for pretraining."""
     train, _ = _both_folders(location)
     manifests = [from_folder(folder) for folder in (train, train.parent / "unlabeled")]
-    records = [record._replace(label=None) for manifest in manifests for record in manifest.records]
+    records = Records.concatenate([manifest.records for manifest in manifests]).with_labels(None)
     return Splits(Manifest(records, [], f"{manifests[0].source} and {manifests[1].source}, without labels"), None)
 
 

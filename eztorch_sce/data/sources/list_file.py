@@ -10,6 +10,7 @@ from typing import NamedTuple
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.folder import list_folder
 from eztorch_sce.data.sources.manifest import Manifest, source_with_missing, unknown_classes
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import ConfigError, first_messages, shorten
 from eztorch_sce.types import MediaRecord
 
@@ -59,7 +60,7 @@ def from_list(
     records = [MediaRecord(file[0], label, file[1]) for file, label in zip(media, labels, strict=True) if file]
     absent_labels = [label for file, label in zip(media, labels, strict=True) if not file]
     source = source_with_missing(str(list_file), len(absent), len(rows))
-    return Manifest(records, classes, source, list(zip(absent, absent_labels, strict=True)))
+    return Manifest(Records.of(records), classes, source, list(zip(absent, absent_labels, strict=True)))
 
 
 def text_lines(file: Path) -> list[str]:

@@ -1,10 +1,10 @@
 """The manifest: the records of one split of a data set."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import did_you_mean, first_messages
-from eztorch_sce.types import MediaRecord
 
 
 @dataclass
@@ -16,12 +16,14 @@ class Manifest:
         classes: Class names by label; empty if the records are unlabeled.
         source: Origin of the records, for display.
         missing: Name and label of each listed file that does not exist; None if no list names the files.
+        ignored: Number of things of each kind that were left out, for display, such as {".heic": 7, "column start": 1}.
     """
 
-    records: list[MediaRecord]
+    records: Records
     classes: list[str]
     source: str
     missing: list[tuple[str, int | None]] | None = None
+    ignored: dict[str, int] = field(default_factory=dict)
 
 
 def unknown_classes(names: Iterable[str], train_classes: Sequence[str] | None, where: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from eztorch_sce.data.sources.list_file import text_lines
 from eztorch_sce.data.sources.manifest import Manifest, source_with_missing, unknown_classes
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.data.sources.subsets import keep_classes
 from eztorch_sce.errors import ConfigError, shorten
@@ -71,7 +72,7 @@ class ListedFiles(NamedTuple):
             cure = "set data.root to the folder that contains them"
             raise ConfigError([f"data.root={self.root}: {absent} ({self.source}); {cure}"])
         source = source_with_missing(self.source, len(missing), len(self.entries))
-        return Manifest(records, list(self.classes) if listed_classes else [], source, missing)
+        return Manifest(Records.of(records), list(self.classes) if listed_classes else [], source, missing)
 
 
 def matching_lines(file: Path, pattern: str) -> list[tuple[str, ...]]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.data.members import file_system, member_path
 from eztorch_sce.data.sources.manifest import Manifest, unknown_classes
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits, open_both
 from eztorch_sce.errors import ConfigError, shorten
 from eztorch_sce.progress import track
@@ -70,7 +71,7 @@ def from_shards(pattern: str, train_classes: Sequence[str] | None = None, settin
         MediaRecord(sample.path, None if sample.label is None else label_of[sample.label], sample.kind)
         for sample in samples
     ]
-    return Manifest(records, classes if labels else [], pattern)
+    return Manifest(Records.of(records), classes if labels else [], pattern)
 
 
 def _find_shards(pattern: str, where: str) -> list[str]:

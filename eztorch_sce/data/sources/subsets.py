@@ -5,9 +5,12 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from eztorch_sce.data.sources.list_file import text_lines
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.media_table import find_table
+from eztorch_sce.data.sources.records import UNLABELED
 from eztorch_sce.errors import ConfigError, shorten
 
 
@@ -22,15 +25,14 @@ def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, M
     """
     if not 0 < fraction < 1:
         raise ConfigError([f"data.test_fraction={fraction} must be greater than 0 and less than 1, for example 0.2"])
-    held_out: set[int] = set()
+    is_test = np.zeros(len(manifest.records), bool)
     for name, indices in _indices_by_class(manifest).items():
         num_test = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
-        held_out.update(random.Random(f"{seed}/{name}").sample(indices, num_test))
-    if not held_out:
+        is_test[random.Random(f"{seed}/{name}").sample(indices, num_test)] = True
+    if not is_test.any():
         cure = "add files, or set data.test_root or data.test_list"
         raise ConfigError([f"data.root={manifest.source}: no class has two files, one for each split; {cure}"])
-    train = [record for index, record in enumerate(manifest.records) if index not in held_out]
-    test = [record for index, record in enumerate(manifest.records) if index in held_out]
+    train, test = manifest.records.where(~is_test), manifest.records.where(is_test)
     drawn = f"the fraction {fraction} held out with seed {seed}"
     return (
         Manifest(train, manifest.classes, f"{manifest.source}, without {drawn}"),
@@ -48,7 +50,7 @@ def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
     for name, indices in _indices_by_class(manifest).items():
         shuffled = random.Random(f"share {seed}/{name}").sample(indices, len(indices))
         drawn.update(shuffled[: max(round(fraction * len(indices)), 1)])
-    records = [record for index, record in enumerate(manifest.records) if index in drawn]
+    records = manifest.records.take(sorted(drawn))
     kept = f"the fraction {fraction} of each class drawn with seed {seed} ({len(records)} records)"
     return Manifest(records, manifest.classes, f"{manifest.source}, {kept}")
 
@@ -65,8 +67,8 @@ def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_
         raise ConfigError([f"{where} does not exist"])
     names = list(dict.fromkeys(text_lines(list_file)))
     by_name: dict[str, list[str]] = {}
-    for record in manifest.records:
-        by_name.setdefault(os.path.basename(record.path), []).append(record.path)
+    for path in manifest.records.paths():
+        by_name.setdefault(os.path.basename(path), []).append(path)
     matches = [[path for path in by_name.get(os.path.basename(name), ()) if _ends_with(path, name)] for name in names]
     messages = [] if names else [f"{where} lists no files"]
     if unknown := [name for name, paths in zip(names, matches, strict=True) if not paths]:
@@ -78,7 +80,7 @@ def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_
     if messages:
         raise ConfigError(messages)
     kept = {path for paths in matches for path in paths}
-    records = [record for record in manifest.records if record.path in kept]
+    records = manifest.records.where(np.array([path in kept for path in manifest.records.paths()]))
     return Manifest(records, manifest.classes, f"{manifest.source}, only the {len(records)} records in {list_file}")
 
 
@@ -105,9 +107,10 @@ def keep_classes(manifest: Manifest, names: Sequence[str], where: str, missing_o
         raise ConfigError([f"{where}: {counts}; {cure}"])
     kept = [label for label, name in enumerate(manifest.classes) if name.replace("_", " ") in chosen]
     new_labels: dict[int | None, int] = {label: new_label for new_label, label in enumerate(kept)}
-    records = [
-        record._replace(label=new_labels[record.label]) for record in manifest.records if record.label in new_labels
-    ]
+    new_label_of = np.full(len(manifest.classes), UNLABELED, np.int32)
+    new_label_of[kept] = range(len(kept))
+    records = manifest.records.with_labels(new_label_of[manifest.records.labels])
+    records = records.where(records.labels != UNLABELED)
     missing: list[tuple[str, int | None]] | None = None
     if manifest.missing is not None:
         missing = [(name, new_labels[label]) for name, label in manifest.missing if label in new_labels]
@@ -123,7 +126,9 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
     """
     tables = [table for folder in folders if folder and (table := find_table(folder))]
     unusable = {path for table in tables for path, usable in zip(table.paths, table.usable, strict=True) if not usable}
-    records = [record for record in manifest.records if record.path not in unusable]
+    if not unusable:
+        return manifest
+    records = manifest.records.where(np.array([path not in unusable for path in manifest.records.paths()], bool))
     if len(records) == len(manifest.records):
         return manifest
     num_unusable = len(manifest.records) - len(records)
@@ -143,8 +148,8 @@ def check_disjoint(train: Manifest, test: Manifest) -> None:
             real_folders[folder] = os.path.realpath(folder)
         return os.path.join(real_folders[folder], name)
 
-    train_paths = {real(record.path) for record in train.records}
-    if shared := [record.path for record in test.records if real(record.path) in train_paths]:
+    train_paths = set(map(real, train.records.paths()))
+    if shared := [path for path in test.records.paths() if real(path) in train_paths]:
         both = f"{len(shared)} files are in train ({train.source}) and in test ({test.source}): {shorten(shared)}"
         cure = "remove them from one split, or change data.test_root or data.test_list"
         raise ConfigError([f"{both}; {cure}"])
@@ -153,8 +158,8 @@ def check_disjoint(train: Manifest, test: Manifest) -> None:
 def _indices_by_class(manifest: Manifest) -> dict[str, list[int]]:
     """Return the indices of the records by class name; "" is the class of unlabeled records."""
     indices: dict[str, list[int]] = {}
-    for index, record in enumerate(manifest.records):
-        name = "" if record.label is None else manifest.classes[record.label]
+    for index, label in enumerate(manifest.records.labels.tolist()):
+        name = "" if label == UNLABELED else manifest.classes[label]
         indices.setdefault(name, []).append(index)
     return indices
 

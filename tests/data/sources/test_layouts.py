@@ -75,4 +75,4 @@ def test_gestures_open_from_their_lists(shared: Path) -> None:
     train, test = open_layout("auto", list=folder / "train.csv", test_list=folder / "test.csv")
     assert test is not None
     assert (len(train.records), len(test.records), len(train.classes)) == (148, 69, 10)
-    assert all(Path(r.path).parent.name == train.classes[r.label or 0] for r in train.records + test.records)
+    assert all(Path(r.path).parent.name == train.classes[r.label or 0] for r in [*train.records, *test.records])

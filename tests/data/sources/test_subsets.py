@@ -8,6 +8,7 @@ from data_sets import summary, touch, write
 
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.subsets import check_disjoint, draw_fraction, holdout, keep_classes, keep_listed
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import MediaRecord
@@ -17,13 +18,13 @@ def labeled(counts: dict[str, int]) -> Manifest:
     classes = sorted(counts)
     names = [(name, i) for name in classes for i in range(counts[name])]
     records = [MediaRecord(f"/data/{name}/{i}.mp4", classes.index(name), "video") for name, i in names]
-    return Manifest(records, classes, "/data")
+    return Manifest(Records.of(records), classes, "/data")
 
 
 def test_holdout_takes_a_fraction_of_each_class_and_loses_no_record() -> None:
     whole = labeled({"many": 100, "pair": 2, "sole": 1})
     train, test = holdout(whole, fraction=0.2, seed=3)
-    assert sorted(train.records + test.records) == sorted(whole.records)
+    assert sorted([*train.records, *test.records]) == sorted(whole.records)
     assert Counter(record.label for record in test.records) == {0: 20, 1: 1}
     assert train.classes == test.classes == whole.classes
     assert holdout(whole, fraction=0.2, seed=3) == (train, test)
@@ -57,7 +58,7 @@ def test_a_fraction_is_drawn_from_each_class() -> None:
     drawn = draw_fraction(whole, fraction=0.1, seed=3)
     assert Counter(record.label for record in drawn.records) == {0: 10, 1: 1, 2: 1}
     assert drawn.classes == whole.classes
-    assert drawn.records == [record for record in whole.records if record in drawn.records]  # in the same order
+    assert list(drawn.records) == [record for record in whole.records if record in drawn.records]  # in the same order
     assert drawn == draw_fraction(whole, fraction=0.1, seed=3)
     assert drawn.records != draw_fraction(whole, fraction=0.1, seed=4).records
     assert draw_fraction(whole, fraction=1, seed=3).records == whole.records
@@ -102,4 +103,4 @@ def test_kept_classes_are_relabeled_together_with_their_missing_files() -> None:
     assert [record.label for record in kept.records] == [0, 0, 1]
     assert kept.missing == [("gone_c", 1)]
     with pytest.raises(ConfigError, match="no labels"):
-        keep_classes(Manifest([], [], "somewhere"), ["a"], where="list.txt")
+        keep_classes(Manifest(Records.of([]), [], "somewhere"), ["a"], where="list.txt")

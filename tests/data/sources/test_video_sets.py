@@ -125,7 +125,7 @@ def test_ucf101_has_its_published_sizes(tmp_path: Path, shared: Path) -> None:
         train, test = open_layout("ucf101", tmp_path, split=split, annotations=lists)
         assert test is not None
         assert len(train.classes) == 101
-        assert all(Path(r.path).parent.name == train.classes[r.label or 0] for r in train.records + test.records)
+        assert all(Path(r.path).parent.name == train.classes[r.label or 0] for r in [*train.records, *test.records])
         sizes.append((len(train.records), len(test.records)))
     assert sizes == [(9537, 3783), (9586, 3734), (9624, 3696)]
 

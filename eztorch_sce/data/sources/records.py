@@ -1,0 +1,218 @@
+"""Records in columns: a data set of any size, shared by all processes.
+
+A Python object per record costs a few hundred bytes, and counting references to it writes to the memory that worker
+processes share with their parent. Columns do neither; a `MediaRecord` is made when it is read.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from eztorch_sce.types import MediaRecord
+
+KINDS = ("video", "image", "frames")
+"""Kinds of records; the column of kinds holds indices into it."""
+
+UNLABELED = -1
+
+_BLOCK = 1 << 20  # rows per step of a computation over a whole column, so that it needs little memory
+
+
+class Columns(NamedTuple):
+    """The columns of a table of files.
+
+    Attributes:
+        folders: Folder of each code in `folder_of`, an Arrow array of type large_binary.
+        folder_of: Index into `folders`, int32 (N,).
+        names: Names of the files, an Arrow array of type large_binary (N,): a name may be bytes of any encoding.
+        kinds: Index into `KINDS`, uint8 (N,).
+    """
+
+    folders: Any
+    folder_of: npt.NDArray[np.int32]
+    names: Any
+    kinds: npt.NDArray[np.uint8]
+
+
+class Records(Sequence[MediaRecord]):
+    """The records of one split of a data set, in a fixed order.
+
+    Args:
+        columns: The table that holds the records; it may hold others as well.
+        rows: Row of each record, (N,); None takes all rows.
+        labels: Class index of each record, int32 (N,), or of each folder with `labels_by_folder`; `UNLABELED` for none.
+        labels_by_folder: Whether `labels` holds one label per folder of the table.
+        segments: Start and end in seconds of the part of each video to use, float64 (N, 2), NaN where a video begins or
+            ends; None uses whole videos.
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        rows: npt.NDArray[Any] | None = None,
+        labels: npt.NDArray[np.int32] | None = None,
+        labels_by_folder: bool = False,
+        segments: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        self._columns, self._rows, self._segments = columns, rows, segments
+        self._labels, self._labels_by_folder = labels, labels_by_folder
+
+    @classmethod
+    def of(cls, records: Iterable[MediaRecord]) -> "Records":
+        """Return records made of objects, for lists that are small or already exist as objects."""
+        records = list(records)
+        labels = [UNLABELED if record.label is None else record.label for record in records]
+        segments = [(record.start_s, record.end_s) for record in records]
+        has_segments = any(segment != (None, None) for segment in segments)
+        return cls.from_columns(
+            [record.path for record in records],
+            [record.kind for record in records],
+            labels if any(label != UNLABELED for label in labels) else None,
+            segments if has_segments else None,
+        )
+
+    @classmethod
+    def from_columns(
+        cls,
+        paths: Iterable[str],
+        kinds: Sequence[str],
+        labels: Sequence[int] | npt.NDArray[np.int32] | None = None,
+        segments: Sequence[tuple[float | None, float | None]] | None = None,
+    ) -> "Records":
+        """Return records from columns of equal length.
+
+        Args:
+            paths: Absolute paths.
+            kinds: A member of `KINDS` per record.
+            labels: Class indices, `UNLABELED` for none; None if no record has one.
+            segments: Start and end of each record in seconds, or None for a whole file.
+        """
+        import pyarrow as pa
+
+        codes: dict[str, int] = {}
+        folder_of, names = [], []
+        for path in paths:
+            folder, name = os.path.split(path)
+            folder_of.append(codes.setdefault(folder, len(codes)))
+            names.append(os.fsencode(name))
+        columns = Columns(
+            pa.array(map(os.fsencode, codes), pa.large_binary(), size=len(codes)),
+            np.array(folder_of, np.int32),
+            pa.array(names, pa.large_binary()),
+            np.fromiter(map({kind: code for code, kind in enumerate(KINDS)}.__getitem__, kinds), np.uint8, len(kinds)),
+        )
+        array = None if labels is None else np.asarray(labels, np.int32)
+        spans = None if segments is None else np.array(segments, np.float64).reshape(-1, 2)  # None becomes NaN
+        return cls(columns, labels=array, segments=spans)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Records"]) -> "Records":
+        """Return the records of several splits, one after the other."""
+        return cls.of(record for part in parts for record in part)
+
+    def __len__(self) -> int:
+        return len(self._columns.folder_of) if self._rows is None else len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> MediaRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Records": ...
+    def __getitem__(self, index: int | slice) -> "MediaRecord | Records":
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        if not -len(self) <= index < len(self):
+            raise IndexError(index)
+        index %= len(self)
+        row = index if self._rows is None else int(self._rows[index])
+        start_s, end_s = (None, None) if self._segments is None else map(_number, self._segments[index].tolist())
+        label = self._label(index, row)
+        kind = KINDS[self._columns.kinds[row]]
+        return MediaRecord(self._path(row), None if label == UNLABELED else label, kind, start_s, end_s)
+
+    def __iter__(self) -> Iterator[MediaRecord]:
+        return (self[index] for index in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Records) and len(self) == len(other) and all(map(MediaRecord.__eq__, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def paths(self) -> Iterator[str]:
+        """Iterate over the paths."""
+        return (self.path(index) for index in range(len(self)))
+
+    def path(self, index: int) -> str:
+        """Return the path of a record."""
+        return self._path(index if self._rows is None else int(self._rows[index]))
+
+    def folders(self) -> list[str]:
+        """Return the folders of the table, by their codes."""
+        return [os.fsdecode(folder.as_py()) for folder in self._columns.folders]
+
+    @property
+    def folder_codes(self) -> npt.NDArray[np.int32]:
+        """Index into `folders()` of each record, int32 (N,)."""
+        return self._columns.folder_of if self._rows is None else self._columns.folder_of[self._rows]
+
+    @property
+    def kind_codes(self) -> npt.NDArray[np.uint8]:
+        """Index into `KINDS` of each record, uint8 (N,)."""
+        return self._columns.kinds if self._rows is None else self._columns.kinds[self._rows]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int32]:
+        """Class index of each record, int32 (N,), `UNLABELED` for none."""
+        if self._labels is None:
+            return np.full(len(self), UNLABELED, np.int32)
+        return self._labels[self.folder_codes] if self._labels_by_folder else self._labels
+
+    def num_by_kind(self) -> Counter[str]:
+        """Return the number of records of each kind that occurs."""
+        counts = np.zeros(len(KINDS), np.int64)
+        for start in range(0, len(self), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            chosen = rows if self._rows is None else self._rows[rows]
+            counts += np.bincount(self._columns.kinds[chosen], minlength=len(KINDS))
+        return Counter({kind: int(count) for kind, count in zip(KINDS, counts, strict=True) if count})
+
+    def all_images(self) -> bool:
+        """Return whether every record is a single image."""
+        return set(self.num_by_kind()) <= {"image"}
+
+    def take(self, indices: npt.NDArray[Any] | Sequence[int]) -> "Records":
+        """Return the records at some indices, in that order."""
+        indices = np.asarray(indices, np.int64)
+        rows = indices if self._rows is None else self._rows[indices]
+        by_record = self._labels is not None and not self._labels_by_folder
+        labels = self._labels[indices] if self._labels is not None and by_record else self._labels
+        segments = None if self._segments is None else self._segments[indices]
+        num_rows = len(self._columns.folder_of)
+        rows = rows.astype(np.min_scalar_type(max(0, num_rows - 1)))
+        return Records(self._columns, rows, labels, self._labels_by_folder, segments)
+
+    def where(self, mask: npt.NDArray[np.bool_]) -> "Records":
+        """Return the records at which a mask is true, in the original order."""
+        return self if mask.all() else self.take(np.flatnonzero(mask))
+
+    def with_labels(self, labels: npt.NDArray[np.int32] | None) -> "Records":
+        """Return the same records with other labels, int32 (N,), or without labels."""
+        return Records(self._columns, self._rows, labels, False, self._segments)
+
+    def _path(self, row: int) -> str:
+        columns = self._columns
+        folder = columns.folders[int(columns.folder_of[row])].as_py()
+        return os.fsdecode(os.path.join(folder, columns.names[row].as_py()))
+
+    def _label(self, index: int, row: int) -> int:
+        if self._labels is None:
+            return UNLABELED
+        return int(self._labels[self._columns.folder_of[row]] if self._labels_by_folder else self._labels[index])
+
+
+def _number(value: float) -> float | None:
+    """Return None for NaN."""
+    return None if value != value else value
