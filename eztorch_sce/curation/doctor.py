@@ -21,7 +21,7 @@ from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.sources.folder import find_media, walk
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, check_writable, write_table
+from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, check_writable, folder_times, write_table
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.progress import counting
 from eztorch_sce.settings import invalid_settings
@@ -88,14 +88,15 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
         raise ConfigError(messages)
     root = Path(os.path.abspath(root))
     check_writable(root)
-    media = find_media(root, "FOLDER", fresh=True)
+    media = find_media(root, "FOLDER")
+    times_ns = folder_times(root, [path for path, _ in media])
     lists = [from_list(Path(file), root, setting="lists") for file in config.lists]
     started = time.perf_counter()
     rows = _inspect_all([_Job(path, kind, config.full) for path, kind in media], config)
     relative = {path: row._replace(path=_relative(root, path)) for path, row in rows.items()}
     marked = list(_mark_shared(_mark_duplicates(relative), lists).values())
     seconds = time.perf_counter() - started
-    return Diagnosis(marked, seconds, _skipped_files(root, rows.keys()), write_table(root, marked))
+    return Diagnosis(marked, seconds, _skipped_files(root, rows.keys()), write_table(root, marked, times_ns))
 
 
 def _inspect_all(jobs: Sequence[_Job], config: DoctorConfig) -> dict[str, MediaRow]:

@@ -120,7 +120,7 @@ def _invalid_folders(root: Path, out: Path) -> list[str]:
 
 def _targets(root: Path, out: Path, config: PrepareConfig) -> dict[str, str]:
     """Return the path of the copy of each video, by the path of the video."""
-    videos = [path for path, kind in find_media(root, "FOLDER", fresh=True) if kind == "video"]
+    videos = [path for path, kind in find_media(root, "FOLDER") if kind == "video"]
     if not videos:
         raise ConfigError([f"FOLDER={root} contains images but no video; choose a folder of videos"])
     suffix = ".mp4" if config.to == "h264" else ""

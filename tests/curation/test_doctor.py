@@ -209,10 +209,50 @@ def test_training_leaves_out_unusable_files_and_reports_them(tree: Path) -> None
     assert len(DataConfig(root=str(tree), on_error="raise").open().train.records) == 5
 
 
-def test_training_reads_the_table_instead_of_the_folder(tree: Path) -> None:
+def test_a_run_lists_a_folder_only_if_it_has_changed_since_the_doctor(tree: Path) -> None:
     diagnose(tree)
-    shutil.rmtree(tree / "a")
-    assert len(from_folder(tree).records) == 5
+    status = (tree / "a").stat()
+    removed = next(path for path in sorted((tree / "a").iterdir()) if path.suffix == ".mp4")
+    removed.unlink()
+    os.utime(tree / "a", ns=(status.st_atime_ns, status.st_mtime_ns))  # as if nothing had changed
+    manifest = from_folder(tree)
+    assert (len(manifest.records), manifest.notes) == (5, [])
+    os.utime(tree / "a")
+    manifest = from_folder(tree)
+    assert len(manifest.records) == 4
+    assert "1 gone, written less than a minute ago" in manifest.notes[0]
+    assert str(tree / TABLE_NAME) in manifest.notes[0]
+
+
+def test_a_run_notices_files_and_folders_added_since_the_doctor(write_video: Callable[..., Path], tree: Path) -> None:
+    diagnose(tree)
+    (tree / "readme.txt").write_text("not media")
+    (tree / "empty").mkdir()
+    assert from_folder(tree).notes == []
+    write_video(tree / "a" / "new.mp4", num_frames=10)
+    write_video(tree / "new_class" / "deep" / "1.mp4", num_frames=10)
+    manifest = from_folder(tree)
+    assert "2 added" in manifest.notes[0]
+    assert len(manifest.records) == 7
+    diagnose(tree)
+    assert from_folder(tree).notes == []
+
+
+def test_a_table_of_an_earlier_version_is_named_and_not_read(write_video: Callable[..., Path], tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mp4", num_frames=10)
+    (tmp_path / "manifest.parquet").write_bytes(b"whatever")
+    manifest = from_folder(tmp_path)
+    assert len(manifest.records) == 1
+    assert "manifest.parquet is out of date (written by an earlier version)" in manifest.notes[0]
+
+
+def test_names_that_are_not_utf_8_are_in_the_table(tmp_path: Path) -> None:
+    names = [b"caf\xe9.mp4", b"plain.mp4"]  # Latin-1
+    for name in names:
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_bytes(b"no video")
+    rows = diagnose(tmp_path).rows
+    assert [os.fsencode(row.path) for row in rows] == names
+    assert [os.fsencode(os.path.basename(path)) for path in from_folder(tmp_path).records.paths()] == names
 
 
 def test_images_and_frame_folders_are_inspected(tmp_path: Path) -> None:
@@ -263,9 +303,10 @@ def test_an_invalid_table_is_an_error_that_names_the_cure(tree: Path) -> None:
 
 def test_a_table_of_a_hundred_thousand_files_opens(tmp_path: Path) -> None:
     names = [f"class_{number % 400:03d}/{number:06d}.mp4" for number in range(100_000)]
-    write_table(
-        tmp_path, [MediaRow(n, "video", True, [], 1, "", 1.0, 25.0, 8, 8, "h264", 25, 3) for n in sorted(names)]
-    )
+    for number in range(400):
+        (tmp_path / f"class_{number:03d}").mkdir()
+    rows = [MediaRow(n, "video", True, [], 1, "", 1.0, 25.0, 8, 8, "h264", 25, 3) for n in sorted(names)]
+    write_table(tmp_path, rows)
     started = time.perf_counter()
     manifest = DataConfig(root=str(tmp_path)).open().train
     print(f"{time.perf_counter() - started:.2f} s")  # not asserted, since it depends on the machine; `-s` shows it

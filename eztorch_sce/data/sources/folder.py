@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.manifest import Manifest, unknown_classes
 from eztorch_sce.data.sources.media_table import find_table
-from eztorch_sce.data.sources.records import Records
+from eztorch_sce.data.sources.records import UNLABELED, Records
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
-from eztorch_sce.types import MediaRecord
 
 _FRAME_NAME = re.compile(r"((?:frame|image|img|im|f)?[-_]?)(\d+)", re.IGNORECASE)
 
@@ -36,20 +37,23 @@ def from_folder(root: Path, train_classes: Sequence[str] | None = None, setting:
     """
     root = Path(os.path.abspath(os.path.expanduser(root)))
     check_folder(root, setting)
-    media = find_media(root, setting)
+    records = find_records(root, setting)
+    table = find_table(root)
+    notes = [] if table is None or not table.mismatch else [table.outdated()]
     start = len(os.path.join(root, ""))
-    relative = [path[start:].split(os.sep) for path, _ in media]
-    folders = sorted({first for first, *below in relative if below})
-    has_loose_files = any(len(names) == 1 for names in relative)
+    num_by_folder = records.num_by_folder()
+    class_of = [folder[start:].split(os.sep)[0] for folder in records.folders()]  # "" for the root
+    folders = sorted({name for name, num in zip(class_of, num_by_folder, strict=True) if num and name})
+    has_loose_files = any(num and not name for name, num in zip(class_of, num_by_folder, strict=True))
     # A single folder is not a class, unless the train split has a class of that name.
     is_lone_folder = len(folders) == 1 and (train_classes is None or folders[0] not in train_classes)
     if has_loose_files or is_lone_folder:
-        return Manifest(Records.of(MediaRecord(path, None, kind) for path, kind in media), [], str(root))
+        return Manifest(records, [], str(root), notes=notes)
     if messages := unknown_classes(folders, train_classes, f"{setting}={root}"):
         raise ConfigError(messages)
     label_of = {name: label for label, name in enumerate(train_classes or folders)}
-    records = [MediaRecord(path, label_of[names[0]], kind) for (path, kind), names in zip(media, relative, strict=True)]
-    return Manifest(Records.of(records), list(label_of), str(root))
+    labels = np.array([label_of.get(name, UNLABELED) for name in class_of], np.int32)
+    return Manifest(records.with_folder_labels(labels), list(label_of), str(root), notes=notes)
 
 
 def check_folder(folder: Path, setting: str) -> None:
@@ -62,20 +66,25 @@ def check_folder(folder: Path, setting: str) -> None:
     raise ConfigError([f"{setting}={folder} does not exist{did_you_mean(folder.name, siblings)}"])
 
 
-def find_media(root: Path, setting: str, fresh: bool = False) -> list[tuple[str, str]]:
+def find_records(root: Path, setting: str) -> Records:
+    """Return the unlabeled records of `find_media`, from the table of `data doctor` if it matches the folder."""
+    table = find_table(root)
+    if table is not None and len(table.records) and not table.mismatch:
+        return table.records
+    media = find_media(root, setting)
+    return Records.from_columns((path for path, _ in media), [kind for _, kind in media])
+
+
+def find_media(root: Path, setting: str) -> list[tuple[str, str]]:
     """Return (path, kind) of every video, image or frame folder below `root`, sorted by path.
 
     Args:
         root: The folder.
         setting: The setting that error messages name.
-        fresh: Walk the folders even if `data doctor` left a table of their contents.
 
     Raises:
         ConfigError: If there are no media, or it is ambiguous whether images are frames of videos.
     """
-    table = None if fresh else find_table(root)
-    if table is not None and table.paths:
-        return list(zip(table.paths, table.kinds, strict=True))
     media: list[tuple[str, str]] = []
     images: dict[str, list[str]] = {}  # names by folder
     frame_folders: set[str] = set()

@@ -16,6 +16,7 @@ class Manifest:
         classes: Class names by label; empty if the records are unlabeled.
         source: Origin of the records, for display.
         missing: Name and label of each listed file that does not exist; None if no list names the files.
+        notes: Sentences about what was taken for what, for display.
         ignored: Number of things of each kind that were left out, for display, such as {".heic": 7, "column start": 1}.
     """
 
@@ -23,6 +24,7 @@ class Manifest:
     classes: list[str]
     source: str
     missing: list[tuple[str, int | None]] | None = None
+    notes: list[str] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
 
 

@@ -179,6 +179,15 @@ class Records(Sequence[MediaRecord]):
             counts += np.bincount(self._columns.kinds[chosen], minlength=len(KINDS))
         return Counter({kind: int(count) for kind, count in zip(KINDS, counts, strict=True) if count})
 
+    def num_by_folder(self) -> npt.NDArray[np.int64]:
+        """Return the number of records in each folder of `folders()`."""
+        counts = np.zeros(len(self._columns.folders), np.int64)
+        for start in range(0, len(self), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            chosen = rows if self._rows is None else self._rows[rows]
+            counts += np.bincount(self._columns.folder_of[chosen], minlength=len(counts))
+        return counts
+
     def all_images(self) -> bool:
         """Return whether every record is a single image."""
         return set(self.num_by_kind()) <= {"image"}
@@ -201,6 +210,10 @@ class Records(Sequence[MediaRecord]):
     def with_labels(self, labels: npt.NDArray[np.int32] | None) -> "Records":
         """Return the same records with other labels, int32 (N,), or without labels."""
         return Records(self._columns, self._rows, labels, False, self._segments)
+
+    def with_folder_labels(self, labels: npt.NDArray[np.int32]) -> "Records":
+        """Return the same records, labeled by the folders of `folders()`, int32 (number of folders,)."""
+        return Records(self._columns, self._rows, labels, True, self._segments)
 
     def _path(self, row: int) -> str:
         columns = self._columns
