@@ -1,4 +1,7 @@
-"""Progress of long-running work, shown by the first process: bars in a terminal, lines elsewhere."""
+"""Progress of long-running work, shown by the first process: bars in a terminal, lines elsewhere.
+
+Work that takes longer than ten seconds is announced with its predicted time, in both.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +17,13 @@ console = Console(stderr=True)
 """Console on stderr. Progress bars are stacked; printed lines appear above them."""
 _LINE_EVERY_S = 30.0  # time between lines without a terminal
 _SHORT_S = 2.0  # shorter work prints no line
+_PREDICT_AFTER_S = 3.0  # earlier, a prediction would rest on too little
+_LONG_S = 10.0  # longer work is announced with its predicted time
+
+
+def print_above(text: str) -> None:
+    """Print a line on stderr as it is, above the progress bars: no markup, highlighting or wrapping."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
@@ -27,37 +37,113 @@ def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
 @contextmanager
 def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
     """Yield a function to call after each item: `advance()`, or `advance("status")` to show a status too."""
-    from eztorch_sce.distributed import rank  # torch takes seconds to import
-
-    if rank() != 0:
+    if not _is_first_process():
         yield lambda status="": None
     elif console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, TextColumn("{task.fields[status]}"), console=console, transient=True) as bar:
-            task = bar.add_task(title, total=total, status="")
-            yield lambda status="": bar.update(task, advance=1, status=status)
+        title_column = TextColumn("{task.description}", markup=False)
+        columns = (title_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        status_column = TextColumn("{task.fields[status]}", markup=False)
+        with Progress(*columns, status_column, console=console, transient=True) as bar:
+            task, clock = bar.add_task(title, total=total, status=""), Clock(total)
+
+            def advance(status: str = "") -> None:
+                clock.announce(clock.done + 1, title, f"{total}")
+                bar.update(task, advance=1, status=status)
+
+            yield advance
     else:
         lines = _Lines(total, title)
         yield lines.advance
         lines.end()
 
 
+def _is_first_process() -> bool:
+    from eztorch_sce.distributed import rank  # torch takes seconds to import
+    from eztorch_sce.launch import is_first_process
+
+    return is_first_process() and rank() == 0
+
+
+class Clock:
+    """Predicted time of a number of similar steps, from the time of those that are done.
+
+    The first step is not taken as typical: it includes the start of worker processes.
+
+    Args:
+        total: Number of steps.
+        done: Number of steps that an interrupted run had done before.
+    """
+
+    def __init__(self, total: int, done: int = 0) -> None:
+        self.total, self.done = total, done
+        self._started = self._first = time.perf_counter()
+        self._done_at_first = done
+        self._announced = False
+
+    def update(self, done: int) -> None:
+        """Note the number of steps done by now."""
+        if self._first == self._started:
+            self._first, self._done_at_first = time.perf_counter(), done
+        self.done = done
+
+    def announce(self, done: int, title: str, amount: str) -> None:
+        """Call `update`, and print once how long all steps take, such as `doctor: about 3 min for 1200`, if it is long.
+
+        Args:
+            done: Number of steps done by now.
+            title: Title of the work.
+            amount: All of the work, such as "45 epochs".
+        """
+        self.update(done)
+        elapsed_s, left_s = time.perf_counter() - self._started, self.left_s()
+        if not self._announced and elapsed_s > _PREDICT_AFTER_S and elapsed_s + left_s > _LONG_S:
+            self._announced = True
+            print_above(f"{title}: about {in_words(elapsed_s + left_s)} for {amount}")
+
+    def left_s(self) -> float:
+        """Return the predicted seconds until all steps are done; 0 while none is done."""
+        now, since_first = time.perf_counter(), self.done - self._done_at_first
+        step_s = (now - self._first) / since_first if since_first else self._first - self._started
+        return max(0.0, (self.total - self.done) * step_s)
+
+    def left(self) -> str:
+        """Return the predicted time left, such as "about 3 min left"; empty for work that takes little time in all."""
+        left_s = self.left_s()
+        is_long = time.perf_counter() - self._started + left_s > _LONG_S
+        return f"about {in_words(left_s)} left" if is_long and left_s > 0 else ""
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration in at most two units.
+
+    >>> in_words(42.3), in_words(754), in_words(12_000), in_words(200_000)
+    ('42 s', '13 min', '3 h 20 min', '2 d 8 h')
+    """
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours = round(minutes / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 class _Lines:
     def __init__(self, total: int, title: str) -> None:
-        self.total, self.title, self.count, self.status = total, title, 0, ""
+        self.clock, self.title, self.status = Clock(total), title, ""
         self.started = self.shown = time.perf_counter()
 
     def advance(self, status: str = "") -> None:
-        self.count, self.status = self.count + 1, status
+        self.status = status
+        self.clock.announce(self.clock.done + 1, self.title, f"{self.clock.total}")
         if time.perf_counter() - self.shown > _LINE_EVERY_S:
             self.shown = time.perf_counter()
-            self._print(f"{self.count} of {self.total}")
+            self._print(f"{self.clock.done} of {self.clock.total}", self.clock.left())
 
     def end(self) -> None:
         took_s = time.perf_counter() - self.started
         if took_s > _SHORT_S:
-            self._print(f"{self.count} in {took_s:.0f} s")
+            self._print(f"{self.clock.done} in {in_words(took_s)}")
 
-    def _print(self, words: str) -> None:
-        status = f", {self.status}" if self.status else ""
-        console.print(f"{self.title}: {words}{status}", highlight=False, markup=False, soft_wrap=True)
+    def _print(self, *parts: str) -> None:
+        print_above(f"{self.title}: {', '.join(part for part in (*parts, self.status) if part)}")

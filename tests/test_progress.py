@@ -1,6 +1,8 @@
 """Tests of progress: bars in a terminal, lines elsewhere."""
 
 import io
+import itertools
+import time
 
 import pytest
 from rich.console import Console
@@ -35,7 +37,38 @@ def test_progress_prints_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatc
         advance("1 files/s")
         advance("2 files/s")
     lines = stream.getvalue().splitlines()
-    assert lines == ["files: 1 of 2, 1 files/s", "files: 2 of 2, 2 files/s", "files: 2 in 0 s, 2 files/s"]
+    assert lines == ["files: 1 of 2, 1 files/s", "files: 2 of 2, 2 files/s", "files: 2 in 1 s, 2 files/s"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_long_work_is_announced_with_its_predicted_time(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    stream = record_console(monkeypatch, terminal)
+    now = iter(range(0, 10_000, 2))  # every look at the clock finds it two seconds later
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
+    list(progress.track(range(20), 20, "short work [1/2]"))
+    text = stream.getvalue()
+    assert text.count("short work [1/2]: about ") == 1
+    assert "for 20" in text
+    if not terminal:
+        assert " left" in text
+
+
+def test_short_work_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = record_console(monkeypatch, terminal=False)
+    now = itertools.count()
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now) / 100)
+    list(progress.track(range(20), 20, "work"))
+    assert stream.getvalue() == ""
+
+
+def test_the_predicted_time_leaves_out_the_slow_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    clock = progress.Clock(total=1000, done=100)
+    for done, now[0] in ((101, 60.0), (102, 61.0), (103, 62.0)):
+        clock.update(done)
+    assert clock.left_s() == 897
+    assert clock.left() == "about 15 min left"
 
 
 def test_an_error_during_the_work_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:

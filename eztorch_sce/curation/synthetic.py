@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from eztorch_sce.curation.video_writer import write_video
+from eztorch_sce.progress import track
 from eztorch_sce.seeding import generator_for
 
 MOTIONS = ("left", "right", "up", "down", "clockwise", "counterclockwise", "growing", "shrinking")
@@ -62,7 +63,7 @@ def write_moving_shapes(folder: Path, shapes: MovingShapes, num_processes: int) 
         with (folder / f"{split}.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows([("path", "label"), *rows])
     with ProcessPoolExecutor(num_processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for _ in pool.map(_write_one, jobs, chunksize=8):
+        for _ in track(pool.map(_write_one, jobs, chunksize=8), len(jobs), "synthetic videos"):
             pass
 
 

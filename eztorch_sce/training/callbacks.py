@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.errors import MediaError
-from eztorch_sce.progress import console
+from eztorch_sce.progress import Clock, console, print_above
 from eztorch_sce.types import ViewBatch
 
 UNREADABLE = "unreadable.csv"
@@ -26,9 +26,9 @@ def num_unreadable(run_dir: Path) -> int:
 
 
 class RunProgress(pl.Callback):
-    """Show and log the loss, clips/s and the fraction of time spent waiting for data.
+    """Show and log the loss, clips/s, the fraction of time spent waiting for data, and the time left.
 
-    Shown as a progress bar in a terminal, and as lines elsewhere.
+    Shown as a progress bar in a terminal, and as lines elsewhere. A line predicts the time of the whole training.
 
     Args:
         every: Batches between two updates.
@@ -38,10 +38,13 @@ class RunProgress(pl.Callback):
         self.every = every
         self.bar: Progress | None = None
         self.task = TaskID(0)
+        self.clock = Clock(0)
         self.started, self.waited_s, self.num_clips = 0.0, 0.0, 0  # since the last update
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the bar in a terminal."""
+        """Start the clock and, in a terminal, the bar."""
+        total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
+        self.clock = Clock(total, done=trainer.fit_loop.epoch_loop.total_batch_idx + 1)
         if trainer.is_global_zero and console.is_terminal:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
@@ -51,7 +54,6 @@ class RunProgress(pl.Callback):
                 TextColumn("{task.fields[status]}"),
                 console=console,
             )
-            total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
             self.task = self.bar.add_task("", total=total, epoch="", status="")
             self.bar.start()
 
@@ -72,6 +74,7 @@ class RunProgress(pl.Callback):
         if not trainer.is_global_zero:
             return
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        self.clock.announce(step, "training", f"{trainer.max_epochs} epochs")
         if step % self.every == 0 or trainer.is_last_batch:
             self._update(trainer, pl_module, step)
 
@@ -93,7 +96,7 @@ class RunProgress(pl.Callback):
         if self.bar is not None:
             self.bar.update(self.task, completed=step, epoch=epoch, status=status)
         else:
-            console.print(f"epoch {epoch}  step {step}  {status}", highlight=False, soft_wrap=True)
+            print_above("  ".join(filter(None, [f"epoch {epoch}", f"step {step}", status, self.clock.left()])))
         pl_module.log_dict({"clips_per_s": clips_per_s, "data_wait": wait_fraction})
         self._restart(trainer)
 

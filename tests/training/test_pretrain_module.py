@@ -1,6 +1,8 @@
 """Tests of PretrainModule: momentum updates, logging, and stopping on a non-finite loss."""
 
 import csv
+import itertools
+import time
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,18 @@ def test_the_momentum_encoder_is_updated_once_per_optimizer_step(
     config.trainer.accumulate = accumulate
     api.pretrain(config)
     assert updates == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])  # 3 epochs of 2 steps of 8 samples
+
+
+def test_a_long_training_is_announced_with_its_predicted_time(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = itertools.count()  # every look at the clock finds it a second later
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
+    api.pretrain(config)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines if "for 3 epochs" in line] == ["training"]
+    steps = [line for line in lines if line.startswith("epoch")]
+    assert [" left" in line for line in steps] == [True] * 5 + [False]
 
 
 def test_embedding_and_target_statistics_are_logged(config: PretrainConfig) -> None:
