@@ -9,7 +9,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eztorch_sce.errors import ConfigError, MediaError, TrainingError, did_you_mean
+from eztorch_sce.errors import ConfigError, MediaError, TrainingError, did_you_mean, first_line
+from eztorch_sce.printing import accept_any_text, visible
 
 _HELP_WORDS = ("-h", "--help", "help")
 _RESUMABLE = ("pretrain", "finetune")
@@ -19,12 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command. On an error that the user can fix, print it and exit with 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (words[0], words[1:]) if words else ("help", [])
+    accept_any_text()
     try:
         _run(command, rest)
     except (ConfigError, MediaError, TrainingError) as error:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise
-        print(f"eztorch-sce {command}: {_describe(error)}", file=sys.stderr)
+        print(f"eztorch-sce {visible(command)}: {_describe(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\neztorch-sce {command}: interrupted{_how_to_continue(command)}", file=sys.stderr)
@@ -33,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _describe(error: Exception) -> str:
     if isinstance(error, ConfigError):
-        return f"invalid configuration:\n{error}"
-    return f"stopped: {error}" if isinstance(error, TrainingError) else f"cannot read {error}"
+        return "\n".join(["invalid configuration:", *(f"- {visible(problem)}" for problem in error.problems)])
+    return f"{'stopped:' if isinstance(error, TrainingError) else 'cannot read'} {visible(str(error))}"
 
 
 def _how_to_continue(command: str) -> str:
@@ -155,7 +157,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     try:
         overrides = compose.for_each_view(command, [word for word in rest if word not in flags])
     except compose.INVALID as error:
-        raise ConfigError([f"views.*. needs one value of views and of recipe: {str(error).splitlines()[0]}"]) from None
+        raise ConfigError([f"views.*. needs one value of views and of recipe: {first_line(error)}"]) from None
     run_dir = next((word.split("=", 1)[1] for word in overrides if word.startswith("run.dir=")), None)
     # A run writes its own directory: Hydra adds none, except a numbered one for each job of a sweep.
     hydra_settings = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]

@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from eztorch_sce import api
@@ -12,6 +11,8 @@ from eztorch_sce.config.schema import DemoConfig, validate
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
+from eztorch_sce.files import open_text
+from eztorch_sce.printing import PlainConsole
 from eztorch_sce.progress import console
 from eztorch_sce.report.plots import plot_demo
 from eztorch_sce.report.run_directory import open_run, write_report
@@ -25,7 +26,7 @@ def demo(config: DemoConfig) -> Report:
 
     The run directory contains the videos, the run of each command, `table.txt`, `demo.png` and `report.json`.
     """
-    validate(config)
+    config = validate(config)
     run_dir = open_run("demo", config)
     started = time.perf_counter()
     _announce(1, f"writing {config.num_train + config.num_test} mp4 files to {run_dir / 'videos'}")
@@ -89,6 +90,6 @@ def _write_table(run_dir: Path, metrics: dict[str, float]) -> None:
     table = Table("features", *_COLUMNS.values(), title="moving shapes, eight motions: chance is 0.125")
     for name in ("untrained", "pretrained"):
         table.add_row(name, *(f"{metrics[f'{name}_{metric}']:.3f}" for metric in _COLUMNS))
-    Console().print(table)
-    with (run_dir / "table.txt").open("w") as stream:
-        Console(file=stream, width=100).print(table)
+    PlainConsole().print(table)
+    with open_text(run_dir / "table.txt", "w") as stream:
+        PlainConsole(file=stream, width=100).print(table)

@@ -39,6 +39,15 @@ class TrainingError(RuntimeError):
     """Training that cannot continue; the message gives the step, the reason and the cure."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error of a library, or its type if it has no message.
+
+    >>> first_line(OSError("no space\\nsee the log")), first_line(OSError())
+    ('no space', 'OSError')
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word nearest to `word`, or None if none is near.
 

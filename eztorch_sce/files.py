@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Literal
 
 # Temporary names: ".NAME.xxxxxxxx.partial", and "NAME.partial" in earlier versions.
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.\w{8}\.partial|(?P<old_name>.+)\.partial")
@@ -81,9 +82,17 @@ def remove_partials(paths: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically."""
-    with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    """Write a text file atomically; see `open_text`."""
+    with replacing(path) as partial, open_text(partial, "w") as stream:
+        stream.write(text)
+
+
+def open_text(path: Path, mode: Literal["r", "w", "a"] = "r") -> IO[str]:
+    """Open a text file as UTF-8, whatever the locale, without converting line ends.
+
+    File names may be any bytes: those that are not UTF-8 are read and written unchanged.
+    """
+    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _umask() -> int:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from eztorch_sce.printing import PlainConsole, visible
 
 T = TypeVar("T")
 
-console = Console(stderr=True)
+console = PlainConsole(stderr=True)
 """Console on stderr. Progress bars are stacked; printed lines appear above them."""
 _LINE_EVERY_S = 30.0  # time between lines without a terminal
 _SHORT_S = 2.0  # shorter work prints no line
@@ -23,7 +24,7 @@ _LONG_S = 10.0  # longer work is announced with its predicted time
 
 def print_above(text: str) -> None:
     """Print a line on stderr as it is, above the progress bars: no markup, highlighting or wrapping."""
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
 def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
@@ -44,11 +45,11 @@ def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
         columns = (title_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         status_column = TextColumn("{task.fields[status]}", markup=False)
         with Progress(*columns, status_column, console=console, transient=True) as bar:
-            task, clock = bar.add_task(title, total=total, status=""), Clock(total)
+            task, clock = bar.add_task(visible(title), total=total, status=""), Clock(total)
 
             def advance(status: str = "") -> None:
                 clock.announce(clock.done + 1, title, f"{total}")
-                bar.update(task, advance=1, status=status)
+                bar.update(task, advance=1, status=visible(status))
 
             yield advance
     else:

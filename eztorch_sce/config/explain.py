@@ -16,7 +16,7 @@ from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES
 from eztorch_sce.config.compose import GROUPS, INVALID, RENAMED_KEYS, commands, compose_by_hydra, to_config
 from eztorch_sce.config.recipes import recipes
-from eztorch_sce.errors import ConfigError, did_you_mean, nearest
+from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest
 from eztorch_sce.settings import Setting, declaration, problem_with
 
 _EACH_VIEW = "views.*."
@@ -41,7 +41,7 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> list[st
         if not explanation.is_choice(override):
             explanation.apply(override, config)
     explanation.validate(config)
-    return explanation.messages or [str(error).splitlines()[0]]
+    return explanation.messages or [first_line(error)]
 
 
 class _Explanation:
@@ -140,7 +140,7 @@ class _Explanation:
                     self.messages.append(message)
         except INVALID as error:
             if not self.messages:
-                self.messages.append(str(error).splitlines()[0])
+                self.messages.append(first_line(error))
 
     def _composes(self, overrides: list[str]) -> bool:
         try:
@@ -206,7 +206,7 @@ def _invalid_value(key: str, override: Override, config: DictConfig, error: Exce
     cause: BaseException = error
     while cause.__cause__ is not None:  # the innermost exception names the invalid value
         cause = cause.__cause__
-    return f"{override.input_line}: {str(cause).splitlines()[0]}"
+    return f"{override.input_line}: {first_line(cause)}"
 
 
 def _quoted(key: str, value: str) -> str:

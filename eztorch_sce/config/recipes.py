@@ -37,8 +37,9 @@ def _header(text: str) -> dict[str, str]:
 
 def print_recipes() -> None:
     """Print a table of the recipes: name, command, expected number, hardware, hours."""
-    from rich.console import Console
     from rich.table import Table
+
+    from eztorch_sce.printing import PlainConsole
 
     table = Table(title="eztorch-sce <command> recipe=NAME; `eztorch-sce recipes NAME` shows the file")
     columns = ("command", "expected", "hardware", "hours")
@@ -47,4 +48,4 @@ def print_recipes() -> None:
         table.add_column(column)
     for name, header in recipes().items():
         table.add_row(name, *(header.get(column, "") for column in columns))
-    Console().print(table)
+    PlainConsole().print(table)

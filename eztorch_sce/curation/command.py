@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
-from eztorch_sce.files import replacing
+from eztorch_sce.files import write_text
+from eztorch_sce.printing import PlainConsole, print_line
 
 if TYPE_CHECKING:
     from eztorch_sce.curation.bench import BenchResult
@@ -91,9 +90,9 @@ def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
     _print_prepared(prepared, folder)
     if prepared.complete and prepared.num_copies:
         table = diagnose(Path(out), DoctorConfig(workers=config.workers)).table
-        _print_line(f"written to {out}; {table} makes runs start fast")
+        print_line(f"written to {out}; {table} makes runs start fast")
     elif not prepared.complete:
-        _print_line(f"other shards are not finished; the last one to finish writes {TABLE_NAME}")
+        print_line(f"other shards are not finished; the last one to finish writes {TABLE_NAME}")
     return not prepared.failed
 
 
@@ -104,10 +103,8 @@ def run_check(name: str, root: str, config: CheckConfig) -> bool:
     result = check(name, root, config)
     _print_check(name, result)
     if config.missing:
-        lines = "".join(f"{line}\n" for line in result.missing)
-        with replacing(Path(config.missing)) as partial:
-            partial.write_text(lines, encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
-        _print_line(f"all missing files are listed in {config.missing}")
+        write_text(Path(config.missing), "".join(f"{line}\n" for line in result.missing))
+        print_line(f"all missing files are listed in {config.missing}")
     return result.complete
 
 
@@ -119,7 +116,7 @@ def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
 
     unpacked = unpack(Path(source), Path(out))
     counts = f"{unpacked.num_written} images written in {unpacked.seconds:.0f} s, {unpacked.num_kept} already there"
-    _print_line(f"{counts}; set data.layout={unpacked.layout} data.root={out}")
+    print_line(f"{counts}; set data.layout={unpacked.layout} data.root={out}")
     # STL-10 is checked twice: its labeled images, and its unlabeled images for pretraining.
     layouts = [name for name in (unpacked.layout, f"{unpacked.layout}_unlabeled") if name in LAYOUTS]
     results = {name: check(name, out) for name in layouts}
@@ -133,13 +130,13 @@ def print_bench(result: "BenchResult") -> None:
     table = Table("decoder", "clips/s, one process", "usable", "remark", title_justify="left")
     for row in result.decoders:
         rate = f"{row.clips_per_s:.1f}" if row.clips_per_s else "-"
-        table.add_row(row.decoder, rate, "yes" if row.usable else "no", escape(row.remark))
-    Console().print(table)
+        table.add_row(row.decoder, rate, "yes" if row.usable else "no", row.remark)
+    PlainConsole().print(table)
     rates = ", ".join(f"{number}: {rate:.1f}" for number, rate in result.by_workers.items())
-    _print_line(f"clips/s by number of workers: {rates}")
+    print_line(f"clips/s by number of workers: {rates}")
     threads = f"{result.threads} decoding thread each"
-    _print_line(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
-    _print_line("data.decoder=auto now selects this decoder")
+    print_line(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
+    print_line("data.decoder=auto now selects this decoder")
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
@@ -147,29 +144,29 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
 
     table = Table("finding", "files", "example", title_justify="left")
     for finding, count, path in diagnosis.counts():
-        table.add_row(escape(finding), str(count), escape(path))
+        table.add_row(finding, str(count), path)
     if table.rows:
-        Console().print(table)
+        PlainConsole().print(table)
     unusable = [row for row in diagnosis.rows if not row.usable]
     for row in unusable[:_MAX_SHOWN]:
-        _print_line(f"unusable: {row.path}: {'; '.join(row.findings)}")
+        print_line(f"unusable: {row.path}: {'; '.join(row.findings)}")
     if len(unusable) > _MAX_SHOWN:
-        _print_line(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
+        print_line(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
     if diagnosis.skipped:
-        _print_line(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
+        print_line(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
     rate = len(diagnosis.rows) / max(diagnosis.seconds, 1e-9)
     counts = f"{len(diagnosis.rows)} files, {len(unusable)} unusable"
-    _print_line(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s); written to {diagnosis.table}")
+    print_line(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s); written to {diagnosis.table}")
 
 
 def _print_prepared(prepared: "Prepared", folder: str) -> None:
-    _print_line(f"{prepared.num_written} copies written in {prepared.seconds:.0f} s, {prepared.num_kept} already there")
+    print_line(f"{prepared.num_written} copies written in {prepared.seconds:.0f} s, {prepared.num_kept} already there")
     if prepared.speedup:
-        _print_line(f"reading a clip is {prepared.speedup:.1f} times faster from a copy than from its source")
+        print_line(f"reading a clip is {prepared.speedup:.1f} times faster from a copy than from its source")
     for path, reason in list(prepared.failed.items())[:_MAX_SHOWN]:
-        _print_line(f"no copy of {path}: {reason}")
+        print_line(f"no copy of {path}: {reason}")
     if len(prepared.failed) > _MAX_SHOWN:
-        _print_line(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {folder}`")
+        print_line(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {folder}`")
 
 
 def _print_check(layout: str, result: "CheckResult") -> None:
@@ -178,23 +175,18 @@ def _print_check(layout: str, result: "CheckResult") -> None:
         expected = "-" if count.expected is None else str(count.expected)
         missing = str(count.missing) if count.missing else ""
         table.add_row(f"{count.split} {count.unit}", expected, str(count.on_disk), missing)
-    Console().print(table)
+    PlainConsole().print(table)
     for line in result.missing[:_MAX_SHOWN]:
-        _print_line(f"missing: {line}")
+        print_line(f"missing: {line}")
     if len(result.missing) > _MAX_SHOWN:
-        _print_line(f"and {len(result.missing) - _MAX_SHOWN} more; missing=FILE lists all")
+        print_line(f"and {len(result.missing) - _MAX_SHOWN} more; missing=FILE lists all")
     for count in result.counts:
         if count.expected is not None and count.on_disk > count.expected:
-            _print_line(f"{count.split}: {count.on_disk - count.expected} more {count.unit} than expected")
+            print_line(f"{count.split}: {count.on_disk - count.expected} more {count.unit} than expected")
     if any(count.expected is None for count in result.counts):
-        _print_line(
+        print_line(
             "-: no count is published; set annotations=FOLDER, list=FILE or test_list=FILE to compare with a list"
         )
-
-
-def _print_line(text: str) -> None:
-    """Print a line verbatim: no markup, highlighting or wrapping."""
-    Console().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _layouts() -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.files import replacing
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.classifier import Classifier
@@ -96,8 +96,8 @@ def load_weights(path: str) -> Weights:
     except Exception as error:
         raise ConfigError(
             [
-                f"weights={path} is not a weights file of this package ({error}); use the backbone.pt or classifier.pt "
-                "of a run"
+                f"weights={path} is not a weights file of this package ({first_line(error)}); use the backbone.pt or "
+                "classifier.pt of a run"
             ]
         ) from error
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]

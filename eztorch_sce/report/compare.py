@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.printing import PlainConsole
 
 Row = tuple[str, list[Any]]
 """Name of an entry, and its value in each run; None if a run lacks it."""
@@ -33,7 +32,7 @@ def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
 def print_comparison(run_dirs: Sequence[str]) -> None:
     """Print the metrics and the differences that `compare` returns."""
     metrics, differences = compare(run_dirs)
-    console = Console()
+    console = PlainConsole()
     numbers = [(name, ["" if value is None else f"{value:.4f}" for value in values]) for name, values in metrics]
     console.print(_table("metric", run_dirs, numbers, justify="right"))
     if not differences:
@@ -92,7 +91,7 @@ def _table(
     table = Table()
     table.add_column(title, no_wrap=True)
     for name in run_dirs:
-        table.add_column(escape(name), justify=justify, overflow="fold")
+        table.add_column(name, justify=justify, overflow="fold")
     for name, values in rows:
-        table.add_row(name, *(escape(value) for value in values))
+        table.add_row(name, *values)
     return table

@@ -14,6 +14,7 @@ from eztorch_sce.augment.draws import ViewParameters
 from eztorch_sce.augment.view import View
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.by_kind import decoder_for
+from eztorch_sce.printing import visible
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import Batch
 
@@ -65,7 +66,7 @@ def sheet_rows(dataset: TrainingClips, augmentation: BatchAugmentation, batch: B
                 title += ", temporal difference"
             caption = [title, *describe(parameters[number][sample], box, height, width)]
             captioned.append(CaptionedView(view.denormalize(views[number][sample]), caption))
-        rows.append(SheetRow(f"{record.path}  ({info.width} x {info.height})", captioned))
+        rows.append(SheetRow(f"{visible(record.path)}  ({info.width} x {info.height})", captioned))
     return rows
 
 

@@ -3,10 +3,10 @@
 from importlib.util import find_spec
 from typing import NamedTuple
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from eztorch_sce.errors import first_line
+from eztorch_sce.printing import PlainConsole
 from eztorch_sce.report.versions import installed_versions
 
 _CODECS = ("h264", "hevc", "vp9", "av1", "mpeg4", "mjpeg")
@@ -39,13 +39,13 @@ def environment() -> list[Capability]:
 
 def print_environment() -> None:
     """Print the installed versions and the capabilities of this machine."""
-    console = Console()
+    console = PlainConsole()
     versions = Table("package", "version", title="versions", title_justify="left")
     for package, number in installed_versions().items():
         versions.add_row(package, number)
     machine = Table("capability", "usable", "remark", title="this machine", title_justify="left")
     for name, usable, remark in environment():
-        machine.add_row(name, "yes" if usable else "no", escape(remark))
+        machine.add_row(name, "yes" if usable else "no", remark)
     console.print(versions)
     console.print(machine)
 
@@ -57,7 +57,7 @@ def _decoder(name: str, module: str, install: str) -> Capability:
     try:
         __import__(module)
     except Exception as error:  # a broken binary may raise anything, and the table shows it
-        return Capability(name, False, f"installed, but does not load: {str(error).splitlines()[0]}")
+        return Capability(name, False, f"installed, but does not load: {first_line(error)}")
     return Capability(name, True)
 
 

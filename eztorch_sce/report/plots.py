@@ -2,14 +2,19 @@
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.evaluation.search import nearest_neighbors
+from eztorch_sce.files import open_text
+from eztorch_sce.printing import visible
 from eztorch_sce.types import ClipSpan, FeatureBank
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _NUM_QUERIES = 4
 _NUM_NEIGHBORS = 3
@@ -36,6 +41,16 @@ def plot_demo(
         decoder: Decoder for the clips shown.
         clip_s: Duration of a clip in seconds.
     """
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):  # a dollar sign in a class name is no formula
+        figure = _draw_demo(metrics_file, untrained, test, bank, decoder, clip_s)
+        figure.savefig(file, dpi=110)
+
+
+def _draw_demo(
+    metrics_file: Path, untrained: FeatureBank, test: FeatureBank, bank: FeatureBank, decoder: Decoder, clip_s: float
+) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,11 +66,11 @@ def plot_demo(
         points = principal_components(features.features)
         for label, name in enumerate(features.classes):
             chosen = points[features.labels == label]
-            axes.scatter(chosen[:, 0], chosen[:, 1], s=14, label=name)
+            axes.scatter(chosen[:, 0], chosen[:, 1], s=14, label=visible(name))
         axes.set(title=f"test clips, {title} features", xticks=[], yticks=[])
     after.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     _draw_neighbors(bottom, test, bank, decoder, clip_s)
-    figure.savefig(file, dpi=110)
+    return figure
 
 
 def principal_components(features: Tensor, count: int = 2) -> Tensor:
@@ -82,12 +97,12 @@ def _draw_neighbors(figure: Any, test: FeatureBank, bank: FeatureBank, decoder: 
             axes.imshow(torch.cat(list(clip.unbind(1)), dim=2).movedim(0, -1).numpy())
             color = "black" if number == 0 else "green" if label == query_label else "red"
             axes.set(xticks=[], yticks=[])
-            axes.set_title(f"{'query: ' if number == 0 else ''}{bank.classes[label]}", color=color, fontsize=9)
+            axes.set_title(f"{'query: ' if number == 0 else ''}{visible(bank.classes[label])}", color=color, fontsize=9)
             for side in axes.spines.values():
                 side.set(color=color, linewidth=2)
 
 
 def _column(metrics_file: Path, name: str) -> tuple[list[int], list[float]]:
-    with metrics_file.open(newline="") as stream:
+    with open_text(metrics_file) as stream:
         rows = [row for row in csv.DictReader(stream) if row.get(name)]
     return [int(row["step"]) for row in rows], [float(row[name]) for row in rows]

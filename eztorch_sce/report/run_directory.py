@@ -10,7 +10,7 @@ from typing import Protocol
 from eztorch_sce.config.compose import to_yaml
 from eztorch_sce.distributed import rank
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.files import replacing, write_text
+from eztorch_sce.files import open_text, replacing, write_text
 from eztorch_sce.launch import Launch, find_launch, is_first_process
 from eztorch_sce.report.versions import installed_versions
 from eztorch_sce.training.config import RunConfig
@@ -72,7 +72,7 @@ def write_by_class(run_dir: Path, by_class: dict[str, dict[str, float]]) -> None
     if rank() != 0:
         return
     columns = ["class", *next(iter(by_class.values()))]
-    with replacing(run_dir / "by_class.csv") as partial, partial.open("w", newline="") as stream:
+    with replacing(run_dir / "by_class.csv") as partial, open_text(partial, "w") as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
         writer.writerows({"class": name, **metrics} for name, metrics in by_class.items())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
+
+from eztorch_sce.printing import PlainConsole, print_line
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from eztorch_sce.planning.plan import Plan
@@ -26,33 +27,31 @@ def print_report(report: Report) -> None:
     table.add_column("value", justify="right")
     for name, value in report.metrics.items():
         table.add_row(name, f"{value:.4f}".rstrip("0").rstrip("."))
-    console = Console()
-    console.print(table)
-    console.print(f"written to {report.run_dir}", highlight=False, soft_wrap=True)
+    PlainConsole().print(table)
+    print_line(f"written to {report.run_dir}")
 
 
 def print_plan(plan: Plan) -> None:
     """Print the estimated cost of a pretraining and the assumptions behind it."""
-    console = Console()
-    console.print(plan.title, highlight=False, soft_wrap=True)
+    print_line(plan.title)
     _print_columns("parameters", ("M",), {name: (count / 1e6,) for name, count in plan.parameters.items()})
     flops = {name: (each.forward / 1e9, each.backward / 1e9) for name, each in plan.flops.items()}
     _print_columns("training step, per sample", ("GFLOP forward", "GFLOP backward"), flops)
-    console.print(f"backbone, one view, forward: {plan.view_flops / 1e9:.2f} GFLOP", highlight=False)
+    print_line(f"backbone, one view, forward: {plan.view_flops / 1e9:.2f} GFLOP")
     memory = {name: (size.at(plan.batch) / _GIB, size.per_sample / _MIB) for name, size in plan.memory.items()}
     _print_columns(f"memory per device, batch {plan.batch}", ("GiB", "MiB per sample"), memory)
     if sent := {name: (count / 1e6,) for name, count in plan.network.items() if count}:
         _print_columns("sent by each device per optimizer step", ("MB",), sent)
     for line in plan.verdict():
-        console.print(line, highlight=False, soft_wrap=True)
+        print_line(line)
     for line in plan.assumptions:
-        console.print(f"- {line}", highlight=False, soft_wrap=True)
+        print_line(f"- {line}")
 
 
 def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[float, ...]]) -> None:
     """Print a table of numbers with their totals at the bottom."""
-    console = Console()
-    console.print(title, style="italic", highlight=False)  # Table(title=...) would wrap it at the table's width
+    console = PlainConsole()
+    console.print(title, style="italic")  # Table(title=...) would wrap it at the table's width
     table = Table("component", show_footer=True)
     table.columns[0].footer = "total"
     for unit, total in zip(units, map(sum, zip(*rows.values(), strict=True)), strict=True):

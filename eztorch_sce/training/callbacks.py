@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.errors import MediaError
+from eztorch_sce.files import open_text
 from eztorch_sce.progress import Clock, console, print_above
 from eztorch_sce.types import ViewBatch
 
@@ -21,7 +22,7 @@ def num_unreadable(run_dir: Path) -> int:
     file = run_dir / UNREADABLE
     if not file.exists():
         return 0
-    with file.open(newline="") as stream:
+    with open_text(file) as stream:
         return len({row["path"] for row in csv.DictReader(stream)})
 
 
@@ -152,7 +153,7 @@ class UnreadableFiles(pl.Callback):
 
     def _append(self, path: str, reason: str) -> None:
         is_new = not self.file.exists()
-        with self.file.open("a", newline="") as stream:
+        with open_text(self.file, "a") as stream:
             writer = csv.writer(stream)
             if is_new:
                 writer.writerow(["path", "reason"])

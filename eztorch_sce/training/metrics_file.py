@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from eztorch_sce.files import replacing
+from eztorch_sce.files import open_text, replacing
 
 
 class MetricsFile(Logger):
@@ -44,21 +44,21 @@ class MetricsFile(Logger):
         if new := [name for name in row if name not in header]:
             self._rewrite(header + new)
             header += new
-        with self.file.open("a", newline="") as stream:
+        with open_text(self.file, "a") as stream:
             csv.DictWriter(stream, header).writerow(row)
 
     def _header(self) -> list[str]:
         if not self.file.exists():
             return []
-        with self.file.open(newline="") as stream:
+        with open_text(self.file) as stream:
             return next(csv.reader(stream), [])
 
     def _rewrite(self, header: list[str]) -> None:
         rows: list[dict[str, str]] = []
         if self.file.exists():
-            with self.file.open(newline="") as stream:
+            with open_text(self.file) as stream:
                 rows = list(csv.DictReader(stream))
-        with replacing(self.file) as partial, partial.open("w", newline="") as stream:
+        with replacing(self.file) as partial, open_text(partial, "w") as stream:
             writer = csv.DictWriter(stream, header)
             writer.writeheader()
             writer.writerows(rows)

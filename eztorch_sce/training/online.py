@@ -57,7 +57,7 @@ class OnlineEvaluation(pl.Callback):
         pl_module.log_dict({f"online_{name}": value for name, value in metrics.items()} | {"online_s": took_s})
         if trainer.is_global_zero:
             numbers = f"kNN {metrics['knn_top1']:.3f}, linear {metrics['linear_top1']:.3f}, in {took_s:.1f} s"
-            console.print(f"epoch {epoch}/{trainer.max_epochs}  online evaluation: {numbers}", highlight=False)
+            console.print(f"epoch {epoch}/{trainer.max_epochs}  online evaluation: {numbers}", soft_wrap=True)
 
     def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the top-1 accuracies of kNN and of a linear probe."""

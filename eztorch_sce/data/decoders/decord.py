@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 
 from eztorch_sce.data.decoders import base
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
-from eztorch_sce.errors import MediaError
+from eztorch_sce.errors import MediaError, first_line
 from eztorch_sce.registry import register
 from eztorch_sce.types import Clip, MediaInfo
 
@@ -137,5 +137,5 @@ def _decode(path: str, reader: Any, numbers: list[int]) -> UInt8[np.ndarray, "N 
 
 def _first_line(error: Exception) -> str:
     """Return the first line of an error of decord, without the position in its source code."""
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = first_line(error)
     return first.rsplit(".cc:", 1)[-1].partition(": ")[2] or first

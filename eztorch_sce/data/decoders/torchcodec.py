@@ -8,7 +8,7 @@ import torch
 
 from eztorch_sce.data.decoders import base
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
-from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.errors import ConfigError, MediaError, first_line
 from eztorch_sce.registry import register
 from eztorch_sce.types import Clip, MediaInfo
 
@@ -83,7 +83,7 @@ def _open(path: str) -> "VideoDecoder":
             reader = VideoDecoder(path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
     except (RuntimeError, ValueError) as error:
         problem = "has no video stream, or is not a video" if "video stream" in str(error) else "cannot be opened"
-        raise MediaError(path, f"{problem}: torchcodec says {_first_line(error)}") from error
+        raise MediaError(path, f"{problem}: torchcodec says {first_line(error)}") from error
     metadata = reader.metadata
     if not metadata.num_frames:
         raise MediaError(path, "torchcodec finds no frame in it")
@@ -101,7 +101,7 @@ def _frames_at(path: str, reader: "VideoDecoder", times_s: list[float]) -> "Fram
     try:
         return reader.get_frames_played_at(stream_times_s)
     except (RuntimeError, IndexError, ValueError) as error:
-        raise MediaError(path, f"torchcodec cannot decode it ({_first_line(error)})") from error
+        raise MediaError(path, f"torchcodec cannot decode it ({first_line(error)})") from error
 
 
 def _check_shown(path: str, times_s: list[float], starts_s: torch.Tensor, durations_s: torch.Tensor) -> None:
@@ -111,7 +111,3 @@ def _check_shown(path: str, times_s: list[float], starts_s: torch.Tensor, durati
         if start_s > max(time_s, 0.0) + 2 * base.SNAP_S:
             raise MediaError(path, f"at {time_s:.2f} s, torchcodec returns a frame that is due at {start_s:.2f} s")
         base.check_hold(path, time_s, end_s)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
