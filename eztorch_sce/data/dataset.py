@@ -4,11 +4,11 @@ All of it runs in the worker processes, on uint8 tensors on the CPU.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from typing import NamedTuple
 
-import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
@@ -18,6 +18,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.clip_sampling import COVERS, near_spans, random_span, strided_clip_s, uniform_spans
 from eztorch_sce.data.decoders.base import Decoder, Timing
 from eztorch_sce.data.decoders.by_kind import decoder_for
+from eztorch_sce.data.epoch_order import shuffled
 from eztorch_sce.data.shaping import crop_resize, scale_box, short_side_crops, stretch
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import MediaError
@@ -207,12 +208,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(range(self.num_records))
+        rank, world_size, epoch = distributed.rank(), distributed.world_size(), self.epoch
+        own: Iterable[int] = range(rank, self.num_records, world_size)
         if self.shuffle:
-            draw = generator_for(self.seed, self.epoch, 0, 0, "order")
-            order = torch.randperm(self.num_records, generator=draw).tolist()
-        own = order[distributed.rank() :: distributed.world_size()]
-        return iter([(self.epoch, index) for index in own[: len(self)]])
+            own = shuffled(self.num_records, self.seed, epoch, rank, world_size)
+        return ((epoch, index) for index in islice(own, len(self)))
 
     def __len__(self) -> int:
         rank, world_size = distributed.rank(), distributed.world_size()
