@@ -71,7 +71,7 @@ def _feistel(values: Numbers, num_bits: int, keys: list[int]) -> Numbers:
 
 
 def _mixed(values: Numbers, key: int) -> Numbers:
-    """Return 64 pseudorandom bits per value: the finalizer of SplitMix64 (Steele et al., OOPSLA 2014) of value + key."""
+    """Return 64 pseudorandom bits per value: the finalizer of SplitMix64 (Steele et al., OOPSLA 2014) of the sum."""
     values = values + np.uint64(key)
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
