@@ -21,7 +21,8 @@ EPOCHS, BATCH_SIZE, LR, CPU = 30, 32, 0.01, torch.device("cpu")
 with tempfile.TemporaryDirectory() as folder:
     write_moving_shapes(Path(folder), MovingShapes(num_train=256, num_test=128), num_processes=2)
     config = compose("pretrain", ["recipe=demo", f"data.root={folder}"])
-    train, test = config.data.open_with_test(config.seed)
+    splits = config.data.open_with_test(config.seed)
+    train, test = splits.train, splits.labeled_test
     spec = input_spec(config.data, train, InputSpec(), config.views[0])
     clips = TrainingClips(train, config.views, spec, config.data.build_decoder(), config.seed, canvas=None)
     sampler = EpochSampler(len(train.records), config.seed, shuffle=True)

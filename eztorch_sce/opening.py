@@ -89,15 +89,15 @@ def open_labeled(data: DataConfig, seed: int) -> Splits:
     Raises:
         ConfigError: If files or labels are missing.
     """
-    train, test = data.open_with_test(seed)
-    if not train.classes:
+    splits = data.open_with_test(seed)
+    if not splits.train.classes:
         raise ConfigError(
             [
-                f"{train.source} has no labels: put the files in one subfolder per class, or set data.list to a list "
-                "with labels"
+                f"{splits.train.source} has no labels: put the files in one subfolder per class, or set data.list to a "
+                "list with labels"
             ]
         )
-    return Splits(train, test)
+    return splits
 
 
 def open_training(

@@ -8,15 +8,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.data.decoders.base import Decoder
+from eztorch_sce.data.sources.holdout import check_groups, group_codes, holdout
 from eztorch_sce.data.sources.layouts import LAYOUTS, open_splits
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.splits import Location, Splits
-from eztorch_sce.data.sources.subsets import draw_fraction, holdout, keep_listed, without_unusable
+from eztorch_sce.data.sources.splits import Draw, Location, Splits
+from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
 from eztorch_sce.settings import setting, show
+
+TEST_FRACTION = 0.2
+"""Fraction of each class that is held out unless data.test_fraction is set."""
 
 DECODER_FILE = "decoder.json"
 """File in the data folder that names the fastest decoder, as measured by `data bench`."""
@@ -50,8 +57,17 @@ class DataConfig:
         "line.",
     )
     split: int = setting(1, at_least=1, help="Number of the official train/test split of UCF101 and HMDB51.")
-    test_fraction: float = setting(
-        0.2, at_least=0, below=1, help="Fraction of each class to hold out if there is no test split."
+    test_fraction: float | None = setting(
+        None,
+        above=0,
+        below=1,
+        help="Fraction of each class to hold out if there is no test split; null holds out what the weights held out, "
+        "or 0.2.",
+    )
+    group: str | None = setting(
+        None,
+        help="What belongs together and is held out together, such as clips of one video: a column of data.list, or a "
+        "regular expression whose match (its group 1 if it has one) in the path below data.root names the group.",
     )
     train_share: float | None = setting(
         None,
@@ -144,7 +160,8 @@ class DataConfig:
 
     def location(self) -> Location:
         """Return the paths of the data set."""
-        return Location(self.root, self.list, self.test_root, self.test_list, self.annotations, self.split)
+        paths = self.root, self.list, self.test_root, self.test_list, self.annotations
+        return Location(*paths, split=self.split, group=self.group)
 
     def folder(self) -> Path:
         """Return the folder of the training data: `root`, or the folder of the list."""
@@ -152,7 +169,7 @@ class DataConfig:
             return Path(os.path.expanduser(self.root))
         return Path(os.path.expanduser(self.list or "")).parent
 
-    def open_with_test(self, seed: int) -> tuple[Manifest, Manifest]:
+    def open_with_test(self, seed: int) -> Splits:
         """Return the train and test splits of labeled data.
 
         If there is no test split, `test_fraction` of each class is held out. The train split is then reduced to
@@ -162,14 +179,23 @@ class DataConfig:
             ConfigError: If the data cannot be opened, the decoder cannot be used, or `train_subset` names files that
                 are not in the train split.
         """
-        train, test = self._open()
-        if test is None:
-            train, test = holdout(train, self.test_fraction, seed)
+        splits = self._open()
+        if splits.test is None:
+            draw = Draw(self.test_fraction or TEST_FRACTION, seed, self.group)
+            splits = holdout(splits, draw, self._groups(splits.train))
         if self.train_share is not None:
-            train = draw_fraction(train, self.train_share, seed)
+            splits = splits._replace(train=draw_fraction(splits.train, self.train_share, seed))
         if self.train_subset is not None:
-            train = keep_listed(train, Path(self.train_subset))
-        return train, test
+            splits = splits._replace(train=keep_listed(splits.train, Path(self.train_subset)))
+        return splits
+
+    def _groups(self, manifest: Manifest) -> npt.NDArray[np.int64] | None:
+        """Return the group of each record, or None if every record stands alone."""
+        if self.group is None:
+            return None
+        codes = group_codes(manifest, self.group, self.folder())
+        check_groups(codes, self.group)
+        return codes
 
     def build_decoder(self) -> Decoder:
         """Return the video decoder."""

@@ -14,6 +14,7 @@ from torch import nn
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.evaluation.features import extract_features, record_views
 from eztorch_sce.evaluation.knn import TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
@@ -35,14 +36,12 @@ class OnlineEvaluation(pl.Callback):
         seed: Seed of the linear probe.
     """
 
-    def __init__(
-        self, config: OnlineConfig, data: DataConfig, splits: tuple[Manifest, Manifest], spec: InputSpec, seed: int
-    ) -> None:
+    def __init__(self, config: OnlineConfig, data: DataConfig, splits: Splits, spec: InputSpec, seed: int) -> None:
         self.config, self.data, self.splits, self.spec, self.seed = config, data, splits, spec, seed
 
     def protocol(self) -> dict[str, Any]:
         """Return the settings that make the numbers comparable between runs."""
-        train, test = self.splits
+        train, test = self.splits.train, self.splits.labeled_test
         return asdict(self.config) | {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -62,7 +61,8 @@ class OnlineEvaluation(pl.Callback):
     def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the top-1 accuracies of kNN and of a linear probe."""
         with isolate_rng(), _modes_restored(backbone), torch.autocast(device.type, enabled=False):
-            train, test = (self._features(backbone, split, device) for split in self.splits)
+            train = self._features(backbone, self.splits.train, device)
+            test = self._features(backbone, self.splits.labeled_test, device)
             metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, device)
             metrics |= linear_probe(train, test, Probe(seed=self.seed), device)
         return {name: metrics[name] for name in ("knn_top1", "linear_top1")}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS
 from eztorch_sce.settings import setting
@@ -31,7 +31,7 @@ class OnlineConfig:
         """Return a message if the number of crops is neither 1 nor 3."""
         return [f"{prefix}.num_crops=2 must be 1 (center) or 3"] if self.num_crops == 2 else []
 
-    def open(self, data: DataConfig, seed: int) -> tuple[Manifest, Manifest]:
+    def open(self, data: DataConfig, seed: int) -> Splits:
         """Return the labeled train and test splits.
 
         Args:
@@ -46,12 +46,12 @@ class OnlineConfig:
             data = replace(data, **sources)
         if self.layout is not None:
             data = replace(data, layout=self.layout)
-        train, test = data.open_with_test(seed)
-        if not train.classes:
+        splits = data.open_with_test(seed)
+        if not splits.train.classes:
             raise ConfigError(
                 [
-                    f"online.every_n_epochs={self.every_n_epochs}: {train.source} has no labels; set online.root or "
-                    "online.list to labeled data, or leave online.every_n_epochs out"
+                    f"online.every_n_epochs={self.every_n_epochs}: {splits.train.source} has no labels; set "
+                    "online.root or online.list to labeled data, or leave online.every_n_epochs out"
                 ]
             )
-        return train, test
+        return splits

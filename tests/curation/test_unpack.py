@@ -98,7 +98,7 @@ def test_stl10_has_labeled_and_unlabeled_images(tmp_path: Path) -> None:
     pretrain = open_splits(Location(root=str(out)), "stl10_unlabeled")
     assert (len(pretrain.train.records), pretrain.train.classes, pretrain.test) == (6, [], None)
     assert {record.label for record in pretrain.train.records} == {None}
-    train, test = open_splits(Location(root=str(out)), "stl10")
+    train, test = open_splits(Location(root=str(out)), "stl10")[:2]
     assert test is not None
     assert (len(train.records), len(test.records), train.classes) == (3, 3, ["airplane", "truck"])
 

@@ -22,7 +22,8 @@ from eztorch_sce.settings import invalid_settings
         ("clip_s", 0.0, "must be greater than 0"),
         ("num_workers", -1, "must be at least 0"),
         ("near_power", -0.5, "must be at least 0"),
-        ("test_fraction", 1.0, "must be at least 0 and less than 1"),
+        ("test_fraction", 1.0, "must be greater than 0 and less than 1"),
+        ("test_fraction", 0.0, "must be greater than 0 and less than 1"),
         ("max_unreadable", -0.1, "must be at least 0 and less than 1"),
         ("train_share", 0.0, "must be greater than 0 and at most 1"),
         ("decoder", "pyva", "did you mean pyav?"),
@@ -62,15 +63,16 @@ def test_a_subset_of_the_labels_needs_a_command_that_uses_labels(tmp_path: Path)
     folders = [f"{split}/{name}/{split}_{name}" for split in ("train", "val") for name in "ab"]
     touch(tmp_path, *(f"{folder}_{number}.png" for folder in folders for number in range(20)))
     root = str(tmp_path)
-    train, test = DataConfig(root=root, train_share=0.1).open_with_test(seed=1)
+    splits = DataConfig(root=root, train_share=0.1).open_with_test(seed=1)
+    train = splits.train
     assert Counter(record.label for record in train.records) == {0: 2, 1: 2}
-    assert len(test.records) == 40
+    assert len(splits.labeled_test.records) == 40
     assert train == DataConfig(root=root, train_share=0.1).open_with_test(seed=1)[0]
     listed = tmp_path / "list.txt"
     listed.write_text("train_b_3.png\n")
-    train, test = DataConfig(root=root, train_subset=str(listed)).open_with_test(seed=1)
-    assert [Path(record.path).name for record in train.records] == ["train_b_3.png"]
-    assert len(test.records) == 40
+    splits = DataConfig(root=root, train_subset=str(listed)).open_with_test(seed=1)
+    assert [Path(record.path).name for record in splits.train.records] == ["train_b_3.png"]
+    assert len(splits.labeled_test.records) == 40
     with pytest.raises(ConfigError, match=r"data\.train_share=0\.1 has no effect without labels"):
         DataConfig(root=root, train_share=0.1).open()
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits
+from eztorch_sce.types import MediaRecord
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -26,6 +28,14 @@ def write(file: Path, text: str) -> Path:
 def summary(manifest: Manifest, root: Path) -> list[tuple[str, int | None, str]]:
     """Return the path below a folder, the label and the kind of each record."""
     return [(os.path.relpath(record.path, root), record.label, record.kind) for record in manifest.records]
+
+
+def labeled(counts: dict[str, int]) -> Manifest:
+    """Return the records of a folder with `counts` videos of each class. The files do not exist."""
+    classes = sorted(counts)
+    names = [(name, i) for name in classes for i in range(counts[name])]
+    records = [MediaRecord(f"/data/{name}/{i}.mp4", classes.index(name), "video") for name, i in names]
+    return Manifest(Records.of(records), classes, "/data")
 
 
 def open_layout(layout: str, root: Path | None = None, split: int = 1, **paths: Path | None) -> Splits:

@@ -82,7 +82,7 @@ def _open_class_folders(train: Path, test: Path, location: Location) -> Splits:
     )
     messages = [
         f"data.root={folder}: its images are not in class folders; sort them by class, or set data.layout=auto"
-        for folder, manifest in zip((train, test), splits, strict=True)
+        for folder, manifest in zip((train, test), splits[:2], strict=True)
         if manifest and not manifest.classes
     ]
     if messages:

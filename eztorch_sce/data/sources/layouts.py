@@ -96,6 +96,8 @@ def open_splits(location: Location, layout: str) -> Splits:
     if messages := _path_messages(location, layout, row):
         raise ConfigError(messages)
     splits = row.open(_expand_users(location))
+    if not splits.origin:
+        splits = splits._replace(origin=f"layout {layout}" if splits.test else f"layout {layout}, no test split")
     if splits.test:
         check_disjoint(splits.train, splits.test)
     return splits
@@ -119,14 +121,12 @@ def _path_messages(location: Location, layout: str, row: Layout) -> list[str]:
 
 def _expand_users(location: Location) -> Location:
     """Replace a leading ~ in every path by the home folder, and empty paths by None."""
-    return Location(
+    return location._replace(
         root=_expand_user(location.root),
         list=_expand_user(location.list),
         test_root=_expand_user(location.test_root),
         test_list=_expand_user(location.test_list),
         annotations=_expand_user(location.annotations),
-        split=location.split,
-        missing_ok=location.missing_ok,
     )
 
 

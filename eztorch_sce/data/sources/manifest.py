@@ -1,7 +1,7 @@
 """The manifest: the records of one split of a data set."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import did_you_mean, first_messages
@@ -26,6 +26,10 @@ class Manifest:
     missing: list[tuple[str, int | None]] | None = None
     notes: list[str] = field(default_factory=list)
     ignored: dict[str, int] = field(default_factory=dict)
+
+    def with_records(self, records: Records, source: str) -> "Manifest":
+        """Return a manifest of some of the records, with the same classes."""
+        return replace(self, records=records, source=source)
 
 
 def unknown_classes(names: Iterable[str], train_classes: Sequence[str] | None, where: str) -> list[str]:

@@ -4,6 +4,7 @@ A Python object per record costs a few hundred bytes, and counting references to
 processes share with their parent. Columns do neither; a `MediaRecord` is made when it is read.
 """
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -48,6 +49,8 @@ class Records(Sequence[MediaRecord]):
         labels_by_folder: Whether `labels` holds one label per folder of the table.
         segments: Start and end in seconds of the part of each video to use, float64 (N, 2), NaN where a video begins or
             ends; None uses whole videos.
+        groups: `group_code` of the group of each record, int64 (N,), such as the source video of a clip; None if a list
+            names no groups.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class Records(Sequence[MediaRecord]):
         labels: npt.NDArray[np.int32] | None = None,
         labels_by_folder: bool = False,
         segments: npt.NDArray[np.float64] | None = None,
+        groups: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        self._columns, self._rows, self._segments = columns, rows, segments
+        self._columns, self._rows, self._segments, self.groups = columns, rows, segments, groups
         self._labels, self._labels_by_folder = labels, labels_by_folder
 
     @classmethod
@@ -82,6 +86,7 @@ class Records(Sequence[MediaRecord]):
         kinds: Sequence[str],
         labels: Sequence[int] | npt.NDArray[np.int32] | None = None,
         segments: Sequence[tuple[float | None, float | None]] | None = None,
+        groups: Sequence[str] | None = None,
     ) -> "Records":
         """Return records from columns of equal length.
 
@@ -90,6 +95,7 @@ class Records(Sequence[MediaRecord]):
             kinds: A member of `KINDS` per record.
             labels: Class indices, `UNLABELED` for none; None if no record has one.
             segments: Start and end of each record in seconds, or None for a whole file.
+            groups: Name of the group of each record, or None if there are no groups.
         """
         import pyarrow as pa
 
@@ -107,7 +113,8 @@ class Records(Sequence[MediaRecord]):
         )
         array = None if labels is None else np.asarray(labels, np.int32)
         spans = None if segments is None else np.array(segments, np.float64).reshape(-1, 2)  # None becomes NaN
-        return cls(columns, labels=array, segments=spans)
+        codes_of_groups = None if groups is None else np.array([group_code(name) for name in groups], np.int64)
+        return cls(columns, labels=array, segments=spans, groups=codes_of_groups)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Records"]) -> "Records":
@@ -199,9 +206,10 @@ class Records(Sequence[MediaRecord]):
         by_record = self._labels is not None and not self._labels_by_folder
         labels = self._labels[indices] if self._labels is not None and by_record else self._labels
         segments = None if self._segments is None else self._segments[indices]
+        groups = None if self.groups is None else self.groups[indices]
         num_rows = len(self._columns.folder_of)
         rows = rows.astype(np.min_scalar_type(max(0, num_rows - 1)))
-        return Records(self._columns, rows, labels, self._labels_by_folder, segments)
+        return Records(self._columns, rows, labels, self._labels_by_folder, segments, groups)
 
     def where(self, mask: npt.NDArray[np.bool_]) -> "Records":
         """Return the records at which a mask is true, in the original order."""
@@ -209,7 +217,7 @@ class Records(Sequence[MediaRecord]):
 
     def with_labels(self, labels: npt.NDArray[np.int32] | None) -> "Records":
         """Return the same records with other labels, int32 (N,), or without labels."""
-        return Records(self._columns, self._rows, labels, False, self._segments)
+        return Records(self._columns, self._rows, labels, False, self._segments, self.groups)
 
     def with_folder_labels(self, labels: npt.NDArray[np.int32]) -> "Records":
         """Return the same records, labeled by the folders of `folders()`, int32 (number of folders,)."""
@@ -224,6 +232,12 @@ class Records(Sequence[MediaRecord]):
         if self._labels is None:
             return UNLABELED
         return int(self._labels[self._columns.folder_of[row]] if self._labels_by_folder else self._labels[index])
+
+
+def group_code(name: str) -> int:
+    """Return a number for the name of a group, the same on every machine."""
+    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _number(value: float) -> float | None:

@@ -12,11 +12,46 @@ from eztorch_sce.errors import ConfigError
 _TEST_FOLDERS = ("val", "valid", "validation", "test")
 
 
+class Draw(NamedTuple):
+    """A test split drawn at random.
+
+    Attributes:
+        fraction: Fraction of each class that is held out.
+        seed: Seed of the draw.
+        group: The setting `data.group`, or None.
+    """
+
+    fraction: float
+    seed: int
+    group: str | None = None
+
+    def __str__(self) -> str:
+        grouped = f", grouped by {self.group}" if self.group else ""
+        return f"held out: {self.fraction} of each class, seed {self.seed}{grouped}"
+
+
 class Splits(NamedTuple):
-    """The train split and, if there is one, the test split. If both are labeled, they have the same classes."""
+    """The splits of a data set. If both are labeled, they have the same classes.
+
+    Attributes:
+        train: The train split.
+        test: The test split, or None if the data have none.
+        origin: Origin of the test split, for display, such as "folders train and val".
+        draw: The draw of the test split, or None if the data define it.
+        notes: Remarks to show to users, such as the number of files with the same content.
+    """
 
     train: Manifest
     test: Manifest | None
+    origin: str = ""
+    draw: Draw | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labeled_test(self) -> Manifest:
+        """The test split. Labeled data always have one."""
+        assert self.test is not None
+        return self.test
 
 
 class Location(NamedTuple):
@@ -30,6 +65,7 @@ class Location(NamedTuple):
         annotations: Folder of the publisher's lists, or text file of the classes to keep.
         split: Number of the official split, from 1.
         missing_ok: Open what exists and note the rest in `Manifest.missing`, as `data check` does, instead of raising.
+        group: The setting `data.group`: if a list has a column of that name, it becomes `Records.groups`.
     """
 
     root: str | None = None
@@ -39,6 +75,7 @@ class Location(NamedTuple):
     annotations: str | None = None
     split: int = 1
     missing_ok: bool = False
+    group: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -71,7 +108,8 @@ def open_folder(location: Location) -> Splits:
 def open_list(location: Location) -> Splits:
     """Open a list file as the train split."""
     file, root = Path(location.list or ""), _path(location.root)
-    return open_both(lambda: from_list(file, root, missing_ok=location.missing_ok), _test_opener(location))
+    splits = open_both(lambda: from_list(file, root, missing_ok=location.missing_ok), _test_opener(location))
+    return splits._replace(origin=_origin("list", file, location))
 
 
 def open_both(train: Callable[[], Manifest], test: Callable[[Sequence[str]], Manifest] | None) -> Splits:
@@ -110,7 +148,19 @@ def split_folders(root: Path) -> tuple[Path | None, Path | None]:
 
 
 def _open_folders(location: Location, train_folder: Path) -> Splits:
-    return open_both(lambda: from_folder(train_folder), _test_opener(location))
+    splits = open_both(lambda: from_folder(train_folder), _test_opener(location))
+    return splits._replace(origin=_origin("folder", train_folder, location))
+
+
+def _origin(kind: str, train: Path, location: Location) -> str:
+    """Return the origin of the test split, such as "folders train and val" or "lists train.csv and test.csv"."""
+    if not location.test_list and not location.test_root:
+        return f"no test split, one {kind}"
+    test = Path(location.test_list or location.test_root or "")
+    test_kind = "list" if location.test_list else "folder"
+    if kind == test_kind:
+        return f"{kind}s {train.name} and {test.name}"
+    return f"{kind} {train.name} and {test_kind} {test.name}"
 
 
 def _test_opener(location: Location) -> Callable[[Sequence[str]], Manifest] | None:

@@ -1,4 +1,4 @@
-"""Subsets of a manifest: held-out splits, fractions of the labels, listed files and listed classes."""
+"""Subsets of a manifest: fractions of the labels, listed files and listed classes."""
 
 import os
 import random
@@ -14,32 +14,6 @@ from eztorch_sce.data.sources.records import UNLABELED
 from eztorch_sce.errors import ConfigError, shorten
 
 
-def holdout(manifest: Manifest, fraction: float, seed: int) -> tuple[Manifest, Manifest]:
-    """Split a manifest at random into train and test, class by class.
-
-    The draw from a class does not depend on the other classes. Every class with two or more records has at least
-    one in each split; if a class has a single record, it is used for training.
-
-    Raises:
-        ConfigError: If `fraction` is not between 0 and 1, or no class has two records.
-    """
-    if not 0 < fraction < 1:
-        raise ConfigError([f"data.test_fraction={fraction} must be greater than 0 and less than 1, for example 0.2"])
-    is_test = np.zeros(len(manifest.records), bool)
-    for name, indices in _indices_by_class(manifest).items():
-        num_test = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
-        is_test[random.Random(f"{seed}/{name}").sample(indices, num_test)] = True
-    if not is_test.any():
-        cure = "add files, or set data.test_root or data.test_list"
-        raise ConfigError([f"data.root={manifest.source}: no class has two files, one for each split; {cure}"])
-    train, test = manifest.records.where(~is_test), manifest.records.where(is_test)
-    drawn = f"the fraction {fraction} held out with seed {seed}"
-    return (
-        Manifest(train, manifest.classes, f"{manifest.source}, without {drawn}"),
-        Manifest(test, manifest.classes, f"{manifest.source}, {drawn}"),
-    )
-
-
 def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
     """Keep a random fraction of each class, at least one record per class, in the original order.
 
@@ -47,12 +21,12 @@ def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
     with the same seed.
     """
     drawn: set[int] = set()
-    for name, indices in _indices_by_class(manifest).items():
+    for name, indices in indices_by_class(manifest).items():
         shuffled = random.Random(f"share {seed}/{name}").sample(indices, len(indices))
         drawn.update(shuffled[: max(round(fraction * len(indices)), 1)])
     records = manifest.records.take(sorted(drawn))
     kept = f"the fraction {fraction} of each class drawn with seed {seed} ({len(records)} records)"
-    return Manifest(records, manifest.classes, f"{manifest.source}, {kept}")
+    return manifest.with_records(records, f"{manifest.source}, {kept}")
 
 
 def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_subset") -> Manifest:
@@ -81,7 +55,7 @@ def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_
         raise ConfigError(messages)
     kept = {path for paths in matches for path in paths}
     records = manifest.records.where(np.array([path in kept for path in manifest.records.paths()]))
-    return Manifest(records, manifest.classes, f"{manifest.source}, only the {len(records)} records in {list_file}")
+    return manifest.with_records(records, f"{manifest.source}, only the {len(records)} records in {list_file}")
 
 
 def keep_classes(manifest: Manifest, names: Sequence[str], where: str, missing_ok: bool = False) -> Manifest:
@@ -135,7 +109,7 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
     left_out = f"{num_unusable} of {len(manifest.records)} left out as unusable according to {tables[0].file}"
     if not records:
         raise ConfigError([f"{manifest.source}: {left_out}; run `eztorch-sce data doctor` again"])
-    return Manifest(records, manifest.classes, f"{manifest.source} ({left_out})")
+    return manifest.with_records(records, f"{manifest.source} ({left_out})")
 
 
 def check_disjoint(train: Manifest, test: Manifest) -> None:
@@ -155,7 +129,7 @@ def check_disjoint(train: Manifest, test: Manifest) -> None:
         raise ConfigError([f"{both}; {cure}"])
 
 
-def _indices_by_class(manifest: Manifest) -> dict[str, list[int]]:
+def indices_by_class(manifest: Manifest) -> dict[str, list[int]]:
     """Return the indices of the records by class name; "" is the class of unlabeled records."""
     indices: dict[str, list[int]] = {}
     for index, label in enumerate(manifest.records.labels.tolist()):

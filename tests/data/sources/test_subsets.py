@@ -4,44 +4,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from data_sets import summary, touch, write
+from data_sets import labeled, summary, touch, write
 
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import Records
-from eztorch_sce.data.sources.subsets import check_disjoint, draw_fraction, holdout, keep_classes, keep_listed
+from eztorch_sce.data.sources.subsets import check_disjoint, draw_fraction, keep_classes, keep_listed
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.types import MediaRecord
-
-
-def labeled(counts: dict[str, int]) -> Manifest:
-    classes = sorted(counts)
-    names = [(name, i) for name in classes for i in range(counts[name])]
-    records = [MediaRecord(f"/data/{name}/{i}.mp4", classes.index(name), "video") for name, i in names]
-    return Manifest(Records.of(records), classes, "/data")
-
-
-def test_holdout_takes_a_fraction_of_each_class_and_loses_no_record() -> None:
-    whole = labeled({"many": 100, "pair": 2, "sole": 1})
-    train, test = holdout(whole, fraction=0.2, seed=3)
-    assert sorted([*train.records, *test.records]) == sorted(whole.records)
-    assert Counter(record.label for record in test.records) == {0: 20, 1: 1}
-    assert train.classes == test.classes == whole.classes
-    assert holdout(whole, fraction=0.2, seed=3) == (train, test)
-    assert holdout(whole, fraction=0.2, seed=4) != (train, test)
-
-
-def test_holdout_of_a_class_does_not_depend_on_the_others() -> None:
-    alone, together = labeled({"a": 30, "b": 30}), labeled({"a": 30, "aa": 10, "b": 30})
-    held = [{record.path for record in holdout(each, 0.3, seed=0)[1].records} for each in (alone, together)]
-    assert held[0] == {path for path in held[1] if "/aa/" not in path}
-
-
-def test_holdout_needs_a_class_with_two_files() -> None:
-    with pytest.raises(ConfigError, match="no class has two files"):
-        holdout(labeled({"a": 1, "b": 1}), fraction=0.5, seed=0)
-    with pytest.raises(ConfigError, match=r"data\.test_fraction=1"):
-        holdout(labeled({"a": 5}), fraction=1, seed=0)
 
 
 def test_a_file_in_both_splits_is_found_through_a_linked_folder(tmp_path: Path) -> None:

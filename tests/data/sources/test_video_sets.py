@@ -122,7 +122,7 @@ def test_ucf101_has_its_published_sizes(tmp_path: Path, shared: Path) -> None:
     touch(tmp_path, *(line.split()[0] for line in lines))
     sizes = []
     for split in (1, 2, 3):
-        train, test = open_layout("ucf101", tmp_path, split=split, annotations=lists)
+        train, test = open_layout("ucf101", tmp_path, split=split, annotations=lists)[:2]
         assert test is not None
         assert len(train.classes) == 101
         assert all(Path(r.path).parent.name == train.classes[r.label or 0] for r in [*train.records, *test.records])
@@ -137,7 +137,7 @@ def test_hmdb51_has_its_published_sizes(tmp_path: Path, shared: Path) -> None:
         action = file.name.removesuffix("_test_split1.txt")
         touch(tmp_path, *(f"{action}/{line.split()[0]}" for line in file.read_text().splitlines() if line.strip()))
     for split in (1, 2, 3):
-        train, test = open_layout("hmdb51", tmp_path, split=split, annotations=lists)
+        train, test = open_layout("hmdb51", tmp_path, split=split, annotations=lists)[:2]
         assert test is not None
         assert (len(train.classes), len(train.records), len(test.records)) == (51, 3570, 1530)
         assert {sum(record.label == label for record in train.records) for label in range(51)} == {70}
@@ -233,7 +233,7 @@ def test_kinetics_folders_have_the_published_classes(tmp_path: Path, shared: Pat
     assert len(splits.train.classes) == num_classes
     (tmp_path / "keep.txt").write_text("\n".join(names[:200]))
     kept = open_layout("kinetics200", tmp_path / "root", annotations=tmp_path / "keep.txt")
-    assert [len(split.records) for split in kept if split] == [200, 200]
+    assert [len(split.records) for split in kept[:2] if split] == [200, 200]
 
 
 @pytest.mark.real_data

@@ -1,0 +1,208 @@
+"""Held-out test splits: a random fraction of each class that never divides what belongs together."""
+
+import os
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import group_code
+from eztorch_sce.data.sources.splits import Draw, Splits
+from eztorch_sce.data.sources.subsets import indices_by_class
+from eztorch_sce.errors import ConfigError, shorten
+
+_Groups = dict[int, list[int]]  # indices of the records of each group
+
+
+def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = None) -> Splits:
+    """Divide the train split at random into train and test, class by class.
+
+    The draw from a class does not depend on the other classes unless they share a group. Every class with two or more
+    groups (records that belong to no group count as groups of their own) has a record in each split as far as
+    undivided groups allow; a class with a single one is used for training.
+
+    Args:
+        splits: The data, without a test split.
+        draw: Fraction and seed.
+        groups: Group of each record, (N,): records of the same group stay together. None draws single records.
+
+    Raises:
+        ConfigError: If the fraction is not between 0 and 1, or if nothing can be held out.
+    """
+    manifest = splits.train
+    if not 0 < draw.fraction < 1:
+        raise ConfigError(
+            [f"data.test_fraction={draw.fraction} must be greater than 0 and less than 1, for example 0.2"]
+        )
+    is_test = np.zeros(len(manifest.records), bool)
+    single, together = _split_classes(manifest, groups)
+    for name, indices in single.items():
+        num_test = min(max(round(draw.fraction * len(indices)), 1), len(indices) - 1)
+        is_test[random.Random(f"{draw.seed}/{name}").sample(indices, num_test)] = True
+    for name, members in together.items():
+        is_test[_draw_groups(manifest.records.labels, members, draw.fraction, random.Random(f"{draw.seed}/{name}"))] = (
+            True
+        )
+    if not is_test.any():
+        cure = "add files, or set data.test_root or data.test_list"
+        unit = "files" if groups is None else "groups"
+        raise ConfigError([f"data.root={manifest.source}: no class has two {unit}, one for each split; {cure}"])
+    return divide(splits, is_test, draw)
+
+
+def divide(splits: Splits, is_test: npt.NDArray[np.bool_], draw: Draw) -> Splits:
+    """Return the train split divided into the records that are held out and the others."""
+    manifest = splits.train
+    drawn = f"the fraction {draw.fraction} held out with seed {draw.seed}"
+    if draw.group:
+        drawn += f", grouped by {draw.group}"
+    train = manifest.with_records(manifest.records.where(~is_test), f"{manifest.source}, without {drawn}")
+    test = manifest.with_records(manifest.records.where(is_test), f"{manifest.source}, {drawn}")
+    return splits._replace(train=train, test=test, origin=str(draw), draw=draw)
+
+
+def group_codes(manifest: Manifest, group: str, folder: Path) -> npt.NDArray[np.int64]:
+    """Return the group of each record, int64 (N,), by the setting `data.group`.
+
+    Args:
+        manifest: The records. If they carry groups, their list has a column of that name.
+        group: Name of a column of the list, or a regular expression.
+        folder: The data folder; the expression is searched in the part of each path below it.
+
+    Raises:
+        ConfigError: If the expression is invalid, or does not match every path.
+    """
+    if manifest.records.groups is not None:
+        return manifest.records.groups
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise ConfigError([f"data.group={group} is not a valid regular expression ({error})"]) from error
+    codes = np.zeros(len(manifest.records), np.int64)
+    code_of: dict[str, int] = {}
+    unmatched: list[str] = []
+    for index, path in enumerate(_below(folder, manifest.records.paths())):
+        if match := pattern.search(path):
+            name = match[1] if pattern.groups and match[1] is not None else match[0]
+            if name not in code_of:
+                code_of[name] = group_code(name)
+            codes[index] = code_of[name]
+        else:
+            unmatched.append(path)
+    if unmatched:
+        count = f"{len(unmatched)} of {len(codes)} paths, and is no column of a list"
+        cure = "give an expression that matches every path below data.root, or the name of a column"
+        raise ConfigError([f"data.group={group} does not match {count}: {shorten(unmatched)}; {cure}"])
+    return codes
+
+
+def check_groups(codes: npt.NDArray[np.int64], group: str) -> None:
+    """Raise ConfigError if all records are in one group, which cannot be divided."""
+    if len(codes) and (codes == codes[0]).all():
+        cure = "choose what differs between the videos or subjects"
+        raise ConfigError([f"data.group={group} puts all {len(codes)} records into one group; {cure}"])
+
+
+def merge(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the finest groups, numbered, that divide neither the groups of `first` nor those of `second`."""
+    parents: dict[int, int] = {}
+
+    def root(node: int) -> int:
+        while parents.setdefault(node, node) != node:
+            parents[node] = parents[parents[node]]
+            node = parents[node]
+        return node
+
+    _, ours = np.unique(first, return_inverse=True)
+    _, others = np.unique(second, return_inverse=True)
+    num_ours = int(ours.max(initial=-1)) + 1
+    for one, other in np.unique(np.stack([ours, others + num_ours], axis=1), axis=0).tolist():
+        parents[root(one)] = root(other)
+    roots = np.array([root(one) for one in range(num_ours)], np.int64)
+    return roots[ours]
+
+
+def _split_classes(
+    manifest: Manifest, groups: npt.NDArray[np.int64] | None
+) -> tuple[dict[str, list[int]], dict[str, _Groups]]:
+    """Return the records of the classes without groups of several records, by class, and the groups of the others.
+
+    The groups are by class, and under "groups" for the classes that share a group with another class.
+    """
+    by_class = indices_by_class(manifest)
+    if groups is None:
+        return by_class, {}
+    _, codes, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    labels = manifest.records.labels
+    order = np.argsort(codes, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+    lowest = np.minimum.reduceat(labels[order], starts)
+    highest = np.maximum.reduceat(labels[order], starts)
+    shared = set(np.unique(labels[(lowest != highest)[codes]]).tolist())  # classes that share a group
+    grouped = set(np.unique(labels[(counts > 1)[codes]]).tolist())
+    single: dict[str, list[int]] = {}
+    together: dict[str, _Groups] = {}
+    for name, indices in by_class.items():
+        label = int(labels[indices[0]])
+        if label not in grouped:
+            single[name] = indices
+            continue
+        members = together.setdefault("groups" if label in shared else name, {})
+        for index in indices:
+            members.setdefault(int(codes[index]), []).append(index)
+    return single, together
+
+
+def _draw_groups(
+    labels: npt.NDArray[np.int32], members: _Groups, fraction: float, generator: random.Random
+) -> list[int]:
+    """Return the records of randomly drawn groups that hold about a fraction of each class.
+
+    A group is drawn if that brings the numbers of test records closer to the targets, and if every class of the group
+    keeps a train record. Then each class that could have a test record but has none gets its smallest such group.
+    """
+    contents = {group: _count(labels[indices]) for group, indices in members.items()}
+    totals: dict[int, int] = {}
+    for counts in contents.values():
+        for label, count in counts.items():
+            totals[label] = totals.get(label, 0) + count
+    num_test = dict.fromkeys(totals, 0)
+    drawn: list[int] = []
+
+    def keeps_train_records(group: int) -> bool:
+        return all(num_test[label] + count < totals[label] for label, count in contents[group].items())
+
+    def draw(group: int) -> None:
+        drawn.append(group)
+        for label, count in contents[group].items():
+            num_test[label] += count
+
+    def gain(group: int) -> float:
+        lacking = {label: fraction * totals[label] - num_test[label] for label in contents[group]}
+        return sum(lacking[label] ** 2 - (lacking[label] - count) ** 2 for label, count in contents[group].items())
+
+    order = generator.sample(sorted(members), len(members))
+    for group in order:
+        if gain(group) > 0 and keeps_train_records(group):
+            draw(group)
+    for label in totals:
+        candidates = [group for group in order if label in contents[group] and keeps_train_records(group)]
+        if not num_test[label] and candidates:
+            draw(min(candidates, key=lambda group: len(members[group])))
+    return [index for group in drawn for index in members[group]]
+
+
+def _count(labels: npt.NDArray[np.int32]) -> dict[int, int]:
+    values, counts = np.unique(labels, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _below(folder: Path, paths: Iterable[str]) -> Iterable[str]:
+    """Yield the part of each path below a folder, with forward slashes, or the whole path if it is elsewhere."""
+    start = os.path.join(os.path.abspath(folder), "")
+    for path in paths:
+        yield path.removeprefix(start).replace(os.sep, "/")
