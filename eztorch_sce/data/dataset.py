@@ -16,14 +16,31 @@ from torch.utils.data import Dataset, Sampler
 from eztorch_sce import distributed
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.clip_sampling import COVERS, near_spans, random_span, strided_clip_s, uniform_spans
-from eztorch_sce.data.decoders.base import Decoder, Timing
+from eztorch_sce.data.decoders.base import Decoder, Timing, grace_s
 from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.data.epoch_order import shuffled
 from eztorch_sce.data.shaping import crop_resize, scale_box, short_side_crops, stretch
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import MediaError
 from eztorch_sce.seeding import generator_for
-from eztorch_sce.types import Clip, ClipSpan, Failure, InputSpec, Sample
+from eztorch_sce.types import Clip, ClipSpan, Failure, InputSpec, MediaRecord, Sample
+
+
+def segment_of(record: MediaRecord, timing: Timing) -> ClipSpan:
+    """Return the part of a video to use.
+
+    An end that is past the video by no more than the last frame may stay on screen is moved to the video's end.
+
+    Raises:
+        MediaError: If the segment does not lie in the video.
+    """
+    start_s = record.start_s or 0.0
+    end_s = timing.duration_s if record.end_s is None else record.end_s
+    grace = grace_s(1 / timing.fps if timing.fps else 0.0)
+    if (record.start_s is not None and start_s >= timing.duration_s) or end_s > timing.duration_s + grace:
+        segment = f"from {start_s:g} s to " + ("its end" if record.end_s is None else f"{end_s:g} s")
+        raise MediaError(record.path, f"lasts {timing.duration_s:.2f} s; the listed segment {segment} is not in it")
+    return ClipSpan(start_s, min(end_s, timing.duration_s))
 
 
 class EvaluationSampling(NamedTuple):
@@ -63,7 +80,9 @@ class Clips(Dataset[Sample | Failure], ABC):
         record = self.manifest.records[index]
         decoder = decoder_for(record.kind, self.decoder, partial(self.least_scale, epoch, index))
         try:
-            clips = decoder.read(record.path, partial(self.choose_spans, epoch, index), self.spec.num_frames)
+            clips = decoder.read(
+                record.path, partial(self._spans_in_segment, epoch, index, record), self.spec.num_frames
+            )
         except MediaError as error:
             return Failure(index, error.path, error.reason)
         except Exception as error:  # a bug in a library or in this package stops the run and names the file
@@ -72,9 +91,15 @@ class Clips(Dataset[Sample | Failure], ABC):
         height, width = clips[0].full_size or clips[0].frames.shape[-2:]
         return Sample(frames, -1 if record.label is None else record.label, index, epoch, width / height)
 
+    def _spans_in_segment(self, epoch: int, index: int, record: MediaRecord, timing: Timing) -> list[ClipSpan]:
+        """Choose spans as if the segment of the record were the whole video, and return them in the video's time."""
+        segment = segment_of(record, timing)
+        spans = self.choose_spans(epoch, index, Timing(segment.end_s - segment.start_s, timing.fps))
+        return [ClipSpan(segment.start_s + span.start_s, segment.start_s + span.end_s) for span in spans]
+
     @abstractmethod
     def choose_spans(self, epoch: int, index: int, timing: Timing) -> list[ClipSpan]:
-        """Return the spans of time to decode."""
+        """Return the spans of time to decode, given the timing of the video or of the record's segment of it."""
 
     def clip_s(self, timing: Timing) -> float:
         """Return the length of a clip in seconds."""

@@ -1,6 +1,7 @@
 """Tests of datasets, samplers and loaders: draws depend only on (seed, epoch, record, view)."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,21 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.data.dataset import EpochSampler, EvaluationSampling, TrainingClips
+from eztorch_sce.data.dataset import (
+    Clips,
+    EpochSampler,
+    EvaluationClips,
+    EvaluationSampling,
+    TrainingClips,
+    segment_of,
+)
 from eztorch_sce.data.decoders.base import Timing
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import Records
-from eztorch_sce.types import Batch, Failure, InputSpec
+from eztorch_sce.types import Batch, Clip, ClipSpan, Failure, InputSpec, MediaRecord, Sample
 
 SPEC = InputSpec(num_frames=4, clip_s=0.5, size=32)
 VIEWS = [ViewConfig(size=32), ViewConfig(size=16)]
@@ -143,3 +151,73 @@ def test_a_video_is_covered_by_as_many_clips_as_it_requires(clips: str, numbers:
     assert [len(batch.frames) for batch in batches] == [
         numbers[int(Path(manifest.records[r].path).stem)] for batch in batches for r in batch.record.tolist()
     ]
+
+
+def frames_shown(clips: Clips, numbers_shown: Callable[[torch.Tensor], list[int]], epoch: int = 0) -> list[int]:
+    """Return the numbers of the frames of all views of the first record."""
+    sample = clips[epoch, 0]
+    assert isinstance(sample, Sample), sample
+    return [number for frames in sample.frames for number in numbers_shown(frames)]
+
+
+class WholeFrames(EvaluationClips):
+    """Clips whose frames are not cropped, so that the numbers in them can be read."""
+
+    def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[torch.Tensor]:
+        return [clip.frames for clip in clips]
+
+
+class WholeTrainingFrames(TrainingClips):
+    """Likewise, at random times."""
+
+    def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[torch.Tensor]:
+        return [clip.frames for clip in clips]
+
+
+def segment_of_video(video: Path, start_s: float | None, end_s: float | None) -> Manifest:
+    return Manifest(Records.of([MediaRecord(str(video), None, "video", start_s, end_s)]), [], "list")
+
+
+@pytest.mark.parametrize("decoder", ["pyav", "decord"])
+def test_only_the_listed_segment_is_read_by_any_decoder(
+    decoder: str, numbered_video: Path, numbers_shown: Callable[[torch.Tensor], list[int]]
+) -> None:
+    manifest = segment_of_video(numbered_video, 4.0, 6.0)  # frames 120 to 179 of 300
+    reader = DataConfig(root="x", decoder=decoder).build_decoder()
+    training = WholeTrainingFrames(manifest, VIEWS, SPEC, reader, seed=0, canvas=None)
+    drawn = {number for epoch in range(10) for number in frames_shown(training, numbers_shown, epoch)}
+    assert min(drawn) >= 120
+    assert max(drawn) < 180
+    assert max(drawn) - min(drawn) > 30
+    for clips, first, last in (("even", 123, 177), ("cover", 123, 177), ("whole", 127, 172)):
+        evaluation = WholeFrames(manifest, replace(SPEC, clip_s=0.8), reader, EvaluationSampling(2, 1, 32, clips))
+        numbers = frames_shown(evaluation, numbers_shown)
+        assert (min(numbers), max(numbers)) == (first, last)  # at the midpoints of the intervals
+
+
+def test_a_clip_longer_than_its_segment_covers_the_segment(
+    numbered_video: Path, numbers_shown: Callable[[torch.Tensor], list[int]]
+) -> None:
+    reader = DataConfig(root="x").build_decoder()
+    spec = replace(SPEC, clip_s=5.0)
+    for start_s, end_s, numbers in ((2.0, 2.4, [61, 64, 67, 70]), (None, 0.4, [1, 4, 7, 10]), (9.6, None, None)):
+        clips = WholeFrames(
+            segment_of_video(numbered_video, start_s, end_s), spec, reader, EvaluationSampling(1, 1, 32)
+        )
+        assert frames_shown(clips, numbers_shown) == (numbers or [289, 292, 295, 298])
+
+
+@pytest.mark.parametrize(("start_s", "end_s"), [(10.0, None), (12.0, 13.0), (8.0, 11.0)])
+def test_a_segment_beyond_the_video_is_unreadable_and_says_why(
+    start_s: float, end_s: float | None, numbered_video: Path
+) -> None:
+    manifest = segment_of_video(numbered_video, start_s, end_s)
+    clips = EvaluationClips(manifest, SPEC, DataConfig(root="x").build_decoder(), EvaluationSampling(1, 1, 32))
+    failure = clips[0, 0]
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith(f"lasts 10.00 s; the listed segment from {start_s:g} s to ")
+
+
+def test_a_segment_may_end_a_rounding_error_after_the_video(numbered_video: Path) -> None:
+    record = MediaRecord(str(numbered_video), None, "video", 8.0, 10.3)
+    assert segment_of(record, Timing(10.0, 30.0)) == ClipSpan(8.0, 10.0)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, suffix_of
-from eztorch_sce.data.sources.manifest import Manifest, unknown_classes
+from eztorch_sce.data.sources.manifest import Manifest, class_name, unknown_classes
 from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.records import UNLABELED, Records
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
@@ -42,7 +42,7 @@ def from_folder(root: Path, train_classes: Sequence[str] | None = None, setting:
     notes = [] if table is None or not table.mismatch else [table.outdated()]
     start = len(os.path.join(root, ""))
     num_by_folder = records.num_by_folder()
-    class_of = [folder[start:].split(os.sep)[0] for folder in records.folders()]  # "" for the root
+    class_of = [class_name(folder[start:].split(os.sep)[0]) for folder in records.folders()]  # "" for the root
     folders = sorted({name for name, num in zip(class_of, num_by_folder, strict=True) if num and name})
     has_loose_files = any(num and not name for name, num in zip(class_of, num_by_folder, strict=True))
     # A single folder is not a class, unless the train split has a class of that name.

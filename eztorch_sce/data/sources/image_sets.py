@@ -36,7 +36,7 @@ def open_tiny_imagenet(location: Location) -> Splits:
     all_classes = sorted({*_subfolders(train), *(wnid for _, wnid in lines)}) if location.missing_ok else None
     return open_both(
         lambda: from_folder(train, all_classes),
-        lambda classes: ListedFiles(entries, classes, val / "images", str(file), min_files).manifest(files),
+        lambda split: ListedFiles(entries, split.classes, val / "images", str(file), min_files).manifest(files),
     )
 
 
@@ -77,9 +77,7 @@ def _both_folders(location: Location) -> tuple[Path, Path]:
 def _open_class_folders(train: Path, test: Path, location: Location) -> Splits:
     # A class that only the test split has is an error, but `data check` reports it as a finding.
     classes = sorted({*_subfolders(train), *_subfolders(test)}) if location.missing_ok else None
-    splits = open_both(
-        lambda: from_folder(train, classes), lambda train_classes: from_folder(test, train_classes, "data.root")
-    )
+    splits = open_both(lambda: from_folder(train, classes), lambda split: from_folder(test, split.classes, "data.root"))
     messages = [
         f"data.root={folder}: its images are not in class folders; sort them by class, or set data.layout=auto"
         for folder, manifest in zip((train, test), splits[:2], strict=True)

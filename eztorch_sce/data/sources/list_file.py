@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[-+]?[\d.]+")
 def from_list(
     list_file: Path,
     root: Path | None = None,
-    train_classes: Sequence[str] | None = None,
+    train: Manifest | None = None,
     setting: str = "data.list",
     missing_ok: bool = False,
 ) -> Manifest:
@@ -33,7 +33,7 @@ def from_list(
     Args:
         list_file: The list.
         root: Folder that the paths are relative to; the folder of the list if None.
-        train_classes: Class names of the train split, if this is another split: no other classes are allowed.
+        train: The train split, if this is another split: no other classes are allowed.
         setting: The setting that error messages name.
         missing_ok: Leave out files that do not exist, and count them in `source`, as long as any file exists.
 
@@ -45,7 +45,7 @@ def from_list(
     if not list_file.is_file():
         raise ConfigError([f"{where} does not exist"])
     rows = _read_rows(list_file)
-    labels, classes, messages = _label(rows, train_classes, where)
+    labels, classes, messages = _label(rows, train.classes if train else None, where)
     base = Path(os.path.abspath(os.path.expanduser(root or list_file.parent)))
     contents: dict[str, dict[str, bool]] = {}
     media = [_find_file(os.path.join(base, row.path), contents) if row.path else None for row in rows]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eztorch_sce.data.sources.list_file import text_lines
-from eztorch_sce.data.sources.manifest import Manifest, source_with_missing, unknown_classes
+from eztorch_sce.data.sources.manifest import Manifest, class_name, source_with_missing, unknown_classes
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.data.sources.subsets import keep_classes
@@ -96,7 +96,7 @@ def keep_listed_classes(splits: Splits, location: Location) -> Splits:
     """
     file = _class_list(location.annotations_path or Path())
     where = f"data.annotations={file}"
-    names = [line.strip('"') for line in text_lines(file)]
+    names = [class_name(line.strip('"')) for line in text_lines(file)]
     if not names:
         raise ConfigError([f"{where} names no class; write one per line"])
     if duplicates := sorted({name for name in names if names.count(name) > 1}):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.data.members import file_system, member_path
-from eztorch_sce.data.sources.manifest import Manifest, unknown_classes
+from eztorch_sce.data.sources.manifest import Manifest, class_name, unknown_classes
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits, open_both
 from eztorch_sce.errors import ConfigError, shorten
@@ -35,7 +35,7 @@ def open_shards(location: Location) -> Splits:
     root, test_root = location.root or "", location.test_root
     if test_root is None:
         return open_both(lambda: from_shards(root), None)
-    return open_both(lambda: from_shards(root), lambda classes: from_shards(test_root, classes, "data.test_root"))
+    return open_both(lambda: from_shards(root), lambda train: from_shards(test_root, train.classes, "data.test_root"))
 
 
 def from_shards(pattern: str, train_classes: Sequence[str] | None = None, setting: str = "data.root") -> Manifest:
@@ -115,7 +115,7 @@ def _samples(shard: str, where: str) -> Iterator[_ShardSample]:
                 elif extension == "cls":
                     content = archive.extractfile(member)
                     assert content is not None  # never None for a file
-                    labels[key] = content.read().decode().strip()
+                    labels[key] = class_name(content.read().decode().strip())
     except (OSError, tarfile.TarError, ValueError) as error:
         raise ConfigError([f"{where}: {shard} cannot be read as a tar file ({error}); replace it"]) from error
     for key, (path, kind) in media.items():

@@ -1,12 +1,13 @@
 """The train and test splits of a data set, its location, and the openers that work for any data set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import ConfigError
 
 _TEST_FOLDERS = ("val", "valid", "validation", "test")
@@ -112,12 +113,12 @@ def open_list(location: Location) -> Splits:
     return splits._replace(origin=_origin("list", file, location))
 
 
-def open_both(train: Callable[[], Manifest], test: Callable[[Sequence[str]], Manifest] | None) -> Splits:
+def open_both(train: Callable[[], Manifest], test: Callable[[Manifest], Manifest] | None) -> Splits:
     """Open both splits and collect the errors of either.
 
     Args:
         train: Opens the train split.
-        test: Opens the test split, given the class names of the train split; None if there is no test split.
+        test: Opens the test split, given the train split (an empty one if it cannot be opened); None if there is none.
 
     Raises:
         ConfigError: With the messages of both splits.
@@ -130,7 +131,7 @@ def open_both(train: Callable[[], Manifest], test: Callable[[Sequence[str]], Man
         messages += error.problems
     if test:
         try:
-            test_manifest = test(train_manifest.classes if train_manifest else ())
+            test_manifest = test(train_manifest or Manifest(Records.of(()), [], ""))
         except ConfigError as error:
             messages += error.problems
     if messages or train_manifest is None:
@@ -163,14 +164,14 @@ def _origin(kind: str, train: Path, location: Location) -> str:
     return f"{kind} {train.name} and {test_kind} {test.name}"
 
 
-def _test_opener(location: Location) -> Callable[[Sequence[str]], Manifest] | None:
+def _test_opener(location: Location) -> Callable[[Manifest], Manifest] | None:
     """Return a function that opens `test_list` or else `test_root`; None if neither is set."""
     if location.test_list:
         file, root = Path(location.test_list), _path(location.test_root or location.root)
-        return lambda classes: from_list(file, root, classes, "data.test_list", missing_ok=location.missing_ok)
+        return lambda train: from_list(file, root, train, "data.test_list", missing_ok=location.missing_ok)
     if location.test_root:
         folder = Path(location.test_root)
-        return lambda classes: from_folder(folder, classes, "data.test_root")
+        return lambda train: from_folder(folder, train.classes, "data.test_root")
     return None
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from eztorch_sce.data.media import VIDEO_SUFFIXES
 from eztorch_sce.data.sources.folder import check_folder, walk
 from eztorch_sce.data.sources.list_file import from_list, text_lines
-from eztorch_sce.data.sources.manifest import Manifest, unknown_classes
+from eztorch_sce.data.sources.manifest import Manifest, class_name, unknown_classes
 from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.publisher_lists import Entry, ListedFiles, keep_listed_classes, matching_lines
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_both, split_folders
 from eztorch_sce.errors import ConfigError, shorten
 
@@ -83,7 +84,7 @@ def open_kinetics(location: Location) -> Splits:
         train_folder, test_folder = split_folders(location.folder)
         open_train = _kinetics_opener(location, train_list, train_folder, "data.list")
         open_test = _kinetics_opener(location, test_list, test_folder, "data.test_list") if test_list else None
-        return open_both(lambda: open_train(None), open_test)
+        return open_both(lambda: open_train(Manifest(Records.of(()), [], "")), open_test)
     if annotations:
         cure = "set data.list, or set data.annotations to a text file of the classes to keep"
         raise ConfigError([f"data.annotations={folder} has no .csv or .txt file with `train` in its name; {cure}"])
@@ -92,19 +93,19 @@ def open_kinetics(location: Location) -> Splits:
 
 def _kinetics_opener(
     location: Location, file: Path, folder: Path | None, setting: str
-) -> Callable[[Sequence[str] | None], Manifest]:
-    """Return a function that opens a split of Kinetics, given the class names of the train split or None."""
+) -> Callable[[Manifest], Manifest]:
+    """Return a function that opens a split of Kinetics, given the train split, or an empty one to open that."""
 
-    def open_split(train_classes: Sequence[str] | None) -> Manifest:
+    def open_split(train: Manifest) -> Manifest:
         if not file.is_file() or "youtube_id,time_start,time_end" not in "".join(text_lines(file)[:1]):
             root = Path(location.root) if location.root else None
-            return from_list(file, root, train_classes, setting, missing_ok=True)
+            return from_list(file, root, train, setting, missing_ok=True)
         entries = _kinetics_entries(file, setting)
         classes = sorted({entry.class_name for entry in entries if entry.class_name})
-        if messages := unknown_classes(classes, train_classes, f"{setting}={file}"):
+        if messages := unknown_classes(classes, train.classes, f"{setting}={file}"):
             raise ConfigError(messages)
         root, min_files = folder or location.folder, 0 if location.missing_ok else 1
-        listed = ListedFiles(entries, train_classes or classes, root, str(file), min_files)
+        listed = ListedFiles(entries, train.classes or classes, root, str(file), min_files)
         return listed.manifest(_find_files(root, entries))
 
     return open_split
@@ -118,7 +119,8 @@ def _kinetics_entries(file: Path, setting: str) -> list[Entry]:
         except (TypeError, ValueError):
             problem = f"time_start and time_end must be whole seconds, but a line is {row}"
             raise ConfigError([f"{setting}={file}: {problem}; download it again"]) from None
-        entries.append(Entry((stem, row["youtube_id"]), row.get("label")))
+        label = row.get("label")
+        entries.append(Entry((stem, row["youtube_id"]), class_name(label) if label else None))
     return entries
 
 

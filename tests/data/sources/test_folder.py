@@ -108,3 +108,18 @@ def test_frames_with_rare_jpeg_suffixes_are_found_and_read(tmp_path: Path, suffi
         [clip] = FramesDecoder().read(record.path, [ClipSpan(0.0, 0.12)], num_frames=3)
         assert clip.frames.shape == (3, 3, 12, 16)
         assert (clip.frames.int() - gray).abs().max() <= 2
+
+
+def test_class_folders_match_whatever_unicode_normalization_their_names_have(tmp_path: Path) -> None:
+    composed, decomposed = "caf\u00e9", "cafe\u0301"  # as Linux and macOS store the same name
+    touch(tmp_path, f"train/{decomposed}/a.png", "train/tea/b.png", f"val/{composed}/c.png", "val/tea/d.png")
+    train = from_folder(tmp_path / "train")
+    test = from_folder(tmp_path / "val", train.classes)
+    assert train.classes == test.classes == [composed, "tea"]
+    assert test.records.labels.tolist() == [0, 1]
+
+
+def test_classes_that_differ_in_case_between_splits_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "train/Run/a.png", "train/swim/b.png", "val/run/c.png", "val/swim/d.png")
+    with pytest.raises(ConfigError, match=r"class 'run' .* the train split has 'Run', which differs only in upper and"):
+        from_folder(tmp_path / "val", from_folder(tmp_path / "train").classes)

@@ -6,6 +6,8 @@ import pytest
 from data_sets import summary, touch, write
 
 from eztorch_sce.data.sources.list_file import from_list
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import ConfigError
 
 
@@ -71,7 +73,7 @@ def test_a_number_with_two_names_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["path,label\na.mp4,swim\n", "a.mp4 1\n", "path,class,label\na.mp4,swim,7\n"])
 def test_a_test_list_has_the_labels_of_the_train_split(tmp_path: Path, text: str) -> None:
     touch(tmp_path, "a.mp4")
-    manifest = from_list(write(tmp_path / "list.txt", text), train_classes=["run", "swim"])
+    manifest = from_list(write(tmp_path / "list.txt", text), train=Manifest(Records.of([]), ["run", "swim"], ""))
     assert (manifest.records[0].label, manifest.classes) == (1, ["run", "swim"])
 
 
@@ -79,7 +81,7 @@ def test_a_test_list_has_the_labels_of_the_train_split(tmp_path: Path, text: str
 def test_a_class_that_the_train_split_lacks_is_an_error(tmp_path: Path, label: str, classes: list[str]) -> None:
     touch(tmp_path, "a.mp4")
     with pytest.raises(ConfigError, match=f"class '{label}' is not in the train split"):
-        from_list(write(tmp_path / "list.txt", f"a.mp4,{label}\n"), train_classes=classes)
+        from_list(write(tmp_path / "list.txt", f"a.mp4,{label}\n"), train=Manifest(Records.of([]), classes, ""))
 
 
 def test_empty_and_missing_lists_are_errors(tmp_path: Path) -> None:
