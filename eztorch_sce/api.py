@@ -13,6 +13,7 @@ import torch
 
 from eztorch_sce import distributed, registry
 from eztorch_sce.augment.view import View
+from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.sources.manifest import Manifest
@@ -89,9 +90,11 @@ def pretrain(config: schema.PretrainConfig) -> Report:
         "input": asdict(opened.spec),
         "training": training_card(config),
     }
+    chance: dict[str, Chance] = {}
     if online is not None:
         protocol["online"] = online.protocol()
-    return _report("pretrain", config, metrics, protocol, run_dir)
+        chance = online.chance()
+    return _report("pretrain", config, metrics, protocol, run_dir, chance)
 
 
 def plan(config: schema.PlanConfig) -> "Plan":
@@ -157,7 +160,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         "training": training_card(config),
         "weights": source.card(),
     }
-    return _report("finetune", config, metrics, protocol, run_dir)
+    return _report("finetune", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
 
 def _start_from_probe(classifier: Classifier, opened: Opened, config: schema.FinetuneConfig) -> None:
@@ -194,7 +197,8 @@ def test(config: schema.ClassifierTestConfig) -> Report:
     classifier.linear.load_state_dict(source.weights.head)
     views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
     scores = classifier_accuracy(classifier, views, distributed.join_on(config.accelerator))
-    return _report("test", config, scores.metrics, views.protocol | {"weights": source.card()}, run_dir)
+    chance = _chance_of(scores.metrics, opened)
+    return _report("test", config, scores.metrics, views.protocol | {"weights": source.card()}, run_dir, chance)
 
 
 def extract(config: ExtractConfig) -> Report:
@@ -237,7 +241,9 @@ def evaluate(config: EvaluationConfig) -> Report:
     if scores.by_class:
         write_by_class(run_dir, scores.by_class)
     protocol = test.protocol | {"train": train.protocol} | evaluation_card(config)
-    return _report(command, config, scores.metrics, protocol, run_dir)
+    ways = config.ways if isinstance(config, FewShotConfig) else None
+    chance = chance_levels(scores.metrics, train.labels, test.labels, len(test.classes), ways)
+    return _report(command, config, scores.metrics, protocol, run_dir, chance)
 
 
 def knn(config: KnnConfig) -> Report:
@@ -289,7 +295,7 @@ def _linear_on_views(config: LinearConfig) -> Report:
         "training": training_card(config),
         "weights": source.card(),
     }
-    return _report("linear", config, scores.metrics, protocol, run_dir)
+    return _report("linear", config, scores.metrics, protocol, run_dir, _chance_of(scores.metrics, opened))
 
 
 def show_views(config: schema.ShowViewsConfig) -> Report:
@@ -369,5 +375,17 @@ def _extract(
     return bank
 
 
-def _report(command: str, config: Any, metrics: dict[str, float], protocol: dict[str, Any], run_dir: Path) -> Report:
-    return write_report(Report(command, metrics, protocol | {"seed": config.seed}, run_dir))
+def _chance_of(metrics: dict[str, float], opened: Opened) -> dict[str, Chance]:
+    train, test = opened.train, opened.labeled_test
+    return chance_levels(metrics, train.records.labels, test.records.labels, len(train.classes))
+
+
+def _report(
+    command: str,
+    config: Any,
+    metrics: dict[str, float],
+    protocol: dict[str, Any],
+    run_dir: Path,
+    chance: dict[str, Chance] | None = None,
+) -> Report:
+    return write_report(Report(command, metrics, protocol | {"seed": config.seed}, run_dir, chance or {}))

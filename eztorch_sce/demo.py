@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -34,12 +35,16 @@ def demo(config: DemoConfig) -> Report:
     _announce(2, "pretraining on the train split, without labels")
     pretrained = _pretrain(run_dir, config)
     _announce(3, "extracting features of both splits, untrained and pretrained")
-    metrics = _evaluate(run_dir, config, untrained=True) | _evaluate(run_dir, config, untrained=False)
+    evaluated = {
+        "untrained": _evaluate(run_dir, config, untrained=True),
+        "pretrained": _evaluate(run_dir, config, untrained=False),
+    }
     _announce(4, "writing the table and the figure")
     _write_figure(run_dir, clip_s=pretrained.protocol["input"]["clip_s"])
-    _write_table(run_dir, metrics)
+    _write_table(run_dir, evaluated)
+    metrics, chance = _flat(evaluated, "metrics"), _flat(evaluated, "chance")
     metrics["minutes"] = (time.perf_counter() - started) / 60
-    return write_report(Report("demo", metrics, pretrained.protocol | {"seed": config.seed}, run_dir))
+    return write_report(Report("demo", metrics, pretrained.protocol | {"seed": config.seed}, run_dir, chance))
 
 
 def _announce(step: int, text: str) -> None:
@@ -64,18 +69,27 @@ def _pretrain(run_dir: Path, config: DemoConfig) -> Report:
     return api.pretrain(compose("pretrain", overrides))
 
 
-def _evaluate(run_dir: Path, config: DemoConfig, untrained: bool) -> dict[str, float]:
-    """Return the metrics of kNN and retrieval on the features of the untrained or the pretrained backbone."""
+def _evaluate(run_dir: Path, config: DemoConfig, untrained: bool) -> list[Report]:
+    """Return the reports of kNN and retrieval on the features of the untrained or the pretrained backbone."""
     name = "untrained" if untrained else "pretrained"
     features = run_dir / f"extract_{name}"
     overrides = [f"weights={run_dir / 'pretrain'}", f"untrained={untrained}", f"seed={config.seed}", *_data(run_dir)]
     overrides += ["test.num_clips=4", "test.num_crops=1", f"run.dir={features}"]
     api.extract(compose("extract", overrides))
-    reports = [
+    return [
         api.knn(compose("knn", [f"features={features}", f"run.dir={run_dir / f'knn_{name}'}"])),
         api.retrieve(compose("retrieve", [f"features={features}", f"run.dir={run_dir / f'retrieve_{name}'}"])),
     ]
-    return {f"{name}_{metric}": value for report in reports for metric, value in report.metrics.items()}
+
+
+def _flat(evaluated: dict[str, list[Report]], attribute: str) -> dict[str, Any]:
+    """Return the metrics, or the chance levels, of all reports, with names such as "untrained_knn_top1"."""
+    return {
+        f"{name}_{metric}": value
+        for name, reports in evaluated.items()
+        for report in reports
+        for metric, value in getattr(report, attribute).items()
+    }
 
 
 def _write_figure(run_dir: Path, clip_s: float) -> None:
@@ -86,9 +100,12 @@ def _write_figure(run_dir: Path, clip_s: float) -> None:
     plot_demo(run_dir / "demo.png", metrics_file, untrained_test, test, train, PyAVConfig().build(), clip_s)
 
 
-def _write_table(run_dir: Path, metrics: dict[str, float]) -> None:
-    table = Table("features", *_COLUMNS.values(), title="moving shapes, eight motions: chance is 0.125")
-    for name in ("untrained", "pretrained"):
+def _write_table(run_dir: Path, evaluated: dict[str, list[Report]]) -> None:
+    metrics, chance = _flat(evaluated, "metrics"), _flat(evaluated, "chance")
+    num_records = chance["untrained_knn_top1"].records
+    table = Table("features", *_COLUMNS.values(), title=f"moving shapes, eight motions, {num_records} test videos")
+    table.add_row("chance", *(f"{chance[f'untrained_{metric}'].level:.3f}" for metric in _COLUMNS))
+    for name in evaluated:
         table.add_row(name, *(f"{metrics[f'{name}_{metric}']:.3f}" for metric in _COLUMNS))
     PlainConsole().print(table)
     with open_text(run_dir / "table.txt", "w") as stream:

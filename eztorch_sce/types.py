@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from eztorch_sce.chance import Chance
+
 
 class MediaRecord(NamedTuple):
     """A video, an image or a folder of frames on disk.
@@ -217,9 +219,11 @@ class Report:
         metrics: Metrics by name; rates are in [0, 1].
         protocol: Settings that numbers must share to be comparable: views, crops, list file, seed, hash of the weights.
         run_dir: The run directory.
+        chance: What metrics would be by guessing, by the name of the metric.
     """
 
     command: str
     metrics: dict[str, float]
     protocol: dict[str, Any]
     run_dir: Path
+    chance: dict[str, Chance] = field(default_factory=dict)

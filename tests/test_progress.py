@@ -5,14 +5,14 @@ import itertools
 import time
 
 import pytest
-from rich.console import Console
 
 from eztorch_sce import progress
+from eztorch_sce.printing import PlainConsole
 
 
 def record_console(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
     stream = io.StringIO()
-    monkeypatch.setattr(progress, "console", Console(file=stream, force_terminal=terminal, width=80))
+    monkeypatch.setattr(progress, "console", PlainConsole(file=stream, force_terminal=terminal, width=80))
     return stream
 
 

@@ -7,8 +7,10 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from eztorch_sce.chance import Chance
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.printing import PlainConsole
+from eztorch_sce.report.tables import chance_columns
 
 Row = tuple[str, list[Any]]
 """Name of an entry, and its value in each run; None if a run lacks it."""
@@ -30,11 +32,18 @@ def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
 
 
 def print_comparison(run_dirs: Sequence[str]) -> None:
-    """Print the metrics and the differences that `compare` returns."""
+    """Print the metrics, each beside its chance level, and the differences that `compare` returns."""
     metrics, differences = compare(run_dirs)
     console = PlainConsole()
-    numbers = [(name, ["" if value is None else f"{value:.4f}" for value in values]) for name, values in metrics]
-    console.print(_table("metric", run_dirs, numbers, justify="right"))
+    chances = [
+        {name: Chance(**chance) for name, chance in report.get("chance", {}).items()} for report in _read(run_dirs)
+    ]
+    columns = chance_columns([name for name, _ in metrics], chances)
+    numbers = [
+        (name, [*("" if value is None else f"{value:.4f}" for value in values), *(c[row] for c in columns.values())])
+        for row, (name, values) in enumerate(metrics)
+    ]
+    console.print(_table("metric", [*run_dirs, *columns], numbers, justify="right"))
     if not differences:
         console.print("The protocol cards are identical: the metrics are comparable.")
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
@@ -10,6 +10,7 @@ from rich.table import Table
 from eztorch_sce.printing import PlainConsole, print_line
 
 if TYPE_CHECKING:  # torch takes seconds to import
+    from eztorch_sce.chance import Chance
     from eztorch_sce.planning.plan import Plan
     from eztorch_sce.types import Report
 
@@ -17,7 +18,7 @@ _GIB, _MIB = 2**30, 2**20
 
 
 def print_report(report: Report) -> None:
-    """Print the metrics of a run and its directory, in the first process."""
+    """Print the metrics of a run, what they would be by guessing, and its directory, in the first process."""
     from eztorch_sce.distributed import rank
 
     if rank() != 0:
@@ -25,10 +26,31 @@ def print_report(report: Report) -> None:
     table = Table(title=report.command, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    for name, value in report.metrics.items():
-        table.add_row(name, f"{value:.4f}".rstrip("0").rstrip("."))
+    columns = chance_columns(list(report.metrics), [report.chance])
+    for title in columns:
+        table.add_column(title, justify="right")
+    for number, (name, value) in enumerate(report.metrics.items()):
+        beside = [cells[number] for cells in columns.values()]
+        table.add_row(name, f"{value:.4f}".rstrip("0").rstrip("."), *beside)
     PlainConsole().print(table)
     print_line(f"written to {report.run_dir}")
+
+
+def chance_columns(names: Sequence[str], runs: Sequence[Mapping[str, Chance]]) -> dict[str, list[str]]:
+    """Return the columns that stand beside the metrics of one or more runs, by title. Empty columns are omitted.
+
+    Runs that agree share a cell; otherwise it holds the value of each run, such as "69 test / 70 test".
+
+    Args:
+        names: Names of the metrics, one per row.
+        runs: Chance levels of each run, by metric.
+    """
+    columns: dict[str, list[str]] = {"chance": [], "largest class": [], "records": []}
+    for name in names:
+        by_run = [run[name].cells() if name in run else ("", "", "") for run in runs]
+        for column, cells in zip(columns.values(), zip(*by_run, strict=True), strict=True):
+            column.append(cells[0] if len(set(cells)) == 1 else " / ".join(cell or "-" for cell in cells))
+    return {title: cells for title, cells in columns.items() if any(cells)}
 
 
 def print_plan(plan: Plan) -> None:

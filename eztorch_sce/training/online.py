@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
+from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
@@ -18,9 +19,11 @@ from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.evaluation.features import extract_features, record_views
 from eztorch_sce.evaluation.knn import TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
-from eztorch_sce.progress import console
+from eztorch_sce.progress import print_above
 from eztorch_sce.training.online_config import OnlineConfig
 from eztorch_sce.types import FeatureBank, InputSpec
+
+_METRICS = ("knn_top1", "linear_top1")
 
 
 class OnlineEvaluation(pl.Callback):
@@ -44,6 +47,12 @@ class OnlineEvaluation(pl.Callback):
         train, test = self.splits.train, self.splits.labeled_test
         return asdict(self.config) | {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
 
+    def chance(self) -> dict[str, Chance]:
+        """Return what the accuracies would be by guessing."""
+        train, test = self.splits
+        names = (f"online_{name}" for name in _METRICS)
+        return chance_levels(names, train.records.labels, test.records.labels, len(train.classes))
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate after every n-th epoch."""
         epoch = trainer.current_epoch + 1
@@ -55,8 +64,9 @@ class OnlineEvaluation(pl.Callback):
         took_s = time.perf_counter() - started
         pl_module.log_dict({f"online_{name}": value for name, value in metrics.items()} | {"online_s": took_s})
         if trainer.is_global_zero:
-            numbers = f"kNN {metrics['knn_top1']:.3f}, linear {metrics['linear_top1']:.3f}, in {took_s:.1f} s"
-            console.print(f"epoch {epoch}/{trainer.max_epochs}  online evaluation: {numbers}", soft_wrap=True)
+            numbers = f"kNN {metrics['knn_top1']:.3f}, linear {metrics['linear_top1']:.3f}"
+            beside = f"({self.chance()['online_knn_top1']}), in {took_s:.1f} s"
+            print_above(f"epoch {epoch}/{trainer.max_epochs}  online evaluation: {numbers} {beside}")
 
     def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the top-1 accuracies of kNN and of a linear probe."""
@@ -65,7 +75,7 @@ class OnlineEvaluation(pl.Callback):
             test = self._features(backbone, self.splits.labeled_test, device)
             metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, device)
             metrics |= linear_probe(train, test, Probe(seed=self.seed), device)
-        return {name: metrics[name] for name in ("knn_top1", "linear_top1")}
+        return {name: metrics[name] for name in _METRICS}
 
     def _features(self, backbone: nn.Module, split: Manifest, device: torch.device) -> FeatureBank:
         clips_and_crops = EvaluationViewsConfig(num_clips=self.config.num_clips, num_crops=self.config.num_crops)

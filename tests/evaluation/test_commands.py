@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from eztorch_sce import api, registry
+from eztorch_sce.cli import main
 from eztorch_sce.config.compose import compose
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
@@ -58,6 +59,9 @@ def test_every_evaluation_scores_separable_features_perfectly(name: str, tmp_pat
     assert written["metrics"] == report.metrics
     assert written["protocol"]["clips"] == written["protocol"]["train"]["clips"] == 10
     assert report.metrics[METRICS[name]] == 1
+    chance = written["chance"][METRICS[name]]
+    assert chance["records"] == 7
+    assert 0 < chance["level"] < 0.6
 
 
 @pytest.mark.parametrize("name", choices("evaluation"))
@@ -88,6 +92,21 @@ def test_by_class_csv_has_a_row_for_each_class(name: str, columns: list[str], tm
         ("b", "2", 1),
         ("c", "2", 1),
     ]
+
+
+def test_the_chance_level_and_the_number_of_test_records_stand_beside_an_accuracy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_features(tmp_path)
+    for run_dir in ("a", "b"):
+        main(["knn", f"features={tmp_path}", f"run.dir={tmp_path / run_dir}"])
+    table = [line.strip("│┃ ").replace("┃", "│") for line in capsys.readouterr().out.splitlines()]
+    cells = [[cell.strip() for cell in line.split("│")] for line in table]
+    assert ["metric", "value", "chance", "largest class", "records"] in cells
+    assert ["knn_top1", "1", "0.333", "0.429", "7 test"] in cells
+    main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
+    words = capsys.readouterr().out.replace("│", " ").split()
+    assert words.count("0.333") == words.count("0.429") == 2  # in one column, since the runs agree
 
 
 def test_missing_features_are_reported(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def test_online_evaluation_does_not_change_training(tmp_path: Path, capsys: pyte
     printed = [line for line in capsys.readouterr().err.splitlines() if "online evaluation" in line]
     assert [line.split("  ")[0] for line in printed] == ["epoch 2/4", "epoch 4/4"]
     assert f"kNN {evaluated.metrics['online_knn_top1']:.3f}" in printed[1]
+    assert f"({evaluated.chance['online_knn_top1']})" in printed[1]
+    assert (evaluated.chance["online_linear_top1"].level, evaluated.chance["online_linear_top1"].records) == (0.5, 4)
     lines = (tmp_path / "evaluated/metrics.csv").read_text().splitlines()
     column = lines[0].split(",").index("online_knn_top1")
     assert sum(bool(line.split(",")[column]) for line in lines[1:] if len(line.split(",")) > column) == 2
