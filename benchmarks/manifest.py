@@ -6,6 +6,12 @@ The listed files have one byte each, in 400 class folders; none is opened. Each 
 after its imports, and the methods alternate. Baseline: `make_dataset`, the first step of torchvision's datasets;
 compare it with our listing of the same folders without the table.
 
+A list of 240,000 of such files is opened with and without that table.
+
+Memory is measured on records that do not exist on disk, since it does not depend on their content: what two loader
+workers write to (private dirty pages) while they read the records of an epoch of 1.28 million, the size of ImageNet;
+and the time and memory of a run that opens a table of 100 million records and reads the first sample, an image.
+
 `data doctor` then scans real videos of 25 frames of 64 x 48 pixels with one process per core: the first, middle and
 last frames of each, and all frames with `full=true`.
 """
@@ -16,15 +22,21 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import torch
 from common import arguments, finish, row
+from PIL import Image
 
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.doctor import diagnose
 from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.video_writer import write_video
-from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, write_table
+from eztorch_sce.data.epoch_order import shuffled
+from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, folder_times, write_columns, write_table
+from eztorch_sce.data.sources.records import KINDS
 
+NUM_FOLDERS = 1000  # of the tables
 US, BASELINE = "eztorch_sce", "torchvision"
 NUM_CLASSES = 400
 
@@ -45,6 +57,61 @@ num_files = len(make_dataset(sys.argv[1], find_classes(sys.argv[1])[1], extensio
 print(num_files, time.perf_counter() - started, time.process_time() - used)
 """
 
+_OURS_LIST = """
+import sys, time
+from eztorch_sce.data.config import DataConfig
+started, used = time.perf_counter(), time.process_time()
+num_files = len(DataConfig(root=sys.argv[1], list=sys.argv[1] + "/list.csv").open().train.records)
+print(num_files, time.perf_counter() - started, time.process_time() - used)
+"""
+_WORKERS = """
+import sys
+from pathlib import Path
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.dataset import EpochSampler
+
+def private_bytes():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
+
+class Reads(Dataset):  # reads records as training does, but not the files
+    first = None
+    def __init__(self, records):
+        self.records = records
+    def __getitem__(self, key):
+        record = self.records[key[1]]
+        self.first = self.first or private_bytes()
+        return (get_worker_info().id, private_bytes() - self.first) if key[1] % 5000 == 0 else (0, 0)
+
+records = DataConfig(root=sys.argv[1]).open().train.records
+sampler = EpochSampler(len(records), seed=0, shuffle=True)
+loader = DataLoader(Reads(records), batch_size=256, sampler=sampler, num_workers=2, collate_fn=max)
+print(len(records), max(growth for _, growth in loader))
+"""
+_HUGE = """
+import sys, time
+from pathlib import Path
+from eztorch_sce.config.compose import compose
+from eztorch_sce.data.datamodule import TrainingData
+from eztorch_sce.opening import input_spec
+from eztorch_sce.types import InputSpec, Sample
+
+def private_bytes():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
+
+config = compose("pretrain", ["recipe=cifar10_resnet18", "data.layout=auto", f"data.root={sys.argv[1]}"])
+started = time.perf_counter()
+train = config.data.open().train
+opened = time.perf_counter()
+data = TrainingData(config.data, train, config.views, input_spec(config.data, train, InputSpec(), config.views[0]), 0)
+sample = data.dataset[next(iter(data.sampler))]
+first = time.perf_counter()
+assert isinstance(sample, Sample), sample
+print(len(train.records), opened - started, first - opened, private_bytes())
+"""
+
 
 def make_files(root: Path, num_files: int) -> list[MediaRow]:
     """Write the files and return the rows that `data doctor` would write if they were videos."""
@@ -53,7 +120,12 @@ def make_files(root: Path, num_files: int) -> list[MediaRow]:
     names = sorted(f"class_{number % NUM_CLASSES:03d}/{number:06d}.mp4" for number in range(num_files))
     for name in names:
         (root / name).write_bytes(b"0")
-    return [MediaRow(name, "video", True, [], 1, "", 10.0, 25.0, 320, 240, "h264", 250, 10) for name in names]
+    return [media_row(name) for name in names]
+
+
+def media_row(name: str) -> MediaRow:
+    """Return the row that `data doctor` would write if a file were a video."""
+    return MediaRow(name, "video", True, [], 1, "", 10.0, 25.0, 320, 240, "h264", 250, 10)
 
 
 def listing_seconds(code: str, root: Path, num_files: int) -> tuple[float, float]:
@@ -62,6 +134,48 @@ def listing_seconds(code: str, root: Path, num_files: int) -> tuple[float, float
     num_listed, wall_s, cpu_s = process.stdout.split()
     assert int(num_listed) == num_files, f"{num_listed} of {num_files} files listed"
     return float(wall_s), float(cpu_s)
+
+
+def run(code: str, root: Path) -> list[float]:
+    """Return the numbers that a script prints, run in a process of its own."""
+    process = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
+    return [float(word) for word in process.stdout.split()[-4:]]
+
+
+def write_list(root: Path, num_files: int) -> None:
+    """Write the files and a list of them, with the class of each as a name."""
+    make_files(root, num_files)
+    names = (f"class_{number % NUM_CLASSES:03d}/{number:06d}.mp4" for number in range(num_files))
+    lines = (f"{name},{name.split('/')[0]}\n" for name in names)
+    (root / "list.csv").write_text("path,label\n" + "".join(lines))
+
+
+def write_huge_table(root: Path, num_records: int) -> None:
+    """Write the table of records in 1000 class folders, and the image that comes first in the first epoch."""
+    numbers = np.arange(num_records)
+    folder_of = (numbers * NUM_FOLDERS // num_records).astype(np.int32)
+    names = np.full((num_records, len("000000000.png")), ord("0"), np.uint8)
+    names[:, 9:] = np.frombuffer(b".png", np.uint8)
+    for place in range(9):
+        names[:, 8 - place] += (numbers // 10**place % 10).astype(np.uint8)
+    offsets = np.arange(num_records + 1, dtype=np.int64) * names.shape[1]
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(names)]
+    folders = [f"{number:03d}" for number in range(NUM_FOLDERS)]
+    table = pa.table(
+        {
+            "folder": pa.DictionaryArray.from_arrays(folder_of, pa.array(folders, pa.large_string())),
+            "name": pa.Array.from_buffers(pa.large_string(), num_records, buffers),
+            "kind": pa.DictionaryArray.from_arrays(np.ones(num_records, np.int8), pa.array(KINDS)),
+            "usable": pa.array(np.ones(num_records, bool)),
+            "digest": pa.repeat("", num_records),
+        }
+    )
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+    first = next(shuffled(num_records, seed=0, epoch=0))
+    image = root / folders[folder_of[first]] / f"{first:09d}.png"
+    Image.new("RGB", (32, 32), "teal").save(image)
+    write_columns(root, table, folder_times(root, [str(root / folder / "x.png") for folder in folders]))
 
 
 def make_videos(root: Path, num_videos: int) -> None:
@@ -79,9 +193,13 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--files", type=int, default=100_000, help="number of listed files")
     parser.add_argument("--videos", type=int, default=1000, help="number of videos that data doctor scans")
+    parser.add_argument("--lines", type=int, default=240_000, help="number of lines of the list")
+    parser.add_argument("--records", type=int, default=1_281_167, help="number of records of the measurement of memory")
+    parser.add_argument("--huge", type=int, default=100_000_000, help="number of records of the huge table")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     times_s: dict[str, list[tuple[float, float]]] = {"table": [], "folders": [], "baseline": []}
+    list_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         files, videos = Path(folder, "files"), Path(folder, "videos")
         table_rows = make_files(files, options.files)
@@ -91,6 +209,16 @@ def main() -> None:
             times_s["baseline"].append(listing_seconds(_TORCHVISION, files, options.files))
             write_table(files, table_rows)
             times_s["table"].append(listing_seconds(_OURS, files, options.files))
+        listed, medium, huge = Path(folder, "listed"), Path(folder, "medium"), Path(folder, "huge")
+        write_list(listed, options.lines)
+        list_s["without the table"] = listing_seconds(_OURS_LIST, listed, options.lines)[0]
+        rows_of_list = sorted(line.split(",")[0] for line in (listed / "list.csv").read_text().splitlines()[1:])
+        write_table(listed, [media_row(name) for name in rows_of_list])
+        list_s["from the table of data doctor"] = listing_seconds(_OURS_LIST, listed, options.lines)[0]
+        write_huge_table(medium, options.records)
+        _, growth = run(_WORKERS, medium)[-2:]
+        write_huge_table(huge, options.huge)
+        num_huge, open_s, first_s, private = run(_HUGE, huge)
         make_videos(videos, options.videos)
         scans = {"": diagnose(videos), " full=true": diagnose(videos, DoctorConfig(full=True))}
     assert all(scan.num_unusable == 0 and len(scan.rows) == options.videos for scan in scans.values())
@@ -103,6 +231,11 @@ def main() -> None:
         row(f"{what}, from the folders", US, options.files / wall_s["folders"], "files/s"),
         row(f"{what}, from the folders", f"{BASELINE}, make_dataset", options.files / wall_s["baseline"], "files/s"),
     ]
+    rows += [
+        row(f"opening a list of {options.lines} lines, {how}", US, options.lines / seconds, "lines/s")
+        for how, seconds in list_s.items()
+    ]
+    rows.append(row(f"opening a table of {options.huge} records", US, num_huge / open_s, "records/s"))
     for setting, scan in scans.items():
         what = f"data doctor{setting}, {options.videos} videos, {num_usable_cores()} processes"
         rows.append(row(what, US, len(scan.rows) / scan.seconds, "files/s"))
@@ -111,7 +244,12 @@ def main() -> None:
         f"{options.files} files are listed in {wall_s['table']:.2f} s from the table ({cpu_s['table']:.2f} s of CPU "
         f"time; {slowest_s:.2f} s in the slowest of {options.repeats} processes) and in {wall_s['folders']:.2f} s from "
         f"the folders ({cpu_s['folders']:.2f} s of CPU time), which were in the file system cache: a network disk is "
-        "slower"
+        "slower",
+        f"{options.lines} lines of a list are opened in {list_s['without the table']:.2f} s, or "
+        f"{list_s['from the table of data doctor']:.2f} s with the table",
+        f"{options.records} records: reading those of one epoch makes a worker write to {growth / 1e6:.1f} MB",
+        f"{options.huge} records: opened in {open_s:.2f} s, first sample {first_s:.2f} s later, "
+        f"{private / 1e6:.0f} MB of memory that is not shared",
     ]
     finish(rows, ["torch", "torchvision", "pyarrow", "av", "eztorch-sce"], options.json, notes)
 

@@ -60,7 +60,7 @@ class MediaTable(NamedTuple):
     Attributes:
         file: Path of the table.
         records: The media, unlabeled, sorted by path.
-        usable: Whether clips of each record can be read, (N,).
+        unusable: Paths of the files from which not every clip can be read.
         digests: Hash of the content by path, for files that share their size with another file.
         mismatch: How the folder differs from the table, with the age of the table; "" if it does not. The listing is
             then out of date, but what it says about a file still holds.
@@ -68,7 +68,7 @@ class MediaTable(NamedTuple):
 
     file: Path
     records: Records
-    usable: npt.NDArray[np.bool_]
+    unusable: frozenset[str]
     digests: dict[str, str]
     mismatch: str
 
@@ -179,7 +179,7 @@ def find_table(folder: str | Path) -> MediaTable | None:
             return table._replace(mismatch=differences and f"{differences}, {age}")
         earlier = candidate / _EARLIER_NAME
         if earlier.is_file():
-            return MediaTable(earlier, Records.of([]), np.zeros(0, bool), {}, "written by an earlier version")
+            return MediaTable(earlier, Records.of([]), frozenset(), {}, "written by an earlier version")
     return None
 
 
@@ -187,20 +187,22 @@ def find_table(folder: str | Path) -> MediaTable | None:
 def _read(file: Path, folder: Path, written_ns: int) -> tuple[MediaTable, dict[str, int]]:
     """Return the media below a folder, and the modification times that `folder_times` returned."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     try:
         with pa.memory_map(str(file)) as source:
             table = pa.ipc.open_file(source).read_all().combine_chunks()
         columns = _columns(table, file.parent)
         times = pa.ipc.open_file(table.schema.metadata[_FOLDERS_KEY]).read_all()
-        usable = table["usable"].to_numpy()
-        digests = _digests(Records(columns), table["digest"])
+        everything = Records(columns)
+        unusable = frozenset(everything.path(row) for row in _nonzero(pc.invert(table["usable"])))
+        digests = {everything.path(row): table["digest"][row].as_py() for row in _nonzero(table["digest"])}
     except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError) as error:
         cure = f"delete it, or write it again with `eztorch-sce data doctor {file.parent}`"
         raise ConfigError([f"{file} cannot be read as a table of `data doctor` ({error}); {cure}"]) from error
     rows = _rows_below(columns, folder, file.parent)
     times_ns = dict(zip(_values(times["folder"]), _values(times["time_ns"]), strict=True))
-    return MediaTable(file, Records(columns, rows), usable if rows is None else usable[rows], digests, ""), times_ns
+    return MediaTable(file, Records(columns, rows), unusable, digests, ""), times_ns
 
 
 def _columns(table: Any, root: Path) -> Columns:
@@ -296,12 +298,15 @@ def _time_ns(folder: str) -> int:
         return 0
 
 
-def _digests(records: Records, column: Any) -> dict[str, str]:
-    """Return the digests by path. Few files have one."""
+def _nonzero(column: Any) -> list[int]:
+    """Return the rows in which a column is true, or a text is not empty."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    rows = pc.indices_nonzero(pc.not_equal(column, "")).to_pylist()
-    return {records.path(row): column[row].as_py() for row in rows}
+    rows: list[int] = pc.indices_nonzero(
+        column if pa.types.is_boolean(column.type) else pc.not_equal(column, "")
+    ).to_pylist()
+    return rows
 
 
 def _text(names: Sequence[str]) -> Any:

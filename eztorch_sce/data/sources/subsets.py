@@ -99,7 +99,7 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
         ConfigError: If no record is left.
     """
     tables = [table for folder in folders if folder and (table := find_table(folder))]
-    unusable = {path for table in tables for path in table.records.where(~table.usable).paths()}
+    unusable = {path for table in tables for path in table.unusable}
     if not unusable:
         return manifest
     records = manifest.records.where(np.array([path not in unusable for path in manifest.records.paths()], bool))
