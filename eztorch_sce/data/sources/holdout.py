@@ -42,11 +42,13 @@ def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = N
     single, together = _split_classes(manifest, groups)
     for name, indices in single.items():
         num_test = min(max(round(draw.fraction * len(indices)), 1), len(indices) - 1)
-        is_test[random.Random(f"{draw.seed}/{name}").sample(indices, num_test)] = True
+        is_test[random.Random(os.fsencode(f"{draw.seed}/{name}")).sample(indices, num_test)] = True
     for name, members in together.items():
-        is_test[_draw_groups(manifest.records.labels, members, draw.fraction, random.Random(f"{draw.seed}/{name}"))] = (
-            True
-        )
+        is_test[
+            _draw_groups(
+                manifest.records.labels, members, draw.fraction, random.Random(os.fsencode(f"{draw.seed}/{name}"))
+            )
+        ] = True
     if not is_test.any():
         cure = "add files, or set data.test_root or data.test_list"
         unit = "files" if groups is None else "groups"

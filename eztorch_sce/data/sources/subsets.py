@@ -22,7 +22,7 @@ def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
     """
     drawn: set[int] = set()
     for name, indices in indices_by_class(manifest).items():
-        shuffled = random.Random(f"share {seed}/{name}").sample(indices, len(indices))
+        shuffled = random.Random(os.fsencode(f"share {seed}/{name}")).sample(indices, len(indices))
         drawn.update(shuffled[: max(round(fraction * len(indices)), 1)])
     records = manifest.records.take(sorted(drawn))
     kept = f"the fraction {fraction} of each class drawn with seed {seed} ({len(records)} records)"
