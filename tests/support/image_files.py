@@ -1,5 +1,10 @@
 """Helpers of the tests of images."""
 
+import io
+import struct
+import zlib
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -8,3 +13,33 @@ def smooth(height: int, width: int, seed: int = 0) -> Image.Image:
     """Return an image without sharp edges, which looks the same at any scale."""
     coarse = np.random.default_rng(seed).integers(64, 192, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def jpeg(height: int = 64, width: int = 64, seed: int = 0, **settings: Any) -> bytes:
+    """Return a JPEG file of noise, which compresses badly, so that every part of the file holds pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels), "JPEG", **settings)
+
+
+def encoded(image: Image.Image, image_format: str, **settings: Any) -> bytes:
+    """Return an image as a file of a format that Pillow writes."""
+    buffer = io.BytesIO()
+    image.save(buffer, image_format, **settings)
+    return buffer.getvalue()
+
+
+def wide_png(values: np.ndarray, significant_bits: int | None = None) -> bytes:
+    """Return values (H, W, C) as a PNG file of 16 bits per value, with an sBIT chunk if `significant_bits` is set."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    height, width, channels = values.shape
+    color_type = {1: 0, 3: 2}[channels]
+    stated = b"" if significant_bits is None else chunk(b"sBIT", bytes([significant_bits] * channels))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)
+    return b"".join(
+        [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), stated, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    )

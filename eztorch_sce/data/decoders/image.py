@@ -6,17 +6,20 @@ costs less than decoding at full size; libjpeg-turbo's scales in between cost mo
 """
 
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, frame_times
+from eztorch_sce.data.decoders.base import Spans, Timing, check_is_file, choose_spans, frame_times
+from eztorch_sce.data.decoders.image_depth import is_wide, to_8_bits
+from eztorch_sce.data.media import HEIC, UNREADABLE_SUFFIXES, content_of
 from eztorch_sce.data.members import is_member, read_member
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 # Given the height and width of an upright image, returns the smallest scale in (0, 1] at which it may be decoded.
 LeastScale: TypeAlias = Callable[[int, int], float]
+ByteFile: TypeAlias = io.BytesIO | io.BufferedReader
 
 _ORIENTATION = 0x0112  # the EXIF tag
 _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # for pixels (H, W, 3), by EXIF orientation
@@ -37,6 +41,18 @@ _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # for pixels (H,
     7: lambda pixels: pixels[::-1, ::-1].transpose(1, 0, 2),
     8: lambda pixels: np.rot90(pixels),
 }
+# libjpeg's complaints after which it fills the rest of the image, or some of it, with gray or noise.
+_LOST_PIXELS = (
+    "Premature end of JPEG file",
+    "premature end of data segment",
+    "bad Huffman code",
+    "bad arithmetic code",
+    "found marker",
+    "Inconsistent progression sequence",
+)
+_MAX_EXTRANEOUS = 0.1  # fraction of a file that may remain undecoded
+_HOLE = 64  # zero bytes in a row among the pixels of a faulty file: a block that was never written
+_START_OF_SCAN = b"\xff\xda"
 
 
 def full_scale(height: int, width: int) -> float:
@@ -57,10 +73,7 @@ class ImageDecoder:
 
     def probe(self, path: str) -> MediaInfo:
         """Return the upright size of an image, read from its header; the duration and frame rate are 0."""
-        from PIL import Image
-
-        source = io.BytesIO(read_member(path)) if is_member(path) else path
-        with _as_media_errors(path), Image.open(source) as image:
+        with open_file(path) as file, open_image(path, file) as image:
             _, (height, width) = _orientation_and_size(image)
         return MediaInfo(duration_s=0.0, fps=0.0, width=width, height=height, codec="image")
 
@@ -83,30 +96,128 @@ def load_image(path: str) -> UInt8[np.ndarray, "H W 3"]:
 def read_image(path: str, least_scale: LeastScale = full_scale) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int]]:
     """Return an image as RGB, upright according to its EXIF orientation, and its full height and width.
 
-    16-bit values are scaled to 8 bits, and transparent areas become white. Only the first image of an animation is
-    read.
+    Values of 16 bits are scaled to 8 bits (see `to_8_bits`), and transparent areas become white. The first file with
+    something worth knowing (see `decode_image`) causes a warning.
 
     Args:
         path: The file, or a member of a tar shard.
         least_scale: Returns the smallest scale at which the image may be decoded, see `ImageDecoder`.
 
     Raises:
-        MediaError: If the file is missing, truncated or not an image.
+        MediaError: If the file is missing, truncated, damaged so that pixels are lost, or not an image.
     """
-    from PIL import Image
+    pixels, full_size, remarks = decode_image(path, read_bytes(path), least_scale)
+    for remark in remarks:
+        if not remark.startswith("damaged"):  # stray bytes, which are common and seldom change a pixel
+            _warn_once(path, remark)
+    return pixels, full_size
 
-    with _as_media_errors(path):
-        data = read_member(path) if is_member(path) else Path(path).read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            orientation, full_size = _orientation_and_size(image)
-            pixels = None
-            if image.format in ("JPEG", "MPO"):
-                pixels = _decode_jpeg(data, image, least_scale(*full_size))
-            if pixels is None:
-                image.load()
-                pixels = np.array(_to_rgb(image))
+
+def decode_image(
+    path: str, data: bytes, least_scale: LeastScale = full_scale
+) -> tuple[UInt8[np.ndarray, "H W 3"], tuple[int, int], list[str]]:
+    """Return what `read_image` does, and remarks of the form "kind: details".
+
+    Remarks tell that the file holds several images, of which the first is used, that it seems to use only the low bits
+    of its values, or that it is slightly damaged.
+
+    Args:
+        path: The file, named in errors.
+        data: Its content.
+        least_scale: Returns the smallest scale at which the image may be decoded.
+
+    Raises:
+        MediaError: If the data are truncated, damaged so that pixels are lost, or not an image.
+    """
+    with open_image(path, io.BytesIO(data)) as image:
+        num_images = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # phones add previews as MPO
+        remarks = [f"several images: {num_images}, of which only the first is used"] if num_images > 1 else []
+        orientation, full_size = _orientation_and_size(image)
+        pixels = None
+        if image.format in ("JPEG", "MPO"):
+            pixels, complaint = _decode_jpeg(data, image, least_scale(*full_size))
+            remarks += [f"damaged: {complaint}"] if complaint else []
+        if pixels is None:
+            image.load()
+            pixels, remark = _to_rgb(image, data)
+            remarks += [remark] if remark else []
     to_upright = _TO_UPRIGHT.get(orientation)
-    return pixels if to_upright is None else np.ascontiguousarray(to_upright(pixels)), full_size
+    return pixels if to_upright is None else np.ascontiguousarray(to_upright(pixels)), full_size, remarks
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the content of a file or of a member of a tar shard.
+
+    Raises:
+        MediaError: If it cannot be read.
+    """
+    with open_file(path) as file:
+        try:
+            return file.read()
+        except OSError as error:
+            raise MediaError(path, f"cannot be read ({error.strerror})") from error
+
+
+def open_file(path: str) -> ByteFile:
+    """Open a file or a member of a tar shard for reading.
+
+    Raises:
+        MediaError: If it cannot be opened.
+    """
+    if is_member(path):
+        return io.BytesIO(read_member(path))
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        check_is_file(path)  # finds better words for a missing file
+        raise MediaError(path, f"cannot be opened ({error.strerror})") from error
+
+
+@contextmanager
+def open_image(path: str, file: ByteFile) -> "Iterator[Image]":
+    """Open an image with Pillow, and turn what Pillow raises inside the context into a MediaError.
+
+    Args:
+        path: The file, named in errors.
+        file: Its content.
+
+    Raises:
+        MediaError: If it is damaged, not an image, or needs a package that is not installed.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    head = file.read(64)
+    file.seek(0)
+    content = content_of(head)
+    if not head:
+        raise MediaError(path, "is empty (0 bytes)")
+    if content == HEIC and not _register_heic():
+        raise MediaError(path, f"is {content}: run {UNREADABLE_SUFFIXES['.heic']}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which does not matter here
+            with Image.open(file) as image:
+                yield image
+    except UnidentifiedImageError as error:
+        if content.endswith(" image"):
+            raise MediaError(path, f"is damaged: {content} whose structure Pillow cannot read") from error
+        raise MediaError(path, "is not an image that Pillow can read" + (content and f", but {content}")) from error
+    except Image.DecompressionBombError as error:
+        raise MediaError(path, f"has too many pixels ({error})") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # raised by Pillow's plugins for damaged files
+        raise MediaError(path, f"is damaged ({error})") from error
+
+
+@cache
+def _register_heic() -> bool:
+    """Let Pillow read HEIC images through pillow-heif, and return whether that is installed."""
+    if ".heic" in UNREADABLE_SUFFIXES:
+        return False
+    import pillow_heif
+
+    pillow_heif.options.DECODE_THREADS = 1  # workers decode files in parallel; more threads would only wait
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return True
 
 
 def _orientation_and_size(image: "Image") -> tuple[int, tuple[int, int]]:
@@ -118,50 +229,62 @@ def _orientation_and_size(image: "Image") -> tuple[int, tuple[int, int]]:
     return orientation, ((width, height) if orientation in (5, 6, 7, 8) else (height, width))
 
 
-def _decode_jpeg(data: bytes, image: "Image", least_scale: float) -> UInt8[np.ndarray, "H W 3"] | None:
-    """Return the pixels as stored, or None if Pillow must decode the file: CMYK, or with a harmless fault."""
+def _decode_jpeg(data: bytes, image: "Image", least_scale: float) -> tuple[UInt8[np.ndarray, "H W 3"] | None, str]:
+    """Return the pixels as stored, or None if Pillow must decode the file, and a complaint about harmless damage.
+
+    Pillow decodes files with CMYK colors or with a harmless fault. It does not report that libjpeg filled in lost
+    pixels with gray, so every file is also decoded by simplejpeg, which does.
+
+    Raises:
+        ValueError: If pixels are lost.
+    """
     import simplejpeg
 
     width, height = image.size
     divisor = next((number for number in (8, 4, 2) if number * least_scale <= 1), 1)
-    if image.mode not in ("L", "RGB"):
-        image.draft(image.mode, (width // divisor, height // divisor))
-        return None
     # Round up as libjpeg-turbo does. If rounded down, the minimum would select one of its costlier scales.
-    min_width, min_height = -(-width // divisor), -(-height // divisor)
+    min_size = {"min_width": -(-width // divisor), "min_height": -(-height // divisor)}
+    is_rgb = image.mode in ("L", "RGB")
+    if not is_rgb:
+        image.draft(image.mode, (width // divisor, height // divisor))
     try:
-        return np.asarray(simplejpeg.decode_jpeg(data, "RGB", min_width=min_width, min_height=min_height))
-    except ValueError:  # raised even for harmless faults, such as bytes between two segments
-        return None
+        pixels = np.asarray(simplejpeg.decode_jpeg(data, "RGB" if is_rgb else "CMYK", **min_size))
+    except ValueError as error:  # raised even for harmless faults, such as bytes between two segments
+        complaint = str(error)
+        if _loses_pixels(complaint, data):
+            raise
+        return None, complaint if "orrupt" in complaint else ""
+    return (pixels if is_rgb else None), ""
 
 
-@contextmanager
-def _as_media_errors(path: str) -> Iterator[None]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which does not matter here
-            yield
-    except FileNotFoundError as error:
-        raise MediaError(path, "does not exist") from error
-    except UnidentifiedImageError as error:
-        raise MediaError(path, "is not an image that Pillow can read") from error
-    except Image.DecompressionBombError as error:
-        raise MediaError(path, f"has too many pixels ({error})") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # raised by Pillow's plugins for damaged files
-        raise MediaError(path, f"is damaged ({error})") from error
+def _loses_pixels(complaint: str, data: bytes) -> bool:
+    """Return whether a complaint of libjpeg about a file means that pixels are lost."""
+    if extraneous := re.search(r"(\d+) extraneous bytes", complaint):
+        is_hole = bytes(_HOLE) in data[data.rfind(_START_OF_SCAN) :]
+        return is_hole or int(extraneous[1]) > len(data) * _MAX_EXTRANEOUS
+    return any(words in complaint for words in _LOST_PIXELS)
 
 
-def _to_rgb(image: "Image") -> "Image":
+def _to_rgb(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], str]:
+    """Return the pixels of a loaded image, and a remark if it seems to use only the low bits of its values."""
     from PIL import Image
 
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
-    if image.mode.startswith("I"):  # 16-bit gray, which convert() would clip at 255
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
+    if is_wide(image, data):
+        values, remark = to_8_bits(image, data)
+        return (values if values.ndim == 3 else values[:, :, None].repeat(3, axis=2)), remark
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB")), ""
+
+
+_warned: set[str] = set()  # kinds of remarks that this process has made
+
+
+def _warn_once(path: str, remark: str) -> None:
+    kind = remark.partition(":")[0]
+    if kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(f"{path}: {remark}. Run `eztorch-sce data doctor` to list all such files", stacklevel=4)

@@ -1,0 +1,84 @@
+"""Images with more than 8 bits per value.
+
+Cameras with 10 or 12 bits often store their values unscaled in 16 bits, so that white is 1023 or 4095. Whether a file
+does is only known if it says so (the sBIT chunk of a PNG file, the bits per value of a TIFF file): its largest value
+would tell nothing about a dark image, and a scale per file would change the brightness between the images of a set.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+
+from eztorch_sce.data.decoders.pyav.still import decode_wide_rgb
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_FULL = 65535
+_BITS_PER_SAMPLE = 258  # the TIFF tag
+_SUSPICIOUS_BITS = 12  # values of so few bits or fewer, in an image of 16, were probably not scaled
+
+
+def is_wide(image: "Image", data: bytes) -> bool:
+    """Return whether an open image has integers of more than 8 bits, or is a PNG file that stores colors as such."""
+    return image.mode.startswith("I") or _is_wide_rgb_png(data)
+
+
+def to_8_bits(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W *channels"], str]:
+    """Return a wide image as gray (H, W) or RGB (H, W, 3), and a remark if it seems to use only its low bits, or "".
+
+    Args:
+        image: The open image, see `is_wide`.
+        data: The content of the file.
+
+    Raises:
+        ValueError: If values are not within 0 and 65535, so that their range is unknown.
+    """
+    bits = _stated_bits(image, data)
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+    else:
+        values = np.asarray(image.convert("RGB")).astype(np.int64) * 257  # Pillow keeps the high 8 bits
+        if bits and values.max() < 257 << max(0, bits - 8):
+            values = decode_wide_rgb(data).astype(np.int64)
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or highest > _FULL:
+        raise ValueError(f"its values reach from {lowest} to {highest}, outside of 16 bits: their range is unknown")
+    white, remark = _FULL, ""
+    if bits and _is_unscaled(values, highest, bits):
+        white = (1 << bits) - 1
+    elif 0 < highest < 1 << _SUSPICIOUS_BITS:
+        remark = f"dark: uses only {max(8, highest.bit_length())} of 16 bits; scale its values, or state their bits"
+    return ((values * 255 + white // 2) // white).astype(np.uint8), remark
+
+
+def _is_unscaled(values: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]", highest: int, bits: int) -> bool:
+    """Return whether values occupy the low `bits` bits; the PNG standard wants them in the high bits."""
+    return highest < 1 << bits and bool((values % (1 << (16 - bits))).any())
+
+
+def _stated_bits(image: "Image", data: bytes) -> int | None:
+    """Return the number of significant bits, 9 to 15, if the file states it."""
+    bits = None
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+    elif image.format == "PNG" and (chunk := _png_chunk(data, b"sBIT")):
+        bits = chunk[0]
+    return bits if bits is not None and 8 < bits < 16 else None
+
+
+def _png_chunk(data: bytes, name: bytes) -> bytes | None:
+    """Return the content of a chunk that precedes the pixels of a PNG file, or None."""
+    start = 8
+    while start + 8 <= len(data) and (found := data[start + 4 : start + 8]) != b"IDAT":
+        length = int.from_bytes(data[start : start + 4], "big")
+        if found == name:
+            return data[start + 8 : start + 8 + length]
+        start += length + 12
+    return None
+
+
+def _is_wide_rgb_png(data: bytes) -> bool:
+    """Return whether the header of a PNG file says RGB, without transparency, in 16 bits."""
+    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:26] == bytes([16, 2])
