@@ -49,7 +49,7 @@ class OnlineEvaluation(pl.Callback):
 
     def chance(self) -> dict[str, Chance]:
         """Return what the accuracies would be by guessing."""
-        train, test = self.splits
+        train, test = self.splits.train, self.splits.labeled_test
         names = (f"online_{name}" for name in _METRICS)
         return chance_levels(names, train.records.labels, test.records.labels, len(train.classes))
 
