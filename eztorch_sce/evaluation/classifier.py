@@ -13,6 +13,8 @@ def classifier_accuracy(classifier: Classifier, views: RecordViews, device: torc
 
     Raises:
         MediaError: If a file cannot be read.
+        ConfigError: If the classifier returns NaN.
     """
     probabilities, records = mean_over_views(classifier, lambda logits: logits.softmax(dim=1), views, device)
+    views.check_finite(probabilities, records)
     return Scores(top_accuracies(probabilities, views.labels(records), "test"))

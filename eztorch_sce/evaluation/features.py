@@ -17,6 +17,7 @@ from eztorch_sce.data.loading import TimedLoader, evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows
 from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.evaluation.banks import bank_messages, check_banks, non_finite_messages
 from eztorch_sce.progress import track
 from eztorch_sce.types import Batch, FeatureBank, InputSpec
 
@@ -41,6 +42,12 @@ class RecordViews(NamedTuple):
     def labels(self, records: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
         """Return the class index of each record, -1 if it has no label."""
         return torch.from_numpy(self.manifest.records.labels[records.numpy()]).long()
+
+    def check_finite(self, scores: Float[Tensor, "N ..."], records: Int64[Tensor, " N"]) -> None:
+        """Raise ConfigError if the scores of a record are NaN or infinite."""
+        paths = [self.manifest.records.path(index) for index in records.tolist()]
+        if messages := non_finite_messages(scores, paths, self.manifest.source, "scores"):
+            raise ConfigError(messages)
 
 
 def record_views(
@@ -80,31 +87,35 @@ def extract_features(backbone: torch.nn.Module, views: RecordViews, device: torc
 
     Raises:
         MediaError: If a file cannot be read.
+        ConfigError: If features are NaN or infinite.
     """
     features, records = mean_over_views(backbone, lambda output: output, views, device)
     order = records.argsort()  # processes interleave
     records, features = records[order], features[order]
     paths = [views.manifest.records.path(index) for index in records.tolist()]
-    return FeatureBank(features, views.labels(records), paths, views.manifest.classes, views.protocol)
+    bank = FeatureBank(features, views.labels(records), paths, views.manifest.classes, views.protocol)
+    if messages := bank_messages(bank, views.manifest.source, labeled=False):
+        raise ConfigError(messages)
+    return bank
 
 
 def read_features(run_dir: str, labeled: bool) -> tuple[FeatureBank, FeatureBank]:
     """Read the features of the train and test splits from the run directory of `extract`.
 
     Raises:
-        ConfigError: If a file is missing, or if `labeled` is set and some records have no label.
+        ConfigError: If a file is missing, or the features cannot be used; see `check_banks`. Labels are checked only if
+            `labeled` is set.
     """
-    return _read_bank(run_dir, "train", labeled), _read_bank(run_dir, "test", labeled)
+    train, test = _read_bank(run_dir, "train"), _read_bank(run_dir, "test")
+    check_banks(train, test, f"features={run_dir}", labeled)
+    return train, test
 
 
-def _read_bank(run_dir: str, split: str, labeled: bool) -> FeatureBank:
+def _read_bank(run_dir: str, split: str) -> FeatureBank:
     file = Path(run_dir) / f"features_{split}.pt"
     if not file.is_file():
         raise ConfigError([f"features={run_dir}: {file} does not exist; give the run directory of `extract`"])
-    bank = FeatureBank.load(file)
-    if labeled and int(bank.labels.min()) < 0:
-        raise ConfigError([f"features={run_dir}: {file} has records without labels; extract them from labeled data"])
-    return bank
+    return FeatureBank.load(file)
 
 
 @torch.no_grad()

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.evaluation.search import unit_rows
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
@@ -51,8 +53,10 @@ def few_shot_accuracy(
         seed: Seed of the draws.
 
     Raises:
-        ConfigError: If fewer than `ways` classes have `shots` train records and a test record.
+        ConfigError: If fewer than `ways` classes have `shots` train records and a test record, or the features cannot
+            be used; see `check_banks`.
     """
+    check_banks(train, test)
     train_rows, test_rows = _rows_by_class(train.labels), _rows_by_class(test.labels)
     classes = [label for label, rows in train_rows.items() if len(rows) >= shots and label in test_rows]
     if len(classes) < ways:
@@ -68,8 +72,8 @@ def few_shot_accuracy(
         drawn = [classes[number] for number in torch.randperm(len(classes), generator=generator)[:ways].tolist()]
         support = torch.cat([_draw(train_rows[label], shots, generator) for label in drawn])
         queried = [_draw(test_rows[label], queries, generator) for label in drawn]
-        centroids = F.normalize(train.features[support], dim=1).view(ways, shots, -1).mean(dim=1)  # (W, F)
-        similarity = F.normalize(test.features[torch.cat(queried)], dim=1) @ F.normalize(centroids, dim=1).T
+        centroids = unit_rows(train.features[support]).view(ways, shots, -1).mean(dim=1)  # (W, F)
+        similarity = unit_rows(test.features[torch.cat(queried)]) @ F.normalize(centroids, dim=1).T
         answers = torch.arange(ways).repeat_interleave(torch.tensor([len(rows) for rows in queried]))
         accuracies[episode] = (similarity.argmax(dim=1) == answers).double().mean()
     half_width = 1.96 * accuracies.std() / episodes**0.5

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU, nearest_neighbors
@@ -42,7 +43,7 @@ def knn_accuracy(
     """Return top-1 and top-5 accuracy in [0, 1] of the weighted k-nearest-neighbor vote.
 
     Each of the k most similar train records (all of them if there are fewer) votes for its class with weight
-    exp(cosine / temperature).
+    exp(cosine / temperature). A class without a vote is never among the five of the top-5 accuracy.
 
     Source: Wu et al., CVPR 2018, arXiv:1805.01978.
 
@@ -53,9 +54,14 @@ def knn_accuracy(
         temperature: Temperature of the weights.
         device: The device to compute on.
         centered: Subtract the mean of each split from its features first.
+
+    Raises:
+        ConfigError: If the features cannot be used; see `check_banks`.
     """
+    check_banks(train, test)
     similarity, nearest = nearest_neighbors(train.features, test.features, k, centered, device)  # (Q, k)
     weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest, against overflow
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     votes = torch.zeros(len(similarity), num_classes).scatter_add_(1, train.labels[nearest], weight)
-    return top_accuracies(votes, test.labels, "knn")
+    has_vote = (train.labels[nearest] == test.labels[:, None]).any(dim=1)
+    return top_accuracies(votes, test.labels.where(has_vote, -1), "knn")  # no class without a vote is among the five

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.parts import batch_conflicts
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.features import RecordViews, mean_over_views
 from eztorch_sce.evaluation.metrics import top_accuracies
@@ -134,6 +135,11 @@ class LinearHeads(nn.Module):
             weight.div_(deviation)
             bias.sub_(weight @ mean)
 
+    def num_unused_features(self) -> int:
+        """Return the number of features whose weights are all zero."""
+        weights = torch.cat([next(head.parameters()).detach() for head in self.heads])  # (heads * C, F)
+        return int((weights.count_nonzero(dim=0) == 0).sum())
+
     def optimizer(self, config: OptimizerConfig, batch_size: int) -> torch.optim.Optimizer:
         """Return one optimizer in which each head has its own learning rate.
 
@@ -173,12 +179,20 @@ class Probe:
 def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: torch.device = CPU) -> dict[str, float]:
     """Train linear classifiers on the train features and return the metrics of `sweep_metrics`.
 
-    `linear_train_top1` is the accuracy of the best head on the train features.
+    `linear_train_top1` is the accuracy of the best head on the train features, and `constant_features` the number of
+    features that it leaves out, if there are any.
+
+    Raises:
+        ConfigError: If the features cannot be used; see `check_banks`.
     """
+    check_banks(train, test)
     heads = train_heads(train, int(max(train.labels.max(), test.labels.max())) + 1, probe, device)
     on_test = sweep_metrics(probe.lrs, _accuracies(heads, test, device))
     on_train = sweep_metrics(probe.lrs, _accuracies(heads, train, device))
-    return on_test | {"linear_train_top1": on_train["linear_top1"]}
+    metrics = on_test | {"linear_train_top1": on_train["linear_top1"]}
+    if num_constant := heads.num_unused_features():
+        metrics["constant_features"] = float(num_constant)
+    return metrics
 
 
 def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torch.device = CPU) -> LinearHeads:
@@ -189,8 +203,7 @@ def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torc
     num_records, num_features = train.features.shape
     mean, deviation = torch.zeros(num_features, device=device), torch.ones(num_features, device=device)
     if probe.standardize:
-        mean = train.features.mean(dim=0).to(device)
-        deviation = train.features.std(dim=0).clamp_min(1e-6).to(device)
+        mean, deviation = (values.to(device) for values in standardization(train.features))
     generator = generator_for(probe.seed, 0, 0, 0, "linear")
     heads = LinearHeads(num_features, num_classes, probe.lrs, generator).to(device)
     batch_size = min(probe.batch_size, num_records)
@@ -206,6 +219,27 @@ def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torc
             scheduler.step()
     heads.undo_standardization(mean, deviation)
     return heads
+
+
+def standardization(features: Float[Tensor, "N F"]) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
+    """Return the mean and the standard deviation of each feature; a constant feature has an infinite deviation.
+
+    Divided by infinity, a constant feature is zero on every record, and its weights are zero: the train split says
+    nothing about it, and a small change in the test split must not become a large one. A feature counts as constant if
+    its deviation may be rounding: below 1e-5 of its mean, or below 1e-4 of the lower quartile of all deviations.
+    """
+    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=min(1, len(features) - 1))
+    lowest, highest = features.aminmax(dim=0)
+    varies = lowest < highest
+    # Where squares leave the range of float32, the deviation above is zero or infinite.
+    extreme = varies & ~((deviation > 1e-15) & deviation.isfinite() & mean.isfinite())
+    if extreme.any():
+        wide = features[:, extreme].double()
+        mean[extreme], deviation[extreme] = wide.mean(dim=0).float(), wide.std(dim=0).float()
+    varies &= deviation > 1e-5 * mean.abs()
+    if varies.any():
+        varies &= deviation > 1e-4 * deviation[varies].quantile(0.25)
+    return mean, deviation.where(varies, torch.inf)
 
 
 @torch.no_grad()
@@ -243,6 +277,7 @@ def heads_accuracy(network: nn.Module, lrs: Sequence[float], views: RecordViews,
         device: The device to compute on.
     """
     probabilities, records = mean_over_views(network, lambda logits: logits.softmax(dim=-1), views, device)
+    views.check_finite(probabilities, records)
     labels = views.labels(records)
     accuracies = [top_accuracies(head, labels, "linear") for head in probabilities.unbind(dim=1)]
     return Scores(sweep_metrics(lrs, accuracies))

@@ -9,6 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows
+from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.search import CPU, Centers, find_centers, nearest_neighbors, own_queries, similarities
 from eztorch_sce.registry import register
@@ -37,7 +38,11 @@ def retrieval(
     are omitted. `mAP` is the mean of `average_precisions` over the queries. As published, the mean of the bank and the
     mean of the queries are subtracted first; metrics that end in `_uncentered` are computed without this. Classes
     without a query are omitted.
+
+    Raises:
+        ConfigError: If the features cannot be used; see `check_banks`.
     """
+    check_banks(train=bank, test=queries)
     ranks = [rank for rank in ranks if rank <= len(bank.features)]
     metrics: dict[str, float] = {}
     by_query = {}

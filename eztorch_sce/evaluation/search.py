@@ -16,6 +16,8 @@ from eztorch_sce.progress import track
 BANK_CHUNK = 2048
 QUERY_CHUNK = 512
 
+_SHORTEST = 1e-12  # rows below this length are rescaled before their length is measured
+
 CPU = torch.device("cpu")
 
 
@@ -93,9 +95,9 @@ def similarities(
         centers: Subtracted from the rows first.
         title: Title of the progress bar.
     """
-    unit_queries = _unit_rows(queries, centers.queries)
+    unit_queries = unit_rows(queries.to(centers.queries) - centers.queries)
     for columns in track(_chunks(len(bank), BANK_CHUNK), -(-len(bank) // BANK_CHUNK), title):
-        keys = _unit_rows(bank[columns], centers.bank)
+        keys = unit_rows(bank[columns].to(centers.bank) - centers.bank)
         for rows in _chunks(len(queries), QUERY_CHUNK):
             yield rows, columns, unit_queries[rows] @ keys.T
 
@@ -119,12 +121,21 @@ def _chunks(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
 
 
-def _unit_rows(rows: Tensor, center: Tensor) -> Tensor:
-    rows = rows.to(center) - center
+def unit_rows(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N F"]:
+    """Scale each row to unit length, in place. A row of zeros has no direction and stays zero.
+
+    Raises:
+        ConfigError: If a row holds NaN or infinity.
+    """
     lengths = rows.norm(dim=1, keepdim=True)
-    if not lengths.isfinite().all():
-        raise ConfigError(["the features hold NaN or infinity: check the weights of the network that computed them"])
-    return rows.div_(lengths.clamp_min_(1e-12))  # in place: half the time of F.normalize on a large chunk
+    extreme = ((lengths < _SHORTEST) | ~lengths.isfinite()).flatten()
+    if extreme.any():  # squares of the values leave the range of float32, or the values are not finite
+        largest = rows[extreme].abs().amax(dim=1, keepdim=True)
+        if not largest.isfinite().all():
+            raise ConfigError(["the features hold NaN or infinity: check the weights of the network"])
+        rows[extreme] = rows[extreme] / largest.where(largest > 0, 1)
+        lengths[extreme] = rows[extreme].norm(dim=1, keepdim=True)
+    return rows.div_(lengths.clamp_min_(_SHORTEST))  # in place: half the time of F.normalize on a large chunk
 
 
 def _mean_row(rows: Tensor, device: torch.device) -> Tensor:

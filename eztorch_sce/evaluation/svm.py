@@ -6,12 +6,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.evaluation.search import unit_rows
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.settings import setting
@@ -60,12 +61,14 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
         seed: Seed of the solver, used if there are fewer records than features; otherwise the solver is deterministic.
 
     Raises:
-        ConfigError: If scikit-learn is missing, or a class has fewer train records than folds.
+        ConfigError: If scikit-learn is missing, a class has fewer train records than folds, or the features cannot be
+            used; see `check_banks`.
     """
     cross_val_score, machine = _import_scikit_learn()
+    check_banks(train, test)
     labels: list[int] = torch.unique(test.labels).tolist()
     _check_enough_records(train, labels, folds)
-    x, x_test = (F.normalize(bank.features, dim=1).double().numpy() for bank in (train, test))
+    x, x_test = (unit_rows(bank.features.clone()).double().numpy() for bank in (train, test))
 
     by_class = {}
     for label in track(labels, len(labels), "svm, classes"):

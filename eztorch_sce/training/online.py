@@ -16,6 +16,7 @@ from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.splits import Splits
+from eztorch_sce.errors import ConfigError, TrainingError
 from eztorch_sce.evaluation.features import extract_features, record_views
 from eztorch_sce.evaluation.knn import TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
@@ -54,13 +55,21 @@ class OnlineEvaluation(pl.Callback):
         return chance_levels(names, train.records.labels, test.records.labels, len(train.classes))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Evaluate after every n-th epoch."""
+        """Evaluate after every n-th epoch.
+
+        Raises:
+            TrainingError: If the backbone returns NaN or infinite features.
+        """
         epoch = trainer.current_epoch + 1
         if self.config.every_n_epochs is None or epoch % self.config.every_n_epochs:
             return
         started = time.perf_counter()
         backbone = cast(nn.Module, pl_module.method.backbone)  # type: ignore[union-attr]
-        metrics = self._evaluate(backbone, pl_module.device)
+        try:
+            metrics = self._evaluate(backbone, pl_module.device)
+        except ConfigError as error:  # the splits were checked when they were opened: the features cannot be used
+            problems = "; ".join(error.problems)
+            raise TrainingError(f"epoch {epoch}: the online evaluation cannot score the backbone: {problems}") from None
         took_s = time.perf_counter() - started
         pl_module.log_dict({f"online_{name}": value for name, value in metrics.items()} | {"online_s": took_s})
         if trainer.is_global_zero:

@@ -11,7 +11,8 @@ from eztorch_sce.data.collate import collate
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import Records
-from eztorch_sce.errors import MediaError
+from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.evaluation.classifier import classifier_accuracy
 from eztorch_sce.evaluation.features import RecordViews, extract_features, mean_over_views
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.types import Failure, FeatureBank, InputSpec, MediaRecord, Sample
@@ -89,6 +90,29 @@ def test_an_unreadable_file_stops_the_evaluation() -> None:
     views = record_views([*draw_samples(4), Failure(4, "bad.mp4", "it ends early")])
     with pytest.raises(MediaError, match=r"bad\.mp4: it ends early.*requires every file: repair it"):
         mean_over_views(Network(), lambda logits: logits, views, CPU)
+
+
+@pytest.mark.parametrize("bad", [[2], [0, 1, 2, 3]])
+def test_records_with_features_that_are_not_finite_are_named(bad: list[int]) -> None:
+    network = Network()
+    numbers = iter(range(100))  # batches of three records, each seen in all views
+
+    def spoil(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        first = 3 * (next(numbers) // NUM_VIEWS)
+        rows = [record - first for record in bad if first <= record < first + len(output)]
+        return output.index_fill(0, torch.tensor(rows, dtype=torch.long), torch.inf)
+
+    network.register_forward_hook(spoil)
+    names = ", ".join(f"{n}.mp4" for n in bad[:3])
+    with pytest.raises(ConfigError, match=rf"here has NaN or infinite features \({len(bad)} of 4: {names}"):
+        extract_features(network, record_views([*draw_samples(4)]), CPU)
+
+
+def test_a_classifier_that_returns_nan_is_not_scored() -> None:
+    network = Network()
+    network.linear.weight.data.fill_(torch.inf)
+    with pytest.raises(ConfigError, match=r"NaN or infinite scores \(4 of 4: 0.mp4.*check the weights"):
+        classifier_accuracy(network, record_views([*draw_samples(4)]), CPU)  # type: ignore[arg-type]
 
 
 def test_a_saved_bank_loads_again(tmp_path: Path) -> None:

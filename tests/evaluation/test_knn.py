@@ -58,6 +58,13 @@ def test_all_records_of_a_bank_smaller_than_k_vote() -> None:
     assert knn_accuracy(clusters(6, 0), clusters(9, 1), k=200, temperature=0.07)["knn_top1"] == 1
 
 
+def test_a_class_without_a_vote_is_not_among_the_five() -> None:
+    labels = torch.tensor([0, 1, 2, 3, 4, 5, 6])
+    train = FeatureBank(torch.eye(7), labels, [""] * 7, list("abcdefg"))
+    test = FeatureBank(torch.eye(7)[[0, 1, 1]], torch.tensor([0, 1, 2]), [""] * 3, list("abcdefg"))
+    assert knn_accuracy(train, test, k=1, temperature=0.07) == pytest.approx({"knn_top1": 2 / 3, "knn_top5": 2 / 3})
+
+
 def test_centering_removes_an_offset_that_hides_the_classes() -> None:
     """Cosines between features far from the origin are nearly equal, unless each split is centered by its own mean."""
     offset = 1000 * torch.randn(8, generator=torch.Generator().manual_seed(0))

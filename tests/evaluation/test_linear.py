@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads, Probe, linear_probe
+from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads, Probe, linear_probe, standardization
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import FeatureBank
 
@@ -47,6 +47,41 @@ def test_a_probe_of_noise_stays_near_chance() -> None:
     labels = torch.arange(300) % 3
     train, test = (feature_bank(torch.randn(300, 8, generator=generator), labels) for _ in range(2))
     assert probed(train, test)["linear_top1"] < 0.45
+
+
+@pytest.mark.parametrize("movement", [1e-4, 1e-2, 1.0, 100.0])
+@pytest.mark.parametrize("in_training", ["zero", "0.5", "rounding of 0", "rounding of 0.5"])
+def test_a_feature_that_is_constant_in_training_does_not_move_the_result(in_training: str, movement: float) -> None:
+    train, test = clusters(90, 0), clusters(60, 1)
+    generator = torch.Generator().manual_seed(2)
+    value, noise = float(in_training.split()[-1].replace("zero", "0")), 1e-6 * ("rounding" in in_training)
+    train.features[:, 5] = value + noise * torch.randn(90, generator=generator)
+    test.features[:, 5] = value + movement * torch.randn(60, generator=generator)
+    metrics = probed(train, test)
+    assert metrics == {"linear_top1": 1.0, "linear_top5": 1.0, "linear_train_top1": 1.0, "constant_features": 1.0}
+
+
+def test_only_constant_features_are_left_out_of_the_standardization() -> None:
+    features = torch.randn(50, 6, generator=torch.Generator().manual_seed(0)) * torch.logspace(-6, 6, 6)
+    features[:, 2] = 3.0
+    mean, deviation = standardization(features)
+    varying = [0, 1, 3, 4, 5]
+    torch.testing.assert_close(deviation[varying], features[:, varying].std(dim=0))
+    torch.testing.assert_close(mean, features.mean(dim=0))
+    assert deviation[2] == torch.inf
+
+
+def test_features_that_are_all_constant_leave_the_bias_alone() -> None:
+    train, test = clusters(9, 0), clusters(6, 1)
+    train.features[:] = 2.0
+    metrics = probed(train, test)
+    assert metrics["linear_top1"] == pytest.approx(1 / 3)
+    assert metrics["constant_features"] == 8
+
+
+def test_a_single_train_record_is_enough_to_predict_its_class() -> None:
+    train = clusters(1, 0)
+    assert probed(train, train)["linear_top1"] == 1
 
 
 def test_heads_without_standardization_return_the_same_logits() -> None:

@@ -1,5 +1,6 @@
 """Tests of the evaluation during pretraining."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, TrainingError
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
+from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.models.weights import load_weights
@@ -68,3 +70,20 @@ def test_unlabeled_pretraining_data_require_labeled_data_for_online_evaluation(t
     report = api.pretrain(config)
     assert 0 <= report.metrics["online_knn_top1"] <= 1
     assert "labeled" in report.protocol["online"]["data"]
+
+
+@dataclass
+class NanOutsideTrainingConfig(SmallR2Plus1DConfig):
+    """A backbone that returns NaN in evaluation mode, as one with broken batch norm statistics does."""
+
+    def build(self) -> Backbone:
+        backbone = super().build()
+        backbone.register_forward_hook(lambda module, inputs, output: output if module.training else output * torch.nan)
+        return backbone
+
+
+def test_a_backbone_whose_features_are_nan_ends_the_pretraining_in_words(tmp_path: Path) -> None:
+    config = config_of(images(tmp_path / "images", "ab"), tmp_path / "run", 1)
+    config.backbone = NanOutsideTrainingConfig(width=4, num_blocks=1)
+    with pytest.raises(TrainingError, match=r"epoch 1: the online evaluation.*NaN or infinite features.*\.png"):
+        api.pretrain(config)
