@@ -3,7 +3,7 @@
 import os
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,22 +38,38 @@ def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = N
         raise ConfigError(
             [f"data.test_fraction={draw.fraction} must be greater than 0 and less than 1, for example 0.2"]
         )
-    is_test = np.zeros(len(manifest.records), bool)
-    single, together = _split_classes(manifest, groups)
-    for name, indices in single.items():
-        num_test = min(max(round(draw.fraction * len(indices)), 1), len(indices) - 1)
-        is_test[random.Random(os.fsencode(f"{draw.seed}/{name}")).sample(indices, num_test)] = True
-    for name, members in together.items():
-        is_test[
-            _draw_groups(
-                manifest.records.labels, members, draw.fraction, random.Random(os.fsencode(f"{draw.seed}/{name}"))
-            )
-        ] = True
+    is_test = held_out(manifest.records.labels, manifest.classes, draw.fraction, str(draw.seed), groups)
     if not is_test.any():
         cure = "add files, or set data.test_root or data.test_list"
         unit = "files" if groups is None else "groups"
         raise ConfigError([f"data.root={manifest.source}: no class has two {unit}, one for each split; {cure}"])
     return divide(splits, is_test, draw)
+
+
+def held_out(
+    labels: npt.NDArray[np.int32],
+    classes: Sequence[str],
+    fraction: float,
+    seed: str,
+    groups: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.bool_]:
+    """Return whether each record is held out, drawn as in `holdout`; no record is if no class has two groups.
+
+    Args:
+        labels: Class index of each record, (N,).
+        classes: Class names, which seed the draws beside `seed`.
+        fraction: Fraction of each class, between 0 and 1.
+        seed: Seed of the draws.
+        groups: Group of each record, (N,), or None.
+    """
+    mask = np.zeros(len(labels), bool)
+    single, together = _split_classes(labels, classes, groups)
+    for name, indices in single.items():
+        count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
+        mask[random.Random(os.fsencode(f"{seed}/{name}")).sample(indices, count)] = True
+    for name, members in together.items():
+        mask[_draw_groups(labels, members, fraction, random.Random(os.fsencode(f"{seed}/{name}")))] = True
+    return mask
 
 
 def divide(splits: Splits, is_test: npt.NDArray[np.bool_], draw: Draw) -> Splits:
@@ -129,17 +145,16 @@ def merge(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.ND
 
 
 def _split_classes(
-    manifest: Manifest, groups: npt.NDArray[np.int64] | None
+    labels: npt.NDArray[np.int32], classes: Sequence[str], groups: npt.NDArray[np.int64] | None
 ) -> tuple[dict[str, list[int]], dict[str, _Groups]]:
     """Return the records of the classes without groups of several records, by class, and the groups of the others.
 
     The groups are by class, and under "groups" for the classes that share a group with another class.
     """
-    by_class = indices_by_class(manifest)
+    by_class = indices_by_class(labels, classes)
     if groups is None:
         return by_class, {}
     _, codes, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    labels = manifest.records.labels
     order = np.argsort(codes, kind="stable")
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
     lowest = np.minimum.reduceat(labels[order], starts)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from eztorch_sce.data.sources.list_file import text_lines
 from eztorch_sce.data.sources.manifest import Manifest
@@ -21,7 +22,7 @@ def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
     with the same seed.
     """
     drawn: set[int] = set()
-    for name, indices in indices_by_class(manifest).items():
+    for name, indices in indices_by_class(manifest.records.labels, manifest.classes).items():
         shuffled = random.Random(os.fsencode(f"share {seed}/{name}")).sample(indices, len(indices))
         drawn.update(shuffled[: max(round(fraction * len(indices)), 1)])
     records = manifest.records.take(sorted(drawn))
@@ -129,11 +130,11 @@ def check_disjoint(train: Manifest, test: Manifest) -> None:
         raise ConfigError([f"{both}; {cure}"])
 
 
-def indices_by_class(manifest: Manifest) -> dict[str, list[int]]:
-    """Return the indices of the records by class name; "" is the class of unlabeled records."""
+def indices_by_class(labels: npt.NDArray[np.int32], classes: Sequence[str]) -> dict[str, list[int]]:
+    """Return the indices of the records with these labels by class name; "" is the class of unlabeled records."""
     indices: dict[str, list[int]] = {}
-    for index, label in enumerate(manifest.records.labels.tolist()):
-        name = "" if label == UNLABELED else manifest.classes[label]
+    for index, label in enumerate(labels.tolist()):
+        name = "" if label == UNLABELED else classes[label]
         indices.setdefault(name, []).append(index)
     return indices
 
