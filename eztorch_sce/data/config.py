@@ -16,6 +16,7 @@ from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.holdout import check_groups, group_codes, holdout
 from eztorch_sce.data.sources.layouts import LAYOUTS, open_splits
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.shards import shard_image_message
 from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
@@ -57,6 +58,16 @@ class DataConfig:
         "line.",
     )
     split: int = setting(1, at_least=1, help="Number of the official train/test split of UCF101 and HMDB51.")
+    shard_image: str | None = setting(
+        None,
+        help="Extension of the image or video of a sample in tar shards that has several, such as jpg, left.jpg or, "
+        "for the first of two, jpg;png. An extension begins at the first dot of the file name.",
+    )
+    shard_label: str | None = setting(
+        None,
+        help="Where the label of a sample in tar shards is: an extension, such as cls or txt, or json.KEY for a key "
+        "of its .json member, or none; null takes .cls or json.label, json.class, json.cls or json.target.",
+    )
     test_fraction: float | None = setting(
         None,
         above=0,
@@ -127,6 +138,13 @@ class DataConfig:
         messages = []
         if self.root is None and self.list is None:
             messages.append(f"{prefix}.root is not set; set a folder ({prefix}.root=...) or a list ({prefix}.list=...)")
+        for name in ("shard_image", "shard_label"):
+            value = getattr(self, name)
+            if value is not None and self.layout != "shards":
+                cure = f"set {prefix}.layout=shards, or remove it"
+                messages.append(f"{prefix}.{name}={value} is not used by {prefix}.layout={self.layout}; {cure}")
+        if self.shard_image is not None and (message := shard_image_message(self.shard_image)):
+            messages.append(message)
         for first, second in (("train_share", "train_subset"), ("frame_stride", "clip_s")):
             values = getattr(self, first), getattr(self, second)
             if None not in values:
@@ -161,7 +179,8 @@ class DataConfig:
     def location(self) -> Location:
         """Return the paths of the data set."""
         paths = self.root, self.list, self.test_root, self.test_list, self.annotations
-        return Location(*paths, split=self.split, group=self.group)
+        shards = self.shard_image, self.shard_label
+        return Location(*paths, self.split, False, self.group, *shards)
 
     def folder(self) -> Path:
         """Return the folder of the training data: `root`, or the folder of the list."""

@@ -7,71 +7,174 @@ the same as for files.
 
 import os
 import re
-import tarfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, suffix_of
-from eztorch_sce.data.members import file_system, member_path
-from eztorch_sce.data.sources.manifest import Manifest, class_name, unknown_classes
-from eztorch_sce.data.sources.records import Records
+from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, ignored_as
+from eztorch_sce.data.members import file_system
+from eztorch_sce.data.sources.manifest import Manifest, differ_in_case, unknown_classes
+from eztorch_sce.data.sources.records import UNLABELED, Records
+from eztorch_sce.data.sources.shard_members import NO_LABELS, LabelRule, Sample, read_shard
 from eztorch_sce.data.sources.splits import Location, Splits, open_both
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError, first_messages, shorten
 from eztorch_sce.progress import track
-from eztorch_sce.types import MediaRecord
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
-class _ShardSample(NamedTuple):
+class _Chosen(NamedTuple):
+    """The members of a sample that are used, and the shard that holds them."""
+
+    shard: str
+    key: str
     path: str
-    kind: str
-    label: str | None
+    extension: str
+    labels: dict[str, str]
 
 
 def open_shards(location: Location) -> Splits:
     """Open the shards in `root` as the train split, and those in `test_root`, if set, as the test split."""
     root, test_root = location.root or "", location.test_root
+    image, label = location.shard_image, location.shard_label
     if test_root is None:
-        return open_both(lambda: from_shards(root), None)
-    return open_both(lambda: from_shards(root), lambda train: from_shards(test_root, train.classes, "data.test_root"))
+        return open_both(lambda: from_shards(root, image=image, label=label), None)
+    return open_both(
+        lambda: from_shards(root, image=image, label=label),
+        lambda train: from_shards(test_root, train.classes, "data.test_root", image, label),
+    )
 
 
-def from_shards(pattern: str, train_classes: Sequence[str] | None = None, setting: str = "data.root") -> Manifest:
+def from_shards(
+    pattern: str,
+    train_classes: Sequence[str] | None = None,
+    setting: str = "data.root",
+    image: str | None = None,
+    label: str | None = None,
+) -> Manifest:
     """Return the records of tar shards. Only the headers and labels of their members are read.
 
     Args:
         pattern: A shard, a folder or glob of shards, or a numbered range such as `http://host/train-{000..099}.tar`.
         train_classes: Class names of the train split, if this is another split: no other classes are allowed.
         setting: The setting that error messages name.
+        image: The setting `data.shard_image`.
+        label: The setting `data.shard_label`.
 
     Raises:
-        ConfigError: If there is no shard, one cannot be read, or labels are missing or unknown.
+        ConfigError: If there is no shard, one cannot be read, a key occurs twice, a sample has several images or
+            labels, or labels are missing or unknown.
     """
     where = f"{setting}={pattern}"
     shards = _find_shards(pattern, where)
-    samples: list[_ShardSample] = []
+    samples: dict[str, _Chosen] = {}
+    ignored: Counter[str] = Counter()
+    messages: list[str] = []
     for shard in track(shards, len(shards), "reading shards"):
-        samples += _samples(shard, where)
+        content = read_shard(shard, where, LabelRule(label))
+        ignored += content.ignored
+        for key, sample in content.samples.items():
+            media = [name for name in sample.paths if _suffix(name) in MEDIA_SUFFIXES]
+            if image is None and len(media) > 1:
+                messages.append(f"{where}: {shard}: {_several(key, media)}")
+            extension = next((name for name in _alternatives(image) or media if name in sample.paths), None)
+            ignored.update(f"{ignored_as('.' + name)} in shards" for name in _unused(sample, extension))
+            if extension is None:
+                ignored.update([f"samples without {image} in shards"] if media else [])
+                continue
+            if key in samples:
+                cure = "give every sample its own key, also across shards"
+                messages.append(f"{where}: two samples have the key {key}: {samples[key].shard} and {shard}; {cure}")
+            samples[key] = _Chosen(shard, key, sample.paths[extension], extension, sample.labels)
+    if messages:
+        raise ConfigError(first_messages(messages))
     if not samples:
-        raise ConfigError(
-            [f"{where}: {len(shards)} shards contain no image or video, for example {shards[0]}; choose other shards"]
-        )
-    labels = [sample.label for sample in samples if sample.label is not None]
-    if labels and len(labels) < len(samples):
-        unlabeled = shorten([sample.path for sample in samples if sample.label is None])
-        raise ConfigError([f"{where}: samples without .cls: {unlabeled}; label all samples or none"])
-    is_numeric = all(label.isdecimal() for label in labels)
-    classes = list(train_classes or sorted(set(labels), key=int if is_numeric else None))
-    if messages := unknown_classes(labels, train_classes, where):
+        raise ConfigError([_nothing(where, shards, image, ignored)])
+    return _manifest(list(samples.values()), pattern, where, train_classes, ignored)
+
+
+def _alternatives(image: str | None) -> list[str]:
+    """Return the extensions that `data.shard_image` names, the first choice first."""
+    return [name.strip().lstrip(".").lower() for name in (image or "").split(";") if name.strip()]
+
+
+def shard_image_message(image: str) -> str | None:
+    """Return an error message unless `data.shard_image` names extensions of images or videos."""
+    wrong = [name for name in _alternatives(image) if _suffix(name) not in MEDIA_SUFFIXES]
+    if not wrong and _alternatives(image):
+        return None
+    return f"data.shard_image={image} must be an extension of images or videos, such as jpg, left.jpg or jpg;png"
+
+
+def _several(key: str, media: list[str]) -> str:
+    cure = f"choose one with data.shard_image={media[0]}"
+    dots = "; a key ends at the first dot of the file name" if any("." in name for name in media) else ""
+    return f"sample {key} has several images or videos: {shorten(media, num=5)}{dots}; {cure}"
+
+
+def _unused(sample: Sample, extension: str | None) -> list[str]:
+    """Return the extensions of a sample's members that are neither its image nor hold its label."""
+    if extension is None:
+        return list(sample.paths)
+    holders = {candidate if candidate in sample.paths else candidate.rpartition(".")[0] for candidate in sample.labels}
+    return [name for name in sample.paths if name != extension and name not in holders]
+
+
+def _nothing(where: str, shards: Sequence[str], image: str | None, ignored: Counter[str]) -> str:
+    """Return the message for shards without media."""
+    inside = ", ".join(f"{count} x {kind}" for kind, count in ignored.most_common(5)) or "nothing"
+    what = "image or video" if image is None else f"member with data.shard_image={image}"
+    cure = "choose other shards" if image is None else "choose another extension"
+    return f"{where}: {len(shards)} shards contain no {what}, for example {shards[0]}, only {inside}; {cure}"
+
+
+def _manifest(
+    samples: Sequence[_Chosen],
+    pattern: str,
+    where: str,
+    train_classes: Sequence[str] | None,
+    ignored: Counter[str],
+) -> Manifest:
+    """Return the manifest of the chosen samples."""
+    labels = _labels(samples, where)
+    names = {name for name in labels if name is not None}
+    is_numeric = all(name.isdecimal() for name in names)
+    classes = list(train_classes or sorted(names, key=int if is_numeric else None))
+    if messages := [*differ_in_case(names, where), *unknown_classes(names, train_classes, where)]:
         raise ConfigError(messages)
     label_of = {name: label for label, name in enumerate(classes)}
-    records = [
-        MediaRecord(sample.path, None if sample.label is None else label_of[sample.label], sample.kind)
-        for sample in samples
-    ]
-    return Manifest(Records.of(records), classes if labels else [], pattern)
+    kinds = ["image" if _suffix(sample.extension) in IMAGE_SUFFIXES else "video" for sample in samples]
+    records = Records.from_columns(
+        [sample.path for sample in samples],
+        kinds,
+        [UNLABELED if name is None else label_of[name] for name in labels] if names else None,
+    )
+    return Manifest(records, classes if names else [], pattern, ignored=dict(ignored))
+
+
+def _labels(samples: Sequence[_Chosen], where: str) -> list[str | None]:
+    """Return the class name of each sample, None if the samples are unlabeled.
+
+    Raises:
+        ConfigError: If a sample has several labels, or only some samples have one.
+    """
+    for sample in samples:
+        if len(set(sample.labels.values())) > 1:
+            found = " and ".join(f"{name}={value!r}" for name, value in sample.labels.items())
+            choices = ", ".join(f"data.shard_label={name}" for name in (*sample.labels, NO_LABELS))
+            raise ConfigError([f"{where}: {sample.shard}: sample {sample.key} has {found}; choose one: {choices}"])
+    labels = [next(iter(sample.labels.values()), None) for sample in samples]
+    unlabeled = [sample.path for sample, label in zip(samples, labels, strict=True) if label is None]
+    if unlabeled and len(unlabeled) < len(samples):
+        cure = f"label all samples or none, or set data.shard_label={NO_LABELS}"
+        raise ConfigError([f"{where}: samples without a label: {shorten(unlabeled)}; {cure}"])
+    return labels
+
+
+def _suffix(extension: str) -> str:
+    """Return the suffix that tells the kind of a member, such as ".png" for the extension "seg.png"."""
+    return f".{extension.rpartition('.')[2]}"
 
 
 def _find_shards(pattern: str, where: str) -> list[str]:
@@ -95,28 +198,3 @@ def _find_shards(pattern: str, where: str) -> list[str]:
         )
         raise ConfigError([f"{where}: no shard exists; {cure}"])
     return shards
-
-
-def _samples(shard: str, where: str) -> Iterator[_ShardSample]:
-    media: dict[str, tuple[str, str]] = {}
-    labels: dict[str, str] = {}
-    try:
-        system, file = file_system(shard)
-        with system.open(file, "rb") as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
-            for member in archive:
-                folder, name = os.path.split(member.name)
-                stem, _, extension = name.partition(".")
-                key, suffix = os.path.join(folder, stem), suffix_of(name)
-                if not member.isfile():
-                    continue
-                if suffix in MEDIA_SUFFIXES:
-                    kind = "image" if suffix in IMAGE_SUFFIXES else "video"
-                    media[key] = member_path(shard, member.name, member.offset_data, member.size), kind
-                elif extension == "cls":
-                    content = archive.extractfile(member)
-                    assert content is not None  # never None for a file
-                    labels[key] = class_name(content.read().decode().strip())
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise ConfigError([f"{where}: {shard} cannot be read as a tar file ({error}); replace it"]) from error
-    for key, (path, kind) in media.items():
-        yield _ShardSample(path, kind, labels.get(key))

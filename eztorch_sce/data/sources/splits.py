@@ -67,6 +67,8 @@ class Location(NamedTuple):
         split: Number of the official split, from 1.
         missing_ok: Open what exists and note the rest in `Manifest.missing`, as `data check` does, instead of raising.
         group: The setting `data.group`: if a list has a column of that name, it becomes `Records.groups`.
+        shard_image: The setting `data.shard_image`.
+        shard_label: The setting `data.shard_label`.
     """
 
     root: str | None = None
@@ -77,6 +79,8 @@ class Location(NamedTuple):
     split: int = 1
     missing_ok: bool = False
     group: str | None = None
+    shard_image: str | None = None
+    shard_label: str | None = None
 
     @property
     def folder(self) -> Path:

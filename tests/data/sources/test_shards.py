@@ -157,10 +157,161 @@ def test_missing_broken_and_half_labeled_shards_are_errors(shards: Path, write_v
         add(archive, "0.jpg", image(0))
         add(archive, "1.jpg", image(1))
         add(archive, "1.cls", b"cat")
-    with pytest.raises(ConfigError, match=r"samples without \.cls.*label all samples or none"):
+    with pytest.raises(ConfigError, match=r"samples without a label.*label all samples or none"):
         from_shards(str(shards / "half.tar"))
     with pytest.raises(ConfigError, match=r"class '10' is not in the train split"):
         from_shards(str(shards / "train-*.tar"), train_classes=["0"])
+
+
+def shard_of(folder: Path, *members: tuple[str, bytes], name: str = "a.tar") -> str:
+    """Write a shard and return the address of its folder."""
+    folder.mkdir(exist_ok=True)
+    with tarfile.open(folder / name, "w") as archive:
+        for member, data in members:
+            add(archive, member, data)
+    return str(folder)
+
+
+def names(manifest: Manifest) -> list[str]:
+    return [record.path.split("#")[1].split("@")[0] for record in manifest.records]
+
+
+def test_a_sample_with_several_images_is_an_error_until_one_is_chosen(tmp_path: Path) -> None:
+    root = shard_of(
+        tmp_path / "stereo",
+        *((f"{number}.{side}.jpg", image(number)) for number in range(2) for side in ("left", "right")),
+        ("0.seg.png", b""),
+        ("2.right.jpg", image(2)),
+    )
+    with pytest.raises(ConfigError, match=r"sample 0 has several.*left\.jpg, right\.jpg, seg\.png.*data\.shard_image="):
+        from_shards(root)
+    left = from_shards(root, image="left.jpg")
+    assert names(left) == ["0.left.jpg", "1.left.jpg"]
+    assert left.ignored == {
+        ".right.jpg in shards": 3,
+        ".seg.png in shards": 1,
+        "samples without left.jpg in shards": 1,
+    }
+    assert names(from_shards(root, image="left.jpg;right.jpg")) == ["0.left.jpg", "1.left.jpg", "2.right.jpg"]
+    with pytest.raises(ConfigError, match=r"no member with data\.shard_image=jpg"):
+        from_shards(root, image="jpg")
+
+
+def test_the_settings_of_shards_are_checked_before_anything_is_read() -> None:
+    with pytest.raises(ConfigError, match=r"data\.shard_image=jpg is not used by data\.layout=auto"):
+        compose("show-views", ["data.root=x", "data.shard_image=jpg"])
+    with pytest.raises(ConfigError, match=r"data\.shard_image=cls must be an extension of images or videos"):
+        compose("show-views", ["data.root=x", "data.layout=shards", "data.shard_image=cls"])
+
+
+def test_the_key_ends_at_the_first_dot_of_the_base_name(tmp_path: Path) -> None:
+    root = shard_of(tmp_path / "s", ("v1.0/a.jpg", image(0)), ("v1.0/a.CLS", b"3"), ("v1.0/b.x.JPG", image(1)))
+    with pytest.raises(ConfigError, match=r"samples without a label: .*v1\.0/b\.x\.JPG"):
+        from_shards(root)
+    assert names(from_shards(root, label="none")) == ["v1.0/a.jpg", "v1.0/b.x.JPG"]
+    root = shard_of(tmp_path / "dots", ("clip.1.jpg", image(0)), ("clip.2.jpg", image(1)))
+    with pytest.raises(ConfigError, match=r"sample clip has several.*1\.jpg, 2\.jpg; a key ends at the first dot"):
+        from_shards(root)
+
+
+@pytest.mark.parametrize("key", ["label", "class", "cls", "target"])
+def test_labels_are_read_from_json(key: str, tmp_path: Path) -> None:
+    numbers = [(f"{n}.json", f'{{"{key}": {n * 7}, "url": "x"}}'.encode()) for n in range(2)]
+    images = [(f"{n}.jpg", image(n)) for n in range(2)]
+    manifest = from_shards(shard_of(tmp_path / "numbers", *images, *numbers))
+    assert (manifest.classes, manifest.records.labels.tolist(), manifest.ignored) == (["0", "7"], [0, 1], {})
+    words = [(f"{n}.json", f'{{"{key}": "{word}"}}'.encode()) for n, word in enumerate(["dog", "cat"])]
+    manifest = from_shards(shard_of(tmp_path / "words", *images, *words))
+    assert (manifest.classes, manifest.records.labels.tolist()) == (["cat", "dog"], [1, 0])
+
+
+def test_several_labels_are_an_error_with_the_choices_unless_they_agree(tmp_path: Path) -> None:
+    members = [("0.jpg", image(0)), ("0.cls", b"4"), ("0.json", b'{"class": "cat", "breed": "tabby"}')]
+    root = shard_of(tmp_path / "differ", *members)
+    with pytest.raises(
+        ConfigError, match=r"cls='4' and json\.class='cat'; choose one: data\.shard_label=cls, data\.shard"
+    ):
+        from_shards(root)
+    assert from_shards(root, label="cls").classes == ["4"]
+    assert from_shards(root, label="json.class").classes == ["cat"]
+    assert from_shards(root, label="json.breed").classes == ["tabby"]
+    assert from_shards(root, label="none").classes == []
+    root = shard_of(tmp_path / "agree", ("0.jpg", image(0)), ("0.cls", b"04"), ("0.json", b'{"label": 4}'))
+    assert from_shards(root).classes == ["4"]
+    root = shard_of(tmp_path / "lists", ("0.jpg", image(0)), ("0.json", b'{"label": [1, 2]}'))
+    with pytest.raises(ConfigError, match=r"0\.json: json\.label=\[1, 2\] must be a whole number or a name"):
+        from_shards(root)
+
+
+def test_captions_and_other_members_are_counted_rather_than_taken_for_labels(tmp_path: Path) -> None:
+    members = [(f"{number}.{ext}", b"a dog") for number in range(3) for ext in ("txt", "json")]
+    root = shard_of(tmp_path / "s", *members, ("0.jpg", image(0)), ("1.jpg", image(1)), ("0.emb.npy", b""))
+    manifest = from_shards(root)
+    assert (manifest.classes, len(manifest.records)) == ([], 2)
+    assert manifest.ignored == {".txt in shards": 3, ".json in shards": 3, ".emb.npy in shards": 1}
+    assert from_shards(root, label="txt").classes == ["a dog"]
+
+
+def test_a_duplicate_key_is_an_error_that_names_both_shards(tmp_path: Path) -> None:
+    shard_of(tmp_path / "s", ("0.jpg", image(0)), name="a.tar")
+    root = shard_of(tmp_path / "s", ("0.jpg", image(1)), ("1.jpg", image(1)), name="b.tar")
+    with pytest.raises(ConfigError, match=r"two samples have the key 0: .*a\.tar and .*b\.tar"):
+        from_shards(root)
+
+
+def test_a_member_written_twice_is_an_error(tmp_path: Path) -> None:
+    root = shard_of(tmp_path / "s", ("0.jpg", image(0)), ("1.jpg", image(1)), ("./0.jpg", image(2)))
+    with pytest.raises(ConfigError, match=r"a\.tar has two members named 0\.jpg; unpacking the shard would overwrite"):
+        from_shards(root)
+
+
+def test_leftovers_hidden_files_and_links_are_counted(tmp_path: Path) -> None:
+    root = shard_of(
+        tmp_path / "s",
+        ("0.jpg", image(0)),
+        ("._0.jpg", b"\0\5\x16\7"),
+        ("__MACOSX/a/0.jpg", b""),
+        ("PaxHeader/0.jpg", b""),
+        ("a/.DS_Store", b""),
+        ("a/.hidden.jpg", b""),
+        ("README", b""),
+    )
+    with tarfile.open(tmp_path / "s" / "a.tar", "a") as archive:
+        link = tarfile.TarInfo("1.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "0.jpg"
+        archive.addfile(link)
+    manifest = from_shards(root)
+    assert names(manifest) == ["0.jpg"]
+    assert manifest.ignored == {
+        "leftovers of macOS and pax in shards": 4,
+        "hidden files and names without a dot in shards": 2,
+        "links and special files in shards": 1,
+    }
+
+
+def test_tar_files_joined_by_cat_are_an_error(tmp_path: Path) -> None:
+    shard_of(tmp_path / "s", ("0.jpg", image(0)), name="a.tar")
+    root = shard_of(tmp_path / "s", ("1.jpg", image(1)), name="b.tar")
+    both = (tmp_path / "s" / "a.tar").read_bytes() + (tmp_path / "s" / "b.tar").read_bytes()
+    (tmp_path / "s" / "b.tar").unlink()
+    (tmp_path / "s" / "a.tar").write_bytes(both)
+    with pytest.raises(ConfigError, match=r"a\.tar is several tar files in one"):
+        from_shards(root)
+
+
+def test_numeric_labels_of_both_splits_must_agree(tmp_path: Path) -> None:
+    images = [(f"{number}.jpg", image(number)) for number in range(3)]
+    train = shard_of(tmp_path / "train", *images, *((f"{number}.cls", b"%d" % number) for number in range(3)))
+    test = shard_of(tmp_path / "test", *images, *((f"{number}.cls", b"%d" % (number + 1)) for number in range(3)))
+    with pytest.raises(ConfigError, match="has the labels 1 to 3, but the train split has 0 to 2"):
+        open_splits(Location(root=train, test_root=test), "shards")
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "JPEG", "webp", "avif"])
+def test_rare_suffixes_are_images_in_shards(suffix: str, tmp_path: Path) -> None:
+    (record,) = from_shards(shard_of(tmp_path / "s", (f"0.{suffix}", image(0)))).records
+    assert record.kind == "image"
+    assert load_image(record.path).shape == (50, 70, 3)
 
 
 def test_a_truncated_shard_raises_media_error(shards: Path) -> None:
