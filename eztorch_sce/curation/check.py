@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from eztorch_sce.curation.settings import CheckConfig
-from eztorch_sce.data.sources.layouts import open_splits
+from eztorch_sce.data.sources.layouts import is_published, open_splits
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.published import published
+from eztorch_sce.data.sources.same_files import check_same_files
 from eztorch_sce.data.sources.splits import Location
 
 
@@ -66,6 +68,7 @@ def check(layout: str, root: str, config: CheckConfig | None = None) -> CheckRes
         root, config.list, config.test_root, config.test_list, config.annotations, config.split, missing_ok=True
     )
     splits = open_splits(location, layout)
+    check_same_files(splits, [Path(root)], published=is_published(layout))
     counts = published(layout, config.split)
     checked = [_expect("train", splits.train, counts.train, counts.train_each, counts.lists_differ)]
     if splits.test:

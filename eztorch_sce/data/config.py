@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.data.sources.holdout import check_groups, group_codes, holdout
-from eztorch_sce.data.sources.layouts import LAYOUTS, open_splits
+from eztorch_sce.data.sources.groups import check_groups, group_codes, merge
+from eztorch_sce.data.sources.holdout import holdout
+from eztorch_sce.data.sources.layouts import LAYOUTS, is_published, open_splits
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.same_files import check_same_files
 from eztorch_sce.data.sources.shards import shard_image_message
 from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
@@ -79,6 +81,13 @@ class DataConfig:
         None,
         help="What belongs together and is held out together, such as clips of one video: a column of data.list, or a "
         "regular expression whose match (its group 1 if it has one) in the path below data.root names the group.",
+    )
+    duplicates: str = setting(
+        "refuse",
+        choices=["refuse", "keep"],
+        help="Handling of files with the same content, as recorded by `data doctor`, that are in both splits, have two "
+        "labels or are in one list: refuse stops, keep uses them and says so. Links to one file are always refused "
+        "there.",
     )
     train_share: float | None = setting(
         None,
@@ -166,15 +175,18 @@ class DataConfig:
         chosen = [f"data.{name}={value} {cure}" for name, value in subset.items() if value is not None]
         if chosen:
             raise ConfigError(chosen)
-        return self._open()
+        return self._open()[0]
 
-    def _open(self) -> Splits:
+    def _open(self) -> tuple[Splits, npt.NDArray[np.int64] | None]:
+        """Return the splits, and the number of the file of each train record if some records share their file."""
         self.build_decoder()  # if the decoder does not load, fail now rather than in the first worker
         with _without_garbage_collection():
             splits = open_splits(self.location(), self.layout)
-            if self.on_error == "raise":
-                return splits
-            return splits._replace(train=without_unusable(splits.train, self.folder()))
+            if self.on_error == "skip":
+                splits = splits._replace(train=without_unusable(splits.train, self.folder()))
+            folders = [self.folder()] + [Path(os.path.expanduser(path)) for path in (self.test_root,) if path]
+            same = check_same_files(splits, folders, self.duplicates == "keep", is_published(self.layout))
+        return splits._replace(notes=splits.notes + same.notes), same.numbers
 
     def location(self) -> Location:
         """Return the paths of the data set."""
@@ -198,23 +210,28 @@ class DataConfig:
             ConfigError: If the data cannot be opened, the decoder cannot be used, or `train_subset` names files that
                 are not in the train split.
         """
-        splits = self._open()
+        splits, files = self._open()
         if splits.test is None:
             draw = Draw(self.test_fraction or TEST_FRACTION, seed, self.group)
-            splits = holdout(splits, draw, self._groups(splits.train))
+            splits = holdout(splits, draw, self._groups(splits.train, files))
         if self.train_share is not None:
             splits = splits._replace(train=draw_fraction(splits.train, self.train_share, seed))
         if self.train_subset is not None:
             splits = splits._replace(train=keep_listed(splits.train, Path(self.train_subset)))
         return splits
 
-    def _groups(self, manifest: Manifest) -> npt.NDArray[np.int64] | None:
-        """Return the group of each record, or None if every record stands alone."""
+    def _groups(self, manifest: Manifest, files: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64] | None:
+        """Return the group of each record, or None if every record stands alone.
+
+        Args:
+            manifest: The records.
+            files: Number of the file of each record: records of the same file stay together.
+        """
         if self.group is None:
-            return None
+            return files
         codes = group_codes(manifest, self.group, self.folder())
         check_groups(codes, self.group)
-        return codes
+        return codes if files is None else merge(codes, files)
 
     def build_decoder(self) -> Decoder:
         """Return the video decoder."""

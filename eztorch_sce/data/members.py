@@ -30,6 +30,16 @@ def is_member(path: str) -> bool:
     return _MEMBER.fullmatch(path) is not None
 
 
+def shard_of(path: str) -> str | None:
+    """Return the shard that a record path addresses a member of, or None if it addresses a file.
+
+    >>> shard_of("train-000.tar#0001.jpg@512+1024")
+    'train-000.tar'
+    """
+    match = _MEMBER.fullmatch(path)
+    return match["shard"] if match else None
+
+
 def read_member(path: str) -> bytes:
     """Return the bytes of a member. If the shard is behind a URL, only these bytes are fetched.
 

@@ -2,18 +2,14 @@
 
 import os
 import random
-import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.records import group_code
 from eztorch_sce.data.sources.splits import Draw, Splits
 from eztorch_sce.data.sources.subsets import indices_by_class
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError
 
 _Groups = dict[int, list[int]]  # indices of the records of each group
 
@@ -81,67 +77,6 @@ def divide(splits: Splits, is_test: npt.NDArray[np.bool_], draw: Draw) -> Splits
     train = manifest.with_records(manifest.records.where(~is_test), f"{manifest.source}, without {drawn}")
     test = manifest.with_records(manifest.records.where(is_test), f"{manifest.source}, {drawn}")
     return splits._replace(train=train, test=test, origin=str(draw), draw=draw)
-
-
-def group_codes(manifest: Manifest, group: str, folder: Path) -> npt.NDArray[np.int64]:
-    """Return the group of each record, int64 (N,), by the setting `data.group`.
-
-    Args:
-        manifest: The records. If they carry groups, their list has a column of that name.
-        group: Name of a column of the list, or a regular expression.
-        folder: The data folder; the expression is searched in the part of each path below it.
-
-    Raises:
-        ConfigError: If the expression is invalid, or does not match every path.
-    """
-    if manifest.records.groups is not None:
-        return manifest.records.groups
-    try:
-        pattern = re.compile(group)
-    except re.error as error:
-        raise ConfigError([f"data.group={group} is not a valid regular expression ({error})"]) from error
-    codes = np.zeros(len(manifest.records), np.int64)
-    code_of: dict[str, int] = {}
-    unmatched: list[str] = []
-    for index, path in enumerate(_below(folder, manifest.records.paths())):
-        if match := pattern.search(path):
-            name = match[1] if pattern.groups and match[1] is not None else match[0]
-            if name not in code_of:
-                code_of[name] = group_code(name)
-            codes[index] = code_of[name]
-        else:
-            unmatched.append(path)
-    if unmatched:
-        count = f"{len(unmatched)} of {len(codes)} paths, and is no column of a list"
-        cure = "give an expression that matches every path below data.root, or the name of a column"
-        raise ConfigError([f"data.group={group} does not match {count}: {shorten(unmatched)}; {cure}"])
-    return codes
-
-
-def check_groups(codes: npt.NDArray[np.int64], group: str) -> None:
-    """Raise ConfigError if all records are in one group, which cannot be divided."""
-    if len(codes) and (codes == codes[0]).all():
-        cure = "choose what differs between the videos or subjects"
-        raise ConfigError([f"data.group={group} puts all {len(codes)} records into one group; {cure}"])
-
-
-def merge(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the finest groups, numbered, that divide neither the groups of `first` nor those of `second`."""
-    parents: dict[int, int] = {}
-
-    def root(node: int) -> int:
-        while parents.setdefault(node, node) != node:
-            parents[node] = parents[parents[node]]
-            node = parents[node]
-        return node
-
-    _, ours = np.unique(first, return_inverse=True)
-    _, others = np.unique(second, return_inverse=True)
-    num_ours = int(ours.max(initial=-1)) + 1
-    for one, other in np.unique(np.stack([ours, others + num_ours], axis=1), axis=0).tolist():
-        parents[root(one)] = root(other)
-    roots = np.array([root(one) for one in range(num_ours)], np.int64)
-    return roots[ours]
 
 
 def _split_classes(
@@ -216,10 +151,3 @@ def _draw_groups(
 def _count(labels: npt.NDArray[np.int32]) -> dict[int, int]:
     values, counts = np.unique(labels, return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _below(folder: Path, paths: Iterable[str]) -> Iterable[str]:
-    """Yield the part of each path below a folder, with forward slashes, or the whole path if it is elsewhere."""
-    start = os.path.join(os.path.abspath(folder), "")
-    for path in paths:
-        yield path.removeprefix(start).replace(os.sep, "/")

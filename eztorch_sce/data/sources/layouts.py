@@ -13,7 +13,6 @@ from eztorch_sce.data.sources.image_sets import (
 )
 from eztorch_sce.data.sources.shards import open_shards
 from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_folder, open_list
-from eztorch_sce.data.sources.subsets import check_disjoint
 from eztorch_sce.data.sources.video_sets import open_hmdb51, open_kinetics, open_ssv2, open_ucf101
 from eztorch_sce.errors import ConfigError, did_you_mean
 
@@ -78,6 +77,11 @@ LAYOUTS: dict[str, Layout] = {
 }
 
 
+def is_published(layout: str) -> bool:
+    """Return whether the splits and lists of a layout are their publisher's."""
+    return layout not in ("auto", "folder", "list", "shards")
+
+
 def open_splits(location: Location, layout: str) -> Splits:
     """Open a data set.
 
@@ -86,8 +90,7 @@ def open_splits(location: Location, layout: str) -> Splits:
         layout: A key of `LAYOUTS`.
 
     Raises:
-        ConfigError: With every missing or unused setting; or if files are missing, classes are unknown, or a file is in
-                both splits.
+        ConfigError: With every missing or unused setting, or if files are missing or classes are unknown.
     """
     if layout not in LAYOUTS:
         rows = "; ".join(f"{name}: {row.text}" for name, row in LAYOUTS.items())
@@ -98,8 +101,6 @@ def open_splits(location: Location, layout: str) -> Splits:
     splits = row.open(_expand_users(location))
     if not splits.origin:
         splits = splits._replace(origin=f"layout {layout}" if splits.test else f"layout {layout}, no test split")
-    if splits.test:
-        check_disjoint(splits.train, splits.test)
     return splits
 
 

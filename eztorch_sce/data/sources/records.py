@@ -156,6 +156,11 @@ class Records(Sequence[MediaRecord]):
         """Return the path of a record."""
         return self._path(index if self._rows is None else int(self._rows[index]))
 
+    def names(self) -> list[bytes]:
+        """Return the names of the files in their folders."""
+        names = self._columns.names if self._rows is None else self._columns.names.take(self._rows)
+        return list(names.to_pylist())
+
     def folders(self) -> list[str]:
         """Return the folders of the table, by their codes."""
         return [os.fsdecode(folder.as_py()) for folder in self._columns.folders]
@@ -169,6 +174,15 @@ class Records(Sequence[MediaRecord]):
     def kind_codes(self) -> npt.NDArray[np.uint8]:
         """Index into `KINDS` of each record, uint8 (N,)."""
         return self._columns.kinds if self._rows is None else self._columns.kinds[self._rows]
+
+    @property
+    def segments(self) -> npt.NDArray[np.float64] | None:
+        """Start and end in seconds of the part of each video to use, float64 (N, 2), or None for whole videos."""
+        return self._segments
+
+    def shares_table(self, other: "Records") -> bool:
+        """Return whether the records of both are rows of one table."""
+        return self._columns is other._columns
 
     @property
     def labels(self) -> npt.NDArray[np.int32]:
@@ -221,7 +235,7 @@ class Records(Sequence[MediaRecord]):
 
     def with_folder_labels(self, labels: npt.NDArray[np.int32]) -> "Records":
         """Return the same records, labeled by the folders of `folders()`, int32 (number of folders,)."""
-        return Records(self._columns, self._rows, labels, True, self._segments)
+        return Records(self._columns, self._rows, labels, True, self._segments, self.groups)
 
     def _path(self, row: int) -> str:
         columns = self._columns

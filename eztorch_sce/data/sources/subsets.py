@@ -3,6 +3,7 @@
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,8 @@ def keep_classes(manifest: Manifest, names: Sequence[str], where: str, missing_o
     if manifest.missing is not None:
         missing = [(name, new_labels[label]) for name, label in manifest.missing if label in new_labels]
     classes = [manifest.classes[label] for label in kept] + absent
-    return Manifest(records, classes, f"{manifest.source}, only the {len(chosen)} classes in {where}", missing)
+    source = f"{manifest.source}, only the {len(chosen)} classes in {where}"
+    return replace(manifest, records=records, classes=classes, source=source, missing=missing)
 
 
 def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
@@ -111,23 +113,6 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
     if not records:
         raise ConfigError([f"{manifest.source}: {left_out}; run `eztorch-sce data doctor` again"])
     return manifest.with_records(records, f"{manifest.source} ({left_out})")
-
-
-def check_disjoint(train: Manifest, test: Manifest) -> None:
-    """Raise ConfigError if a file is in both splits, under the same path or through a linked folder."""
-    real_folders: dict[str, str] = {}
-
-    def real(path: str) -> str:
-        folder, name = os.path.split(path)
-        if folder not in real_folders:
-            real_folders[folder] = os.path.realpath(folder)
-        return os.path.join(real_folders[folder], name)
-
-    train_paths = set(map(real, train.records.paths()))
-    if shared := [path for path in test.records.paths() if real(path) in train_paths]:
-        both = f"{len(shared)} files are in train ({train.source}) and in test ({test.source}): {shorten(shared)}"
-        cure = "remove them from one split, or change data.test_root or data.test_list"
-        raise ConfigError([f"{both}; {cure}"])
 
 
 def indices_by_class(labels: npt.NDArray[np.int32], classes: Sequence[str]) -> dict[str, list[int]]:

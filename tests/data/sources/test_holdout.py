@@ -9,7 +9,8 @@ import pytest
 from data_sets import labeled, touch
 
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.data.sources.holdout import holdout, merge
+from eztorch_sce.data.sources.groups import merge
+from eztorch_sce.data.sources.holdout import holdout
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.splits import Draw, Splits
 from eztorch_sce.errors import ConfigError

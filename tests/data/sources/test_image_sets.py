@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from data_sets import class_names, open_layout, touch
 
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 
 WNIDS = ("n01440764", "n01443537", "n01484850", "n01491361")
@@ -111,4 +112,4 @@ def test_a_file_in_both_splits_is_reported(tmp_path: Path) -> None:
     touch(tmp_path, "train/cat/a.png", "train/dog/b.png")
     (tmp_path / "test").symlink_to(tmp_path / "train")
     with pytest.raises(ConfigError, match=r"2 files are in train .*test/cat/a\.png"):
-        open_layout("cifar10", tmp_path)
+        DataConfig(root=str(tmp_path), layout="cifar10").open()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from data_sets import labels, open_layout, touch, write
 
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.layouts import LAYOUTS
 from eztorch_sce.errors import ConfigError
 
@@ -48,7 +49,7 @@ def test_a_file_in_both_splits_is_an_error(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
     listed = write(tmp_path / "list.txt", "a.mp4 0\nb.mp4 1\n")
     with pytest.raises(ConfigError, match="2 files are in train"):
-        open_layout("list", list=listed, test_list=listed)
+        DataConfig(list=str(listed), test_list=str(listed)).open()
 
 
 def test_the_error_for_an_unknown_layout_lists_all_layouts() -> None:
