@@ -121,10 +121,11 @@ def _run_data(words: list[str]) -> None:
 def _bench(folder: str, overrides: list[str]) -> None:
     from eztorch_sce import api
     from eztorch_sce.config.compose import compose
+    from eztorch_sce.config.overrides import quoted
     from eztorch_sce.curation.command import print_bench
 
     # Decoding uses no GPU, so the batch need not divide among the GPUs of this machine.
-    print_bench(api.bench(compose("pretrain", [f"data.root={folder}", "trainer.accelerator=cpu", *overrides])))
+    print_bench(api.bench(compose("pretrain", [f"data.root={quoted(folder)}", "trainer.accelerator=cpu", *overrides])))
 
 
 def _start(command: str, config: object) -> None:
@@ -150,15 +151,20 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     from omegaconf import DictConfig
 
     from eztorch_sce.config import compose
+    from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
     from eztorch_sce.config.recipes import CONFIG_MODULE
 
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
+    is_sweep = any(flag in ("-m", "--multirun") for flag in flags)
+    texts = take_literally(compose.commands()[command], [word for word in rest if word not in flags], is_sweep)
     compose.prepare_hydra(command)
     try:
-        overrides = compose.for_each_view(command, [word for word in rest if word not in flags])
+        overrides = compose.for_each_view(command, texts)
     except compose.INVALID as error:
         raise ConfigError([f"views.*. needs one value of views and of recipe: {first_line(error)}"]) from None
-    run_dir = next((word.split("=", 1)[1] for word in overrides if word.startswith("run.dir=")), None)
+    run_dir = next((word.split("=", 1)[1] for word in rest if word.startswith("run.dir=")), None)
+    if run_dir is not None and not is_in_quotes(run_dir):
+        run_dir = quoted(os.path.expanduser(run_dir))
     # A run writes its own directory: Hydra adds none, except a numbered one for each job of a sweep.
     hydra_settings = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]
     hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")

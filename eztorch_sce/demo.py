@@ -8,6 +8,7 @@ from rich.table import Table
 
 from eztorch_sce import api
 from eztorch_sce.config.compose import compose
+from eztorch_sce.config.overrides import quoted
 from eztorch_sce.config.schema import DemoConfig, validate
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
@@ -58,11 +59,16 @@ def _write_videos(run_dir: Path, config: DemoConfig) -> None:
 
 def _data(run_dir: Path) -> list[str]:
     videos = run_dir / "videos"
-    return [f"data.list={videos / 'train.csv'}", f"data.test_list={videos / 'test.csv'}"]
+    return [_path("data.list", videos / "train.csv"), _path("data.test_list", videos / "test.csv")]
+
+
+def _path(key: str, path: Path) -> str:
+    """Return an override that holds for any name of the run directory."""
+    return f"{key}={quoted(str(path))}"
 
 
 def _pretrain(run_dir: Path, config: DemoConfig) -> Report:
-    overrides = [f"seed={config.seed}", "recipe=demo", *_data(run_dir), f"run.dir={run_dir / 'pretrain'}"]
+    overrides = [f"seed={config.seed}", "recipe=demo", *_data(run_dir), _path("run.dir", run_dir / "pretrain")]
     overrides.append("trainer.devices=1")  # further processes would repeat the whole demo
     if config.max_epochs is not None:
         overrides.append(f"trainer.max_epochs={config.max_epochs}")
@@ -73,12 +79,14 @@ def _evaluate(run_dir: Path, config: DemoConfig, untrained: bool) -> list[Report
     """Return the reports of kNN and retrieval on the features of the untrained or the pretrained backbone."""
     name = "untrained" if untrained else "pretrained"
     features = run_dir / f"extract_{name}"
-    overrides = [f"weights={run_dir / 'pretrain'}", f"untrained={untrained}", f"seed={config.seed}", *_data(run_dir)]
-    overrides += ["test.num_clips=4", "test.num_crops=1", f"run.dir={features}"]
+    overrides = [_path("weights", run_dir / "pretrain"), f"untrained={untrained}", f"seed={config.seed}"]
+    overrides += [*_data(run_dir), "test.num_clips=4", "test.num_crops=1", _path("run.dir", features)]
     api.extract(compose("extract", overrides))
     return [
-        api.knn(compose("knn", [f"features={features}", f"run.dir={run_dir / f'knn_{name}'}"])),
-        api.retrieve(compose("retrieve", [f"features={features}", f"run.dir={run_dir / f'retrieve_{name}'}"])),
+        api.knn(compose("knn", [_path("features", features), _path("run.dir", run_dir / f"knn_{name}")])),
+        api.retrieve(
+            compose("retrieve", [_path("features", features), _path("run.dir", run_dir / f"retrieve_{name}")])
+        ),
     ]
 
 

@@ -5,10 +5,12 @@ Validation, `--help` and the reference page of the documentation are all derived
 
 import copy
 import math
+import operator
+import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
 from eztorch_sce import registry
@@ -30,6 +32,7 @@ class Setting:
         choices: Allowed words, or a function that returns them.
         group: Registry group whose config dataclasses are the allowed values, such as "optimizer".
         optional: Whether a choice of a group may be None; without a group, the annotation decides.
+        is_path: Whether the value is a path, or a list of paths, in which a leading ~ stands for the home folder.
         help: One sentence: what the setting means, and its unit.
     """
 
@@ -40,6 +43,7 @@ class Setting:
     choices: Choices | None = None
     group: str | None = None
     optional: bool = False
+    is_path: bool = False
     help: str = ""
 
     def allowed(self) -> list[str]:
@@ -87,6 +91,7 @@ def setting(
     below: float | None = None,
     at_most: float | None = None,
     choices: Choices | None = None,
+    is_path: bool = False,
     help: str,
 ) -> T:
     """Declare a field of a config dataclass.
@@ -97,6 +102,7 @@ def setting(
         default: Default value.
         above, at_least, below, at_most: Bounds of a number, or of each number of a list.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
+        is_path: Whether the value is a path or a list of paths; see `with_home_folders`.
         help: One sentence: what the setting means, and its unit.
 
     >>> @dataclass
@@ -105,7 +111,7 @@ def setting(
     >>> invalid_settings(Config(lr=-1), "optimizer")
     ['optimizer.lr=-1 must be greater than 0']
     """
-    return _declared_field(default, Setting(above, at_least, below, at_most, choices, help=help))
+    return _declared_field(default, Setting(above, at_least, below, at_most, choices, is_path=is_path, help=help))
 
 
 def choice(group: str, default: Any, *, help: str) -> Any:
@@ -139,6 +145,33 @@ def declaration(item: "Field[Any]") -> Setting | None:
 def default_of(item: "Field[Any]") -> Any:
     """Return the default value of a dataclass field."""
     return item.default if item.default_factory is MISSING else item.default_factory()
+
+
+def with_home_folders(config: T) -> T:
+    """Return a copy of a config in which a leading ~ of every path is replaced by the home folder.
+
+    >>> @dataclass
+    ... class Config:
+    ...     root: str | None = setting(None, is_path=True, help="Folder.")
+    >>> with_home_folders(Config("~/videos")).root == os.path.expanduser("~/videos")
+    True
+    """
+    values: Any = config
+    expanded = {item.name: _with_home_folder(getattr(config, item.name), declaration(item)) for item in fields(values)}
+    changed = {name: value for name, value in expanded.items() if value is not getattr(config, name)}
+    copied: T = replace(values, **changed) if changed else config
+    return copied
+
+
+def _with_home_folder(value: Any, declared: Setting | None) -> Any:
+    """Return a value with its paths expanded; the same object if it has none."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return with_home_folders(value)
+    if isinstance(value, list):
+        items = [_with_home_folder(item, declared) for item in value]
+        return value if all(map(operator.is_, items, value)) else items
+    is_path = declared is not None and declared.is_path and isinstance(value, str) and value.startswith("~")
+    return os.path.expanduser(value) if is_path else value
 
 
 def invalid_settings(config: Any, prefix: str = "") -> list[str]:

@@ -29,6 +29,7 @@ ALLOWED = {
     "torchcodec": ("data/decoders/torchcodec.py",),
     "pyarrow": ("data/sources/media_table.py", "data/sources/records.py"),
     "pytorchvideo": (),
+    "rich.console": ("printing.py",),  # other consoles would read names as markup
     "sklearn": ("evaluation/svm.py",),
 }
 
@@ -80,7 +81,7 @@ def test_files_stay_below_500_lines_and_functions_below_60() -> None:
 def test_third_party_packages_are_imported_only_where_allowed(file: Path) -> None:
     path = file.relative_to(PACKAGE).as_posix()
     for package, paths in ALLOWED.items():
-        if package in {name.split(".")[0] for name in imports(file)}:
+        if any(f"{name}.".startswith(f"{package}.") for name in imports(file)):
             assert paths, f"{package} in {path}"
             assert path.startswith(paths), f"{package} in {path}"
 

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES, policy
 from eztorch_sce.config import schema
+from eztorch_sce.config.overrides import escape_interpolations, take_literally
 from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.recipes import CONFIG_MODULE
 from eztorch_sce.errors import ConfigError
@@ -54,12 +55,13 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
 
     Args:
         command: "pretrain", "knn", ...
-        overrides: `key=value`, as on the command line.
+        overrides: `key=value`, as on the command line. Paths need no quotes for Hydra.
 
     Raises:
         ConfigError: With one message per mistake. Unknown keys are reported with the nearest known key, invalid values
             with the allowed ones.
     """
+    overrides = take_literally(commands()[command], overrides)
     prepare_hydra(command)
     try:
         return to_config(compose_by_hydra(command, for_each_view(command, overrides)))
@@ -82,7 +84,7 @@ def to_config(composed: DictConfig) -> Any:
 
 def to_yaml(config: Any) -> str:
     """Return a config as YAML, including the names of its registered choices."""
-    return OmegaConf.to_yaml(OmegaConf.create(settings_of(config)))
+    return OmegaConf.to_yaml(OmegaConf.create(_escaped(settings_of(config))))
 
 
 def settings_of(config: Any) -> Any:
@@ -94,6 +96,15 @@ def settings_of(config: Any) -> Any:
     values = {item.name: settings_of(getattr(config, item.name)) for item in fields(config)}
     group, name = registry.place_of(config) or ("", "")
     return {"name": name, **values} if group in GROUPS else values
+
+
+def _escaped(node: Any) -> Any:
+    """Escape `${` in the texts of nested dictionaries and lists, which OmegaConf would read as interpolations."""
+    if isinstance(node, dict):
+        return {name: _escaped(value) for name, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return [_escaped(item) for item in node]
+    return escape_interpolations(node) if isinstance(node, str) else node
 
 
 def prepare_hydra(command: str) -> None:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES
 from eztorch_sce.config.compose import GROUPS, INVALID, RENAMED_KEYS, commands, compose_by_hydra, to_config
+from eztorch_sce.config.overrides import quoted
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest
 from eztorch_sce.settings import Setting, declaration, problem_with
@@ -215,8 +216,7 @@ def _quoted(key: str, value: str) -> str:
     >>> print(_quoted("data.root", "a=b"))
     'data.root="a=b"'
     """
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'{key}="{escaped}"')
+    return shlex.quote(f"{key}={quoted(value)}")
 
 
 def _is_below(text: str, path: str) -> bool:

@@ -152,7 +152,9 @@ def overview() -> str:
     lines += ["", "More about a command:"]
     lines += _two_columns("--help", "Explain the most used settings; `--help all` explains every setting.", 13)
     lines += _two_columns("--cfg job", "Print the complete configuration (by Hydra).", 13)
-    lines += _two_columns("-m", "Run a sweep over values (by Hydra), as in `-m seed=0,1,2`.", 13)
+    lines += _two_columns(
+        "-m", "Run a sweep over values (by Hydra), as in `-m seed=0,1,2`; a comma in a path then needs quotes.", 13
+    )
     return "\n".join(lines)
 
 

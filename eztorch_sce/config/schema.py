@@ -21,7 +21,7 @@ from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
-from eztorch_sce.settings import choice, invalid_settings, setting
+from eztorch_sce.settings import choice, invalid_settings, setting, with_home_folders
 from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
 from eztorch_sce.training.online_config import OnlineConfig
 
@@ -135,7 +135,9 @@ class FinetuneConfig(CommandConfig):
     """Train an action or image classifier from a pretrained backbone, or from scratch."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = setting(None, help="Weights file of a pretrained backbone, or its run directory.")
+    weights: str | None = setting(
+        None, is_path=True, help="Weights file of a pretrained backbone, or its run directory."
+    )
     untrained: bool = setting(False, help="Initialize the network of the weights at random instead of loading them.")
     backbone: Any = choice("backbone", None, help="Network to train from scratch, instead of weights.")
     dropout: float = setting(0.8, at_least=0, below=1, help="Dropout rate before the classifier.")
@@ -177,7 +179,9 @@ class ClassifierTestConfig(CommandConfig):
     """Test a fine-tuned classifier on several clips and crops of each record."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = setting(None, help="Classifier file, or the run directory of `finetune` that holds it.")
+    weights: str | None = setting(
+        None, is_path=True, help="Classifier file, or the run directory of `finetune` that holds it."
+    )
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
     accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
 
@@ -215,14 +219,16 @@ C = TypeVar("C", bound=CommandConfig)
 
 
 def validate(config: C) -> C:
-    """Validate a config recursively, and return it with the settings of this machine filled in.
+    """Validate a config recursively, and return it with paths and the settings of this machine resolved.
 
-    For a command that trains, the returned copy has resolved values of `trainer.accelerator`, `devices`, `num_nodes`
-    and `sync_batchnorm`, so that all code that uses the config agrees on the number of processes.
+    A leading ~ of a path is the home folder. For a command that trains, the returned copy has resolved values of
+    `trainer.accelerator`, `devices`, `num_nodes` and `sync_batchnorm`, so that all code that uses the config agrees on
+    the number of processes.
 
     Raises:
         ConfigError: With one message per invalid setting.
     """
+    config = with_home_folders(config)
     if isinstance(config, PlanConfig):
         config = replace(config, data=replace(config.data, root=config.data.root or "."))  # plan reads no data
     machine, messages = config.machine(), list[str]()

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from eztorch_sce.curation.command import Argument, DataCommand
 from eztorch_sce.errors import ConfigError, did_you_mean
-from eztorch_sce.settings import Setting, invalid_settings, problem_with
+from eztorch_sce.settings import Setting, invalid_settings, problem_with, with_home_folders
 
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that contains "=" must start with "/" or "."
+_ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list; quotes protect commas
 
 
 class CommandLine(NamedTuple):
@@ -42,22 +43,26 @@ def parse(command: DataCommand, words: Sequence[str]) -> CommandLine:
     words, messages = _without_flags(command, words, hints)
     overrides = [word for word in words if _SETTING.match(word)]
     arguments = [word for word in words if not _SETTING.match(word)]
+    for number, argument in enumerate(command.arguments[: len(arguments)]):
+        if argument.choices is None:  # a path
+            arguments[number] = os.path.expanduser(arguments[number])
     messages += _invalid_arguments(command, arguments)
     if command.config is None:
         if messages:
             raise ConfigError(messages)
         return CommandLine(arguments, None, overrides)
-    values, unknown = _read_settings(command, overrides, hints)
-    config = command.config(**values)
+    lacks_argument = len(arguments) < len(command.arguments)
+    values, unknown = _read_settings(command, overrides, hints, lacks_argument)
+    config = with_home_folders(command.config(**values))
     if messages := messages + unknown + invalid_settings(config):
         raise ConfigError(messages)
     return CommandLine(arguments, config, [])
 
 
 def _read_settings(
-    command: DataCommand, overrides: Sequence[str], hints: Mapping[str, Any]
+    command: DataCommand, overrides: Sequence[str], hints: Mapping[str, Any], lacks_argument: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of the settings by name, and one message per unknown setting."""
+    """Return the values of the settings by name, and one message per unknown setting, which may be a folder."""
     values: dict[str, Any] = {}
     messages: list[str] = []
     for override in overrides:
@@ -67,7 +72,10 @@ def _read_settings(
             values[name] = parse_value(text, hints[name])
         else:
             known = f"its settings are {', '.join(hints)}" if hints else "it has no settings"
-            messages.append(f"{key} is not a setting of data {command.name}; {known}{did_you_mean(name, hints)}")
+            known += did_you_mean(name, hints) or (
+                f"; for a folder of that name, write ./{override}" if lacks_argument else ""
+            )
+            messages.append(f"{key} is not a setting of data {command.name}; {known}")
     return values, messages
 
 
@@ -82,8 +90,8 @@ def parse_value(text: str, hint: Any) -> Any:
     if _is_list(hint):
         if not (text.startswith("[") and text.endswith("]")):
             return text
-        items = [item.strip() for item in text[1:-1].split(",")]
-        return [_unquoted(item) for item in items if item]
+        items = [item.strip() for item in _ITEM.findall(text[1:-1]) if item.strip()]
+        return [_unquoted(item) for item in items]
     types = typing.get_args(hint) or (hint,)
     if text == "null" and type(None) in types:
         return None

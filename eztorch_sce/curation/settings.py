@@ -13,7 +13,9 @@ class DoctorConfig:
 
     full: bool = setting(False, help="Decode every frame instead of only the first, middle and last.")
     lists: list[str] = setting(
-        [], help="List files, such as [train.csv,test.csv]; files whose content is in more than one list are reported."
+        [],
+        is_path=True,
+        help="List files, such as [train.csv,test.csv]; files whose content is in more than one list are reported.",
     )
     workers: int | None = setting(None, at_least=1, help="Worker processes; null starts one per core.")
 
@@ -69,13 +71,14 @@ class CheckConfig:
     split: int = setting(1, at_least=1, help="Number of the publisher's split, from 1.")
     annotations: str | None = setting(
         None,
+        is_path=True,
         help="Folder of the publisher's lists, or a text file of the classes to keep; null searches in and next to "
         "ROOT.",
     )
-    list: str | None = setting(None, help="List file of the train split.")
-    test_list: str | None = setting(None, help="List file of the test split.")
-    test_root: str | None = setting(None, help="Folder of the test split, if it is not under ROOT.")
-    missing: str | None = setting(None, help="File to write the names of all missing files to.")
+    list: str | None = setting(None, is_path=True, help="List file of the train split.")
+    test_list: str | None = setting(None, is_path=True, help="List file of the test split.")
+    test_root: str | None = setting(None, is_path=True, help="Folder of the test split, if it is not under ROOT.")
+    missing: str | None = setting(None, is_path=True, help="File to write the names of all missing files to.")
 
     def conflicts(self, prefix: str) -> Sequence[str]:
         """Return a message if `missing` cannot be written."""

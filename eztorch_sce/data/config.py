@@ -38,23 +38,27 @@ class DataConfig:
 
     root: str | None = setting(
         None,
+        is_path=True,
         help="Folder of videos, images or frame folders, optionally in one folder per class; with data.layout=shards, "
         "a folder, glob, numbered range or URL of tar files.",
     )
     list: str | None = setting(
         None,
+        is_path=True,
         help="List file: a CSV file with columns path and label, or lines of the form `path label`. Paths are relative "
         "to data.root, or else to the folder of the list.",
     )
     test_root: str | None = setting(
         None,
+        is_path=True,
         help="Folder of the test split. If neither data.test_root nor data.test_list is set and data.root has no val "
         "or test folder, evaluations hold out data.test_fraction of the labeled records.",
     )
-    test_list: str | None = setting(None, help="List file of the test split.")
+    test_list: str | None = setting(None, is_path=True, help="List file of the test split.")
     layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")
     annotations: str | None = setting(
         None,
+        is_path=True,
         help="Folder of the publisher's lists for UCF101, HMDB51, Kinetics or Something-Something; null searches in "
         "and next to data.root. For imagenet100 and Kinetics, a text file of the classes to keep also works, one per "
         "line.",
@@ -96,7 +100,7 @@ class DataConfig:
         help="Fraction of each class's training labels to use, drawn with the seed of the run; 0.01 is 1%.",
     )
     train_subset: str | None = setting(
-        None, help="Published list of the labeled training files to use, one name per line."
+        None, is_path=True, help="Published list of the labeled training files to use, one name per line."
     )
     num_frames: int | None = setting(
         None, at_least=1, help="Frames per clip; null uses the number the weights were trained with, or 8."

@@ -33,8 +33,12 @@ class FeaturesConfig(CommandConfig):
     """Source of the features of a data set: a backbone and the data, or files written by `extract`."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = setting(None, help="Weights file of the backbone, or the run directory that contains it.")
-    features: str | None = setting(None, help="Run directory of `extract` whose features are used instead of weights.")
+    weights: str | None = setting(
+        None, is_path=True, help="Weights file of the backbone, or the run directory that contains it."
+    )
+    features: str | None = setting(
+        None, is_path=True, help="Run directory of `extract` whose features are used instead of weights."
+    )
     untrained: bool = setting(False, help="Initialize the backbone at random, as a baseline under the same protocol.")
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
     accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")

@@ -1,6 +1,7 @@
 """Comparison of runs: their metrics, and the differences between their protocol cards."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +59,8 @@ def _read(run_dirs: Sequence[str]) -> list[dict[str, Any]]:
     problems = []
     if len(run_dirs) < 2:
         problems.append("compare takes at least two run directories: eztorch-sce compare RUN RUN ...")
-    files = [Path(name) if name.endswith(".json") else Path(name) / "report.json" for name in run_dirs]
+    paths = [Path(os.path.expanduser(name)) for name in run_dirs]
+    files = [path if path.suffix == ".json" else path / "report.json" for path in paths]
     missing = [file for file in files if not file.is_file()]
     problems += [f"{file} does not exist: name the directory of a finished run" for file in missing]
     if problems:

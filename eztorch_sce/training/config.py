@@ -11,7 +11,7 @@ from eztorch_sce.settings import setting
 class RunConfig:
     """The run directory, and how often a run writes to it."""
 
-    dir: str | None = setting(None, help="Run directory; null means the next free runs/<command>-<n>.")
+    dir: str | None = setting(None, is_path=True, help="Run directory; null means the next free runs/<command>-<n>.")
     resume: bool = setting(False, help="Resume from last.ckpt in the run directory.")
     log_every_n_steps: int = setting(10, at_least=1, help="Optimizer steps between two rows of metrics.csv.")
     save_every_n_epochs: int | None = setting(

@@ -94,7 +94,7 @@ def test_an_override_sets_one_view_or_all_of_them() -> None:
         ("views.1.scale=0.5", "views.1.scale=0.5 must be a list of numbers"),
         ("nonsense", "nonsense must be of the form key=value"),
         ("seed=0,1", "add -m to run each one"),
-        ("data.list=it's", "data.list=it's must be of the form key=value; quote special characters: 'data.list="),
+        ("data.decoder=it's", "quote special characters: 'data.decoder=\"it'\"'\"'s\"'"),
     ],
 )
 def test_an_error_message_contains_the_cure(override: str, expected: str) -> None:
