@@ -1,5 +1,6 @@
 """Opening of a run: data, weights and network, checked for compatibility before any expensive work starts."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -133,15 +134,26 @@ def open_evaluation(data: DataConfig, splits: Splits, source: BackboneSource, se
 
 
 def check_classes(manifest: Manifest, classes: list[str]) -> None:
-    """Raise ConfigError unless the data have the classes of a classifier, in the same order."""
+    """Raise ConfigError, with the names that differ, unless the data have a classifier's classes in the same order."""
     if manifest.classes == classes:
         return
-    raise ConfigError(
-        [
-            f"{manifest.source} has {len(manifest.classes)} classes ({shorten(manifest.classes)}); the classifier was "
-            f"trained on {len(classes)} others ({shorten(classes)}): give data with the same classes"
-        ]
-    )
+    new = [name for name in manifest.classes if name not in set(classes)]
+    absent = [name for name in classes if name not in set(manifest.classes)]
+    differences = []
+    if new:
+        differences.append(f"{_number_of(new)} unknown to the classifier: {shorten(new, num=10)}")
+    if absent:
+        differences.append(f"{_number_of(absent)} of the classifier missing: {shorten(absent, num=10)}")
+    if not differences:
+        pairs = enumerate(zip(manifest.classes, classes, strict=True))
+        number, (here, there) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+        differences = [f"the classes in another order: number {number} is {here}, but {there} in the classifier"]
+    cure = f"give data with the {len(classes)} classes that the classifier was trained on, in its order"
+    raise ConfigError([f"{manifest.source} has {', and '.join(differences)}; {cure}"])
+
+
+def _number_of(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
 
 
 def input_spec(data: DataConfig, manifest: Manifest, base: InputSpec, view: ViewConfig | None = None) -> InputSpec:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.records import KINDS, Columns, Records
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.files import replacing
 
 TABLE_NAME = "manifest.arrow"
@@ -64,6 +64,7 @@ class MediaTable(NamedTuple):
         digests: Hash of the content by path, for files that share their size with another file.
         mismatch: How the folder differs from the table, with the age of the table; "" if it does not. The listing is
             then out of date, but what it says about a file still holds.
+        age: When it was written, such as "2 days ago".
     """
 
     file: Path
@@ -71,6 +72,11 @@ class MediaTable(NamedTuple):
     unusable: frozenset[str]
     digests: dict[str, str]
     mismatch: str
+    age: str = ""
+
+    def dated(self) -> str:
+        """Return the path and the age of the table, for errors that rest on it."""
+        return f"{self.file}, written {self.age}"
 
     @property
     def paths(self) -> list[str]:
@@ -175,11 +181,13 @@ def find_table(folder: str | Path) -> MediaTable | None:
             written_ns = file.stat().st_mtime_ns
             table, times_ns = _read(file, folder, written_ns)
             differences = _differences(candidate, folder, table.records, times_ns)
-            age = f"written {_age(time.time() - written_ns / 1e9)} ago"
-            return table._replace(mismatch=differences and f"{differences}, {age}")
+            age = f"{_age(time.time() - written_ns / 1e9)} ago"
+            return table._replace(mismatch=differences and f"{differences}, written {age}", age=age)
         earlier = candidate / _EARLIER_NAME
         if earlier.is_file():
-            return MediaTable(earlier, Records.of([]), frozenset(), {}, "written by an earlier version")
+            return MediaTable(
+                earlier, Records.of([]), frozenset(), {}, "written by an earlier version", "by an earlier version"
+            )
     return None
 
 
@@ -199,7 +207,9 @@ def _read(file: Path, folder: Path, written_ns: int) -> tuple[MediaTable, dict[s
         digests = {everything.path(row): table["digest"][row].as_py() for row in _nonzero(table["digest"])}
     except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError) as error:
         cure = f"delete it, or write it again with `eztorch-sce data doctor {file.parent}`"
-        raise ConfigError([f"{file} cannot be read as a table of `data doctor` ({error}); {cure}"]) from error
+        raise ConfigError(
+            [f"{file} cannot be read as a table of `data doctor` ({first_line(error)}); {cure}"]
+        ) from error
     rows = _rows_below(columns, folder, file.parent)
     times_ns = dict(zip(_values(times["folder"]), _values(times["time_ns"]), strict=True))
     return MediaTable(file, Records(columns, rows), unusable, digests, ""), times_ns

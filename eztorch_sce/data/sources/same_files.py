@@ -60,7 +60,11 @@ def check_same_files(
             is_list = manifests[kind.split].missing is not None
             allowed = allowed or not is_list or published
         (notes if allowed else errors)[kind].append(text)
-    messages = [_describe(kind, texts, manifests, is_error=True) for kind, texts in errors.items()]
+    tables = ", ".join(table.dated() for table in files.tables)
+    messages = [
+        _describe(kind, texts, manifests, is_error=True) + (f" (contents according to {tables})" * kind.by_content)
+        for kind, texts in errors.items()
+    ]
     if inside := files.inside_frame_folders():
         cure = "list either the folder or its files"
         messages.append(
@@ -115,7 +119,7 @@ class _Files:
 
     def __init__(self, manifests: list[Manifest], folders: Sequence[Path]) -> None:
         real_folder = RealFolders()
-        tables = [table for folder in dict.fromkeys(folders) if (table := find_table(folder))]
+        self.tables = tables = [table for folder in dict.fromkeys(folders) if (table := find_table(folder))]
         digests = _digests(tables, real_folder)
         current = tuple(os.path.join(real_folder(str(table.file.parent)), "") for table in tables if not table.mismatch)
         self.manifests = manifests

@@ -109,9 +109,11 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
     if len(records) == len(manifest.records):
         return manifest
     num_unusable = len(manifest.records) - len(records)
-    left_out = f"{num_unusable} of {len(manifest.records)} left out as unusable according to {tables[0].file}"
+    blamed = next(table for table in tables if table.unusable)
+    left_out = f"{num_unusable} of {len(manifest.records)} left out as unusable according to {blamed.file}"
     if not records:
-        raise ConfigError([f"{manifest.source}: {left_out}; run `eztorch-sce data doctor` again"])
+        cure = f"run `eztorch-sce data doctor {blamed.file.parent}` again"
+        raise ConfigError([f"{manifest.source}: {left_out}, written {blamed.age}; {cure}"])
     return manifest.with_records(records, f"{manifest.source} ({left_out})")
 
 

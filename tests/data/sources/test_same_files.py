@@ -99,7 +99,7 @@ def test_the_same_content_across_splits_or_with_two_labels_is_refused_or_said(tm
     doctor(root, {"train/a/1.png": "x", "val/a/3.png": "x"})
     message = opening_fails(root=root)
     assert message.startswith("1 contents are in train")
-    assert message.endswith("or set data.duplicates=keep")
+    assert "or set data.duplicates=keep (contents according to " in message
     assert DataConfig(root=str(root), duplicates="keep").open().notes[0].startswith("1 contents are in train")
     doctor(root, {"train/a/1.png": "x", "train/b/2.png": "x"})
     assert "1 contents have two labels" in opening_fails(root=root)
