@@ -27,7 +27,7 @@ ALLOWED = {
     "av": ("data/decoders/pyav/", "curation/", "report/environment.py"),
     "decord": ("data/decoders/decord.py",),
     "torchcodec": ("data/decoders/torchcodec.py",),
-    "pyarrow": ("data/sources/media_table.py", "data/sources/records.py"),
+    "pyarrow": ("data/sources/media_table.py", "data/sources/records.py", "data/sources/list_table.py"),
     "pytorchvideo": (),
     "rich.console": ("printing.py",),  # other consoles would read names as markup
     "sklearn": ("evaluation/svm.py",),

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from eztorch_sce.data.sources.list_file import text_lines
 from eztorch_sce.data.sources.manifest import Manifest, class_name, source_with_missing, unknown_classes
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits
 from eztorch_sce.data.sources.subsets import keep_classes
+from eztorch_sce.data.sources.text import text_lines
 from eztorch_sce.errors import ConfigError, shorten
 from eztorch_sce.types import MediaRecord
 

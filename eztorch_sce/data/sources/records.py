@@ -97,18 +97,39 @@ class Records(Sequence[MediaRecord]):
             segments: Start and end of each record in seconds, or None for a whole file.
             groups: Name of the group of each record, or None if there are no groups.
         """
-        import pyarrow as pa
-
         codes: dict[str, int] = {}
         folder_of, names = [], []
         for path in paths:
             folder, name = os.path.split(path)
             folder_of.append(codes.setdefault(folder, len(codes)))
-            names.append(os.fsencode(name))
+            names.append(name)
+        return cls.from_names(list(codes), folder_of, names, kinds, labels, segments, groups)
+
+    @classmethod
+    def from_names(
+        cls,
+        folders: Sequence[str],
+        folder_of: Sequence[int],
+        names: Sequence[str],
+        kinds: Sequence[str],
+        labels: Sequence[int] | npt.NDArray[np.int32] | None = None,
+        segments: Sequence[tuple[float | None, float | None]] | None = None,
+        groups: Sequence[str] | None = None,
+    ) -> "Records":
+        """Return records from columns of equal length, with paths that are already divided; see `from_columns`.
+
+        Args:
+            folders: Absolute paths of the folders.
+            folder_of: Index into `folders` of each record.
+            names: Names of the files.
+            kinds, labels, segments, groups: As in `from_columns`.
+        """
+        import pyarrow as pa
+
         columns = Columns(
-            pa.array(map(os.fsencode, codes), pa.large_binary(), size=len(codes)),
+            pa.array(map(os.fsencode, folders), pa.large_binary(), size=len(folders)),
             np.array(folder_of, np.int32),
-            pa.array(names, pa.large_binary()),
+            pa.array(map(os.fsencode, names), pa.large_binary(), size=len(names)),
             np.fromiter(map({kind: code for code, kind in enumerate(KINDS)}.__getitem__, kinds), np.uint8, len(kinds)),
         )
         array = None if labels is None else np.asarray(labels, np.int32)
@@ -208,6 +229,26 @@ class Records(Sequence[MediaRecord]):
             chosen = rows if self._rows is None else self._rows[rows]
             counts += np.bincount(self._columns.folder_of[chosen], minlength=len(counts))
         return counts
+
+    def kinds_by_folder(self) -> dict[str, dict[str, str]]:
+        """Return the kind of each record by its folder and its name."""
+        import pyarrow as pa
+
+        codes = self.folder_codes
+        order = np.argsort(codes, kind="stable")
+        column = self._columns.names.take(pa.array(order if self._rows is None else self._rows[order]))
+        try:
+            names = column.cast(pa.large_string()).to_pylist()
+        except pa.ArrowInvalid:  # some name is not valid UTF-8
+            names = list(map(os.fsdecode, column.to_pylist()))
+        kinds = [KINDS[kind] for kind in self.kind_codes[order].tolist()]
+        used, starts = np.unique(codes[order], return_index=True)
+        ends = [*starts.tolist()[1:], len(names)]
+        folders = self.folders()
+        return {
+            folders[code]: dict(zip(names[start:end], kinds[start:end], strict=True))
+            for code, start, end in zip(used.tolist(), starts.tolist(), ends, strict=True)
+        }
 
     def all_images(self) -> bool:
         """Return whether every record is a single image."""

@@ -113,7 +113,9 @@ def open_folder(location: Location) -> Splits:
 def open_list(location: Location) -> Splits:
     """Open a list file as the train split."""
     file, root = Path(location.list or ""), _path(location.root)
-    splits = open_both(lambda: from_list(file, root, missing_ok=location.missing_ok), _test_opener(location))
+    splits = open_both(
+        lambda: from_list(file, root, missing_ok=location.missing_ok, group=location.group), _test_opener(location)
+    )
     return splits._replace(origin=_origin("list", file, location))
 
 

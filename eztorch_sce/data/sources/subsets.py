@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from eztorch_sce.data.sources.list_file import text_lines
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.records import UNLABELED
+from eztorch_sce.data.sources.text import text_lines
 from eztorch_sce.errors import ConfigError, shorten
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from eztorch_sce.data.media import VIDEO_SUFFIXES
 from eztorch_sce.data.sources.folder import check_folder, walk
-from eztorch_sce.data.sources.list_file import from_list, text_lines
+from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest, class_name, unknown_classes
 from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.publisher_lists import Entry, ListedFiles, keep_listed_classes, matching_lines
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_both, split_folders
+from eztorch_sce.data.sources.text import text_lines
 from eztorch_sce.errors import ConfigError, shorten
 
 _SSV2_LISTS = ("labels", "train", "validation")
