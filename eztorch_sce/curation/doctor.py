@@ -13,11 +13,10 @@ from statistics import median
 from typing import NamedTuple
 
 from eztorch_sce.cores import num_usable_cores
-from eztorch_sce.curation.inspection import Inspection, inspect_video
+from eztorch_sce.curation.inspection import Inspection, inspect_image, inspect_video
 from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
-from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.sources.folder import find_media, walk
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
@@ -121,6 +120,12 @@ def judge(inspection: Inspection) -> tuple[list[str], bool]:
         findings.append(f"truncated: {inspection.bytes_missing} bytes that its index refers to are missing")
     if inspection.complaint:
         findings.append(f"damaged: {inspection.complaint}")
+    if inspection.num_parts > 1:
+        findings.append(f"joined recordings: {inspection.num_parts}, which are read as one; only data.decoder=pyav can")
+    if inspection.second_file_at is not None:
+        findings.append(f"joined files: another begins at byte {inspection.second_file_at}, and only the first is read")
+    if inspection.num_streams > 1:
+        findings.append(f"several video streams: {inspection.num_streams}, of which one is read")
     if not inspection.starts_with_key:
         findings.append("no key frame at the start")
     findings += _findings_about_time(inspection)
@@ -170,9 +175,11 @@ def _examine(job: _Job) -> MediaRow:
         if job.kind == "video":
             return _examine_video(job)
         if job.kind == "image":
-            return _row(job, ImageDecoder().probe(job.path), num_frames=1, num_keys=1)
-        num_frames = FramesDecoder().check(job.path, job.full)
-        return _row(job, FramesDecoder().probe(job.path), num_frames=num_frames, num_keys=num_frames)
+            info, findings = inspect_image(job.path, job.full)
+            return _row(job, info, num_frames=1, num_keys=1)._replace(findings=findings)
+        num_frames, findings = FramesDecoder().check(job.path, job.full)
+        info = FramesDecoder().probe(job.path)
+        return _row(job, info, num_frames=num_frames, num_keys=num_frames)._replace(findings=findings)
     except MediaError as error:
         kinds = {"audio only": "audio only", "moov": "truncated", "cover image": "no video but a cover image"}
         kind = next((kind for word, kind in kinds.items() if word in error.reason), "unreadable")

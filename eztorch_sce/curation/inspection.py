@@ -1,4 +1,4 @@
-"""Inspection of a video file: facts about its packets, index and frames, for the doctor to judge."""
+"""Inspection of a file: facts about a video's packets, index and frames, or an image, for the doctor to judge."""
 
 import math
 import os
@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
+from eztorch_sce.curation.containers import second_file_at
+from eztorch_sce.data.decoders.image import ByteFile, decode_image, open_file, open_image, remarks_on, upright_size
+from eztorch_sce.data.decoders.image_depth import is_wide
 from eztorch_sce.data.decoders.pyav.pixels import upright
 from eztorch_sce.data.decoders.pyav.select import drop_stray_timestamps, frames_at
 from eztorch_sce.data.decoders.pyav.stream import VideoFile
+from eztorch_sce.data.media import suffix_of
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import MediaInfo
 
@@ -35,6 +39,9 @@ class Inspection(NamedTuple):
         pixel_aspect: Width over height of a stored pixel.
         sizes: Width and height of the decoded frames, in order of first appearance.
         num_decoded: Number of frames in the file if all were decoded, else 0.
+        num_streams: Number of video streams, covers excluded; FFmpeg chooses the one that is read.
+        num_parts: Number of recordings joined to one MPEG stream, which are read as one.
+        second_file_at: Byte at which a second file begins, which is not read; None if there is none.
         complaint: FFmpeg's message about a damaged packet; "" if there was none.
         unreadable: Reason why the beginning, middle or end of the video, or any frame if all were decoded, cannot be
             read; "" if all can.
@@ -53,6 +60,9 @@ class Inspection(NamedTuple):
     pixel_aspect: float
     sizes: list[tuple[int, int]]
     num_decoded: int
+    num_streams: int
+    num_parts: int
+    second_file_at: int | None
     complaint: str
     unreadable: str
 
@@ -101,9 +111,55 @@ def inspect_video(path: str, full: bool) -> Inspection:
             pixel_aspect=video.pixel_aspect,
             sizes=decoded.sizes,
             num_decoded=decoded.num_decoded,
+            num_streams=_num_streams(video),
+            num_parts=video.num_parts,
+            second_file_at=second_file_at(path),
             complaint=video.complaint,
             unreadable=decoded.unreadable,
         )
+
+
+def inspect_image(path: str, full: bool) -> tuple[MediaInfo, list[str]]:
+    """Read the header of an image and look for its end; decode it if the end is not certain, or with `full`.
+
+    Returns:
+        Its facts, and findings of the form "kind: details".
+
+    Raises:
+        MediaError: If it cannot be read.
+    """
+    with open_file(path) as file, open_image(path, file) as image:
+        findings = remarks_on(image)
+        file.seek(0)
+        must_decode = full or is_wide(image, file.read(64)) or not _has_end(file, image.format or "")
+        height, width = upright_size(image)
+        findings += _wrong_suffix(path, image.format or "")
+    if must_decode:
+        with open_file(path) as file:
+            _, _, findings_decoded = decode_image(path, file.read())
+        findings = [*findings_decoded, *(finding for finding in findings if finding not in findings_decoded)]
+    return MediaInfo(duration_s=0.0, fps=0.0, width=width, height=height, codec="image"), findings
+
+
+def _wrong_suffix(path: str, image_format: str) -> list[str]:
+    from PIL import Image
+
+    expected = Image.registered_extensions().get(suffix_of(path))
+    return [] if expected in (None, image_format) or image_format == "MPO" else [f"wrong suffix: holds {image_format}"]
+
+
+def _has_end(file: ByteFile, image_format: str) -> bool:
+    """Return whether a file ends as its format demands. Formats without such an end count as not ending."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(max(0, num_bytes - 64))
+    tail = file.read().rstrip(b"\0")
+    file.seek(0)
+    head = file.read(12)
+    if image_format in ("JPEG", "MPO"):
+        return tail.endswith(b"\xff\xd9")
+    if image_format == "PNG":
+        return b"IEND" in tail
+    return image_format == "WEBP" and 8 + int.from_bytes(head[4:8], "little") <= num_bytes
 
 
 def rotation_in_words(matrix: Int32[np.ndarray, "3 3"] | None) -> str:
@@ -159,6 +215,13 @@ def _first_gap(video: VideoFile, spans_s: list[tuple[float, float]]) -> str:
     except MediaError as error:
         return error.reason
     return ""
+
+
+def _num_streams(video: VideoFile) -> int:
+    from av.stream import Disposition
+
+    still_images = Disposition.attached_pic | Disposition.timed_thumbnails
+    return sum(not stream.disposition & still_images for stream in video.container.streams.video)
 
 
 def _cover(video: VideoFile) -> str:

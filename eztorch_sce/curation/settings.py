@@ -11,7 +11,11 @@ from eztorch_sce.settings import setting
 class DoctorConfig:
     """Settings of `data doctor`."""
 
-    full: bool = setting(False, help="Decode every frame instead of only the first, middle and last.")
+    full: bool = setting(
+        False,
+        help="Decode every frame and every image, instead of only the first, middle and last frame of a video, and "
+        "images whose end is missing.",
+    )
     lists: list[str] = setting(
         [],
         is_path=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from image_files import encoded, jpeg, smooth, wide_png
 from PIL import Image
 
 from eztorch_sce import cli
@@ -325,3 +326,73 @@ def test_a_subfolder_uses_the_table_of_its_parent(write_video: Callable[..., Pat
     splits = DataConfig(root=str(tmp_path)).open()
     assert splits.test is not None
     assert (len(splits.train.records), len(splits.test.records)) == (2, 1)
+
+
+def test_cut_images_are_found_without_decoding_all(tmp_path: Path) -> None:
+    intact = jpeg(200, 200)
+    (tmp_path / "cut.jpg").write_bytes(intact[: len(intact) * 6 // 10])
+    (tmp_path / "intact.jpg").write_bytes(intact)
+    (tmp_path / "padded.jpg").write_bytes(intact + bytes(4096))
+    (tmp_path / "trailer.jpg").write_bytes(intact + b"what a phone adds" * 100)
+    for name in ("PNG", "WEBP", "BMP"):
+        data = encoded(smooth(200, 200), name)
+        (tmp_path / f"cut.{name.lower()}").write_bytes(data[: len(data) * 6 // 10])
+        (tmp_path / f"intact.{name.lower()}").write_bytes(data)
+    rows = {row.path: row for row in diagnose(tmp_path).rows}
+    assert {name for name, row in rows.items() if not row.usable} == {"cut.jpg", "cut.png", "cut.webp", "cut.bmp"}
+    assert [row.findings for row in rows.values() if row.usable] == [[]] * 6
+
+
+def test_full_decodes_images_to_their_last_pixel(tmp_path: Path) -> None:
+    intact = jpeg(200, 200)
+    closed = intact[: len(intact) * 6 // 10] + b"\xff\xd9"  # as a repair tool leaves it
+    (tmp_path / "closed.jpg").write_bytes(closed)
+    frames = tmp_path / "videos" / "a" / "v"
+    frames.mkdir(parents=True)
+    for number in range(1, 6):
+        (frames / f"{number}.jpg").write_bytes(closed if number == 2 else jpeg(200, 200, seed=number))
+    assert [row.usable for row in diagnose(tmp_path / "videos").rows] == [True]
+    [frames_row] = diagnose(tmp_path / "videos", DoctorConfig(full=True)).rows
+    assert (frames_row.usable, frames_row.findings[0].partition(" (")[0]) == (False, "unreadable: is damaged")
+    shutil.rmtree(tmp_path / "videos")
+    [row] = diagnose(tmp_path).rows
+    assert row.usable
+    [row] = diagnose(tmp_path, DoctorConfig(full=True)).rows
+    assert (row.usable, "premature end of data segment" in row.findings[0]) == (False, True)
+
+
+def test_peculiar_images_are_named(tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (40, 40), "red"), Image.new("RGB", (40, 40), "blue")
+    contents = {
+        "animation.webp": encoded(first, "WEBP", save_all=True, append_images=[second]),
+        "animation.png": encoded(first, "PNG", save_all=True, append_images=[second]),
+        "dark.png": wide_png(np.full((40, 40, 1), 1000, np.uint16)),
+        "plain.jfif": jpeg(),
+        "png.jpg": encoded(first, "PNG"),
+        "stray.jpg": jpeg()[:20] + bytes(5) + jpeg()[20:],  # behind the first segment
+    }
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+    rows = diagnose(tmp_path, DoctorConfig(full=True)).rows
+    assert {row.path: kinds(row) for row in rows} == {
+        "animation.webp": ["several images"],
+        "animation.png": ["several images"],
+        "dark.png": ["dark"],
+        "plain.jfif": [],
+        "png.jpg": ["wrong suffix"],
+        "stray.jpg": ["damaged"],
+    }
+    assert all(row.usable for row in rows)
+
+
+def test_names_that_are_not_utf_8_become_rows_and_are_left_out_of_training_when_unusable(tmp_path: Path) -> None:
+    good, bad = os.fsencode(tmp_path) + b"/caf\xe9.jpg", os.fsencode(tmp_path) + b"/d\xfcnn.jpg"
+    for name, data in ((good, jpeg()), (bad, jpeg()[:900])):
+        with open(name, "wb") as file:
+            file.write(data)
+    diagnosis = diagnose(tmp_path)
+    assert [(os.fsencode(row.path), row.usable) for row in diagnosis.rows] == [
+        (b"caf\xe9.jpg", True),
+        (b"d\xfcnn.jpg", False),
+    ]
+    assert [os.fsencode(record.path) for record in DataConfig(root=str(tmp_path)).open().train.records] == [good]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 
 from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, ends_early, frame_times, grace_s, shown_at
-from eztorch_sce.data.decoders.image import load_image
+from eztorch_sce.data.decoders.image import decode_image, load_image, read_bytes
 from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
@@ -60,16 +60,26 @@ class FramesDecoder:
             for row in rows
         ]
 
-    def check(self, path: str, full: bool) -> int:
-        """Load the first, middle and last image, or all images with `full`; return the number of images.
+    def check(self, path: str, full: bool) -> tuple[int, list[str]]:
+        """Decode the first, middle and last image, or all images with `full`.
+
+        Returns:
+            The number of images, and the remarks of `decode_image` on those that were decoded, without repeats.
 
         Raises:
             MediaError: If one of them cannot be read, or they differ in size.
         """
         names = _image_names(path)
         last = len(names) - 1
-        _load(path, names, range(len(names)) if full else sorted({0, last // 2, last}))
-        return len(names)
+        shapes, remarks = set(), dict[str, None]()
+        for number in range(len(names)) if full else sorted({0, last // 2, last}):
+            file = os.path.join(path, names[number])
+            pixels, _, found = decode_image(file, read_bytes(file))
+            shapes.add(pixels.shape)
+            remarks |= dict.fromkeys(found)
+        if len(shapes) > 1:
+            raise MediaError(path, "contains images of different sizes")
+        return len(names), list(remarks)
 
 
 def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, UInt8[np.ndarray, "_ _ 3"]]:

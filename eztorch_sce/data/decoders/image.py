@@ -74,7 +74,7 @@ class ImageDecoder:
     def probe(self, path: str) -> MediaInfo:
         """Return the upright size of an image, read from its header; the duration and frame rate are 0."""
         with open_file(path) as file, open_image(path, file) as image:
-            _, (height, width) = _orientation_and_size(image)
+            height, width = upright_size(image)
         return MediaInfo(duration_s=0.0, fps=0.0, width=width, height=height, codec="image")
 
     def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
@@ -130,8 +130,7 @@ def decode_image(
         MediaError: If the data are truncated, damaged so that pixels are lost, or not an image.
     """
     with open_image(path, io.BytesIO(data)) as image:
-        num_images = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # phones add previews as MPO
-        remarks = [f"several images: {num_images}, of which only the first is used"] if num_images > 1 else []
+        remarks = remarks_on(image)
         orientation, full_size = _orientation_and_size(image)
         pixels = None
         if image.format in ("JPEG", "MPO"):
@@ -143,6 +142,12 @@ def decode_image(
             remarks += [remark] if remark else []
     to_upright = _TO_UPRIGHT.get(orientation)
     return pixels if to_upright is None else np.ascontiguousarray(to_upright(pixels)), full_size, remarks
+
+
+def remarks_on(image: "Image") -> list[str]:
+    """Return the remark of `decode_image` that the header of an image suffices for, if there is one."""
+    num_images = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # phones add previews as MPO
+    return [f"several images: {num_images}, of which only the first is used"] if num_images > 1 else []
 
 
 def read_bytes(path: str) -> bytes:
@@ -218,6 +223,11 @@ def _register_heic() -> bool:
     pillow_heif.options.DECODE_THREADS = 1  # workers decode files in parallel; more threads would only wait
     pillow_heif.register_heif_opener(thumbnails=False)
     return True
+
+
+def upright_size(image: "Image") -> tuple[int, int]:
+    """Return the height and width of an open image when it is turned upright."""
+    return _orientation_and_size(image)[1]
 
 
 def _orientation_and_size(image: "Image") -> tuple[int, tuple[int, int]]:

@@ -4,6 +4,7 @@ import io
 from typing import TYPE_CHECKING
 
 from eztorch_sce.data.decoders.base import check_is_file, first_bytes
+from eztorch_sce.data.media import content_of
 from eztorch_sce.data.members import is_member, read_member
 from eztorch_sce.errors import MediaError
 
@@ -26,11 +27,22 @@ def open_container(path: str) -> "InputContainer":
     try:
         # The prefix keeps FFmpeg from mistaking "a:b.mp4" for a network protocol.
         source = f"file:{path}" if member is None else io.BytesIO(member)
-        return av.open(source, "r", metadata_errors="ignore")
+        container = av.open(source, "r", metadata_errors="ignore")
     except av.InvalidDataError as error:
-        raise MediaError(path, _unrecognized(first_bytes(path, 8) if member is None else member)) from error
+        raise MediaError(path, _unrecognized(first_bytes(path, 512) if member is None else member)) from error
     except (av.FFmpegError, OSError) as error:
         raise MediaError(path, f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+    if _is_image(container):
+        container.close()
+        content = content_of(first_bytes(path, 64) if member is None else member[:64]) or "an image"
+        raise MediaError(path, f"is {content}, not a video: rename it")
+    return container
+
+
+def _is_image(container: "InputContainer") -> bool:
+    """Return whether FFmpeg found a still image by its content, whatever the suffix of the file."""
+    brand = container.metadata.get("major_brand", "")
+    return container.format.name.endswith("_pipe") or brand in ("heic", "heix", "avif", "mif1")
 
 
 def choose_stream(container: "InputContainer", path: str) -> "VideoStream":
@@ -55,7 +67,10 @@ def choose_stream(container: "InputContainer", path: str) -> "VideoStream":
 
 
 def _unrecognized(head: bytes) -> str:
-    """Return why FFmpeg does not recognize a file, given at least its first 8 bytes."""
+    """Return why FFmpeg does not recognize a file, given its beginning."""
     if head[4:8] == b"ftyp":
         return "cannot be opened: its index (moov) is missing or damaged; was it truncated while written or copied?"
+    if content := content_of(head):
+        damaged = content.endswith("video")
+        return f"cannot be opened: it is {content}" + (", but damaged or truncated" if damaged else ", not a video")
     return "cannot be opened: FFmpeg does not recognize it as a video"

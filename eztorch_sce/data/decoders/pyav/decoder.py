@@ -82,8 +82,14 @@ class PyAVDecoder:
         ]
 
     def timing_and_size(self, path: str) -> tuple[Timing, tuple[int, int] | None]:
-        """Return the timing and `Clip.full_size` of a video, for decoders that do not report them."""
+        """Return the timing and `Clip.full_size` of a video, for decoders that do not report them.
+
+        Raises:
+            MediaError: If several recordings were joined to the file, which other decoders do not read whole.
+        """
         with VideoFile(path) as video:
+            if video.num_parts > 1:
+                raise MediaError(path, f"is {video.num_parts} recordings joined; use data.decoder=pyav")
             first = None if video.pixel_aspect == 1 else next(video.frames(), None)
             return video.timing(), None if first is None else video.converter(first.frame).full_size()
 

@@ -1,5 +1,6 @@
 """Conversion of decoded frames to upright RGB, and the sizes at which they are stored and shown."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -102,9 +103,20 @@ def swaps_axes(matrix: Int32[np.ndarray, "3 3"] | None) -> bool:
 
 def display_matrix(frame: "VideoFrame") -> Int32[np.ndarray, "3 3"] | None:
     """Return the display matrix stored with a frame, or None if the file has none."""
-    side_data = cast("SideDataContainer", frame.side_data)  # PyAV's type declares only its motion vectors
+    try:
+        side_data = cast("SideDataContainer", frame.side_data)  # PyAV's type declares only its motion vectors
+    except ValueError:  # side data that PyAV does not know, such as EXIF or the eye of a stereo video
+        return _rotation_matrix(frame.rotation)
     matrix = side_data.get("DISPLAYMATRIX")
     return None if matrix is None else np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)
+
+
+def _rotation_matrix(degrees: int) -> Int32[np.ndarray, "3 3"] | None:
+    """Return the display matrix of a rotation by quarter turns, counterclockwise, or None for no rotation."""
+    cosine, sine = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
+    one = 1 << 16
+    rows = [[cosine * one, -sine * one, 0], [sine * one, cosine * one, 0], [0, 0, 1 << 30]]
+    return np.array(rows, np.int32) if degrees else None
 
 
 def square_if_close(pixel_aspect: float) -> float:

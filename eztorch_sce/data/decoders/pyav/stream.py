@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from eztorch_sce.data.decoders.base import SNAP_S, Timing, check_hold, grace_s
 from eztorch_sce.data.decoders.pyav.container import choose_stream, open_container
+from eztorch_sce.data.decoders.pyav.joined import joints, may_be_joined, shifted
 from eztorch_sce.data.decoders.pyav.pixels import FrameConverter, display_matrix, square_if_close
 from eztorch_sce.errors import MediaError
 
@@ -60,6 +61,7 @@ class VideoFile:
         tick_s: Unit of timestamps in seconds.
         key_times_s: Ascending times of the key frames in the file's index; empty if it lists fewer than two. They are
             hints: where a seek lands is always checked.
+        num_parts: Number of recordings that were joined to this file; their packets are read as one sequence.
         damaged: Whether a damaged packet or frame has been read so far.
         complaint: FFmpeg's message about it; "" if there was none.
 
@@ -75,6 +77,7 @@ class VideoFile:
         self.damaged = False
         self.complaint = ""
         self._converter: FrameConverter | None = None
+        self._shifts: dict[int, int] = {}  # see `joints`
         self._open()
         try:
             self._measure()
@@ -115,9 +118,16 @@ class VideoFile:
             self._zero_s = stream.start_time * self.tick_s
         else:
             self._zero_s = next((time_s for time_s, _ in self._decode()), 0.0)
+        if may_be_joined(self.container.format.name, self.path):
+            stamps = [(packet.dts, packet.duration or 0) for packet in self._stored_packets()]
+            self._shifts = joints(stamps, self.tick_s, self.interval_s)
         entries = getattr(stream, "index_entries", ())  # since PyAV 17
         key_times_s = sorted(self.seconds(entry.timestamp) for entry in entries if entry.is_keyframe)
-        self.key_times_s = key_times_s if len(key_times_s) > 1 else []
+        self.key_times_s = key_times_s if len(key_times_s) > 1 and not self._shifts else []
+
+    @property
+    def num_parts(self) -> int:  # noqa: D102  # see the class
+        return 1 + len(self._shifts)
 
     def seconds(self, stamp: int) -> float:
         """Return the time of a timestamp, given in ticks."""
@@ -134,6 +144,10 @@ class VideoFile:
 
     def duration_s(self) -> float:
         """Return the duration of the video stream; the audio may be longer."""
+        if (
+            self._shifts or self.container.format.name == "mpeg"
+        ):  # its header may cover one part, or miss the last frames
+            return self._end_of_last_packet_s()
         if self.stream.duration:
             duration_s = float(self.stream.duration * self.tick_s)
             # AVI counts the time before its first frame. Within the grace period it is only the decoder's delay.
@@ -218,6 +232,8 @@ class VideoFile:
 
     def seeking_skips(self, earlier_s: float, later_s: float) -> bool:
         """Return whether seeking to the later time skips frames that decoding on from the earlier time would decode."""
+        if self._shifts:
+            return False
         if not self.key_times_s:
             return later_s - earlier_s > _UNINDEXED_GAP_S
         last_key = max(bisect_right(self.key_times_s, later_s) - 1, 0)
@@ -226,6 +242,8 @@ class VideoFile:
     def _seek(self, time_s: float) -> bool:
         import av
 
+        if self._shifts:
+            return False  # a time may occur in each part
         if self._at_start and "444" in (self.stream.codec_context.pix_fmt or ""):
             # The first packet names the version of x264. FFmpeg needs it: old versions coded 4:4:4 differently.
             next(self._decode(), None)
@@ -247,6 +265,9 @@ class VideoFile:
 
         Reading ends at the first error, because the packets after it cannot be located.
         """
+        return shifted(self._stored_packets(), self._shifts) if self._shifts else self._stored_packets()
+
+    def _stored_packets(self) -> "Iterator[VideoPacket]":
         import av
 
         self._at_start = False
