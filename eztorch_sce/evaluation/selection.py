@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from eztorch_sce.data.sources.holdout import held_out, merge
+from eztorch_sce.data.sources.groups import merge
+from eztorch_sce.data.sources.holdout import held_out
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import FeatureBank
 
