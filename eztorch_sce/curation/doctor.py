@@ -17,10 +17,12 @@ from eztorch_sce.curation.inspection import Inspection, inspect_image, inspect_v
 from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
-from eztorch_sce.data.sources.folder import find_media, walk
+from eztorch_sce.data.frame_names import split_frames_path
+from eztorch_sce.data.sources.folder import find_media
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, check_writable, folder_times, write_table
+from eztorch_sce.data.sources.media_table import MediaRow, check_writable, folder_times, write_table
+from eztorch_sce.data.sources.walk import OWN_FILES, Skipped, walk
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.progress import counting
 from eztorch_sce.settings import invalid_settings
@@ -31,7 +33,6 @@ _FULL_LIMIT_S = 3600.0  # the same limit when every frame is decoded
 _MAX_GAP_S = 10.0  # no slide show leaves more time between two frames
 _INTERVAL_TOLERANCE = 0.2  # relative deviation from the median interval that counts as a variable frame rate
 _MAX_UNEVEN = 0.02  # fraction of such intervals that is tolerated
-_OWN_FILES = frozenset({TABLE_NAME, "decoder.json", "prepare.json", "unpack.json"})  # written by `data` commands
 _NO_INFO = MediaInfo(0.0, 0.0, 0, 0, "")
 
 
@@ -39,7 +40,7 @@ class Diagnosis(NamedTuple):
     """Outcome of `diagnose`.
 
     Attributes:
-        rows: One row of the table per file, sorted by path.
+        rows: One row of the table per file, sorted by path; then one per unreadable folder, which the table lacks.
         seconds: Duration of the scan.
         skipped: Files that are neither videos nor images by suffix; no command reads them.
         table: Path of the table.
@@ -95,7 +96,8 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
     relative = {path: row._replace(path=_relative(root, path)) for path, row in rows.items()}
     marked = list(_mark_shared(_mark_duplicates(relative), lists).values())
     seconds = time.perf_counter() - started
-    return Diagnosis(marked, seconds, _skipped_files(root, rows.keys()), write_table(root, marked, times_ns))
+    skipped, unreadable = _skipped_files(root, rows)
+    return Diagnosis([*marked, *unreadable], seconds, skipped, write_table(root, marked, times_ns))
 
 
 def _inspect_all(jobs: Sequence[_Job], config: DoctorConfig) -> dict[str, MediaRow]:
@@ -207,7 +209,7 @@ def _row(job: _Job, info: MediaInfo, num_frames: int, num_keys: int) -> MediaRow
         kind=job.kind,
         usable=True,
         findings=[],
-        bytes=_num_bytes(job.path),
+        bytes=_num_bytes(job.path, job.kind),
         digest="",
         duration_s=info.duration_s,
         fps=info.fps,
@@ -219,11 +221,11 @@ def _row(job: _Job, info: MediaInfo, num_frames: int, num_keys: int) -> MediaRow
     )
 
 
-def _num_bytes(path: str) -> int:
+def _num_bytes(path: str, kind: str) -> int:
     """Return the size of a file, or of the files in a folder."""
     try:
-        if os.path.isdir(path):
-            return sum(entry.stat().st_size for entry in os.scandir(path))
+        if kind == "frames":
+            return sum(entry.stat().st_size for entry in os.scandir(split_frames_path(path)[0]))
         return os.path.getsize(path)
     except OSError:
         return 0  # a broken link
@@ -233,16 +235,20 @@ def _relative(root: Path, path: str) -> str:
     return os.path.relpath(path, root).replace(os.sep, "/")
 
 
-def _skipped_files(root: Path, inspected: Collection[str]) -> list[str]:
-    """Return the files that were not inspected, except those written by `data` commands."""
-    skipped = []
-    for folder, subfolders, files in walk(str(root)):
+def _skipped_files(root: Path, inspected: dict[str, MediaRow]) -> tuple[list[str], list[MediaRow]]:
+    """Return the files that were not inspected, except those written by `data` commands, and the unreadable folders."""
+    skipped, left_out = [], Skipped()
+    frame_folders = {split_frames_path(path)[0] for path, row in inspected.items() if row.kind == "frames"}
+    for folder, subfolders, files in walk(str(root), left_out):
         # the images of a frame folder were inspected with the folder
-        subfolders[:] = [name for name in subfolders if os.path.join(folder, name) not in inspected]
-        own_files = _OWN_FILES if folder == str(root) else frozenset()
-        paths = [os.path.join(folder, name) for name in files if name not in own_files]
+        subfolders[:] = [name for name in subfolders if os.path.join(folder, name) not in frame_folders]
+        paths = [os.path.join(folder, name) for name in files if name not in OWN_FILES]
         skipped += [_relative(root, path) for path in paths if path not in inspected]
-    return skipped
+    unreadable = [
+        _unusable(_Job(_relative(root, path), "frames", full=False), f"unreadable folder: {reason}")
+        for path, reason in sorted(left_out.unreadable.items())
+    ]
+    return skipped, unreadable
 
 
 def _mark_duplicates(rows: dict[str, MediaRow]) -> dict[str, MediaRow]:

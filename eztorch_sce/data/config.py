@@ -56,6 +56,17 @@ class DataConfig:
     )
     test_list: str | None = setting(None, is_path=True, help="List file of the test split.")
     layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")
+    kind: str | None = setting(
+        None,
+        choices=["video", "image", "frames"],
+        help="Kind of files to read where kinds are mixed; frames reads each folder of images as a video, and null "
+        "raises an error if the kind is ambiguous.",
+    )
+    frames_pattern: str | None = setting(
+        None,
+        help="Names of the images that are the frames of a video, such as img_*.jpg, if their folders hold several "
+        "sequences (RGB and optical flow, left and right).",
+    )
     annotations: str | None = setting(
         None,
         is_path=True,
@@ -158,6 +169,9 @@ class DataConfig:
                 messages.append(f"{prefix}.{name}={value} is not used by {prefix}.layout={self.layout}; {cure}")
         if self.shard_image is not None and (message := shard_image_message(self.shard_image)):
             messages.append(message)
+        if self.frames_pattern and self.kind in ("video", "image"):
+            pair = f"{prefix}.kind={self.kind} and {prefix}.frames_pattern={self.frames_pattern}"
+            messages.append(f"{pair} are mutually exclusive; set only one of them")
         for first, second in (("train_share", "train_subset"), ("frame_stride", "clip_s")):
             values = getattr(self, first), getattr(self, second)
             if None not in values:
@@ -196,7 +210,7 @@ class DataConfig:
         """Return the paths of the data set."""
         paths = self.root, self.list, self.test_root, self.test_list, self.annotations
         shards = self.shard_image, self.shard_label
-        return Location(*paths, self.split, False, self.group, *shards)
+        return Location(*paths, self.split, False, self.group, *shards, self.kind, self.frames_pattern)
 
     def folder(self) -> Path:
         """Return the folder of the training data: `root`, or the folder of the list."""

@@ -1,7 +1,6 @@
 """Folders of numbered images: videos that a data set stores as extracted frames."""
 
 import os
-import re
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,7 +9,7 @@ from jaxtyping import UInt8
 
 from eztorch_sce.data.decoders.base import Spans, Timing, choose_spans, ends_early, frame_times, grace_s, shown_at
 from eztorch_sce.data.decoders.image import decode_image, load_image, read_bytes
-from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
+from eztorch_sce.data.frame_names import frame_sequence, image_names, split_frames_path
 from eztorch_sce.errors import MediaError
 from eztorch_sce.types import Clip, MediaInfo
 
@@ -19,6 +18,8 @@ FPS = 25.0  # assumed, since images do not record a frame rate
 
 class FramesDecoder:
     """Decoder of a folder of images as a video, in natural order of their names: 2.jpg comes before 10.jpg.
+
+    A path may end in a pattern, such as `clip/img_*.jpg`, that chooses one of several sequences in the folder.
 
     Args:
         fps: Images per second.
@@ -32,7 +33,7 @@ class FramesDecoder:
     def probe(self, path: str) -> MediaInfo:
         """Return the duration (images divided by frame rate) and the size of the first image."""
         names = _image_names(path)
-        height, width, _ = load_image(os.path.join(path, names[0])).shape
+        [(height, width, _)] = [image.shape for image in _load(path, names, [0]).values()]
         return MediaInfo(len(names) / self.fps, self.fps, width, height, codec="frames")
 
     def read(self, path: str, spans: Spans, num_frames: int) -> list[Clip]:
@@ -71,9 +72,10 @@ class FramesDecoder:
         """
         names = _image_names(path)
         last = len(names) - 1
+        folder, _ = split_frames_path(path)
         shapes, remarks = set(), dict[str, None]()
         for number in range(len(names)) if full else sorted({0, last // 2, last}):
-            file = os.path.join(path, names[number])
+            file = os.path.join(folder, names[number])
             pixels, _, found = decode_image(file, read_bytes(file))
             shapes.add(pixels.shape)
             remarks |= dict.fromkeys(found)
@@ -83,22 +85,19 @@ class FramesDecoder:
 
 
 def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, UInt8[np.ndarray, "_ _ 3"]]:
-    images = {number: load_image(os.path.join(path, names[number])) for number in numbers}
+    folder, _ = split_frames_path(path)
+    images = {number: load_image(os.path.join(folder, names[number])) for number in numbers}
     if len({image.shape for image in images.values()}) > 1:
         raise MediaError(path, "contains images of different sizes")
     return images
 
 
 def _image_names(path: str) -> list[str]:
+    folder, pattern = split_frames_path(path)
     try:
-        names = [name for name in os.listdir(path) if suffix_of(name) in IMAGE_SUFFIXES and not name.startswith(".")]
+        return frame_sequence(image_names(os.listdir(folder)), pattern)
     except OSError as error:
         raise MediaError(path, f"cannot be listed ({error.strerror})") from error
-    if not names:
-        raise MediaError(path, "contains no image")
-    return sorted(names, key=_natural)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Return a sort key that compares digits by their value."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", name)]
+    except ValueError as error:
+        cure = "; choose one with data.frames_pattern" if "several" in str(error) else ""
+        raise MediaError(path, f"{error}{cure}") from error

@@ -1,14 +1,18 @@
 """Image data sets in folders: ImageNet and its subsets, CIFAR, STL-10."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from eztorch_sce.data.sources.folder import check_folder, from_folder
+from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.media_kinds import MediaChoice
 from eztorch_sce.data.sources.packed import find_packed
 from eztorch_sce.data.sources.publisher_lists import Entry, ListedFiles, keep_listed_classes, matching_lines
 from eztorch_sce.data.sources.records import Records
-from eztorch_sce.data.sources.splits import Location, Splits, open_both, split_folders
+from eztorch_sce.data.sources.split_folders import split_folders
+from eztorch_sce.data.sources.splits import Location, Splits, open_both
+from eztorch_sce.data.sources.walk import list_root
 from eztorch_sce.errors import ConfigError, shorten
 
 
@@ -35,7 +39,7 @@ def open_tiny_imagenet(location: Location) -> Splits:
     min_files = 0 if location.missing_ok else max(1, len(entries))
     all_classes = sorted({*_subfolders(train), *(wnid for _, wnid in lines)}) if location.missing_ok else None
     return open_both(
-        lambda: from_folder(train, all_classes),
+        lambda: _class_folders(train, all_classes),
         lambda split: ListedFiles(entries, split.classes, val / "images", str(file), min_files).manifest(files),
     )
 
@@ -49,8 +53,9 @@ def open_unpacked(location: Location) -> Splits:
 def open_stl10_unlabeled(location: Location) -> Splits:
     """Open the unlabeled and the training images of STL-10 as one split without labels, for pretraining."""
     train, _ = _both_folders(location)
-    manifests = [from_folder(folder) for folder in (train, train.parent / "unlabeled")]
-    records = Records.concatenate([manifest.records for manifest in manifests]).with_labels(None)
+    folders = (train, train.parent / "unlabeled")
+    manifests = [from_folder(folder, choice=MediaChoice("image"), classes="none") for folder in folders]
+    records = Records.concatenate([manifest.records for manifest in manifests])
     return Splits(Manifest(records, [], f"{manifests[0].source} and {manifests[1].source}, without labels"), None)
 
 
@@ -61,23 +66,23 @@ def _both_folders(location: Location) -> tuple[Path, Path]:
         ConfigError: If one is missing; the message lists the content of the root.
     """
     root = location.folder
-    train, test = split_folders(root)
+    inside, files = list_root(root, "data.root")
+    train, test, _, _ = split_folders(root, published=True)
     if train is not None and test is not None:
         return train, test
     if packed := find_packed(root):
         layout, folder = packed[0].format.layout, packed[0].folder
         cure = f"run `eztorch-sce data unpack {folder} OUT`, then set data.root=OUT"
         raise ConfigError([f"data.root={root} contains {layout} in its published form, packed arrays; {cure}"])
-    check_folder(root, "data.root")
-    inside = shorten(sorted(path.name for path in root.iterdir()), num=10) or "nothing"
+    names = shorten(sorted([*inside, *files]), num=10) or "nothing"
     cure = "set data.root to the folder that contains both, or data.layout=auto to use no test split"
-    raise ConfigError([f"data.root={root} must contain the folders train and val (or test), not {inside}; {cure}"])
+    raise ConfigError([f"data.root={root} must contain the folders train and val (or test), not {names}; {cure}"])
 
 
 def _open_class_folders(train: Path, test: Path, location: Location) -> Splits:
     # A class that only the test split has is an error, but `data check` reports it as a finding.
     classes = sorted({*_subfolders(train), *_subfolders(test)}) if location.missing_ok else None
-    splits = open_both(lambda: from_folder(train, classes), lambda split: from_folder(test, split.classes, "data.root"))
+    splits = open_both(lambda: _class_folders(train, classes), lambda split: _class_folders(test, split.classes))
     messages = [
         f"data.root={folder}: its images are not in class folders; sort them by class, or set data.layout=auto"
         for folder, manifest in zip((train, test), splits[:2], strict=True)
@@ -88,6 +93,10 @@ def _open_class_folders(train: Path, test: Path, location: Location) -> Splits:
     return splits
 
 
+def _class_folders(folder: Path, classes: Sequence[str] | None) -> Manifest:
+    return from_folder(folder, classes, "data.root", MediaChoice("image"), classes="folders")
+
+
 def _subfolders(parent: Path) -> list[str]:
     """Return the names of the sub-folders, which are the classes."""
-    return [path.name for path in parent.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return list_root(parent, "data.root")[0]

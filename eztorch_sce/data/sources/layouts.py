@@ -12,11 +12,12 @@ from eztorch_sce.data.sources.image_sets import (
     open_unpacked,
 )
 from eztorch_sce.data.sources.shards import open_shards
-from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_folder, open_list
+from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_folder, open_list, open_unlabeled
 from eztorch_sce.data.sources.video_sets import open_hmdb51, open_kinetics, open_ssv2, open_ucf101
 from eztorch_sce.errors import ConfigError, did_you_mean
 
 _PATHS = ("root", "list", "test_root", "test_list", "annotations")
+_CHOICES = ("kind", "frames_pattern")
 
 
 class Layout(NamedTuple):
@@ -27,12 +28,14 @@ class Layout(NamedTuple):
         text: Description for users.
         required: Path settings that must be set.
         optional: Path settings that may be set as well.
+        any_kind: Whether the files may be of any kind, so that `data.kind` and `data.frames_pattern` may be set.
     """
 
     open: Callable[[Location], Splits]
     text: str
     required: Sequence[str] = ("root",)
     optional: Sequence[str] = ()
+    any_kind: bool = False
 
 
 _UNPACKED = "as written by `eztorch-sce data unpack`"
@@ -50,12 +53,21 @@ LAYOUTS: dict[str, Layout] = {
         "data.list if set, else root/train and root/val, else root",
         required=(),
         optional=("root", "list", "test_root", "test_list"),
+        any_kind=True,
     ),
     "folder": Layout(
-        open_folder, "any tree, with the first-level folders as classes", optional=("test_root", "test_list")
+        open_folder,
+        "any tree, with the first-level folders as classes",
+        optional=("test_root", "test_list"),
+        any_kind=True,
     ),
+    "unlabeled": Layout(open_unlabeled, "any tree, without labels", any_kind=True),
     "list": Layout(
-        open_list, "a file of paths and labels", required=("list",), optional=("root", "test_root", "test_list")
+        open_list,
+        "a file of paths and labels",
+        required=("list",),
+        optional=("root", "test_root", "test_list"),
+        any_kind=True,
     ),
     "shards": Layout(open_shards, "WebDataset tar files: a folder, glob, range or URL", optional=("test_root",)),
     "imagenet": Layout(open_imagenet, "root/train/<wnid> and root/val/<wnid>"),
@@ -69,10 +81,10 @@ LAYOUTS: dict[str, Layout] = {
     ),
     "ucf101": Layout(open_ucf101, _UCF101, optional=("annotations",)),
     "hmdb51": Layout(open_hmdb51, "HMDB51 with <action>_test_splitN.txt", optional=("annotations",)),
-    "kinetics200": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
-    "kinetics400": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
-    "kinetics600": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
-    "kinetics700": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS),
+    "kinetics200": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
+    "kinetics400": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
+    "kinetics600": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
+    "kinetics700": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
     "ssv2": Layout(open_ssv2, _SSV2, optional=("annotations",)),
 }
 
@@ -111,8 +123,9 @@ def _path_messages(location: Location, layout: str, row: Layout) -> list[str]:
         if not getattr(location, name)
     ]
     used = [name for name in _PATHS if name in row.required or name in row.optional]
+    used += _CHOICES if row.any_kind else ()
     cure = "remove it or choose another layout"
-    for name in _PATHS:
+    for name in (*_PATHS, *_CHOICES):
         value = getattr(location, name)
         if value and name not in used:
             reads = f"is not used by data.layout={layout}, which reads data.{', data.'.join(used)}"

@@ -6,9 +6,9 @@ from functools import cached_property
 from typing import NamedTuple
 
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, suffix_of
-from eztorch_sce.data.sources.folder import list_folder
 from eztorch_sce.data.sources.manifest import class_name
 from eztorch_sce.data.sources.media_table import find_table
+from eztorch_sce.data.sources.walk import list_if_readable
 from eztorch_sce.errors import did_you_mean, shorten
 
 _SPELLING = "paths differ from the disk in upper and lower case or in the encoding of accents"
@@ -232,10 +232,7 @@ class _Folder:
         """Kind of each file and sub-folder by name, "frames" for all sub-folders."""
         if self._kinds is None or not self._is_complete:
             self._is_complete = True
-            try:
-                subfolders, files = list_folder(self.path)
-            except OSError:  # files in it may still be readable
-                subfolders, files = [], []
+            subfolders, files = list_if_readable(self.path)  # files may be readable in a folder that is not
             self._kinds = {name: _kind(name, False) for name in files} | dict.fromkeys(subfolders, "frames")
         return self._kinds
 

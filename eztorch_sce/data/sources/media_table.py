@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.records import KINDS, Columns, Records
 from eztorch_sce.errors import ConfigError, first_line
@@ -288,8 +289,10 @@ def _listed_names(records: Records, folders: list[str]) -> dict[str, set[str]]:
 
 def _is_media(path: str) -> bool:
     """Return whether a path is a video or an image, or a folder that contains one."""
+    if skipped_as(os.path.basename(path)):
+        return False
     if not os.path.isdir(path):
-        return suffix_of(path) in MEDIA_SUFFIXES and not os.path.basename(path).startswith(".")
+        return suffix_of(path) in MEDIA_SUFFIXES
     return any(suffix_of(name) in MEDIA_SUFFIXES for _, _, files in os.walk(path) for name in files)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -138,6 +139,31 @@ class Records(Sequence[MediaRecord]):
         return cls(columns, labels=array, segments=spans, groups=codes_of_groups)
 
     @classmethod
+    def from_folders(cls, groups: Iterable[tuple[str, Sequence[str], str]]) -> "Records":
+        """Return unlabeled records, sorted by path.
+
+        Args:
+            groups: Absolute path of a folder, names in it, and their kind; a folder may occur once per kind.
+        """
+        import pyarrow as pa
+
+        by_folder: dict[str, list[tuple[str, int]]] = {}
+        for folder, names, kind in groups:
+            by_folder.setdefault(folder, []).extend((name, KINDS.index(kind)) for name in names)
+        folders = sorted(by_folder, key=lambda folder: os.path.join(folder, ""))
+        rows = [(code, *row) for code, folder in enumerate(folders) for row in sorted(by_folder[folder])]
+        starts = [os.path.join(folder, "") for folder in folders]
+        if any(later.startswith(earlier) for earlier, later in pairwise(starts)):  # "a.jpg" sorts before "a/b.jpg"
+            rows.sort(key=lambda row: starts[row[0]] + row[1])
+        columns = Columns(
+            pa.array(map(os.fsencode, folders), pa.large_binary(), size=len(folders)),
+            np.fromiter((code for code, _, _ in rows), np.int32, len(rows)),
+            pa.array((os.fsencode(name) for _, name, _ in rows), pa.large_binary(), size=len(rows)),
+            np.fromiter((kind for _, _, kind in rows), np.uint8, len(rows)),
+        )
+        return cls(columns)
+
+    @classmethod
     def concatenate(cls, parts: Sequence["Records"]) -> "Records":
         """Return the records of several splits, one after the other."""
         return cls.of(record for part in parts for record in part)
@@ -185,6 +211,12 @@ class Records(Sequence[MediaRecord]):
     def folders(self) -> list[str]:
         """Return the folders of the table, by their codes."""
         return [os.fsdecode(folder.as_py()) for folder in self._columns.folders]
+
+    def any_name_has(self, text: str) -> bool:
+        """Return whether a text is part of any name in the table."""
+        import pyarrow.compute as pc
+
+        return bool(pc.any(pc.match_substring(self._columns.names, text)).as_py())
 
     @property
     def folder_codes(self) -> npt.NDArray[np.int32]:
@@ -277,6 +309,13 @@ class Records(Sequence[MediaRecord]):
     def with_folder_labels(self, labels: npt.NDArray[np.int32]) -> "Records":
         """Return the same records, labeled by the folders of `folders()`, int32 (number of folders,)."""
         return Records(self._columns, self._rows, labels, True, self._segments, self.groups)
+
+    def with_frames_pattern(self, pattern: str) -> "Records":
+        """Return the same records, each folder of frames replaced by the images in it that match a pattern."""
+        paths = [os.path.join(record.path, pattern) if record.kind == "frames" else record.path for record in self]
+        kinds = [KINDS[code] for code in self.kind_codes.tolist()]
+        columns = Records.from_columns(paths, kinds)._columns
+        return Records(columns, None, self.labels, False, self._segments, self.groups)
 
     def _path(self, row: int) -> str:
         columns = self._columns

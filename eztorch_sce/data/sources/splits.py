@@ -7,10 +7,10 @@ from typing import NamedTuple
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.media_kinds import MediaChoice, choose_kind
 from eztorch_sce.data.sources.records import Records
+from eztorch_sce.data.sources.split_folders import split_folders
 from eztorch_sce.errors import ConfigError
-
-_TEST_FOLDERS = ("val", "valid", "validation", "test")
 
 
 class Draw(NamedTuple):
@@ -69,6 +69,8 @@ class Location(NamedTuple):
         group: The setting `data.group`: if a list has a column of that name, it becomes `Records.groups`.
         shard_image: The setting `data.shard_image`.
         shard_label: The setting `data.shard_label`.
+        kind: The setting `data.kind`.
+        frames_pattern: The setting `data.frames_pattern`.
     """
 
     root: str | None = None
@@ -81,6 +83,13 @@ class Location(NamedTuple):
     group: str | None = None
     shard_image: str | None = None
     shard_label: str | None = None
+    kind: str | None = None
+    frames_pattern: str | None = None
+
+    @property
+    def choice(self) -> MediaChoice:
+        """What the files are, if that is ambiguous."""
+        return MediaChoice(self.kind, self.frames_pattern)
 
     @property
     def folder(self) -> Path:
@@ -93,30 +102,39 @@ class Location(NamedTuple):
         return Path(self.annotations) if self.annotations else None
 
 
-def open_auto(location: Location) -> Splits:
-    """Open the list if there is one, else the train and test folders in the root, else the root as the train split."""
+def open_auto(location: Location, published: bool = False) -> Splits:
+    """Open the list if there is one, else the train and test folders in the root, else the root as the train split.
+
+    Args:
+        location: Paths of the data set.
+        published: As for `split_folders`.
+    """
     if location.list:
         return open_list(location)
     if location.root is None:
         raise ConfigError(["data.root is not set; set data.root=<folder> or data.list=<file>"])
-    train_folder, test_folder = split_folders(location.folder)
-    if test_folder and not location.test_list and not location.test_root:
-        location = location._replace(test_root=str(test_folder))
-    return _open_folders(location, train_folder or location.folder)
+    folders = split_folders(location.folder, bool(location.test_list or location.test_root), published)
+    if folders.test:
+        location = location._replace(test_root=str(folders.test))
+    splits = _open_folders(location, folders.train or location.folder)
+    splits.train.ignored |= folders.ignored
+    return splits._replace(notes=folders.notes)
 
 
 def open_folder(location: Location) -> Splits:
-    """Open the tree below the root, which may itself contain a folder called train, as the train split."""
-    return _open_folders(location, location.folder)
+    """Open the tree below the root, whose first-level folders are the classes, as the train split."""
+    return _open_folders(location, location.folder, classes="folders")
+
+
+def open_unlabeled(location: Location) -> Splits:
+    """Open all files below the root as the train split, without labels."""
+    return _open_folders(location, location.folder, classes="none")
 
 
 def open_list(location: Location) -> Splits:
     """Open a list file as the train split."""
-    file, root = Path(location.list or ""), _path(location.root)
-    splits = open_both(
-        lambda: from_list(file, root, missing_ok=location.missing_ok, group=location.group), _test_opener(location)
-    )
-    return splits._replace(origin=_origin("list", file, location))
+    splits = open_both(lambda: _from_list(location, Path(location.list or "")), _test_opener(location))
+    return splits._replace(origin=_origin("list", Path(location.list or ""), location))
 
 
 def open_both(train: Callable[[], Manifest], test: Callable[[Manifest], Manifest] | None) -> Splits:
@@ -145,17 +163,10 @@ def open_both(train: Callable[[], Manifest], test: Callable[[Manifest], Manifest
     return Splits(train_manifest, test_manifest)
 
 
-def split_folders(root: Path) -> tuple[Path | None, Path | None]:
-    """Return the folders of the train and test splits if `root` has both or only `train`, else None for both."""
-    inside = sorted(root.iterdir()) if root.is_dir() else []
-    folders = {path.name.lower(): path for path in inside if path.is_dir() and not path.name.startswith(".")}
-    test = next((folders[name] for name in _TEST_FOLDERS if name in folders), None)
-    is_split = "train" in folders and (test is not None or len(folders) == 1)
-    return (folders["train"], test) if is_split else (None, None)
-
-
-def _open_folders(location: Location, train_folder: Path) -> Splits:
-    splits = open_both(lambda: from_folder(train_folder), _test_opener(location))
+def _open_folders(location: Location, train_folder: Path, classes: str = "auto") -> Splits:
+    splits = open_both(
+        lambda: from_folder(train_folder, choice=location.choice, classes=classes), _test_opener(location, classes)
+    )
     return splits._replace(origin=_origin("folder", train_folder, location))
 
 
@@ -170,15 +181,24 @@ def _origin(kind: str, train: Path, location: Location) -> str:
     return f"{kind} {train.name} and {test_kind} {test.name}"
 
 
-def _test_opener(location: Location) -> Callable[[Manifest], Manifest] | None:
+def _test_opener(location: Location, classes: str = "auto") -> Callable[[Manifest], Manifest] | None:
     """Return a function that opens `test_list` or else `test_root`; None if neither is set."""
     if location.test_list:
-        file, root = Path(location.test_list), _path(location.test_root or location.root)
-        return lambda train: from_list(file, root, train, "data.test_list", missing_ok=location.missing_ok)
+        file = Path(location.test_list)
+        return lambda train: _from_list(location, file, train)
     if location.test_root:
         folder = Path(location.test_root)
-        return lambda train: from_folder(folder, train.classes, "data.test_root")
+        return lambda train: from_folder(folder, train.classes, "data.test_root", location.choice, classes)
     return None
+
+
+def _from_list(location: Location, file: Path, train: Manifest | None = None) -> Manifest:
+    """Open a list of the train split or, given the train split, of the test split."""
+    root, setting = location.root, "data.list"
+    if train is not None:
+        root, setting = location.test_root or root, "data.test_list"
+    manifest = from_list(file, _path(root), train, setting, location.missing_ok, location.group)
+    return choose_kind(manifest, location.choice, f"{setting}={file}")
 
 
 def _path(text: str | None) -> Path | None:

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from eztorch_sce.data.media import VIDEO_SUFFIXES
-from eztorch_sce.data.sources.folder import check_folder, walk
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest, class_name, unknown_classes
+from eztorch_sce.data.sources.media_kinds import choose_kind
 from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.publisher_lists import Entry, ListedFiles, keep_listed_classes, matching_lines
 from eztorch_sce.data.sources.records import Records
-from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_both, split_folders
+from eztorch_sce.data.sources.split_folders import split_folders
+from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_both
 from eztorch_sce.data.sources.text import text_lines
+from eztorch_sce.data.sources.walk import list_root, walk
 from eztorch_sce.errors import ConfigError, shorten
 
 _SSV2_LISTS = ("labels", "train", "validation")
@@ -82,14 +84,14 @@ def open_kinetics(location: Location) -> Splits:
     train_list = Path(location.list) if location.list else _sole_list(folder, "train")
     test_list = Path(location.test_list) if location.test_list else _sole_list(folder, "val")
     if train_list:
-        train_folder, test_folder = split_folders(location.folder)
+        train_folder, test_folder, _, _ = split_folders(location.folder, published=True)
         open_train = _kinetics_opener(location, train_list, train_folder, "data.list")
         open_test = _kinetics_opener(location, test_list, test_folder, "data.test_list") if test_list else None
         return open_both(lambda: open_train(Manifest(Records.of(()), [], "")), open_test)
     if annotations:
         cure = "set data.list, or set data.annotations to a text file of the classes to keep"
         raise ConfigError([f"data.annotations={folder} has no .csv or .txt file with `train` in its name; {cure}"])
-    return open_auto(location)
+    return open_auto(location, published=True)
 
 
 def _kinetics_opener(
@@ -100,14 +102,15 @@ def _kinetics_opener(
     def open_split(train: Manifest) -> Manifest:
         if not file.is_file() or "youtube_id,time_start,time_end" not in "".join(text_lines(file)[:1]):
             root = Path(location.root) if location.root else None
-            return from_list(file, root, train, setting, missing_ok=True)
+            manifest = from_list(file, root, train, setting, missing_ok=True)
+            return choose_kind(manifest, location.choice, f"{setting}={file}")
         entries = _kinetics_entries(file, setting)
         classes = sorted({entry.class_name for entry in entries if entry.class_name})
         if messages := unknown_classes(classes, train.classes, f"{setting}={file}"):
             raise ConfigError(messages)
         root, min_files = folder or location.folder, 0 if location.missing_ok else 1
         listed = ListedFiles(entries, train.classes or classes, root, str(file), min_files)
-        return listed.manifest(_find_files(root, entries))
+        return choose_kind(listed.manifest(_find_files(root, entries)), location.choice, f"{setting}={file}")
 
     return open_split
 
@@ -164,7 +167,7 @@ def _open_listed(
 
 def _find_files(root: Path, entries: Iterable[Entry]) -> dict[str, tuple[str, str]]:
     """Return (path, kind) by name without suffix: the first one found from the top down, files before frame folders."""
-    check_folder(root, "data.root")
+    list_root(root, "data.root")
     listed = {name for entry in entries for name in entry.names}
     files_by_name: dict[str, tuple[str, str]] = {}
     if table := find_table(root):

@@ -1,0 +1,185 @@
+"""Names of the images of a video stored as frames: which of them form one sequence, and in which order."""
+
+import fnmatch
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from eztorch_sce.data.leftovers import skipped_as
+from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
+
+_NUMBER = re.compile(r"([0-9]+)")
+_FRAME_TEXT = re.compile(r"(?:frame|image|img|im|f)?[-_]?\*", re.IGNORECASE)
+_MIN_DENSITY = 0.25  # fraction of the numbers between the first and the last that a sequence has at least
+
+
+def image_names(names: Iterable[str]) -> list[str]:
+    """Return the names of images, without those that other programs leave behind."""
+    return [name for name in names if suffix_of(name) in IMAGE_SUFFIXES and skipped_as(name) is None]
+
+
+def frames_path(folder: str, pattern: str | None) -> str:
+    """Return the path of a record of kind "frames": the folder, or the images in it that match a pattern."""
+    return os.path.join(folder, pattern) if pattern else folder
+
+
+def split_frames_path(path: str) -> tuple[str, str | None]:
+    """Return the folder and the pattern of `frames_path`."""
+    folder, name = os.path.split(path)
+    if any(mark in name for mark in "*?[") and not os.path.isdir(path):
+        return folder, name
+    return path, None
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names sorted as people number them.
+
+    >>> in_order(["frame_10.jpg", "frame_9.jpg"])
+    ['frame_9.jpg', 'frame_10.jpg']
+    """
+    return sorted(names, key=_natural)
+
+
+def matching(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the names that match a pattern such as `img_*.jpg`."""
+    return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def frame_sequence(names: Sequence[str], pattern: str | None = None) -> list[str]:
+    """Return the images of one video in order.
+
+    Args:
+        names: Names of all images in the folder.
+        pattern: Pattern that chooses some of them; None takes all.
+
+    Raises:
+        ValueError: If no image matches, or there are several sequences. The message describes them.
+    """
+    chosen = matching(names, pattern) if pattern else list(names)
+    if not chosen:
+        found = describe(names)
+        raise ValueError(f"contains no image that matches {pattern}, only {found}" if names else "contains no image")
+    # The user may choose names with several numbers, such as dates; names of different text are never one video.
+    if len(_by_text(chosen)) > 1 or (pattern is None and len(sequences(chosen)) > 1):
+        raise ValueError(f"contains several image sequences: {describe(chosen)}")
+    return in_order(chosen)
+
+
+def sequences(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the images of each sequence, by a pattern that matches no other name.
+
+    A sequence is a set of names that differ in one number, or in several if none of them is used twice, as in dates.
+    Names without a number are one sequence.
+
+    >>> list(sequences(["img_1.jpg", "img_2.jpg", "flow_x_1.jpg", "flow_x_2.jpg"]))
+    ['img_*.jpg', 'flow_x_*.jpg']
+    """
+    names = list(names)
+    groups = [group for alike in _by_text(names).values() for group in _split(alike)]
+    return {_pattern(group, names): group for group in groups}
+
+
+def describe(names: Iterable[str], num: int = 5) -> str:
+    """Return the patterns of the sequences with the number of their images, for messages."""
+    counts = [f"{pattern} ({len(group)})" for pattern, group in sequences(names).items()]
+    more = f" and {len(counts) - num} more" if len(counts) > num else ""
+    return ", ".join(counts[:num]) + more
+
+
+def are_numbered(names: Iterable[str]) -> bool:
+    """Return whether all names are those of the frames of one video, such as 00000001.jpg or frame_1.png."""
+    names = list(names)
+    texts = _by_text(names)
+    return len(texts) == 1 and _FRAME_TEXT.fullmatch(next(iter(texts))) is not None and len(sequences(names)) == 1
+
+
+def are_regular(names: Iterable[str]) -> bool:
+    """Return whether the numbers of one sequence are spaced as frames are: close to each other, or mostly evenly."""
+    values = sorted({_numbers(name)[-1] for name in names})
+    if len(values) < 2:
+        return True
+    steps = [later - earlier for earlier, later in pairwise(values)]
+    most_common = max(map(steps.count, set(steps)))
+    return 2 * most_common >= len(steps) or len(values) >= _MIN_DENSITY * (values[-1] - values[0] + 1)
+
+
+def are_synchronized(names: Iterable[str]) -> bool:
+    """Return whether several sequences have the same numbers, as RGB and optical flow of one video have."""
+    groups = [group for group in sequences(names).values() if len(group) > 2 and _NUMBER.search(_stem(group[0]))]
+    numbers = [frozenset(_numbers(name)[-1] for name in group) for group in groups]
+    alike = max((sum(other == own for other in numbers) for own in numbers), default=0)
+    return alike > 1 and any(are_regular(group) for group in groups)
+
+
+def _by_text(names: Iterable[str]) -> dict[str, list[str]]:
+    """Group names by their text, with * for each number; names without a number are one group."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        text = _NUMBER.sub("*", _stem(name))
+        groups.setdefault(text if "*" in text else "", []).append(name)
+    return groups
+
+
+def _split(names: list[str]) -> list[list[str]]:
+    """Split names of the same text into sequences: no number may occur twice in one."""
+    rows = {name: _numbers(name) for name in names}
+    if not any(rows.values()) or _are_distinct(rows.values()):
+        return [names]
+    if len({suffix_of(name) for name in names}) > 1:
+        return [part for group in _grouped(names, suffix_of) for part in _split(group)]
+    columns = list(zip(*rows.values(), strict=True))
+    # The number of the frame is the one with the most values; the others tell the sequences apart.
+    number = max(range(len(columns)), key=lambda column: (len(set(columns[column])), column))
+    return _grouped(names, lambda name: str(rows[name][:number] + rows[name][number + 1 :]))
+
+
+def _are_distinct(rows: Iterable[tuple[int, ...]]) -> bool:
+    """Return whether one of the numbers alone tells all names apart."""
+    rows = list(rows)
+    return any(len(set(column)) == len(rows) for column in zip(*rows, strict=True))
+
+
+def _grouped(names: list[str], key: Callable[[str], str]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(key(name), []).append(name)
+    return list(groups.values())
+
+
+def _pattern(group: list[str], names: list[str]) -> str:
+    """Return a pattern that matches the names of a group and no others."""
+    first = group[0]
+    stem, suffix = os.path.splitext(first)
+    pieces = _NUMBER.split(stem)
+    if len(pieces) == 1:
+        return glob.escape(first) if len(group) == 1 else "*"
+    rows = [_numbers(name) for name in group]
+    varies = [len(set(column)) > 1 for column in zip(*rows, strict=True)]
+    if not any(varies):
+        varies[-1] = True
+    ending = suffix if len({os.path.splitext(name)[1] for name in group}) == 1 else ".*"
+    for star in ("*", "[0-9]*"):
+        texts = [
+            glob.escape(piece) if index % 2 == 0 else star if varies[index // 2] else piece
+            for index, piece in enumerate(pieces)
+        ]
+        pattern = "".join(texts) + ending
+        if len(matching(names, pattern)) == len(group):
+            break
+    return pattern
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(map(int, _NUMBER.findall(_stem(name))))
+
+
+def _stem(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a sort key that compares digits by their value."""
+    parts = _NUMBER.split(name)  # text and numbers alternate
+    return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]

@@ -1,0 +1,339 @@
+"""What the files of a folder are: videos, images, or the frames of videos. Nothing ambiguous is guessed."""
+
+import os
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from eztorch_sce.data.frame_names import describe, frame_sequence, image_names, matching, sequences
+from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, ignored_as, suffix_of
+from eztorch_sce.data.sources.frame_folders import FrameFolders, ancestors, find_frame_folders
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import KINDS, Records
+from eztorch_sce.data.sources.walk import OWN_FILES, Skipped, walk
+from eztorch_sce.errors import ConfigError, shorten
+
+UNREADABLE = "unreadable folders"
+
+_NUM_SUFFIXES = 8  # suffixes of other files that are counted one by one
+_NUM_CHECKED = 3  # frame folders of a list that are looked into when it is opened
+
+_NAMES = {"video": "videos", "image": "images", "frames": "frame folders"}
+_KINDS_CURE = (
+    "set data.kind=video or data.kind=image to use one kind and ignore the other, or data.kind=frames to read each "
+    "folder of images as a video"
+)
+_FRAMES_CURE = "set data.kind=image to read every image, or data.kind=frames to read each folder of images as a video"
+
+
+class MediaChoice(NamedTuple):
+    """The settings that say what ambiguous files are.
+
+    Attributes:
+        kind: `data.kind`: "video", "image" or "frames"; None if the files decide.
+        frames_pattern: `data.frames_pattern`: the names of the images that are frames; None takes all.
+    """
+
+    kind: str | None = None
+    frames_pattern: str | None = None
+
+    @property
+    def wanted(self) -> str | None:
+        """The kind of record to use; None if the files decide."""
+        return "frames" if self.frames_pattern else self.kind
+
+
+ANY = MediaChoice()
+"""The files decide."""
+
+
+@dataclass
+class Listing:
+    """The files below a folder.
+
+    Attributes:
+        root: The folder.
+        videos: Names of the videos by folder.
+        images: Names of the images by folder.
+        others: Number of other files by suffix.
+        skipped: What the walk left out.
+    """
+
+    root: str
+    videos: dict[str, list[str]] = field(default_factory=dict)
+    images: dict[str, list[str]] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
+    skipped: Skipped = field(default_factory=Skipped)
+
+    @classmethod
+    def of(cls, root: str) -> "Listing":
+        """Return the files below a folder. None of them is opened."""
+        listing = cls(root)
+        for folder, _, files in walk(root, listing.skipped):
+            videos, images = [], []
+            for name in files:
+                suffix = suffix_of(name)
+                if suffix in IMAGE_SUFFIXES:
+                    images.append(name)
+                elif suffix in VIDEO_SUFFIXES:
+                    videos.append(name)
+                elif name not in OWN_FILES:
+                    listing.others[ignored_as(suffix)] += 1
+            if videos:
+                listing.videos[folder] = videos
+            if images:
+                listing.images[folder] = images
+        return listing
+
+    def inside(self) -> str:
+        """Return the most frequent suffixes with their counts, for messages."""
+        counts = self.others + Counter(_suffix_counts(self.videos)) + Counter(_suffix_counts(self.images))
+        counts[UNREADABLE] = len(self.skipped.unreadable)
+        frequent = [f"{count} x {suffix}" for suffix, count in counts.most_common(5) if count]
+        return ", ".join(frequent) or "empty folders"
+
+
+class Media(NamedTuple):
+    """The media below a folder.
+
+    Attributes:
+        records: The media, unlabeled, sorted by path.
+        ignored: As in `Manifest`.
+        notes: As in `Manifest`.
+    """
+
+    records: Records
+    ignored: dict[str, int]
+    notes: list[str]
+
+
+def all_media(listing: Listing, where: str) -> Records:
+    """Return all media of a folder, whatever their kind, as `data doctor` inspects them.
+
+    Images that are the frames of a video count as frames, one record per sequence.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    _check_not_empty(listing, where)
+    frames = find_frame_folders(listing.root, listing.images, listing.videos)
+    known = {*frames.single, *frames.several}
+    return Records.from_folders(
+        [
+            *((folder, names, "video") for folder, names in listing.videos.items()),
+            *((folder, names, "image") for folder, names in listing.images.items() if folder not in known),
+            *(_frames_record(folder) for folder in frames.single),
+            *((folder, list(patterns), "frames") for folder, patterns in frames.several.items()),
+        ]
+    )
+
+
+def choose_media(listing: Listing, choice: MediaChoice, where: str) -> Media:
+    """Return the media that a run uses.
+
+    Args:
+        listing: The files below a folder.
+        choice: Settings that say what ambiguous files are.
+        where: The setting and folder that messages name.
+
+    Raises:
+        ConfigError: If there are no media of the kind, or what the files are is ambiguous.
+    """
+    _check_not_empty(listing, where)
+    ignored, notes = _left_out(listing)
+    kind = choice.wanted
+    if kind is None and listing.videos and listing.images:
+        raise ConfigError([_mixed(listing, where)])
+    if kind in (None, "video") and listing.videos:
+        ignored |= _beside(listing.images, "videos")
+        return Media(_records(listing.videos, "video"), ignored, notes)
+    if not listing.images or kind == "video":
+        cure = "choose another folder, or another data.kind"
+        raise ConfigError([f"{where} contains no {kind}, only {listing.inside()}, but data.kind={kind}; {cure}"])
+    if kind == "frames":
+        records, strays = _frames(listing, choice.frames_pattern, where)
+        ignored |= _beside(listing.videos, "frame folders") | strays
+        return Media(records, ignored, notes)
+    if kind is None:
+        frames = find_frame_folders(listing.root, listing.images, listing.videos)
+        _check_unambiguous(listing.images, frames, where)
+        notes += _notes(frames, listing.images)
+        if frames.single:
+            return Media(Records.from_folders(map(_frames_record, frames.single)), ignored, notes)
+    ignored |= _beside(listing.videos, "images")
+    return Media(_records(listing.images, "image"), ignored, notes)
+
+
+def choose_kind(manifest: Manifest, choice: MediaChoice, where: str) -> Manifest:
+    """Return the records of a list that a run uses.
+
+    Args:
+        manifest: The records of the list.
+        choice: Settings that say what ambiguous files are.
+        where: The setting and file that messages name.
+
+    Raises:
+        ConfigError: If the list has no records of the kind, or names images and videos.
+    """
+    records, kind = manifest.records, choice.kind
+    counts = records.num_by_kind()
+    if kind is None and "image" in counts and len(counts) > 1:
+        mixed = " and ".join(f"{count} {_NAMES[name]}" for name, count in counts.items())
+        cure = f"set data.kind={' or data.kind='.join(counts)} to use only those"
+        raise ConfigError([f"{where} names {mixed}; {cure}"])
+    ignored = dict(manifest.ignored)
+    if kind is not None and set(counts) - {kind}:
+        if kind not in counts:
+            found = ", ".join(f"{count} {_NAMES[name]}" for name, count in counts.items())
+            raise ConfigError([f"{where} names no {kind}, only {found}, but data.kind={kind}; choose another"])
+        is_kind = records.kind_codes == KINDS.index(kind)
+        others = records.where(~is_kind)
+        suffixes = Counter("frame folders" if record.kind == "frames" else suffix_of(record.path) for record in others)
+        ignored |= {f"{suffix} beside {_NAMES[kind]}": count for suffix, count in suffixes.items()}
+        records = records.where(is_kind)
+    if counts["frames"]:
+        _check_sequences(records, choice.frames_pattern, where)
+        if choice.frames_pattern:
+            records = records.with_frames_pattern(choice.frames_pattern)
+    return replace(manifest, records=records, ignored=ignored)
+
+
+def _frames_record(folder: str) -> tuple[str, list[str], str]:
+    """Return the record of a folder of frames, for `Records.from_folders`."""
+    parent, name = os.path.split(folder)
+    return parent, [name], "frames"
+
+
+def _notes(frames: FrameFolders, images: dict[str, list[str]]) -> list[str]:
+    """Return what numbered images were taken for, if they could be something else."""
+    if frames.single:
+        return [f"{_count(frames.single, 'folder')} of numbered images are read as videos (data.kind=image: as images)"]
+    if len(frames.classes) == len(images) and images:
+        return [f"numbered images in {_count(images, 'folder')} are read as images (data.kind=frames: as videos)"]
+    return []
+
+
+def _left_out(listing: Listing) -> tuple[dict[str, int], list[str]]:
+    """Return the numbers of files that are no media, and a note about what cannot be read."""
+    frequent = listing.others.most_common(_NUM_SUFFIXES)
+    ignored = dict(frequent)
+    if rest := listing.others.total() - sum(ignored.values()):
+        ignored["other suffixes"] = rest
+    ignored |= dict(listing.skipped.counts)
+    unreadable = listing.skipped.unreadable
+    if not unreadable:
+        return ignored, []
+    ignored[UNREADABLE] = len(unreadable)
+    described = [f"{path} ({reason})" for path, reason in sorted(unreadable.items())]
+    return ignored, [f"cannot be read: {shorten(described)}"]
+
+
+def _mixed(listing: Listing, where: str) -> str:
+    """Return the error for a folder that holds both videos and images."""
+    sides = []
+    for name, files in (("video", listing.videos), ("image", listing.images)):
+        folder = next(iter(files))
+        total = sum(map(len, files.values()))
+        example = os.path.relpath(os.path.join(folder, files[folder][0]), listing.root)
+        sides.append(f"{total} {name}{'s' if total > 1 else ''} ({_suffixes(files)}; {example})")
+    return f"{where} mixes {' with '.join(sides)}: {_KINDS_CURE}"
+
+
+def _suffixes(files: dict[str, list[str]]) -> str:
+    return ", ".join(f"{count} {suffix}" for suffix, count in _suffix_counts(files).most_common())
+
+
+def _suffix_counts(files: dict[str, list[str]]) -> Counter[str]:
+    return Counter(suffix_of(name) for names in files.values() for name in names)
+
+
+def _beside(files: dict[str, list[str]], what: str) -> dict[str, int]:
+    """Return the numbers of files that are ignored beside media of another kind, by suffix."""
+    return {f"{suffix} beside {what}": count for suffix, count in _suffix_counts(files).most_common()}
+
+
+def _count(things: Collection[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _named(folder: str, names: list[str]) -> str:
+    return f"{folder}: {describe(names)}"
+
+
+def _check_not_empty(listing: Listing, where: str) -> None:
+    if not listing.videos and not listing.images:
+        cure = f"choose another folder; known suffixes are {' '.join(sorted(MEDIA_SUFFIXES))}"
+        raise ConfigError([f"{where} contains no video or image, only {listing.inside()}; {cure}"])
+
+
+def _records(files: dict[str, list[str]], kind: str) -> Records:
+    return Records.from_folders((folder, names, kind) for folder, names in files.items())
+
+
+def _frames(listing: Listing, pattern: str | None, where: str) -> tuple[Records, dict[str, int]]:
+    """Return a record per folder of images, and the number of images that are left out.
+
+    Raises:
+        ConfigError: If no image matches the pattern, or a folder has several sequences.
+    """
+    images = {folder: matching(names, pattern) if pattern else names for folder, names in listing.images.items()}
+    images = {folder: names for folder, names in images.items() if names}
+    if not images:
+        folder = next(iter(listing.images))
+        cure = f"its images are named otherwise, such as {_named(folder, listing.images[folder])}"
+        raise ConfigError([f"data.frames_pattern={pattern} matches no image in {where}; {cure}"])
+    _check_one_sequence(images, pattern, where)
+    above = ancestors(images)
+    folders = [folder for folder in images if folder not in above]
+    num_other = sum(map(len, listing.images.values())) - sum(map(len, images.values()))
+    strays = {f"images other than {pattern}": num_other} if num_other else {}
+    strays |= _beside({folder: names for folder, names in images.items() if folder in above}, "frame folders")
+    if pattern:
+        return Records.from_folders((folder, [pattern], "frames") for folder in folders), strays
+    return Records.from_folders(map(_frames_record, folders)), strays
+
+
+def _check_one_sequence(images: dict[str, list[str]], pattern: str | None, where: str) -> None:
+    several = [folder for folder, names in images.items() if not _is_one_sequence(names, pattern)]
+    if several:
+        raise ConfigError([_several_sequences(several, images[several[0]], where, "")])
+
+
+def _is_one_sequence(names: list[str], pattern: str | None) -> bool:
+    try:
+        frame_sequence(names, pattern)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_sequences(records: Records, pattern: str | None, where: str) -> None:
+    """Raise ConfigError if the first frame folders of a list hold several sequences. Decoding checks every folder."""
+    rows = np.flatnonzero(records.kind_codes == KINDS.index("frames"))[:_NUM_CHECKED]
+    images: dict[str, list[str]] = {}
+    for row in rows.tolist():
+        folder = records.path(row)
+        if os.access(folder, os.R_OK):  # other folders are reported when they are read
+            images[folder] = image_names(os.listdir(folder))
+    _check_one_sequence({folder: names for folder, names in images.items() if names}, pattern, where)
+
+
+def _check_unambiguous(images: dict[str, list[str]], frames: FrameFolders, where: str) -> None:
+    if frames.several:
+        folders = list(frames.several)
+        choice = ", or set data.kind=image to read every image"
+        raise ConfigError([_several_sequences(folders, images[folders[0]], where, choice)])
+    others = sorted(images.keys() - set(frames.single))
+    if frames.single and others:
+        numbered = f"{_count(frames.single, 'folder')} hold the numbered frames of a video ({shorten(frames.single)})"
+        problem = f"{numbered}, but the images in {shorten(others)} are not numbered that way"
+        raise ConfigError([f"{where}: {problem}; {_FRAMES_CURE}, or name the intended files in a list: data.list=..."])
+
+
+def _several_sequences(folders: list[str], names: list[str], where: str, choice: str) -> str:
+    hold = f"{_count(folders, 'folder')} with several image sequences, such as {_named(folders[0], names)}"
+    pattern = next(iter(sequences(names)))
+    return f"{where} has {hold}; choose one, such as 'data.frames_pattern=\"{pattern}\"'{choice}"
