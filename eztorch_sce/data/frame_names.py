@@ -12,6 +12,10 @@ from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
 
 _NUMBER = re.compile(r"([0-9]+)")
 _FRAME_TEXT = re.compile(r"(?:frame|image|img|im|f)?[-_]?\*", re.IGNORECASE)
+_WORDS = re.compile(r"[^a-z]+")
+_CHANNELS = frozenset(
+    ("cam", "depth", "disparity", "flow", "ir", "left", "mask", "normal", "right", "rgb", "thermal", "u", "v", "x", "y")
+)
 _MIN_DENSITY = 0.25  # fraction of the numbers between the first and the last that a sequence has at least
 
 
@@ -111,6 +115,11 @@ def are_synchronized(names: Iterable[str]) -> bool:
     numbers = [frozenset(_numbers(name)[-1] for name in group) for group in groups]
     alike = max((sum(other == own for other in numbers) for own in numbers), default=0)
     return alike > 1 and any(are_regular(group) for group in groups)
+
+
+def name_channels(names: Iterable[str]) -> bool:
+    """Return whether names contain a word for one of several sequences of a video, such as flow or left."""
+    return any(word in _CHANNELS for text in _by_text(names) for word in _WORDS.split(text.lower()))
 
 
 def _by_text(names: Iterable[str]) -> dict[str, list[str]]:

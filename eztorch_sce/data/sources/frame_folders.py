@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from eztorch_sce.data.frame_names import are_numbered, are_regular, are_synchronized, sequences
+from eztorch_sce.data.frame_names import are_numbered, are_regular, are_synchronized, name_channels, sequences
 from eztorch_sce.data.sources.split_folders import part_of
 
 _IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos", "pictures"})  # <class>/images/0001.jpg
@@ -49,7 +49,7 @@ def find_frame_folders(root: str, images: dict[str, list[str]], videos: Iterable
         level = len(parts) - (part_of(parts[0]) is not None)
         if level < 1:
             continue
-        if are_synchronized(names):
+        if are_synchronized(names) and (level > 1 or name_channels(names)):
             found.several[folder] = sequences(names)
         elif not are_numbered(names):
             continue

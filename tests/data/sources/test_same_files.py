@@ -144,6 +144,6 @@ def test_segments_of_one_video_are_held_out_together() -> None:
 
 
 def test_a_file_inside_a_frame_folder_that_is_a_record_is_refused(tmp_path: Path) -> None:
-    root = touch(tmp_path, "v/1.png", "v/2.png", "w/1.png", "w/2.png")
-    message = opening_fails(list=write(root / "list.csv", "path,label\nv,a\nw,b\nw/2.png,b\n"))
-    assert message.startswith(f"1 files lie inside frame folders that are records, too: {root}/w/2.png")
+    root = touch(tmp_path, "v/1.png", "v/2.png", "w/1.png", "w/2.mp4")
+    message = opening_fails(list=write(root / "list.csv", "path,label\nv,a\nw,b\nw/2.mp4,b\n"))
+    assert message.startswith(f"1 files lie inside frame folders that are records, too: {root}/w/2.mp4")
