@@ -16,22 +16,16 @@ from eztorch_sce.augment.view import View
 from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
 from eztorch_sce.config.parts import EvaluationViewsConfig
+from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, FeaturesConfig
 from eztorch_sce.evaluation.classifier import classifier_accuracy
 from eztorch_sce.evaluation.features import extract_features, read_features, record_views
 from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
-from eztorch_sce.evaluation.linear import (
-    LinearConfig,
-    LinearHeads,
-    Probe,
-    choice_metrics,
-    heads_accuracies,
-    sweep_metrics,
-    train_heads,
-)
+from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads, Probe, heads_accuracy, train_heads
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
 from eztorch_sce.models.classifier import Classifier
@@ -42,7 +36,9 @@ from eztorch_sce.opening import (
     check_classes,
     input_spec,
     open_evaluation,
+    open_for_extraction,
     open_labeled,
+    open_test,
     open_training,
 )
 from eztorch_sce.report.protocol import evaluation_card, training_card
@@ -71,7 +67,8 @@ def pretrain(config: schema.PretrainConfig) -> Report:
 
     config = schema.validate(config)
     source = BackboneSource.from_config(config.backbone)
-    opened = open_training(config.data, config.data.open(), config.views, source, config.seed)
+    splits = config.data.open()
+    opened = open_training(config.data, splits, config.views, source, config.seed)
     online = None
     if config.online.every_n_epochs:
         labeled = config.online.open(config.data, config.seed)
@@ -84,14 +81,15 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     callbacks: list[Any] = [] if online is None else [online]
     if config.run.save_every_n_epochs:
-        callbacks.append(SaveBackbone(run_dir, config.run.save_every_n_epochs, config.backbone, opened.spec))
+        every = config.run.save_every_n_epochs
+        callbacks.append(SaveBackbone(run_dir, every, config.backbone, opened.spec, splits))
     trainer = fit(module, data, config, run_dir, callbacks)
 
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     metrics["unreadable"] = float(num_unreadable(run_dir))
     if trainer.is_global_zero:
-        classes = opened.train.classes
-        save_weights(run_dir / "backbone.pt", method.backbone, config.backbone, opened.spec, None, classes)
+        classes, provenance = opened.train.classes, Provenance.of(splits, labeled=False)
+        save_weights(run_dir / "backbone.pt", method.backbone, config.backbone, opened.spec, None, classes, provenance)
     protocol = {
         "data": opened.train.source,
         "records": len(opened.train.records),
@@ -135,7 +133,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         source = BackboneSource.from_config(config.backbone)
     else:
         source = BackboneSource.from_weights(config.weights, config.untrained)
-    splits = open_labeled(config.data, config.seed)
+    splits = open_labeled(config.data, config.seed, source)
     opened = open_training(config.data, splits, config.views, source, config.seed)
 
     run_dir = open_run("finetune", config)
@@ -154,8 +152,16 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, data, config, run_dir, [])
     if trainer.is_global_zero:
-        classes = opened.train.classes
-        save_weights(run_dir / "classifier.pt", opened.backbone, source.config, opened.spec, classifier, classes)
+        provenance = Provenance.of(splits, labeled=True, earlier=None if source.untrained else source.provenance)
+        save_weights(
+            run_dir / "classifier.pt",
+            opened.backbone,
+            source.config,
+            opened.spec,
+            classifier,
+            opened.train.classes,
+            provenance,
+        )
 
     test_views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
     scores = classifier_accuracy(classifier, test_views, trainer.strategy.root_device)
@@ -197,7 +203,9 @@ def test(config: schema.ClassifierTestConfig) -> Report:
         raise ConfigError(
             [f"weights={config.weights} contains no classifier: set weights to the run directory of `finetune`"]
         )
-    opened = open_evaluation(config.data, open_labeled(config.data, config.seed), source, config.seed)
+    splits = open_test(config.data, config.seed, source)
+    splits = splits._replace(test=with_classes(splits.labeled_test, source.weights.classes))
+    opened = open_evaluation(config.data, splits, source, config.seed)
     check_classes(opened.labeled_test, source.weights.classes)
 
     run_dir = open_run("test", config)
@@ -211,6 +219,8 @@ def test(config: schema.ClassifierTestConfig) -> Report:
 
 def extract(config: ExtractConfig) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
+
+    Labeled data without a test split are divided as for an evaluation; unlabeled data have one split.
 
     Raises:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
@@ -282,42 +292,28 @@ def few_shot(config: FewShotConfig) -> Report:
 def _linear_on_views(config: LinearConfig) -> Report:
     """Train linear classifiers on features of new random views in every epoch, and test them on clips and crops."""
     from eztorch_sce.data.datamodule import TrainingData
-    from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
+    from eztorch_sce.training.probe_module import ProbeModule
     from eztorch_sce.training.trainer import fit
 
     source = BackboneSource.from_weights(config.weights, config.untrained)
-    splits = open_labeled(config.data, config.seed)
+    splits = open_labeled(config.data, config.seed, source)
     opened = open_training(config.data, splits, config.views, source, config.seed)
-    held_out = config.held_out(opened.train) if config.probe().selects_on_validation else None
 
     run_dir = open_run("linear", config)
     heads = LinearHeads(opened.backbone.num_features, len(opened.train.classes), config.probe().lrs)
     views = BatchAugmentation(opened.views, config.seed, config.data.canvas)
-    validation = None if held_out is None else ValidationHeads(heads, held_out)
-    module = ProbeModule(
-        opened.backbone, heads, views, config.optimizer, config.schedule, config.data.batch_size, validation
-    )
+    module = ProbeModule(opened.backbone, heads, views, config.optimizer, config.schedule, config.data.batch_size)
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, data, config, run_dir, [])
 
-    device, choice = trainer.strategy.root_device, {}
-    if validation is not None:
-        chosen_on = opened.train.with_records(
-            opened.train.records.where(validation.held_out.cpu().numpy()), "validation"
-        )
-        records = record_views(config.data, config.test, opened.spec, chosen_on, "validation records")
-        records = records._replace(skip_unreadable=True)
-        choice = choice_metrics(heads.lrs, heads_accuracies(opened.backbone, validation.heads, records, device))
-        heads = heads.only(choice["linear_lr"])
     test_views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
-    accuracies = heads_accuracies(opened.backbone, heads, test_views, device)
-    metrics = sweep_metrics(heads.lrs, accuracies) | choice
+    scores = heads_accuracy(module, heads.lrs, test_views, trainer.strategy.root_device)
     protocol = test_views.protocol | {
         "train": opened.train.source,
         "training": training_card(config),
         "weights": source.card(),
     }
-    return _report("linear", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
+    return _report("linear", config, scores.metrics, protocol, run_dir, _chance_of(scores.metrics, opened))
 
 
 def show_views(config: schema.ShowViewsConfig) -> Report:
@@ -377,18 +373,12 @@ def _features(
     """Read or extract the features of both splits, after opening the run directory."""
     if config.features is not None:
         banks = read_features(config.features, labeled)
-        if isinstance(config, EvaluationConfig):
-            config.check_records(banks[0].labels, banks[1].labels, banks[0].classes)
         return banks[0], banks[1], open_run(command, config)
 
     source = BackboneSource.from_weights(config.weights, config.untrained)
-    splits = open_labeled(config.data, config.seed) if labeled else config.data.open()
+    open_data = open_labeled if labeled else open_for_extraction
+    splits = open_data(config.data, config.seed, source)
     opened = open_evaluation(config.data, splits, source, config.seed)
-    if isinstance(config, EvaluationConfig):
-        train_labels, test_labels = (
-            torch.from_numpy(split.records.labels).long() for split in (opened.train, opened.labeled_test)
-        )
-        config.check_records(train_labels, test_labels, opened.train.classes)
     run_dir = open_run(command, config)
     train = _extract(opened, opened.train, config, device, "train split")
     test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")

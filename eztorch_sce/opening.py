@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.sources.holdout import holdout_as_trained
+from eztorch_sce.data.sources.labels import check_labels, label_messages
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.provenance import Provenance, trained_with_labels
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError, shorten
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
@@ -47,6 +50,11 @@ class BackboneSource(NamedTuple):
         """Return the source of a new backbone, initialized at random."""
         return cls(config, InputSpec(), None, None, untrained=True)
 
+    @property
+    def provenance(self) -> Provenance | None:
+        """The records that the weights were trained on, or None if that is not known."""
+        return None if self.weights is None else self.weights.provenance
+
     def build(self) -> Backbone:
         """Return the backbone."""
         return self.config.build() if self.weights is None else self.weights.build_backbone(self.untrained)
@@ -84,21 +92,77 @@ class Opened(NamedTuple):
         return self.test
 
 
-def open_labeled(data: DataConfig, seed: int) -> Splits:
-    """Open labeled data. If there is no test split, hold one out.
+def open_labeled(data: DataConfig, seed: int, source: BackboneSource) -> Splits:
+    """Open labeled data. If there is no test split, hold out what the weights held out, or else draw what is held out.
+
+    Args:
+        data: Settings of the data.
+        seed: Seed of the draw.
+        source: Origin of the backbone.
 
     Raises:
-        ConfigError: If files or labels are missing.
+        ConfigError: If files or labels are missing in either split, if the weights were trained with the labels of test
+            records, or if the data cannot be divided as the weights divided them.
     """
-    splits = data.open_with_test(seed)
-    if not splits.train.classes:
-        raise ConfigError(
-            [
-                f"{splits.train.source} has no labels: put the files in one subfolder per class, or set data.list to a "
-                "list with labels"
-            ]
-        )
+    splits = data.open_with_test(seed, source.provenance)
+    check_labels(splits)
+    _check_untrained(splits.labeled_test, source)
     return splits
+
+
+def open_for_extraction(data: DataConfig, seed: int, source: BackboneSource) -> Splits:
+    """Open data to extract features from: labeled data as `open_labeled` does, unlabeled data without a held-out split.
+
+    Raises:
+        ConfigError: As `open_labeled`, or if a subset of the labels is chosen without labels.
+    """
+    splits = data.open_with_test(seed, source.provenance)
+    if splits.train.classes:
+        check_labels(splits)
+    else:
+        data.check_no_label_subset()
+    if splits.test is not None:
+        _check_untrained(splits.test, source)
+    return splits
+
+
+def open_test(data: DataConfig, seed: int, source: BackboneSource) -> Splits:
+    """Open the data to test a classifier on.
+
+    Without a test split, that is what the classifier held out of these data, or all of them if it was trained on
+    others. If its file does not say what it was trained on, the test split is drawn with the seed.
+
+    Raises:
+        ConfigError: As `open_labeled`.
+    """
+    provenance = source.provenance
+    is_recorded = provenance is not None and provenance.trained is not None
+    splits = data.open() if is_recorded else data.open_with_test(seed)
+    if splits.test is None and splits.train.classes:
+        splits = holdout_as_trained(splits, provenance, data.test_fraction, data.group) or _all_as_test(data, splits)
+    test = splits.test or splits.train
+    if messages := label_messages(test, "the test split", "data.test_list" if splits.test else "data.list"):
+        raise ConfigError(messages)
+    _check_untrained(test, source)
+    return splits
+
+
+def _all_as_test(data: DataConfig, splits: Splits) -> Splits:
+    """Return the only split as train and as test split."""
+    if data.test_fraction is not None:
+        cure = "leave it out to test on all records"
+        raise ConfigError([f"data.test_fraction={data.test_fraction} has no effect on data not trained on: {cure}"])
+    return splits._replace(test=splits.train, origin=f"{splits.origin}: all records are tested")
+
+
+def _check_untrained(test: Manifest, source: BackboneSource) -> None:
+    """Raise ConfigError if the backbone was trained with the labels of test records."""
+    if source.untrained:
+        return
+    if trained := trained_with_labels(test, source.provenance):
+        count = f"{len(trained)} of the {len(test.records)} test records ({test.source})"
+        cure = "test on the data that were held out: the same data.root, data.list and data.group as in its training"
+        raise ConfigError([f"weights={source.file} was trained with the labels of {count}: {shorten(trained)}; {cure}"])
 
 
 def open_training(

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.data.sources.groups import check_groups, group_codes, merge
-from eztorch_sce.data.sources.holdout import holdout
+from eztorch_sce.data.sources.groups import check_groups, check_groups_apart, group_codes, merge
+from eztorch_sce.data.sources.holdout import holdout, holdout_as_trained
 from eztorch_sce.data.sources.layouts import LAYOUTS, is_published, open_splits
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.same_files import check_same_files
 from eztorch_sce.data.sources.shards import shard_image_message
 from eztorch_sce.data.sources.splits import Draw, Location, Splits
@@ -188,12 +189,16 @@ class DataConfig:
             ConfigError: If files or folders are missing, the decoder cannot be used, or `train_share` or `train_subset`
                 is set although no labels are used.
         """
+        self.check_no_label_subset()
+        return self._open()[0]
+
+    def check_no_label_subset(self) -> None:
+        """Raise ConfigError if `train_share` or `train_subset` is set."""
         subset = {"train_share": self.train_share, "train_subset": self.train_subset}
         cure = "has no effect without labels: remove it, or use linear, finetune, knn or retrieve"
         chosen = [f"data.{name}={value} {cure}" for name, value in subset.items() if value is not None]
         if chosen:
             raise ConfigError(chosen)
-        return self._open()[0]
 
     def _open(self) -> tuple[Splits, npt.NDArray[np.int64] | None]:
         """Return the splits, and the number of the file of each train record if some records share their file."""
@@ -218,25 +223,48 @@ class DataConfig:
             return Path(os.path.expanduser(self.root))
         return Path(os.path.expanduser(self.list or "")).parent
 
-    def open_with_test(self, seed: int) -> Splits:
+    def open_with_test(self, seed: int, provenance: Provenance | None = None) -> Splits:
         """Return the train and test splits of labeled data.
 
-        If there is no test split, `test_fraction` of each class is held out. The train split is then reduced to
-        `train_share` or `train_subset`.
+        If there is no test split, the records that the weights held out are held out again, or else `test_fraction` of
+        each class. The train split is then reduced to `train_share` or `train_subset`. Unlabeled data are not divided.
+
+        Args:
+            seed: Seed of what is drawn.
+            provenance: What is known of the records that the weights were trained on.
 
         Raises:
-            ConfigError: If the data cannot be opened, the decoder cannot be used, or `train_subset` names files that
-                are not in the train split.
+            ConfigError: If the data cannot be opened, the decoder cannot be used, `train_subset` names files that are
+                not in the train split, or the data cannot be divided as the weights divided them.
         """
         splits, files = self._open()
-        if splits.test is None:
-            draw = Draw(self.test_fraction or TEST_FRACTION, seed, self.group)
-            splits = holdout(splits, draw, self._groups(splits.train, files))
+        if splits.test is None and splits.train.classes:
+            splits = self._held_out(splits, files, seed, provenance)
+        elif splits.test is not None and self.group is not None:
+            codes = [group_codes(split, self.group, self.folder()) for split in (splits.train, splits.test)]
+            check_groups_apart(splits.train, splits.test, codes, self.group)
         if self.train_share is not None:
             splits = splits._replace(train=draw_fraction(splits.train, self.train_share, seed))
         if self.train_subset is not None:
             splits = splits._replace(train=keep_listed(splits.train, Path(self.train_subset)))
         return splits
+
+    def _held_out(
+        self, splits: Splits, files: npt.NDArray[np.int64] | None, seed: int, provenance: Provenance | None = None
+    ) -> Splits:
+        """Return the splits with a test split that is held out.
+
+        Args:
+            splits: The data, without a test split.
+            files: Number of the file of each record: records of the same file stay together.
+            seed: Seed of the draw.
+            provenance: What is known of the records that the weights were trained on.
+        """
+        divided = holdout_as_trained(splits, provenance, self.test_fraction, self.group)
+        if divided is not None:
+            return divided
+        draw = Draw(self.test_fraction or TEST_FRACTION, seed, self.group)
+        return holdout(splits, draw, self._groups(splits.train, files))
 
     def _groups(self, manifest: Manifest, files: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64] | None:
         """Return the group of each record, or None if every record stands alone.

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.files import replacing
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
@@ -28,6 +29,7 @@ class Weights:
         head: State dict of the linear classifier, or None.
         classes: Class names, in the order of the classifier's outputs.
         sha256: First 16 hexadecimal digits of the file's hash.
+        provenance: The records that the network was trained on, or None if the file does not say.
     """
 
     backbone: BackboneConfig
@@ -36,6 +38,7 @@ class Weights:
     head: dict[str, Tensor] | None
     classes: list[str]
     sha256: str
+    provenance: Provenance | None = None
 
     def build_backbone(self, untrained: bool = False) -> Backbone:
         """Return the backbone with its weights, or with a random initialization if `untrained`."""
@@ -52,6 +55,7 @@ def save_weights(
     spec: InputSpec,
     classifier: Classifier | None,
     classes: list[str],
+    provenance: Provenance | None = None,
 ) -> None:
     """Write a weights file atomically; `torch.load(..., weights_only=True)` reads it.
 
@@ -62,6 +66,7 @@ def save_weights(
         spec: Input specification of the network.
         classifier: Classifier with the linear layer to store, or None.
         classes: Class names, in the order of the classifier's outputs.
+        provenance: The records that the network was trained on, or None if that is not known.
     """
     content = {
         "format": FORMAT,
@@ -70,6 +75,7 @@ def save_weights(
         "state": {key: value.cpu() for key, value in backbone.state_dict().items()},
         "head": None if classifier is None else {k: v.cpu() for k, v in classifier.linear.state_dict().items()},
         "classes": classes,
+        "data": None if provenance is None else provenance.to_dict(),
     }
     with replacing(path) as partial:
         torch.save(content, partial)
@@ -101,4 +107,13 @@ def load_weights(path: str) -> Weights:
             ]
         ) from error
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-    return Weights(config, InputSpec(**content["input"]), content["state"], content["head"], content["classes"], sha256)
+    data = content.get("data")  # files of earlier versions have none
+    return Weights(
+        config,
+        InputSpec(**content["input"]),
+        content["state"],
+        content["head"],
+        content["classes"],
+        sha256,
+        None if data is None else Provenance.from_dict(data, f"weights={path}"),
+    )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.sources.labels import check_labels
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS
@@ -55,4 +56,5 @@ class OnlineConfig:
                     "online.root or online.list to labeled data, or leave online.every_n_epochs out"
                 ]
             )
+        check_labels(splits)
         return splits

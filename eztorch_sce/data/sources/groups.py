@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,26 @@ def check_groups(codes: npt.NDArray[np.int64], group: str) -> None:
     if len(codes) and (codes == codes[0]).all():
         cure = "choose what differs between the videos or subjects"
         raise ConfigError([f"data.group={group} puts all {len(codes)} records into one group; {cure}"])
+
+
+def check_groups_apart(train: Manifest, test: Manifest, codes: Sequence[npt.NDArray[np.int64]], group: str) -> None:
+    """Raise ConfigError if a group is in both splits.
+
+    Args:
+        train: The train split.
+        test: The test split.
+        codes: Group of each record of either split.
+        group: The setting `data.group`.
+    """
+    of_train, of_test = codes
+    shared = np.flatnonzero(np.isin(of_test, of_train)).tolist()
+    if not shared:
+        return
+    first = train.records.path(int(np.flatnonzero(of_train == of_test[shared[0]])[0]))
+    example = f"{test.records.path(shared[0])} with {first}"
+    counts = f"{len(shared)} of {len(of_test)} test records ({test.source}) into groups of train ({train.source})"
+    cure = "move each group into one split, or leave data.group out if the splits are meant to share groups"
+    raise ConfigError([f"data.group={group} puts {counts}: {example}; {cure}"])
 
 
 def merge(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.splits import Draw, Splits
 from eztorch_sce.data.sources.subsets import indices_by_class
 from eztorch_sce.errors import ConfigError
@@ -39,7 +41,10 @@ def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = N
         cure = "add files, or set data.test_root or data.test_list"
         unit = "files" if groups is None else "groups"
         raise ConfigError([f"data.root={manifest.source}: no class has two {unit}, one for each split; {cure}"])
-    return divide(splits, is_test, draw)
+    drawn = f"the fraction {draw.fraction} held out with seed {draw.seed}"
+    if draw.group:
+        drawn += f", grouped by {draw.group}"
+    return _divide(splits, is_test, drawn)._replace(origin=str(draw), draw=draw)
 
 
 def held_out(
@@ -68,15 +73,66 @@ def held_out(
     return mask
 
 
-def divide(splits: Splits, is_test: npt.NDArray[np.bool_], draw: Draw) -> Splits:
+def holdout_as_trained(
+    splits: Splits, provenance: Provenance | None, fraction: float | None = None, group: str | None = None
+) -> Splits | None:
+    """Divide the train split as a training divided it, whatever the seed: into the records it held out and the others.
+
+    Args:
+        splits: The data, without a test split.
+        provenance: What is known of the weights, and of the weights before them.
+        fraction: The setting `data.test_fraction`; None takes that of the training.
+        group: The setting `data.group`; None takes that of the training.
+
+    Returns:
+        The two splits, or None if no training is known to have divided these records.
+
+    Raises:
+        ConfigError: If records that were held out are not in the data, or the settings ask for another division.
+    """
+    for training in provenance.chain() if provenance else ():
+        match = training.match(splits.train.records)
+        divides = training.draw is not None or (match is not None and match.held_out.any())
+        if match is None or not match.trained.any() or not divides:
+            continue
+        if messages := _other_division(splits.train, training, match.num_gone, fraction, group):
+            raise ConfigError(messages)
+        num_new = int((~match.trained & ~match.held_out).sum())
+        notes = splits.notes
+        if num_new:
+            notes += (f"{num_new} records that {training.weights} was neither trained nor tested on are in train",)
+        drawn = f"the records held out in the training of {training.weights} ({training.origin})"
+        origin = f"{training.origin}, as in the training of {training.weights}"
+        return _divide(splits, match.held_out, drawn)._replace(origin=origin, draw=training.draw, notes=notes)
+    return None
+
+
+def _other_division(
+    manifest: Manifest, training: Provenance, num_gone: int, fraction: float | None, group: str | None
+) -> list[str]:
+    """Return a message for each reason why records cannot be divided as a training divided them."""
+    messages = []
+    given = f"{training.weights} was trained with {training.origin}"
+    cure = "leave it out to use the records held out there, or set data.test_root or data.test_list"
+    draw = training.draw
+    if fraction is not None and (draw is None or fraction != draw.fraction):
+        messages.append(f"data.test_fraction={fraction}, but {given}: {cure}")
+    if group is not None and (draw is None or group != draw.group):
+        messages.append(f"data.group={group}, but {given}: {cure}")
+    if num_gone:
+        assert training.held_out is not None
+        counts = f"{num_gone} of the {len(training.held_out)} records held out in the training of {training.weights}"
+        cure = f"give all of {training.source}, or set data.test_root or data.test_list"
+        messages.append(f"{counts} are not in {manifest.source}: {cure}")
+    return messages
+
+
+def _divide(splits: Splits, is_test: npt.NDArray[np.bool_], drawn: str) -> Splits:
     """Return the train split divided into the records that are held out and the others."""
     manifest = splits.train
-    drawn = f"the fraction {draw.fraction} held out with seed {draw.seed}"
-    if draw.group:
-        drawn += f", grouped by {draw.group}"
     train = manifest.with_records(manifest.records.where(~is_test), f"{manifest.source}, without {drawn}")
     test = manifest.with_records(manifest.records.where(is_test), f"{manifest.source}, {drawn}")
-    return splits._replace(train=train, test=test, origin=str(draw), draw=draw)
+    return splits._replace(train=train, test=test)
 
 
 def _split_classes(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sets import labeled, touch
+from data_sets import labeled, touch, write
 
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.groups import merge
@@ -118,3 +118,20 @@ def test_clips_of_one_source_video_are_held_out_together(tmp_path: Path) -> None
 def test_a_group_that_names_nothing_or_everything_is_an_error(group: str, expected: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=expected):
         DataConfig(root=str(clips(tmp_path)), group=group).open_with_test(seed=0)
+
+
+def test_a_column_of_a_list_names_the_groups(tmp_path: Path) -> None:
+    rows = [f"{number}.mp4,{'ab'[number % 2]},subject {number // 4}" for number in range(20)]
+    touch(tmp_path, *(f"{number}.mp4" for number in range(20)))
+    listed = write(tmp_path / "list.csv", "\n".join(["path,label,subject", *rows]))
+    splits = DataConfig(list=str(listed), group="subject").open_with_test(seed=1)
+    numbers = [int(Path(path).stem) for path in splits.labeled_test.records.paths()]
+    assert len(numbers) == 4
+    assert len({number // 4 for number in numbers}) == 1
+
+
+def test_a_group_in_both_of_two_given_splits_is_an_error(tmp_path: Path) -> None:
+    names = [f"v_{name}_g{group}.mp4" for name in "ab" for group in range(3)]
+    root = touch(tmp_path, *(f"train/{name[2]}/{name}" for name in names), "val/a/v_a_g2_2.mp4", "val/b/v_b_g7.mp4")
+    with pytest.raises(ConfigError, match=r"puts 1 of 2 test records .* groups of train .*val/a/v_a_g2_2\.mp4 with"):
+        DataConfig(root=str(root), group=r"_(g\d+)").open_with_test(seed=0)
