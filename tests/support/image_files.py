@@ -36,7 +36,7 @@ def wide_png(values: np.ndarray, significant_bits: int | None = None) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 
     height, width, channels = values.shape
-    color_type = {1: 0, 3: 2}[channels]
+    color_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]  # gray, gray and alpha, RGB, RGB and alpha
     stated = b"" if significant_bits is None else chunk(b"sBIT", bytes([significant_bits] * channels))
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     header = struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0)

@@ -5,8 +5,11 @@ pixels as Pillow in two thirds of the time. A JPEG file can be decoded directly 
 costs less than decoding at full size; libjpeg-turbo's scales in between cost more.
 """
 
+import errno
 import io
+import os
 import re
+import stat
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +21,7 @@ import torch
 from jaxtyping import UInt8
 
 from eztorch_sce.data.decoders.base import Spans, Timing, check_is_file, choose_spans, frame_times
-from eztorch_sce.data.decoders.image_depth import is_wide, to_8_bits
+from eztorch_sce.data.decoders.image_depth import is_wide, remark_on_range, to_8_bits
 from eztorch_sce.data.media import HEIC, UNREADABLE_SUFFIXES, content_of
 from eztorch_sce.data.members import is_member, read_member
 from eztorch_sce.errors import MediaError
@@ -172,10 +175,19 @@ def open_file(path: str) -> ByteFile:
     if is_member(path):
         return io.BytesIO(read_member(path))
     try:
-        return open(path, "rb")
+        return open(path, "rb", opener=_open_regular)
     except OSError as error:
-        check_is_file(path)  # finds better words for a missing file
+        check_is_file(path)  # finds better words for what is missing or not a file
         raise MediaError(path, f"cannot be opened ({error.strerror})") from error
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file only; opening a named pipe would wait until somebody writes to it."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a file")
 
 
 @contextmanager
@@ -281,13 +293,16 @@ def _to_rgb(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], st
 
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range")
-    if is_wide(image, data):
+    if is_wide(image, data) and (image.mode.startswith("I") or not image.has_transparency_data):
         values, remark = to_8_bits(image, data)
         return (values if values.ndim == 3 else values[:, :, None].repeat(3, axis=2)), remark
+    remark = ""
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
+        if is_wide(image, data):
+            remark = remark_on_range(257 * int(np.asarray(rgba)[..., :3].max()))  # Pillow keeps the high 8 bits
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return np.array(image.convert("RGB")), ""
+    return np.array(image.convert("RGB")), remark
 
 
 _warned: set[str] = set()  # kinds of remarks that this process has made

@@ -21,8 +21,10 @@ _SUSPICIOUS_BITS = 12  # values of so few bits or fewer, in an image of 16, were
 
 
 def is_wide(image: "Image", data: bytes) -> bool:
-    """Return whether an open image has integers of more than 8 bits, or is a PNG file that stores colors as such."""
-    return image.mode.startswith("I") or _is_wide_rgb_png(data)
+    """Return whether an open image stores integers of more than 8 bits; `data` begin with the header of a PNG file."""
+    if image.format == "PNG":
+        return data[24:25] == b"\x10"
+    return image.mode.startswith("I") or (image.format == "TIFF" and _tiff_bits(image) > 8)
 
 
 def to_8_bits(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W *channels"], str]:
@@ -40,17 +42,22 @@ def to_8_bits(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W *chan
         values = np.asarray(image).astype(np.int64)
     else:
         values = np.asarray(image.convert("RGB")).astype(np.int64) * 257  # Pillow keeps the high 8 bits
-        if bits and values.max() < 257 << max(0, bits - 8):
+        if bits and _is_rgb_png(data) and values.max() < 257 << max(0, bits - 8):
             values = decode_wide_rgb(data).astype(np.int64)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > _FULL:
         raise ValueError(f"its values reach from {lowest} to {highest}, outside of 16 bits: their range is unknown")
-    white, remark = _FULL, ""
+    white, remark = _FULL, remark_on_range(highest)
     if bits and _is_unscaled(values, highest, bits):
-        white = (1 << bits) - 1
-    elif 0 < highest < 1 << _SUSPICIOUS_BITS:
-        remark = f"dark: uses only {max(8, highest.bit_length())} of 16 bits; scale its values, or state their bits"
+        white, remark = (1 << bits) - 1, ""
     return ((values * 255 + white // 2) // white).astype(np.uint8), remark
+
+
+def remark_on_range(highest: int) -> str:
+    """Return a remark if the highest value of a wide image suggests that it uses only its low bits, or ""."""
+    if not 0 < highest < 1 << _SUSPICIOUS_BITS:
+        return ""
+    return f"dark: uses only {max(8, highest.bit_length())} of 16 bits; scale its values, or state their bits"
 
 
 def _is_unscaled(values: "np.ndarray[tuple[int, ...], np.dtype[np.int64]]", highest: int, bits: int) -> bool:
@@ -62,7 +69,7 @@ def _stated_bits(image: "Image", data: bytes) -> int | None:
     """Return the number of significant bits, 9 to 15, if the file states it."""
     bits = None
     if image.format == "TIFF":
-        bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]
+        bits = _tiff_bits(image)
     elif image.format == "PNG" and (chunk := _png_chunk(data, b"sBIT")):
         bits = chunk[0]
     return bits if bits is not None and 8 < bits < 16 else None
@@ -79,6 +86,12 @@ def _png_chunk(data: bytes, name: bytes) -> bytes | None:
     return None
 
 
-def _is_wide_rgb_png(data: bytes) -> bool:
-    """Return whether the header of a PNG file says RGB, without transparency, in 16 bits."""
-    return data[:8] == b"\x89PNG\r\n\x1a\n" and data[24:26] == bytes([16, 2])
+def _tiff_bits(image: "Image") -> int:
+    """Return the bits per value of a TIFF file."""
+    bits: int = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))[0]
+    return bits
+
+
+def _is_rgb_png(data: bytes) -> bool:
+    """Return whether a PNG file stores RGB without transparency."""
+    return data[:4] == b"\x89PNG" and data[25:26] == b"\2"

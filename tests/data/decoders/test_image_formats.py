@@ -1,5 +1,6 @@
 """Tests of image formats that are rarer than 8-bit JPEG and PNG, and of files that lost some of their pixels."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,20 @@ def test_values_of_few_bits_are_not_guessed_but_warned_of_once(channels: int, tm
         load_image(path)
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_dark_images_with_transparency_are_warned_of_too(channels: int, tmp_path: Path) -> None:
+    values = RAMP[..., None].repeat(channels, axis=2)
+    values[..., -1] = 65535
+    with pytest.warns(UserWarning, match="dark: uses only"):
+        load_image(save(tmp_path / "dark.png", wide_png(values)))
+
+
+def test_the_key_color_of_16_bit_gray_does_not_clip_the_rest(tmp_path: Path) -> None:
+    gray = Image.fromarray(np.array([[0, 30_000, 65_535]], np.uint16))
+    path = save(tmp_path / "keyed.png", encoded(gray, "PNG", transparency=0))
+    assert load_image(path)[0, :, 0].tolist() == [0, 117, 255]
+
+
 def test_12_bits_of_a_tiff_file_are_scaled_by_its_tag(tmp_path: Path) -> None:
     packed = bytes([0xFF, 0xF8, 0x00])  # two values of 12 bits: 4095 and 2048
     tags = [(256, 2), (257, 1), (258, 12), (259, 1), (262, 1), (273, 8), (277, 1), (278, 1), (279, 3)]
@@ -163,6 +178,15 @@ def test_other_formats_cut_at_60_percent_are_errors(name: str, tmp_path: Path) -
     data = encoded(noise, name)
     with pytest.raises(MediaError, match="is damaged"):
         load_image(save(tmp_path / "a.png", data[: len(data) * 6 // 10]))
+
+
+def test_a_named_pipe_is_an_error_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    for name in ("pipe.jpg", "folder.jpg"):
+        for read in (load_image, ImageDecoder().probe):
+            with pytest.raises(MediaError, match="not a file"):
+                read(str(tmp_path / name))
 
 
 def test_a_file_that_is_no_image_is_named_for_what_it_is(tmp_path: Path, numbered_video: Path) -> None:
