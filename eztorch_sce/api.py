@@ -25,7 +25,15 @@ from eztorch_sce.evaluation.classifier import classifier_accuracy
 from eztorch_sce.evaluation.features import extract_features, read_features, record_views
 from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
-from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads, Probe, heads_accuracy, train_heads
+from eztorch_sce.evaluation.linear import (
+    LinearConfig,
+    LinearHeads,
+    Probe,
+    choice_metrics,
+    heads_accuracies,
+    sweep_metrics,
+    train_heads,
+)
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
 from eztorch_sce.models.classifier import Classifier
@@ -292,28 +300,42 @@ def few_shot(config: FewShotConfig) -> Report:
 def _linear_on_views(config: LinearConfig) -> Report:
     """Train linear classifiers on features of new random views in every epoch, and test them on clips and crops."""
     from eztorch_sce.data.datamodule import TrainingData
-    from eztorch_sce.training.probe_module import ProbeModule
+    from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
     from eztorch_sce.training.trainer import fit
 
     source = BackboneSource.from_weights(config.weights, config.untrained)
     splits = open_labeled(config.data, config.seed, source)
     opened = open_training(config.data, splits, config.views, source, config.seed)
+    held_out = config.held_out(opened.train) if config.probe().selects_on_validation else None
 
     run_dir = open_run("linear", config)
     heads = LinearHeads(opened.backbone.num_features, len(opened.train.classes), config.probe().lrs)
     views = BatchAugmentation(opened.views, config.seed, config.data.canvas)
-    module = ProbeModule(opened.backbone, heads, views, config.optimizer, config.schedule, config.data.batch_size)
+    validation = None if held_out is None else ValidationHeads(heads, held_out)
+    module = ProbeModule(
+        opened.backbone, heads, views, config.optimizer, config.schedule, config.data.batch_size, validation
+    )
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, data, config, run_dir, [])
 
+    device, choice = trainer.strategy.root_device, {}
+    if validation is not None:
+        chosen_on = opened.train.with_records(
+            opened.train.records.where(validation.held_out.cpu().numpy()), "validation"
+        )
+        records = record_views(config.data, config.test, opened.spec, chosen_on, "validation records")
+        records = records._replace(skip_unreadable=True)
+        choice = choice_metrics(heads.lrs, heads_accuracies(opened.backbone, validation.heads, records, device))
+        heads = heads.only(choice["linear_lr"])
     test_views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
-    scores = heads_accuracy(module, heads.lrs, test_views, trainer.strategy.root_device)
+    accuracies = heads_accuracies(opened.backbone, heads, test_views, device)
+    metrics = sweep_metrics(heads.lrs, accuracies) | choice
     protocol = test_views.protocol | {
         "train": opened.train.source,
         "training": training_card(config),
         "weights": source.card(),
     }
-    return _report("linear", config, scores.metrics, protocol, run_dir, _chance_of(scores.metrics, opened))
+    return _report("linear", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
 
 def show_views(config: schema.ShowViewsConfig) -> Report:
@@ -373,12 +395,19 @@ def _features(
     """Read or extract the features of both splits, after opening the run directory."""
     if config.features is not None:
         banks = read_features(config.features, labeled)
+        if isinstance(config, EvaluationConfig):
+            config.check_records(banks[0].labels, banks[1].labels, banks[0].classes)
         return banks[0], banks[1], open_run(command, config)
 
     source = BackboneSource.from_weights(config.weights, config.untrained)
     open_data = open_labeled if labeled else open_for_extraction
     splits = open_data(config.data, config.seed, source)
     opened = open_evaluation(config.data, splits, source, config.seed)
+    if isinstance(config, EvaluationConfig):
+        train_labels, test_labels = (
+            torch.from_numpy(split.records.labels).long() for split in (opened.train, opened.labeled_test)
+        )
+        config.check_records(train_labels, test_labels, opened.train.classes)
     run_dir = open_run(command, config)
     train = _extract(opened, opened.train, config, device, "train split")
     test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")

@@ -79,6 +79,8 @@ def chance_levels(
     train, test = (np.bincount(np.asarray(labels), minlength=num_classes) for labels in (train_labels, test_labels))
     levels: dict[str, Chance] = {}
     for name in metrics:
+        if "validation" in name:
+            continue  # measured on train records that were held out to choose a setting
         if match := _TOP.search(name):
             if "train" in name:
                 levels[name] = _accuracy(train, int(match[1]), ways, "train")

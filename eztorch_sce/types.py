@@ -192,6 +192,7 @@ class FeatureBank:
         paths: Paths of the N files.
         classes: Class names.
         protocol: How the features were extracted: views, crops, list, weights.
+        groups: Group of each record, int64 (N,), such as the source video of a clip; None if the data name no groups.
     """
 
     features: Float[Tensor, "N F"]
@@ -199,6 +200,7 @@ class FeatureBank:
     paths: list[str]
     classes: list[str]
     protocol: dict[str, Any] = field(default_factory=dict)
+    groups: Int64[Tensor, " N"] | None = None
 
     def save(self, path: Path) -> None:
         """Write a file that `torch.load(..., weights_only=True)` reads."""

@@ -5,9 +5,12 @@ metric it computes. A YAML file of the same name in configs/ makes it a command.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
@@ -74,6 +77,17 @@ class ExtractConfig(FeaturesConfig):
 @dataclass
 class EvaluationConfig(FeaturesConfig, ABC):
     """Base class of evaluations, which score test features by labeled train features."""
+
+    def check_records(self, train: Int64[Tensor, " N"], test: Int64[Tensor, " M"], classes: Sequence[str]) -> None:
+        """Raise ConfigError if records with these labels cannot be evaluated, such as too few of a class.
+
+        Called before features are extracted or read.
+
+        Args:
+            train: Class index of each train record.
+            test: Class index of each test record.
+            classes: Class names.
+        """
 
     @abstractmethod
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:

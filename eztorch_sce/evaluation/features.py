@@ -31,6 +31,7 @@ class RecordViews(NamedTuple):
         loader: Batches of raw clips and crops.
         protocol: Description of the clips and crops, for the report.
         title: Title of the progress bar.
+        skip_unreadable: Leave out files that cannot be read, as training does, instead of raising.
     """
 
     manifest: Manifest
@@ -38,6 +39,7 @@ class RecordViews(NamedTuple):
     loader: TimedLoader
     protocol: dict[str, Any]
     title: str
+    skip_unreadable: bool = False
 
     def labels(self, records: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
         """Return the class index of each record, -1 if it has no label."""
@@ -93,7 +95,15 @@ def extract_features(backbone: torch.nn.Module, views: RecordViews, device: torc
     order = records.argsort()  # processes interleave
     records, features = records[order], features[order]
     paths = [views.manifest.records.path(index) for index in records.tolist()]
-    bank = FeatureBank(features, views.labels(records), paths, views.manifest.classes, views.protocol)
+    groups = views.manifest.records.groups
+    bank = FeatureBank(
+        features,
+        views.labels(records),
+        paths,
+        views.manifest.classes,
+        views.protocol,
+        None if groups is None else torch.from_numpy(groups[records.numpy()]),
+    )
     if messages := bank_messages(bank, views.manifest.source, labeled=False):
         raise ConfigError(messages)
     return bank
@@ -138,7 +148,10 @@ def mean_over_views(
     means: list[Tensor] = []
     records: list[Tensor] = []
     for batch in track(views.loader, len(views.loader), f"{views.title}, batches"):
-        _raise_on_failures(batch)
+        if not views.skip_unreadable:
+            _raise_on_failures(batch)
+        if not batch.frames:
+            continue
         inputs = [normalize(clips.to(device, non_blocking=True), []) for clips in batch.frames]
         outputs = torch.stack([finish(network(clips)).float() for clips in inputs])  # (V, B, ...)
         means.append(outputs.mean(dim=0).cpu())

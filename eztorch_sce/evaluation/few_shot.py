@@ -1,5 +1,6 @@
 """Few-shot classification on frozen features: many small tasks, each with a few labeled records of a few classes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,10 @@ class FewShotConfig(EvaluationConfig):
     shots: int = setting(5, at_least=1, help="Labeled train records per class.")
     queries: int = setting(15, at_least=1, help="Test records per class; a class with fewer uses all of them.")
     episodes: int = setting(600, at_least=2, help="Number of tasks.")
+
+    def check_records(self, train: Tensor, test: Tensor, classes: Sequence[str]) -> None:
+        """Raise ConfigError if fewer than `ways` classes have `shots` train records and a test record."""
+        _drawable_classes(_rows_by_class(train), _rows_by_class(test), self.ways, self.shots)
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
         """Return `few_shot_top1`, the mean accuracy, and `few_shot_ci95`, half the width of its confidence interval."""
@@ -58,14 +63,7 @@ def few_shot_accuracy(
     """
     check_banks(train, test)
     train_rows, test_rows = _rows_by_class(train.labels), _rows_by_class(test.labels)
-    classes = [label for label, rows in train_rows.items() if len(rows) >= shots and label in test_rows]
-    if len(classes) < ways:
-        raise ConfigError(
-            [
-                f"ways={ways} is more than the {len(classes)} classes with {shots} train records (shots={shots}) "
-                "and a test record"
-            ]
-        )
+    classes = _drawable_classes(train_rows, test_rows, ways, shots)
     accuracies = torch.zeros(episodes, dtype=torch.float64)
     for episode in track(range(episodes), episodes, "few-shot episodes"):
         generator = generator_for(seed, episode, 0, 0, "few-shot")
@@ -78,6 +76,19 @@ def few_shot_accuracy(
         accuracies[episode] = (similarity.argmax(dim=1) == answers).double().mean()
     half_width = 1.96 * accuracies.std() / episodes**0.5
     return {"few_shot_top1": float(accuracies.mean()), "few_shot_ci95": float(half_width)}
+
+
+def _drawable_classes(train_rows: dict[int, Tensor], test_rows: dict[int, Tensor], ways: int, shots: int) -> list[int]:
+    """Return the classes with enough records for an episode, or raise ConfigError if they are fewer than `ways`."""
+    classes = [label for label, rows in train_rows.items() if len(rows) >= shots and label in test_rows]
+    if len(classes) < ways:
+        raise ConfigError(
+            [
+                f"ways={ways} is more than the {len(classes)} classes with {shots} train records (shots={shots}) "
+                "and a test record"
+            ]
+        )
+    return classes
 
 
 def _rows_by_class(labels: Tensor) -> dict[int, Tensor]:

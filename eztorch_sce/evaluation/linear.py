@@ -1,22 +1,24 @@
 """Linear evaluation: linear classifiers on a frozen backbone, several learning rates in one pass."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.parts import batch_conflicts
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.features import RecordViews, mean_over_views
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU
+from eztorch_sce.evaluation.selection import groups_of, validation_rows
 from eztorch_sce.models.classifier import linear_head
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr, with_rates
@@ -51,6 +53,15 @@ class LinearConfig(EvaluationConfig):
     views: list[ViewConfig] = field(default_factory=list)
     lrs: list[float] = setting(
         [], above=0, help="Learning rates to try in the same pass as optimizer.lr, each with its own classifier."
+    )
+    select_on: str = setting(
+        "validation",
+        choices=["validation", "test"],
+        help="Records that choose among optimizer.lr and lrs: validation holds out records of the train split, and the "
+        "test split is scored once; test takes the best test accuracy, as some published sweeps do.",
+    )
+    validation_fraction: float = setting(
+        0.2, above=0, below=1, help="Fraction of each class of the train split that chooses the learning rate."
     )
     optimizer: SGDConfig = field(default_factory=probe_sgd)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -92,10 +103,22 @@ class LinearConfig(EvaluationConfig):
             batch_size=self.data.batch_size,
             standardize=self.standardize,
             seed=self.seed,
+            select_on=self.select_on,
+            validation_fraction=self.validation_fraction,
         )
 
+    def held_out(self, train: Manifest) -> Bool[Tensor, " N"]:
+        """Return which records of the train split choose the learning rate; see `validation_rows`."""
+        labels = torch.from_numpy(train.records.labels).long()
+        return validation_rows(labels, train.classes, self.validation_fraction, self.seed, train.records.groups)
+
+    def check_records(self, train: Tensor, test: Tensor, classes: Sequence[str]) -> None:
+        """Raise ConfigError if no train record can be held out to choose a learning rate."""
+        if self.probe().selects_on_validation:
+            validation_rows(train, classes, self.validation_fraction, self.seed)
+
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
-        """Return `linear_train_top1` and the metrics of `sweep_metrics`."""
+        """Return `linear_train_top1` and the metrics of `linear_probe`."""
         return Scores(linear_probe(train, test, self.probe(), device))
 
 
@@ -123,6 +146,14 @@ class LinearHeads(nn.Module):
         """Return logits (heads, B, C) of features (B, F)."""
         return torch.stack([head(features) for head in self.heads])
 
+    def only(self, lr: float) -> "LinearHeads":
+        """Return a copy with the head of one learning rate alone."""
+        head = self.heads[self.lrs.index(lr)]
+        num_classes, num_features = next(head.parameters()).shape
+        alone = LinearHeads(num_features, num_classes, [lr])
+        alone.heads[0].load_state_dict(head.state_dict())
+        return alone
+
     def losses(self, features: Float[Tensor, "B F"], labels: Int64[Tensor, " B"]) -> Float[Tensor, " heads"]:
         """Return the cross entropy of each head, (heads,), on features (B, F) with labels (B,)."""
         return torch.stack([F.cross_entropy(logits, labels) for logits in self(features)])
@@ -140,17 +171,11 @@ class LinearHeads(nn.Module):
         weights = torch.cat([next(head.parameters()).detach() for head in self.heads])  # (heads * C, F)
         return int((weights.count_nonzero(dim=0) == 0).sum())
 
-    def optimizer(self, config: OptimizerConfig, batch_size: int) -> torch.optim.Optimizer:
-        """Return one optimizer in which each head has its own learning rate.
-
-        Args:
-            config: A registered optimizer config; its own `lr` is not used.
-            batch_size: Global batch size per optimizer step, which scales the learning rates.
-        """
-        groups = [
+    def rates(self, batch_size: int) -> list[tuple[Iterable[nn.Parameter], float]]:
+        """Return the parameters of each head and its learning rate for a global batch of `batch_size` samples."""
+        return [
             (head.parameters(), effective_lr(lr, batch_size)) for head, lr in zip(self.heads, self.lrs, strict=True)
         ]
-        return with_rates(config, groups)
 
 
 @dataclass
@@ -164,7 +189,9 @@ class Probe:
         max_epochs: Passes over the features.
         batch_size: Rows per step.
         standardize: Standardize each feature by its mean and standard deviation over the train features.
-        seed: Seed of the initial weights and of the order of the rows.
+        seed: Seed of the initial weights, of the order of the rows, and of the records that choose a learning rate.
+        select_on: "validation" or "test": the records that choose a learning rate if there are several.
+        validation_fraction: Fraction of the train records that are held out to choose.
     """
 
     lrs: list[float] = field(default_factory=lambda: [probe_sgd().lr])
@@ -174,47 +201,86 @@ class Probe:
     batch_size: int = 256
     standardize: bool = True
     seed: int = 0
+    select_on: str = "validation"
+    validation_fraction: float = 0.2
+
+    @property
+    def selects_on_validation(self) -> bool:
+        """Whether there are several learning rates, and held-out train records choose among them."""
+        return len(self.lrs) > 1 and self.select_on == "validation"
 
 
 def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: torch.device = CPU) -> dict[str, float]:
-    """Train linear classifiers on the train features and return the metrics of `sweep_metrics`.
+    """Train linear classifiers on the train features, and return `linear_top1` and `linear_top5` on the test features.
 
-    `linear_train_top1` is the accuracy of the best head on the train features, and `constant_features` the number of
+    `linear_train_top1` is the accuracy of the same head on the train features, and `constant_features` the number of
     features that it leaves out, if there are any.
+
+    If there are several learning rates, classifiers trained without a held-out fraction of the train records choose the
+    one with the best accuracy on it. A classifier is then trained with it on all train records, exactly as if it were
+    the only one, and only this one is tested; the metrics of `choice_metrics` are added. With `select_on="test"`, the
+    metrics are those of `sweep_metrics`.
 
     Raises:
         ConfigError: If the features cannot be used; see `check_banks`.
     """
     check_banks(train, test)
-    heads = train_heads(train, int(max(train.labels.max(), test.labels.max())) + 1, probe, device)
+    num_classes = int(max(train.labels.max(), test.labels.max())) + 1
+    choice: dict[str, float] = {}
+    if probe.selects_on_validation:
+        choice = _choose_on_validation(train, num_classes, probe, device)
+        probe = replace(probe, lrs=[choice["linear_lr"]])
+    heads = train_heads(train, num_classes, probe, device)
     on_test = sweep_metrics(probe.lrs, _accuracies(heads, test, device))
     on_train = sweep_metrics(probe.lrs, _accuracies(heads, train, device))
-    metrics = on_test | {"linear_train_top1": on_train["linear_top1"]}
+    metrics = on_test | {"linear_train_top1": on_train["linear_top1"]} | choice
     if num_constant := heads.num_unused_features():
         metrics["constant_features"] = float(num_constant)
     return metrics
 
 
-def train_heads(train: FeatureBank, num_classes: int, probe: Probe, device: torch.device = CPU) -> LinearHeads:
+def _choose_on_validation(train: FeatureBank, num_classes: int, probe: Probe, device: torch.device) -> dict[str, float]:
+    """Return the metrics of `choice_metrics`, from classifiers trained without the held-out records."""
+    held_out = validation_rows(train.labels, train.classes, probe.validation_fraction, probe.seed, groups_of(train))
+    heads = train_heads(train, num_classes, probe, device, (~held_out).nonzero().flatten())
+    return choice_metrics(probe.lrs, _accuracies(heads, train, device, held_out.nonzero().flatten()))
+
+
+def train_heads(
+    train: FeatureBank,
+    num_classes: int,
+    probe: Probe,
+    device: torch.device = CPU,
+    rows: Int64[Tensor, " rows"] | None = None,
+) -> LinearHeads:
     """Train linear classifiers and return them, rescaled to take features that are not standardized.
 
     The features may be memory-mapped: they are copied to the device one batch at a time.
+
+    Args:
+        train: Features of the train split, which are standardized by its mean and deviation.
+        num_classes: Number of classes.
+        probe: Settings of the training.
+        device: The device to compute on.
+        rows: Records to train on; None for all.
     """
-    num_records, num_features = train.features.shape
+    num_features = train.features.shape[1]
+    rows = torch.arange(len(train.labels)) if rows is None else rows
+    num_records = len(rows)
     mean, deviation = torch.zeros(num_features, device=device), torch.ones(num_features, device=device)
     if probe.standardize:
         mean, deviation = (values.to(device) for values in standardization(train.features))
     generator = generator_for(probe.seed, 0, 0, 0, "linear")
     heads = LinearHeads(num_features, num_classes, probe.lrs, generator).to(device)
     batch_size = min(probe.batch_size, num_records)
-    optimizer = heads.optimizer(probe.optimizer, batch_size)
+    optimizer = with_rates(probe.optimizer, heads.rates(batch_size))
     num_steps = probe.max_epochs * -(-num_records // batch_size)
     scheduler = LambdaLR(optimizer, lambda step: probe.schedule.factor(step, num_steps, probe.max_epochs))
     for _ in track(range(probe.max_epochs), probe.max_epochs, "linear classifiers, epochs"):
-        for rows in torch.split(torch.randperm(num_records, generator=generator), batch_size):
-            x = (train.features[rows].to(device) - mean) / deviation  # (B, F)
+        for drawn in torch.split(rows[torch.randperm(num_records, generator=generator)], batch_size):
+            x = (train.features[drawn].to(device) - mean) / deviation  # (B, F)
             optimizer.zero_grad()
-            heads.losses(x, train.labels[rows].to(device)).sum().backward()
+            heads.losses(x, train.labels[drawn].to(device)).sum().backward()
             optimizer.step()
             scheduler.step()
     heads.undo_standardization(mean, deviation)
@@ -243,22 +309,40 @@ def standardization(features: Float[Tensor, "N F"]) -> tuple[Float[Tensor, " F"]
 
 
 @torch.no_grad()
-def _accuracies(heads: LinearHeads, bank: FeatureBank, device: torch.device) -> list[dict[str, float]]:
-    """Return the accuracies of each head. Rows are scored in blocks, since all scores at once may not fit in memory."""
+def _accuracies(
+    heads: LinearHeads, bank: FeatureBank, device: torch.device, rows: Int64[Tensor, " rows"] | None = None
+) -> list[dict[str, float]]:
+    """Return the accuracies of each head on some records, or on all.
+
+    Records are scored in blocks, since all scores at once may not fit in memory.
+    """
+    num_records = len(bank.labels) if rows is None else len(rows)
     totals: list[dict[str, float]] = [{} for _ in heads.lrs]
-    for features, labels in zip(torch.split(bank.features, _BLOCK), torch.split(bank.labels, _BLOCK), strict=True):
-        for total, scores in zip(totals, heads(features.to(device)), strict=True):
+    for start in range(0, num_records, _BLOCK):
+        block = slice(start, start + _BLOCK) if rows is None else rows[start : start + _BLOCK]
+        labels = bank.labels[block]
+        for total, scores in zip(totals, heads(bank.features[block].to(device)), strict=True):
             for name, accuracy in top_accuracies(scores, labels.to(device), "linear").items():
-                total[name] = total.get(name, 0.0) + accuracy * len(labels) / len(bank.labels)
+                total[name] = total.get(name, 0.0) + accuracy * len(labels) / num_records
     return totals
 
 
-def sweep_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return `linear_top1` and `linear_top5` of the best head.
+def choice_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the learning rate with the best accuracy on the held-out train records; of equal ones, the first.
 
-    With several heads, `linear_lr` is the learning rate of the best one, and `linear_top1@<lr>` the accuracy of each.
-    The best head is chosen on the test labels, as in published sweeps; `linear_top1@<lr>` shows the effect of that
-    choice.
+    `linear_lr` is the chosen rate, `linear_validation_top1` its accuracy on the held-out train records, and
+    `linear_validation_top1@<lr>` that of each rate.
+    """
+    top1 = [metrics["linear_top1"] for metrics in accuracies]
+    by_lr = {f"linear_validation_top1@{lr:g}": accuracy for lr, accuracy in zip(lrs, top1, strict=True)}
+    return {"linear_lr": lrs[top1.index(max(top1))], "linear_validation_top1": max(top1)} | by_lr
+
+
+def sweep_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return `linear_top1` and `linear_top5` of the head with the best test accuracy, as some published sweeps do.
+
+    With several heads, `linear_lr` is the learning rate of the best one, and `linear_top1@<lr>` the accuracy of each,
+    which shows the effect of choosing on the test split.
     """
     best = max(accuracies, key=lambda metrics: metrics["linear_top1"])
     if len(accuracies) == 1:
@@ -267,17 +351,30 @@ def sweep_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) 
     return best | {"linear_lr": lrs[accuracies.index(best)]} | sweep
 
 
-def heads_accuracy(network: nn.Module, lrs: Sequence[float], views: RecordViews, device: torch.device) -> Scores:
-    """Return the metrics of `sweep_metrics`, with softmax averaged over the clips and crops of each record.
+def heads_accuracies(
+    backbone: nn.Module, heads: LinearHeads, views: RecordViews, device: torch.device
+) -> list[dict[str, float]]:
+    """Return the accuracies of each head, with softmax averaged over the clips and crops of each record.
 
     Args:
-        network: Maps clips (B, C, T, S, S) to the logits of the heads, (B, heads, C).
-        lrs: Learning rate of each head.
+        backbone: Maps clips (B, C, T, S, S) to features (B, F).
+        heads: Linear classifiers.
         views: The clips and crops.
         device: The device to compute on.
+
+    Raises:
+        MediaError: If a file cannot be read.
+        ConfigError: If the scores are NaN or infinite.
     """
+    network = nn.Sequential(backbone, heads, _HeadsLast())
     probabilities, records = mean_over_views(network, lambda logits: logits.softmax(dim=-1), views, device)
     views.check_finite(probabilities, records)
     labels = views.labels(records)
-    accuracies = [top_accuracies(head, labels, "linear") for head in probabilities.unbind(dim=1)]
-    return Scores(sweep_metrics(lrs, accuracies))
+    return [top_accuracies(scores, labels, "linear") for scores in probabilities.unbind(dim=1)]
+
+
+class _HeadsLast(nn.Module):
+    """Move the heads behind the batch: (heads, B, C) to (B, heads, C)."""
+
+    def forward(self, logits: Float[Tensor, "heads B C"]) -> Float[Tensor, "B heads C"]:
+        return logits.transpose(0, 1)

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
@@ -38,6 +38,10 @@ class SvmConfig(EvaluationConfig):
             messages.append(_MISSING)
         return messages
 
+    def check_records(self, train: Tensor, test: Tensor, classes: Sequence[str]) -> None:
+        """Raise ConfigError if a class has fewer train records than folds."""
+        _check_enough_records(train, torch.unique(test).tolist(), classes, self.folds)
+
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
         """Return `svm_mAP`, and the average precision and the chosen cost of each class. Computed on the CPU."""
         return svm_precision(train, test, self.costs, self.folds, self.seed)
@@ -67,7 +71,7 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
     cross_val_score, machine = _import_scikit_learn()
     check_banks(train, test)
     labels: list[int] = torch.unique(test.labels).tolist()
-    _check_enough_records(train, labels, folds)
+    _check_enough_records(train.labels, labels, train.classes, folds)
     x, x_test = (unit_rows(bank.features.clone()).double().numpy() for bank in (train, test))
 
     by_class = {}
@@ -118,9 +122,9 @@ def _import_scikit_learn() -> tuple[Any, Any]:
     return cross_val_score, LinearSVC
 
 
-def _check_enough_records(train: FeatureBank, labels: list[int], folds: int) -> None:
-    counts = train.labels.bincount(minlength=max(labels) + 1)
-    too_small = [f"{train.classes[label]} ({int(counts[label])})" for label in labels if counts[label] < folds]
+def _check_enough_records(train: Int64[Tensor, " N"], labels: list[int], classes: Sequence[str], folds: int) -> None:
+    counts = train.bincount(minlength=max(labels) + 1)
+    too_small = [f"{classes[label]} ({int(counts[label])})" for label in labels if counts[label] < folds]
     if too_small:
         raise ConfigError(
             [f"folds={folds} needs at least {folds} train records of each class; too few: {', '.join(too_small)}"]

@@ -28,6 +28,10 @@ _TRAINING_SETTINGS = (
 def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dict[str, Any]:
     """Return the settings of a training that affect its result."""
     card = {name: settings_of(getattr(config, name)) for name in _TRAINING_SETTINGS if hasattr(config, name)}
+    if isinstance(config, LinearConfig) and len(config.probe().lrs) > 1:
+        card["select_on"] = config.select_on
+        if config.select_on == "validation":
+            card["validation_fraction"] = config.validation_fraction
     card |= {name: getattr(config.trainer, name) for name in ("max_epochs", "precision", "accumulate")}
     card |= {name: getattr(config.data, name) for name in ("batch_size", "near_power")}
     return card | {"effective_lr": effective_lr(config.optimizer.lr, config.data.batch_size)}

@@ -1,20 +1,47 @@
 """Linear evaluation on random views as a LightningModule: linear classifiers on a frozen backbone."""
 
+import copy
 from typing import cast
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
+
+
+class ValidationHeads(nn.Module):
+    """Heads that train beside those of a probe, without the held-out records, to choose its learning rate on these.
+
+    Args:
+        heads: Heads of the probe, whose initial weights are copied.
+        held_out: Whether each record of the train split is held out.
+    """
+
+    held_out: Bool[Tensor, " N"]
+
+    def __init__(self, heads: LinearHeads, held_out: Bool[Tensor, " N"]) -> None:
+        super().__init__()
+        self.heads = copy.deepcopy(heads)
+        self.register_buffer("held_out", held_out, persistent=False)
+
+    def losses(
+        self, features: Float[Tensor, "B F"], labels: Int64[Tensor, " B"], records: Int64[Tensor, " B"]
+    ) -> Float[Tensor, " heads"]:
+        """Return the mean cross entropy of each head over the records that are not held out; 0 if there are none."""
+        kept = ~self.held_out[records.to(self.held_out.device)]  # (B,)
+        each = torch.stack([F.cross_entropy(logits, labels, reduction="none") for logits in self.heads(features)])
+        return (each * kept).sum(dim=1) / kept.sum().clamp_min(1)
 
 
 class ProbeModule(pl.LightningModule):
@@ -27,6 +54,7 @@ class ProbeModule(pl.LightningModule):
         optimizer: A registered optimizer config.
         schedule: Schedule of the learning rates.
         batch_size: Global batch size per optimizer step.
+        validation: Heads that choose the learning rate, trained in the same steps; None if there is no such choice.
     """
 
     def __init__(
@@ -37,10 +65,11 @@ class ProbeModule(pl.LightningModule):
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
+        validation: ValidationHeads | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
-        self.heads, self.augmentation = heads, augmentation
+        self.heads, self.validation, self.augmentation = heads, validation, augmentation
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
 
     def train(self, mode: bool = True) -> "ProbeModule":
@@ -65,8 +94,13 @@ class ProbeModule(pl.LightningModule):
             features = self.backbone(batch.views[0])  # (B, F)
         losses = self.heads.losses(features, batch.label)  # (heads,)
         self.log("loss", losses.detach().min(), batch_size=len(batch.record))
-        return losses.sum()
+        if self.validation is None:
+            return losses.sum()
+        return losses.sum() + self.validation.losses(features, batch.label, batch.record).sum()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build one optimizer in which each head has its own effective learning rate."""
-        return with_schedule(self.trainer, self.heads.optimizer(self.optimizer, self.batch_size), self.schedule)
+        rates = self.heads.rates(self.batch_size)
+        if self.validation is not None:
+            rates += self.validation.heads.rates(self.batch_size)
+        return with_schedule(self.trainer, with_rates(self.optimizer, rates), self.schedule)

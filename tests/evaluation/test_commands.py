@@ -160,3 +160,29 @@ def test_evaluations_import_neither_lightning_nor_other_heavy_packages() -> None
     )
     run = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("few-shot", ["ways=4", "shots=2"], "ways=4 is more than the 3 classes"),
+        ("svm", ["folds=9"], "folds=9 needs at least 9 train records of each class"),
+    ],
+)
+def test_an_evaluation_that_needs_more_records_stops_before_a_run_is_written(
+    name: str, settings: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        api.evaluate(composed(name, write_features(tmp_path), *settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_sweep_of_learning_rates_on_too_few_records_stops_before_a_run_is_written(tmp_path: Path) -> None:
+    folder = write_features(tmp_path)
+    train = FeatureBank.load(folder / "features_train.pt")
+    FeatureBank(train.features[:3].clone(), train.labels[:3].clone(), [""] * 3, train.classes).save(
+        folder / "features_train.pt"
+    )
+    with pytest.raises(ConfigError, match="no class of the train split has two records"):
+        api.evaluate(composed("linear", folder, "lrs=[1]"))
+    assert not (tmp_path / "run").exists()

@@ -5,7 +5,10 @@ import torch
 from torch import Tensor
 
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads, Probe, linear_probe, standardization
+from eztorch_sce.evaluation.selection import groups_of, validation_rows
+from eztorch_sce.report.protocol import training_card
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import FeatureBank
 
@@ -20,8 +23,10 @@ def clusters(count: int, seed: int) -> FeatureBank:
     return feature_bank(torch.eye(3, 8)[labels] + 0.1 * torch.randn(count, 8, generator=generator), labels)
 
 
-def probed(train: FeatureBank, test: FeatureBank, lrs: tuple[float, ...] = (0.3,)) -> dict[str, float]:
-    return linear_probe(train, test, Probe(list(lrs), max_epochs=20))
+def probed(
+    train: FeatureBank, test: FeatureBank, lrs: tuple[float, ...] = (0.3,), select_on: str = "validation"
+) -> dict[str, float]:
+    return linear_probe(train, test, Probe(list(lrs), max_epochs=20, select_on=select_on))
 
 
 def test_separable_classes_are_separated_reproducibly() -> None:
@@ -31,15 +36,62 @@ def test_separable_classes_are_separated_reproducibly() -> None:
     assert metrics == probed(train, test)
 
 
-def test_a_sweep_in_one_pass_equals_one_pass_per_learning_rate() -> None:
-    train, test = clusters(90, 0), clusters(30, 1)
+def hard_train_split() -> FeatureBank:
+    train = clusters(90, 0)
     train.features += 2 * torch.randn(train.features.shape, generator=torch.Generator().manual_seed(2))
+    return train
+
+
+def test_a_sweep_in_one_pass_equals_one_pass_per_learning_rate() -> None:
+    train, test = hard_train_split(), clusters(30, 1)
     lrs = (0.001, 0.3, 3.0)
-    sweep = probed(train, test, lrs)
+    sweep = probed(train, test, lrs, select_on="test")
     alone = [probed(train, test, (lr,))["linear_top1"] for lr in lrs]
     assert [sweep[f"linear_top1@{lr:g}"] for lr in lrs] == alone
     assert sweep["linear_top1"] == max(alone)
     assert sweep["linear_lr"] == lrs[alone.index(max(alone))]
+
+
+def test_the_rate_chosen_on_held_out_train_records_gives_the_result_of_that_rate_alone() -> None:
+    train, test = hard_train_split(), clusters(30, 1)
+    lrs = (1e-9, 0.3, 3.0)
+    sweep = probed(train, test, lrs)
+    by_lr = {lr: sweep[f"linear_validation_top1@{lr:g}"] for lr in lrs}
+    assert sweep["linear_lr"] == max(lrs, key=lambda lr: by_lr[lr]) != 1e-9
+    assert sweep["linear_validation_top1"] == max(by_lr.values())
+    assert sweep.items() >= probed(train, test, (sweep["linear_lr"],)).items()
+
+
+def test_the_test_labels_do_not_choose_a_learning_rate() -> None:
+    train, test = hard_train_split(), clusters(30, 1)
+    shuffled = feature_bank(test.features, test.labels.roll(1))
+    lrs = (0.001, 0.3, 3.0)
+    first, second = probed(train, test, lrs), probed(train, shuffled, lrs)
+    assert first["linear_top1"] != second["linear_top1"]
+    names = ["linear_lr", "linear_validation_top1", *(f"linear_validation_top1@{lr:g}" for lr in lrs)]
+    assert [first[name] for name in names] == [second[name] for name in names]
+    assert not any(name.startswith("linear_top1@") for name in first)
+
+
+def test_a_train_split_too_small_to_hold_out_a_record_is_explained() -> None:
+    train, test = clusters(3, 0), clusters(6, 1)
+    with pytest.raises(ConfigError, match=r"no class of the train split has two records.*set select_on=test"):
+        probed(train, test, (0.1, 1.0))
+    assert probed(train, test, (0.1, 1.0), select_on="test")["linear_top1"] > 0
+    assert probed(train, test)["linear_top1"] > 0
+
+
+def test_copies_of_a_record_choose_a_learning_rate_together() -> None:
+    """With copies on both sides, a rate that memorizes noise would look best."""
+    train = clusters(12, 0)
+    train.features = train.features.repeat_interleave(2, dim=0)
+    train.labels, train.paths = train.labels.repeat_interleave(2), train.paths * 2
+    held_out = validation_rows(train.labels, train.classes, 0.25, 0, groups_of(train)).view(12, 2)
+    assert torch.equal(held_out[:, 0], held_out[:, 1])
+    assert held_out[:, 0].sum() == 3
+    train.groups = torch.arange(24) // 2 % 3  # one group per class
+    with pytest.raises(ConfigError, match="no class of the train split has two records that differ"):
+        validation_rows(train.labels, train.classes, 0.25, 0, groups_of(train))
 
 
 def test_a_probe_of_noise_stays_near_chance() -> None:
@@ -100,6 +152,15 @@ def test_invalid_settings_are_reported_together() -> None:
         "lrs=[0.1,-1] must be numbers greater than 0",
         "data.batch_size=0 must be at least 1",
     ]
+
+
+def test_the_protocol_card_says_where_the_learning_rate_was_chosen() -> None:
+    assert "select_on" not in training_card(LinearConfig())
+    chosen = training_card(LinearConfig(lrs=[1.0]))
+    assert (chosen["select_on"], chosen["validation_fraction"]) == ("validation", 0.2)
+    on_test = training_card(LinearConfig(lrs=[1.0], select_on="test"))
+    assert on_test["select_on"] == "test"
+    assert "validation_fraction" not in on_test
 
 
 def test_each_learning_rate_is_tried_once() -> None:

@@ -14,7 +14,7 @@ from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.training.augmentation import BatchAugmentation
-from eztorch_sce.training.probe_module import ProbeModule
+from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
 
 
 def test_the_backbone_stays_frozen_in_every_mode() -> None:
@@ -42,9 +42,46 @@ def test_linear_evaluation_on_random_views(images: Path, weights: str, tmp_path:
     config.optimizer.lr = 10
     report = api.linear(config)
     assert report.metrics["linear_top1"] == 1  # the classes differ in color
-    assert report.metrics["linear_top1@10"] == 1
+    assert report.metrics["linear_validation_top1@10"] == report.metrics["linear_validation_top1"] == 1
     assert report.metrics["linear_lr"] == 10
+    assert "linear_top1@10" not in report.metrics  # the test split is scored once
+    assert report.protocol["training"]["select_on"] == "validation"
     assert report.protocol["training"]["views"][0]["flip"] == 0.5
     assert load_weights(weights).sha256 == report.protocol["weights"]["sha256"]
     with (tmp_path / "run/metrics.csv").open() as stream:
         assert len(list(csv.DictReader(stream))) > 1
+
+
+def test_heads_that_choose_a_rate_train_without_the_held_out_records() -> None:
+    torch.manual_seed(0)
+    heads, features, labels = LinearHeads(4, 3, [0.1, 1.0]), torch.randn(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    validation = ValidationHeads(heads, torch.tensor([False, True, False, False, True, False, False]))
+    losses = validation.losses(features, labels, torch.tensor([6, 1, 0, 4, 2]))  # rows 1 and 3 are held out
+    torch.testing.assert_close(losses, heads.losses(features[[0, 2, 4]], labels[[0, 2, 4]]))
+    alone = validation.losses(features[:1], labels[:1], torch.tensor([4]))
+    assert alone.tolist() == [0, 0]
+    alone.sum().backward()
+    assert all(not parameter.grad.any() for parameter in validation.parameters() if parameter.grad is not None)
+
+
+def test_choosing_on_held_out_records_leaves_the_probe_of_each_rate_unchanged(
+    images: Path, weights: str, tmp_path: Path
+) -> None:
+    reports = []
+    for name, lrs, select_on in (
+        ("alone", [], "validation"),
+        ("chosen", [1e-6], "validation"),
+        ("test", [1e-6], "test"),
+    ):
+        config = LinearConfig(
+            data=DataConfig(root=str(images), batch_size=4, num_workers=0),
+            weights=weights,
+            views=policy("linear_image"),
+            lrs=lrs,
+            select_on=select_on,
+        )
+        config.run.dir, config.trainer.accelerator = str(tmp_path / name), "cpu"
+        config.trainer.max_epochs, config.optimizer.lr = 2, 10
+        reports.append(api.linear(config).metrics)
+    alone, chosen, on_test = reports
+    assert alone["linear_top1"] == chosen["linear_top1"] == on_test["linear_top1@10"]
