@@ -151,6 +151,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     from omegaconf import DictConfig
 
     from eztorch_sce.config import compose
+    from eztorch_sce.config.explain import explain
     from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
     from eztorch_sce.config.recipes import CONFIG_MODULE
 
@@ -176,4 +177,9 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
             composed.run.dir = HydraConfig.get().runtime.output_dir
         _start(command, compose.to_config(composed))
 
-    job()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `main`, which prints them without a traceback
+    try:
+        job()
+    except compose.INVALID as error:
+        causes = dict.fromkeys(map(first_line, filter(None, (error, error.__cause__))))
+        raise ConfigError([": ".join(causes)] if is_sweep else explain(command, overrides, error)) from None

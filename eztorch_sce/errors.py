@@ -40,12 +40,13 @@ class TrainingError(RuntimeError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error of a library, or its type if it has no message.
+    """Return the first line of an error of a library, with its type if the message says nothing without it.
 
-    >>> first_line(OSError("no space\\nsee the log")), first_line(OSError())
-    ('no space', 'OSError')
+    >>> first_line(OSError("no space\\nsee the log")), first_line(OSError()), first_line(KeyError("format"))
+    ('no space', 'OSError', "KeyError: 'format'")
     """
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    name, text = type(error).__name__, str(error).strip()
+    return (f"{name}: {text}" if text and isinstance(error, LookupError) else text or name).splitlines()[0]
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -1,6 +1,7 @@
 """Tests of the command line: how errors are printed, and how the process exits."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,3 +71,28 @@ def test_hydra_prints_the_full_configuration(
     monkeypatch.setattr(sys, "argv", ["eztorch-sce"])
     _, out, _ = run(capsys, "knn", "--cfg", "job", "k=7")
     assert "\nk: 7\n" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["-m", "seed=0,1", "weights=missing.pt"], "- weights=missing.pt: no such file; runs write backbone.pt"),
+        (["-m", "kk=0,1", "weights=w"], "- Could not override 'kk'."),
+        (["--cfg", "job", "kk=0"], "- kk is not a setting of knn; did you mean k?"),
+    ],
+)
+def test_errors_in_a_run_by_hydra_are_messages(
+    words: list[str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # restored after the test
+    monkeypatch.setattr(sys, "argv", ["eztorch-sce"])
+    code, _, err = run(capsys, "knn", *words, "data.root=it's (1)", "run.dir=a, (b)")
+    assert code == 2
+    assert "eztorch-sce knn: invalid configuration:\n" in err
+    assert expected in err
+    assert "Traceback" not in err

@@ -59,6 +59,7 @@ class _Explanation:
         self.choices |= {"views": list(POLICIES)} if "views" in names else {}
         self.choices["recipe"] = list(recipes())
         self.messages: list[str] = []
+        self.unquoted: dict[str, str] = {}  # messages about values that Hydra cannot parse, by key
         self.doubtful: list[str] = []  # paths whose values may differ from what the user intended
 
     def is_choice(self, override: Override) -> bool:
@@ -74,14 +75,18 @@ class _Explanation:
         if sentence := _renamed(key):
             self.messages.append(sentence)
             return None
+        parser = OverridesParser.create()
         try:
-            override = OverridesParser.create().parse_override(text.replace(_EACH_VIEW, _ANY_VIEW, 1))
+            override = parser.parse_override(text.replace(_EACH_VIEW, _ANY_VIEW, 1))
         except HydraException:
-            self.messages.append(
-                f"{text} must be of the form key=value; quote special characters: {_quoted(key, value)}"
-            )
-            self.doubtful.append(key)
-            return None
+            message = f"{text} must be of the form key=value; quote special characters: {_quoted(key, value)}"
+            try:
+                override = parser.parse_override(f"{key.replace(_EACH_VIEW, _ANY_VIEW, 1)}={quoted(value)}")
+            except HydraException:  # the key is malformed, too
+                self.messages.append(message)
+                return None
+            self.unquoted[override.key_or_group] = message
+            return override
         if override.is_sweep_override():
             self.messages.append(
                 f"{text} has several values: add -m to run each one, write {key}=[{value}] for a list, or "
@@ -123,6 +128,10 @@ class _Explanation:
                 continue
             if key not in _flat_keys(OmegaConf.to_container(config)):
                 self._reject_key(key, config)
+                return
+            if message := self.unquoted.get(override.key_or_group):
+                self.messages.append(message)
+                self.doubtful.append(key)
                 return
             try:
                 OmegaConf.update(config, key, override.value(), merge=True)

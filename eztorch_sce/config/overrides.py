@@ -26,9 +26,9 @@ def take_literally(config_class: type, overrides: Sequence[str], sweep: bool = F
     Args:
         config_class: The config of the command.
         overrides: `key=value`, as on the command line.
-        sweep: Whether a comma separates the values of a sweep.
+        sweep: Whether a comma separates the values of a sweep, except of run.dir, which holds all runs of a sweep.
     """
-    return [_literal(override, config_class, sweep) for override in overrides]
+    return [_literal(override, config_class, sweep and not override.startswith("run.dir=")) for override in overrides]
 
 
 @cache

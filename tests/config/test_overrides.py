@@ -170,3 +170,17 @@ def test_a_path_typed_in_a_shell_is_the_folder_that_is_opened(tmp_path: Path) ->
     line = shlex.join([sys.executable, "-c", program, *words])
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True, text=True)
     assert OmegaConf.create(done.stdout).root == str(folder)
+
+
+def test_a_mistyped_key_is_named_although_its_value_needs_quotes() -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose("knn", ["data.rot=/x/it's (1)", "weights=w"])
+    assert caught.value.problems == ["data.rot is not a setting of knn; did you mean data.root?"]
+    with pytest.raises(ConfigError, match=r"loss=it's must be one of cosine, "):
+        compose("pretrain", ["data.root=.", "loss=it's"])
+    with pytest.raises(ConfigError, match=r"views\.\*\.size=it's must be of the form key=value; quote"):
+        compose("pretrain", ["data.root=.", "views.*.size=it's"])
+
+
+def test_the_directory_of_a_sweep_is_one_directory() -> None:
+    assert take_literally(PretrainConfig, ["run.dir=a,b"], sweep=True) == ['run.dir="a,b"']
