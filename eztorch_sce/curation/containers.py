@@ -3,17 +3,20 @@
 import os
 from typing import BinaryIO
 
+_FLV = b"FLV\x01"
 _SEGMENT, _EBML = b"\x18\x53\x80\x67", b"\x1a\x45\xdf\xa3"
 
 
 def second_file_at(path: str) -> int | None:
-    """Return the byte at which a second MP4, AVI or Matroska file begins, or None."""
+    """Return the byte at which a second MP4, AVI, FLV or Matroska file begins, or None."""
     with open(path, "rb") as file:
         head = file.read(12)
         if head[4:8] == b"ftyp":
             return _second_mp4(file)
         if head[:4] == b"RIFF":
             return _second_avi(file, head)
+        if head[:4] == _FLV:
+            return _second_flv(file)
         return _second_matroska(file) if head[:4] == _EBML else None
 
 
@@ -43,6 +46,19 @@ def _second_avi(file: BinaryIO, head: bytes) -> int | None:
         file.seek(start)
         head = file.read(12)
     return None
+
+
+def _second_flv(file: BinaryIO) -> int | None:
+    """Skip the tags, each of which is a packet, behind the header of 9 bytes and a length of 4 bytes."""
+    start = 13
+    while True:
+        file.seek(start)
+        header = file.read(11)
+        if header[:4] == _FLV:
+            return start
+        if len(header) < 11:
+            return None
+        start += 11 + int.from_bytes(header[1:4], "big") + 4
 
 
 def _second_matroska(file: BinaryIO) -> int | None:

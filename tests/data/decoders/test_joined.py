@@ -83,7 +83,7 @@ def test_a_single_stray_timestamp_is_no_joint() -> None:
     assert of(10, 11, 0, 1, 0, 1) == {2: 12}  # the second goes back by only 0.1 s
 
 
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "flv"])
 def test_the_doctor_names_joined_files_of_which_only_the_first_is_read(
     suffix: str, tmp_path: Path, write_video: Write
 ) -> None:
