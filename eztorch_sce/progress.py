@@ -97,7 +97,8 @@ class Clock:
         """
         self.update(done)
         elapsed_s, left_s = time.perf_counter() - self._started, self.left_s()
-        if not self._announced and elapsed_s > _PREDICT_AFTER_S and elapsed_s + left_s > _LONG_S:
+        is_typical = self.done > self._done_at_first or elapsed_s > _LONG_S  # not only the start of worker processes
+        if not self._announced and is_typical and elapsed_s > _PREDICT_AFTER_S and elapsed_s + left_s > _LONG_S:
             self._announced = True
             print_above(f"{title}: about {in_words(elapsed_s + left_s)} for {amount}")
 

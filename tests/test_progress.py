@@ -61,6 +61,16 @@ def test_short_work_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.getvalue() == ""
 
 
+def test_short_work_with_a_slow_start_is_not_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = record_console(monkeypatch, terminal=False)
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    with progress.counting(25, "doctor") as advance:
+        for now[0] in range(5, 10):  # the first step takes five seconds
+            advance()
+    assert "about" not in stream.getvalue()
+
+
 def test_the_predicted_time_leaves_out_the_slow_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
