@@ -18,9 +18,9 @@ from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.frame_names import split_frames_path
-from eztorch_sce.data.sources.folder import find_media
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.media_kinds import Listing, all_media
 from eztorch_sce.data.sources.media_table import MediaRow, check_writable, folder_times, write_table
 from eztorch_sce.data.sources.walk import OWN_FILES, Skipped, walk
 from eztorch_sce.errors import ConfigError, MediaError
@@ -88,7 +88,8 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
         raise ConfigError(messages)
     root = Path(os.path.abspath(root))
     check_writable(root)
-    media = find_media(root, "FOLDER")
+    listing = Listing.of(str(root))
+    media = [(record.path, record.kind) for record in all_media(listing, f"FOLDER={root}")]
     times_ns = folder_times(root, [path for path, _ in media])
     lists = [from_list(Path(file), root, setting="lists") for file in config.lists]
     started = time.perf_counter()
@@ -97,7 +98,7 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
     marked = list(_mark_shared(_mark_duplicates(relative), lists).values())
     seconds = time.perf_counter() - started
     skipped, unreadable = _skipped_files(root, rows)
-    return Diagnosis([*marked, *unreadable], seconds, skipped, write_table(root, marked, times_ns))
+    return Diagnosis([*marked, *unreadable], seconds, skipped, write_table(root, marked, times_ns, listing.ignored()))
 
 
 def _inspect_all(jobs: Sequence[_Job], config: DoctorConfig) -> dict[str, MediaRow]:

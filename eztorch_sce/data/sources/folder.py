@@ -11,7 +11,15 @@ import numpy.typing as npt
 
 from eztorch_sce.data.media import suffix_of
 from eztorch_sce.data.sources.manifest import Manifest, class_name, differ_in_case, unknown_classes
-from eztorch_sce.data.sources.media_kinds import ANY, Listing, Media, MediaChoice, all_media, choose_media
+from eztorch_sce.data.sources.media_kinds import (
+    ANY,
+    Listing,
+    Media,
+    MediaChoice,
+    all_media,
+    choose_media,
+    shorten_ignored,
+)
 from eztorch_sce.data.sources.media_table import MediaTable, find_table
 from eztorch_sce.data.sources.records import KINDS, UNLABELED, Records
 from eztorch_sce.data.sources.split_folders import check_not_divided, part_of
@@ -113,13 +121,14 @@ def _from_table(table: MediaTable, root: Path, kind: str | None) -> Media | None
     if "frames" in counts and (kind == "image" or not _are_frames_certain(table, root)):
         return None
     if len(counts) == 1 and kind in (None, *counts):
-        return Media(records, {}, [])
+        return Media(records, shorten_ignored(table.ignored), [])
     if kind is None or kind not in counts or (kind == "frames" and "image" in counts):
         return None
     is_kind = records.kind_codes == KINDS.index(kind)
     others = Counter(suffix_of(path) for path in records.where(~is_kind).paths())
     words = {"video": "videos", "image": "images", "frames": "frame folders"}[kind]
-    return Media(records.where(is_kind), {f"{suffix} beside {words}": num for suffix, num in others.items()}, [])
+    beside = {f"{suffix} beside {words}": num for suffix, num in others.items()}
+    return Media(records.where(is_kind), shorten_ignored(table.ignored) | beside, [])
 
 
 def _are_frames_certain(table: MediaTable, root: Path) -> bool:

@@ -11,6 +11,7 @@ from eztorch_sce.data.sources.image_sets import (
     open_tiny_imagenet,
     open_unpacked,
 )
+from eztorch_sce.data.sources.media_kinds import check_same_kind
 from eztorch_sce.data.sources.shards import open_shards
 from eztorch_sce.data.sources.splits import Location, Splits, open_auto, open_folder, open_list, open_unlabeled
 from eztorch_sce.data.sources.video_sets import open_hmdb51, open_kinetics, open_ssv2, open_ucf101
@@ -111,6 +112,8 @@ def open_splits(location: Location, layout: str) -> Splits:
     if messages := _path_messages(location, layout, row):
         raise ConfigError(messages)
     splits = row.open(_expand_users(location))
+    if splits.test:
+        check_same_kind(splits.train, splits.test)
     if not splits.origin:
         splits = splits._replace(origin=f"layout {layout}" if splits.test else f"layout {layout}, no test split")
     return splits

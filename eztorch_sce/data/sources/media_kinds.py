@@ -2,13 +2,14 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 
 from eztorch_sce.data.frame_names import describe, frame_sequence, image_names, matching, sequences
+from eztorch_sce.data.leftovers import HIDDEN, LEFTOVER
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, ignored_as, suffix_of
 from eztorch_sce.data.sources.frame_folders import FrameFolders, ancestors, find_frame_folders
 from eztorch_sce.data.sources.manifest import Manifest
@@ -18,7 +19,9 @@ from eztorch_sce.errors import ConfigError, shorten
 
 UNREADABLE = "unreadable folders"
 
+_NOT_SUFFIXES = (LEFTOVER, HIDDEN, UNREADABLE)
 _NUM_SUFFIXES = 8  # suffixes of other files that are counted one by one
+_COLOR_NAMES = ("img", "image", "frame", "rgb")
 _NUM_CHECKED = 3  # frame folders of a list that are looked into when it is opened
 
 _NAMES = {"video": "videos", "image": "images", "frames": "frame folders"}
@@ -58,14 +61,14 @@ class Listing:
         root: The folder.
         videos: Names of the videos by folder.
         images: Names of the images by folder.
-        others: Number of other files by suffix.
+        others: Number of other files by folder and suffix.
         skipped: What the walk left out.
     """
 
     root: str
     videos: dict[str, list[str]] = field(default_factory=dict)
     images: dict[str, list[str]] = field(default_factory=dict)
-    others: Counter[str] = field(default_factory=Counter)
+    others: dict[str, Counter[str]] = field(default_factory=dict)
     skipped: Skipped = field(default_factory=Skipped)
 
     @classmethod
@@ -74,6 +77,7 @@ class Listing:
         listing = cls(root)
         for folder, _, files in walk(root, listing.skipped):
             videos, images = [], []
+            others: Counter[str] = Counter()
             for name in files:
                 suffix = suffix_of(name)
                 if suffix in IMAGE_SUFFIXES:
@@ -81,17 +85,32 @@ class Listing:
                 elif suffix in VIDEO_SUFFIXES:
                     videos.append(name)
                 elif name not in OWN_FILES:
-                    listing.others[ignored_as(suffix)] += 1
+                    others[ignored_as(suffix)] += 1
             if videos:
                 listing.videos[folder] = videos
             if images:
                 listing.images[folder] = images
+            if others:
+                listing.others[folder] = others
         return listing
+
+    def ignored(self) -> dict[str, Counter[str]]:
+        """Return the numbers of files that are no media or cannot be read, by folder and what they are."""
+        unreadable = Counter(map(os.path.dirname, self.skipped.unreadable))
+        folders = {*self.others, *self.skipped.counts, *unreadable}
+        nothing: Counter[str] = Counter()
+        return {
+            folder: self.others.get(folder, nothing)
+            + self.skipped.counts.get(folder, nothing)
+            + Counter({UNREADABLE: unreadable[folder]})
+            for folder in sorted(folders)
+        }
 
     def inside(self) -> str:
         """Return the most frequent suffixes with their counts, for messages."""
-        counts = self.others + Counter(_suffix_counts(self.videos)) + Counter(_suffix_counts(self.images))
-        counts[UNREADABLE] = len(self.skipped.unreadable)
+        counts = _suffix_counts(self.videos) + _suffix_counts(self.images)
+        for others in self.ignored().values():
+            counts.update(others)
         frequent = [f"{count} x {suffix}" for suffix, count in counts.most_common(5) if count]
         return ", ".join(frequent) or "empty folders"
 
@@ -218,17 +237,28 @@ def _notes(frames: FrameFolders, images: dict[str, list[str]]) -> list[str]:
 
 def _left_out(listing: Listing) -> tuple[dict[str, int], list[str]]:
     """Return the numbers of files that are no media, and a note about what cannot be read."""
-    frequent = listing.others.most_common(_NUM_SUFFIXES)
-    ignored = dict(frequent)
-    if rest := listing.others.total() - sum(ignored.values()):
+    total: Counter[str] = Counter()
+    for counts in listing.ignored().values():
+        total.update(counts)
+    described = [f"{path} ({reason})" for path, reason in sorted(listing.skipped.unreadable.items())]
+    return shorten_ignored(total), [f"cannot be read: {shorten(described)}"] if described else []
+
+
+def shorten_ignored(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the counts with rare suffixes summed up, most frequent first, for `Manifest.ignored`."""
+    others = Counter({name: count for name, count in counts.items() if name not in _NOT_SUFFIXES})
+    ignored = dict(sorted(others.items(), key=lambda item: (-item[1], item[0]))[:_NUM_SUFFIXES])
+    if rest := others.total() - sum(ignored.values()):
         ignored["other suffixes"] = rest
-    ignored |= dict(listing.skipped.counts)
-    unreadable = listing.skipped.unreadable
-    if not unreadable:
-        return ignored, []
-    ignored[UNREADABLE] = len(unreadable)
-    described = [f"{path} ({reason})" for path, reason in sorted(unreadable.items())]
-    return ignored, [f"cannot be read: {shorten(described)}"]
+    return ignored | {name: counts[name] for name in _NOT_SUFFIXES if counts.get(name)}
+
+
+def check_same_kind(train: Manifest, test: Manifest) -> None:
+    """Raise ConfigError if one split has images and the other has videos."""
+    if len(train.records) and len(test.records) and train.records.all_images() != test.records.all_images():
+        kinds = [" and ".join(_NAMES[kind] for kind in split.records.num_by_kind()) for split in (train, test)]
+        splits = f"the train split has {kinds[0]} ({train.source}), but the test split has {kinds[1]} ({test.source})"
+        raise ConfigError([f"{splits}; give both the same kind of files, or choose one with data.kind"])
 
 
 def _mixed(listing: Listing, where: str) -> str:
@@ -335,5 +365,6 @@ def _check_unambiguous(images: dict[str, list[str]], frames: FrameFolders, where
 
 def _several_sequences(folders: list[str], names: list[str], where: str, choice: str) -> str:
     hold = f"{_count(folders, 'folder')} with several image sequences, such as {_named(folders[0], names)}"
-    pattern = next(iter(sequences(names)))
+    patterns = list(sequences(names))
+    pattern = next((pattern for pattern in patterns if pattern.lower().startswith(_COLOR_NAMES)), patterns[0])
     return f"{where} has {hold}; choose one, such as 'data.frames_pattern=\"{pattern}\"'{choice}"

@@ -3,11 +3,14 @@
 It is an uncompressed Arrow file (Feather), so all processes map the same memory, and pandas, polars and duckdb read it.
 """
 
+import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +26,7 @@ TABLE_NAME = "manifest.arrow"
 _EARLIER_NAME = "manifest.parquet"  # the table of earlier versions
 
 _FOLDERS_KEY = b"eztorch_sce.folders"
+_IGNORED_KEY = b"eztorch_sce.ignored"
 
 
 class MediaRow(NamedTuple):
@@ -66,6 +70,7 @@ class MediaTable(NamedTuple):
         mismatch: How the folder differs from the table, with the age of the table; "" if it does not. The listing is
             then out of date, but what it says about a file still holds.
         age: When it was written, such as "2 days ago".
+        ignored: Number of other files below the folder, as in `Manifest`.
     """
 
     file: Path
@@ -74,6 +79,7 @@ class MediaTable(NamedTuple):
     digests: dict[str, str]
     mismatch: str
     age: str = ""
+    ignored: Mapping[str, int] = MappingProxyType({})
 
     def dated(self) -> str:
         """Return the path and the age of the table, for errors that rest on it."""
@@ -122,13 +128,19 @@ def folder_times(root: Path, paths: Iterable[str]) -> dict[str, int]:
     return {os.path.relpath(folder, root): _time_ns(folder) for folder in sorted(folders)}
 
 
-def write_table(folder: Path, rows: list[MediaRow], times_ns: dict[str, int] | None = None) -> Path:
+def write_table(
+    folder: Path,
+    rows: list[MediaRow],
+    times_ns: dict[str, int] | None = None,
+    ignored: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> Path:
     """Write the table of a folder atomically and return its path.
 
     Args:
         folder: The folder.
         rows: The media below it, sorted by path.
         times_ns: Result of `folder_times`; None takes the present times.
+        ignored: Number of other files by the absolute path of their folder, by what they are.
     """
     import pyarrow as pa
 
@@ -150,10 +162,15 @@ def write_table(folder: Path, rows: list[MediaRow], times_ns: dict[str, int] | N
         columns[field] = pa.array([getattr(row, field) for row in rows])
     findings = [[finding.encode("utf-8", "backslashreplace").decode() for finding in row.findings] for row in rows]
     columns["findings"] = pa.array(findings, pa.list_(pa.string()))  # they may quote a path that is not valid UTF-8
-    return write_columns(folder, pa.table(columns), times_ns)
+    return write_columns(folder, pa.table(columns), times_ns, ignored)
 
 
-def write_columns(folder: Path, table: Any, times_ns: dict[str, int]) -> Path:
+def write_columns(
+    folder: Path,
+    table: Any,
+    times_ns: dict[str, int],
+    ignored: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+) -> Path:
     """Write a table whose columns already exist as Arrow arrays; see `write_table`."""
     import pyarrow as pa
 
@@ -161,7 +178,9 @@ def write_columns(folder: Path, table: Any, times_ns: dict[str, int]) -> Path:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, times.schema) as writer:
         writer.write_table(times)
-    schema = table.schema.with_metadata({_FOLDERS_KEY: sink.getvalue().to_pybytes()})
+    relative = {os.path.relpath(path, folder): dict(counts) for path, counts in ignored.items()}
+    metadata = {_FOLDERS_KEY: sink.getvalue().to_pybytes(), _IGNORED_KEY: json.dumps(relative)}
+    schema = table.schema.with_metadata(metadata)
     file = folder / TABLE_NAME
     # The jobs of a job array may finish at the same time.
     with replacing(file) as partial, pa.ipc.new_file(str(partial), schema) as writer:
@@ -203,6 +222,7 @@ def _read(file: Path, folder: Path, written_ns: int) -> tuple[MediaTable, dict[s
             table = pa.ipc.open_file(source).read_all().combine_chunks()
         columns = _columns(table, file.parent)
         times = pa.ipc.open_file(table.schema.metadata[_FOLDERS_KEY]).read_all()
+        ignored = _ignored_below(table.schema.metadata.get(_IGNORED_KEY, b"{}"), folder, file.parent)
         everything = Records(columns)
         unusable = frozenset(everything.path(row) for row in _nonzero(pc.invert(table["usable"])))
         digests = {everything.path(row): table["digest"][row].as_py() for row in _nonzero(table["digest"])}
@@ -213,7 +233,7 @@ def _read(file: Path, folder: Path, written_ns: int) -> tuple[MediaTable, dict[s
         ) from error
     rows = _rows_below(columns, folder, file.parent)
     times_ns = dict(zip(_values(times["folder"]), _values(times["time_ns"]), strict=True))
-    return MediaTable(file, Records(columns, rows), unusable, digests, ""), times_ns
+    return MediaTable(file, Records(columns, rows), unusable, digests, "", ignored=ignored), times_ns
 
 
 def _columns(table: Any, root: Path) -> Columns:
@@ -239,6 +259,16 @@ def _columns(table: Any, root: Path) -> Columns:
         names if pa.types.is_large_binary(names.type) else names.view(pa.large_binary()),
         kind.indices.to_numpy().view(np.uint8),
     )
+
+
+def _ignored_below(metadata: bytes, folder: Path, root: Path) -> dict[str, int]:
+    """Return the numbers of other files below a folder, from those by folder."""
+    total: Counter[str] = Counter()
+    for name, counts in json.loads(metadata).items():
+        path = os.path.normpath(os.path.join(root, name))
+        if path == str(folder) or path.startswith(os.path.join(folder, "")):
+            total.update(counts)
+    return dict(total)
 
 
 def _rows_below(columns: Columns, folder: Path, root: Path) -> npt.NDArray[np.int64] | None:

@@ -1,7 +1,7 @@
 """Walks through the folders of a data set: what is skipped by name, and what cannot be read."""
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +19,11 @@ class Skipped:
     """What a walk leaves out.
 
     Attributes:
-        counts: Number of files and folders by what they are, such as "hidden".
+        counts: Number of files and folders skipped by name, by the folder they are in and what they are.
         unreadable: Reason by path of each folder that cannot be listed, and of each broken link that may be one.
     """
 
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
@@ -67,7 +67,7 @@ def list_folder(folder: str, skipped: Skipped | None = None) -> tuple[list[str],
         for entry in entries:
             if reason := skipped_as(entry.name):
                 if skipped is not None:
-                    skipped.counts[reason] += 1
+                    skipped.counts[folder][reason] += 1
                 continue
             # For a link that points to itself, os.path.isdir returns False where DirEntry.is_dir raises.
             is_link = entry.is_symlink()
