@@ -60,6 +60,9 @@ def test_show_views_draws_rare_suffixes(tmp_path: Path, monkeypatch: pytest.Monk
     for number, suffix in enumerate((".jfif", ".jpe", ".avif")):
         (tmp_path / f"{number}{suffix}").write_bytes(encoded(smooth(40, 40), FORMATS.get(suffix, "JPEG")))
     monkeypatch.chdir(tmp_path)
-    cli.main(["show-views", f"data.root={tmp_path}", "views=cifar", f"run.dir={tmp_path / 'run'}"])
+    cli.main(
+        ["show-views", f"data.root={tmp_path}", "views=cifar", f"run.dir={tmp_path / 'run'}", "data.num_workers=0"]
+    )
     (sheet,) = (tmp_path / "run").rglob("views.png")
-    assert Image.open(sheet).size[0] > 100
+    with Image.open(sheet) as drawn:
+        assert drawn.size[0] > 100
