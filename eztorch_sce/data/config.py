@@ -238,33 +238,36 @@ class DataConfig:
                 not in the train split, or the data cannot be divided as the weights divided them.
         """
         splits, files = self._open()
-        if splits.test is None and splits.train.classes:
-            splits = self._held_out(splits, files, seed, provenance)
-        elif splits.test is not None and self.group is not None:
+        if splits.test is not None and self.group is not None:
             codes = [group_codes(split, self.group, self.folder()) for split in (splits.train, splits.test)]
             check_groups_apart(splits.train, splits.test, codes, self.group)
+        groups = self._groups(splits.train, files)
+        if groups is not None:  # kept with the records, since later draws from the train split respect them too
+            train = splits.train.with_records(splits.train.records.with_groups(groups), splits.train.source)
+            splits = splits._replace(train=train)
+        if splits.test is None and splits.train.classes:
+            splits = self._held_out(splits, seed, provenance)
         if self.train_share is not None:
             splits = splits._replace(train=draw_fraction(splits.train, self.train_share, seed))
         if self.train_subset is not None:
             splits = splits._replace(train=keep_listed(splits.train, Path(self.train_subset)))
         return splits
 
-    def _held_out(
-        self, splits: Splits, files: npt.NDArray[np.int64] | None, seed: int, provenance: Provenance | None = None
-    ) -> Splits:
+    def _held_out(self, splits: Splits, seed: int, provenance: Provenance | None) -> Splits:
         """Return the splits with a test split that is held out.
 
         Args:
-            splits: The data, without a test split.
-            files: Number of the file of each record: records of the same file stay together.
+            splits: The data, without a test split. Groups of records stay together.
             seed: Seed of the draw.
             provenance: What is known of the records that the weights were trained on.
         """
         divided = holdout_as_trained(splits, provenance, self.test_fraction, self.group)
         if divided is not None:
             return divided
-        draw = Draw(self.test_fraction or TEST_FRACTION, seed, self.group)
-        return holdout(splits, draw, self._groups(splits.train, files))
+        groups = splits.train.records.groups
+        if self.group is not None and groups is not None:
+            check_groups(groups, self.group)
+        return holdout(splits, Draw(self.test_fraction or TEST_FRACTION, seed, self.group), groups)
 
     def _groups(self, manifest: Manifest, files: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64] | None:
         """Return the group of each record, or None if every record stands alone.
@@ -276,7 +279,6 @@ class DataConfig:
         if self.group is None:
             return files
         codes = group_codes(manifest, self.group, self.folder())
-        check_groups(codes, self.group)
         return codes if files is None else merge(codes, files)
 
     def build_decoder(self) -> Decoder:

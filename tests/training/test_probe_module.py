@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+import pytest
 import torch
 
 from eztorch_sce import api
@@ -85,3 +86,21 @@ def test_choosing_on_held_out_records_leaves_the_probe_of_each_rate_unchanged(
         reports.append(api.linear(config).metrics)
     alone, chosen, on_test = reports
     assert alone["linear_top1"] == chosen["linear_top1"] == on_test["linear_top1@10"]
+
+
+@pytest.mark.parametrize("own_test_split", [True, False])
+def test_the_records_that_choose_a_rate_are_whole_groups(images: Path, own_test_split: bool) -> None:
+    """Images whose numbers have the same remainder by three are one group, as the clips of a video are."""
+    for file in images.rglob("*.png"):
+        file.rename(file.with_name(f"{file.parts[-3]}{int(file.stem) % 3}-{file.name}"))
+    root = images if own_test_split else images / "train"
+    config = LinearConfig(data=DataConfig(root=str(root), group=r"(\w+\d)-"), lrs=[1.0], validation_fraction=0.4)
+    train = config.data.open_with_test(seed=0).train
+    held_out = config.held_out(train)
+    names = [
+        [Path(path).name.split("-")[0] for path in train.records.where(part).paths()]
+        for part in (held_out.numpy(), ~held_out.numpy())
+    ]
+    assert names[0]
+    assert names[1]
+    assert not set(names[0]) & set(names[1])

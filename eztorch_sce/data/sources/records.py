@@ -317,6 +317,10 @@ class Records(Sequence[MediaRecord]):
         columns = Records.from_columns(paths, kinds)._columns
         return Records(columns, None, self.labels, False, self._segments, self.groups)
 
+    def with_groups(self, groups: npt.NDArray[np.int64]) -> "Records":
+        """Return the same records with a group each, int64 (N,)."""
+        return Records(self._columns, self._rows, self._labels, self._labels_by_folder, self._segments, groups)
+
     def _path(self, row: int) -> str:
         columns = self._columns
         folder = columns.folders[int(columns.folder_of[row])].as_py()
