@@ -24,6 +24,8 @@ UNREADABLE_SUFFIXES = _cures()
 """Suffixes of images that need a package which is not installed, with the command that installs it."""
 IMAGE_SUFFIXES = frozenset(f".{name}" for name in (*_IMAGE.split(), *_OPTIONAL)) - UNREADABLE_SUFFIXES.keys()
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
+KNOWN_SUFFIXES = MEDIA_SUFFIXES | UNREADABLE_SUFFIXES.keys()
+"""Suffixes of media, readable here or not: a list means the same on every machine."""
 
 HEIC = "a HEIC image"
 """What `content_of` calls a photo as iPhones write it."""

@@ -12,6 +12,8 @@ from eztorch_sce.curation.doctor import diagnose
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.media import IMAGE_SUFFIXES
+from eztorch_sce.data.sources import list_file
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan
 
 SUFFIXES = sorted({".jfif", ".jpe", ".JPG", ".avif", ".webp"} | IMAGE_SUFFIXES)
@@ -66,3 +68,16 @@ def test_show_views_draws_rare_suffixes(tmp_path: Path, monkeypatch: pytest.Monk
     (sheet,) = (tmp_path / "run").rglob("views.png")
     with Image.open(sheet) as drawn:
         assert drawn.size[0] > 100
+
+
+def test_a_list_of_heic_photos_without_the_package_is_an_error_with_the_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(list_file, "UNREADABLE_SUFFIXES", {".heic": "pip install 'eztorch-sce[heif]'"})
+    for name in ("a.heic", "b.HEIC", "c.jpg"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.csv").write_text("path\na.heic\nb.HEIC\nc.jpg\n")
+    with pytest.raises(
+        ConfigError, match=r"names 2 \.heic files, which cannot be read here: run pip install 'eztorch-sce"
+    ):
+        DataConfig(list=str(tmp_path / "list.csv")).open()

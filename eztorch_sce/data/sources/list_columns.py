@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
+from eztorch_sce.data.media import KNOWN_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.column_names import (
     DURATIONS,
     ENDS,
@@ -254,7 +254,7 @@ def _are_numbers(cells: Sequence[str]) -> bool:
 
 
 def _are_files(cells: Sequence[str]) -> bool:
-    return bool(cells) and all(suffix_of(cell) in MEDIA_SUFFIXES for cell in cells)
+    return bool(cells) and all(suffix_of(cell) in KNOWN_SUFFIXES for cell in cells)
 
 
 def _sample(cells: Sequence[str]) -> Sequence[str]:

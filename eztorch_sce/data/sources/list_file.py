@@ -1,9 +1,11 @@
 """List files: the paths, and possibly labels and segments, of one split. No media file is opened."""
 
 import os
+from collections import Counter
 from itertools import compress, repeat
 from pathlib import Path
 
+from eztorch_sce.data.media import UNREADABLE_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.list_columns import ListColumns, Segment, assign_columns
 from eztorch_sce.data.sources.list_labels import ListLabels, read_labels
 from eztorch_sce.data.sources.list_table import read_table
@@ -49,7 +51,12 @@ def from_list(
         raise ConfigError([f"{where} lists no files"])
     files = disk.find_all(columns.paths)
     labels = read_labels(columns, train)
-    messages = [*labels.messages, *_segments_of_images(columns, files), *_repetitions(columns, files, labels)]
+    messages = [
+        *labels.messages,
+        *_unreadable(columns, files),
+        *_segments_of_images(columns, files),
+        *_repetitions(columns, files, labels),
+    ]
     num_listed = len(columns.paths)
     absent = [row for row, code in enumerate(files.folder_of) if code < 0]
     if absent and not (missing_ok and len(absent) < num_listed):
@@ -96,6 +103,16 @@ def _missing(columns: ListColumns, absent: list[int], disk: ListedFiles, setting
     if all(os.path.isabs(columns.paths[row]) for row in absent):
         cure = f"the paths are absolute: correct them, or make them relative and set {root}"
     return f"{columns.where}: {len(absent)} of {len(columns.paths)} files do not exist: {shorten(names)}; {cure}"
+
+
+def _unreadable(columns: ListColumns, files: FoundFiles) -> list[str]:
+    """Return a message for each suffix of images that needs a package which is not installed."""
+    suffixes = Counter(map(suffix_of, files.names)) if UNREADABLE_SUFFIXES else {}
+    return [
+        f"{columns.where} names {suffixes[suffix]} {suffix} files, which cannot be read here: run {cure}"
+        for suffix, cure in UNREADABLE_SUFFIXES.items()
+        if suffix in suffixes
+    ]
 
 
 def _segments_of_images(columns: ListColumns, files: FoundFiles) -> list[str]:

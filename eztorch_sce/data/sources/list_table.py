@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
+from eztorch_sce.data.media import KNOWN_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.column_names import is_known, is_path
 from eztorch_sce.data.sources.text import read_text
 from eztorch_sce.errors import ConfigError, first_messages
@@ -20,7 +20,7 @@ _SAMPLE = 200  # lines from which the format is detected
 NUMBER = re.compile(r"[-+]?[\d.]+")
 
 # A path with a media suffix, then a label. The label may be several words, but not a number followed by more.
-_SUFFIXES = "|".join(sorted(suffix[1:] for suffix in MEDIA_SUFFIXES))
+_SUFFIXES = "|".join(sorted(suffix[1:] for suffix in KNOWN_SUFFIXES))
 _PATH_THEN_LABEL = re.compile(rf"(.*\.(?:{_SUFFIXES}))\"?[\s,;|]+(?![-+]?[\d.]+[\s,;|])(.+)", re.IGNORECASE)
 _PATH_THENNUMBER = re.compile(r"(.*?)[\s,;|]+([-+]?[\d.]+)")
 _PATH_THEN_WORD = re.compile(r"(.*)[\s,;|]+([^\s,;|]+)")
@@ -138,11 +138,11 @@ def _is_header(cells: Sequence[str], by_spaces: bool = False) -> bool:
 
 
 def _looks_like_data(cell: str) -> bool:
-    return bool(NUMBER.fullmatch(cell)) or suffix_of(cell) in MEDIA_SUFFIXES or "/" in cell or "\\" in cell
+    return bool(NUMBER.fullmatch(cell)) or suffix_of(cell) in KNOWN_SUFFIXES or "/" in cell or "\\" in cell
 
 
 def _all_media(cells: Sequence[str]) -> bool:
-    return all(suffix_of(cell) in MEDIA_SUFFIXES for cell in cells)
+    return all(suffix_of(cell) in KNOWN_SUFFIXES for cell in cells)
 
 
 def _cells(line: str, separator: str) -> list[str] | None:
@@ -218,7 +218,7 @@ def _join_first(cells: list[str], num_columns: int) -> list[str]:
     """Join the words of a path with spaces in the first column, if only its last word has a media suffix."""
     num_words = len(cells) - num_columns + 1
     path = " ".join(cells[:num_words])
-    return [path, *cells[num_words:]] if suffix_of(path) in MEDIA_SUFFIXES else cells
+    return [path, *cells[num_words:]] if suffix_of(path) in KNOWN_SUFFIXES else cells
 
 
 def _without_header(lines: _Lines, where: str, exists: Callable[[str], bool]) -> ListTable:
@@ -229,7 +229,7 @@ def _without_header(lines: _Lines, where: str, exists: Callable[[str], bool]) ->
         if (pairs := form(lines)) is None:
             continue
         paths = [path for path, _ in pairs[:_SAMPLE:step]]
-        score = sum(map(exists, paths)), sum(suffix_of(path) in MEDIA_SUFFIXES for path in paths)
+        score = sum(map(exists, paths)), sum(suffix_of(path) in KNOWN_SUFFIXES for path in paths)
         if score > best:
             best, rows = score, pairs
         if score == (len(paths), len(paths)):
@@ -270,7 +270,7 @@ def _split_lines(lines: _Lines) -> list[tuple[str, str]]:
 
 def _split_line(line: str) -> tuple[str, str]:
     """Return the path and the label of a line. A line that ends in a media suffix is a path without a label."""
-    if suffix_of(_unquote(line)) in MEDIA_SUFFIXES:
+    if suffix_of(_unquote(line)) in KNOWN_SUFFIXES:
         return _unquote(line), ""
     for pattern in (_PATH_THEN_LABEL, _PATH_THENNUMBER, _PATH_THEN_WORD):
         if match := pattern.fullmatch(line):

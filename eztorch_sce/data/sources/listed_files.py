@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, suffix_of
+from eztorch_sce.data.media import IMAGE_SUFFIXES, KNOWN_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.manifest import class_name
 from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.walk import list_if_readable
@@ -273,8 +273,8 @@ class _Folder:
                 return videos[0], "video", _SUFFIX
             if not videos and self.kinds.get(stem) == "frames":
                 return stem, "frames", _FRAMES
-        if suffix not in MEDIA_SUFFIXES:
-            media = [other for other in same_stem if suffix_of(other) in MEDIA_SUFFIXES]
+        if suffix not in KNOWN_SUFFIXES:
+            media = [other for other in same_stem if suffix_of(other) in KNOWN_SUFFIXES]
             if len(media) == 1:
                 return media[0], self.kinds[media[0]], _STEM
         return name, None, ""
@@ -289,13 +289,14 @@ def _has_image(folder: str) -> bool:
 
 
 def _kind(name: str, is_folder: bool) -> str:
-    return "frames" if is_folder else "image" if suffix_of(name) in IMAGE_SUFFIXES else "video"
+    is_image = suffix_of(name) in KNOWN_SUFFIXES - VIDEO_SUFFIXES
+    return "frames" if is_folder else "image" if is_image else "video"
 
 
 def _stem(name: str) -> str:
     """Return a name without a media suffix."""
     stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in MEDIA_SUFFIXES else name
+    return stem if suffix.lower() in KNOWN_SUFFIXES else name
 
 
 def _spelling(name: str) -> str:
