@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance
+from eztorch_sce.data.sources.records import UNLABELED
 from eztorch_sce.data.sources.splits import Draw, Splits
 from eztorch_sce.data.sources.subsets import indices_by_class
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, shorten
 
 _Groups = dict[int, list[int]]  # indices of the records of each group
 
@@ -44,7 +45,18 @@ def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = N
     drawn = f"the fraction {draw.fraction} held out with seed {draw.seed}"
     if draw.group:
         drawn += f", grouped by {draw.group}"
-    return _divide(splits, is_test, drawn)._replace(origin=str(draw), draw=draw)
+    divided = _divide(splits, is_test, drawn)
+    return divided._replace(origin=str(draw), draw=draw, notes=splits.notes + _undivided(manifest, is_test))
+
+
+def _undivided(manifest: Manifest, is_test: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return a remark about the classes that are not in the test split, if there are any."""
+    labels = manifest.records.labels
+    absent = np.setdiff1d(labels, labels[is_test]).tolist()
+    if not absent:
+        return ()
+    names = shorten([manifest.classes[label] for label in absent if label != UNLABELED])
+    return (f"{len(absent)} classes cannot be divided and are only in train: {names}",)
 
 
 def held_out(

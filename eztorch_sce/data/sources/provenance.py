@@ -20,6 +20,7 @@ MAX_RECORDS = 2_000_000
 
 _NUM_PRINTS = 32  # files of each split whose content is remembered
 _BLOCK = 4096  # bytes at both ends of a file that stand for its content
+_NO_KEY = np.int64(-1)  # matches no hash, which are not negative
 _NUM_LEVELS = 3  # folders that a moved data set may be opened above or below the one it was trained from
 
 
@@ -127,15 +128,21 @@ class Provenance:
             yield from self.earlier.chain()
 
     def match(self, records: Records) -> Match | None:
-        """Return what the training did with some records; None if it is not recorded."""
+        """Return what the training did with some records; None if it is unknown.
+
+        It is unknown if it is not recorded, or if records elsewhere have the names of the training but other contents:
+        they may be copies in another format, or other data.
+        """
         if self.trained is None or self.held_out is None:
             return None
         files = locate(records, RealFolders())
         keys = self._keys_in_place(files, records)
         if keys is None:
-            keys = self._keys_moved(files, records)
-        if keys is None:
-            return Match(np.zeros(len(records), bool), np.zeros(len(records), bool), len(self.held_out))
+            keys, num_named = self._keys_moved(files, records)
+            if num_named and self._has_other_content(files, keys):
+                if 2 * num_named >= len(records):
+                    return None
+                keys = np.full(len(records), _NO_KEY)
         held_out = np.isin(keys, self.held_out)
         num_gone = len(self.held_out) - len(np.unique(keys[held_out]))
         return Match(np.isin(keys, self.trained), held_out, num_gone)
@@ -159,20 +166,21 @@ class Provenance:
         relative = [below(folder) for folder in files.folders]
         return None if all(name is None for name in relative) else _keys(files, records, relative)
 
-    def _keys_moved(self, files: RealFiles, records: Records) -> npt.NDArray[np.int64] | None:
-        """Return the hashes of records that were moved since the training, or None if they are others."""
+    def _keys_moved(self, files: RealFiles, records: Records) -> tuple[npt.NDArray[np.int64], int]:
+        """Return the hashes of records as if they had been moved since the training, and how many are remembered."""
         assert self.trained is not None
         assert self.held_out is not None
         remembered = np.concatenate([self.trained, self.held_out])
         candidates = [_keys(files, records, folders) for folders in _alignments(files)]
-        counts = [int(np.isin(keys, remembered).sum()) for keys in candidates]
-        if not max(counts, default=0):
-            return None
-        keys = candidates[int(np.argmax(counts))]
+        counts = [len(np.intersect1d(keys, remembered)) for keys in candidates]  # each remembered record counts once
+        return candidates[int(np.argmax(counts))], max(counts)
+
+    def _has_other_content(self, files: RealFiles, keys: npt.NDArray[np.int64]) -> bool:
+        """Return whether the files whose content is remembered differ from it."""
         index_of = {key: index for index, key in enumerate(keys.tolist())}
         prints = [(index_of[key], value) for key, value in self.fingerprints.tolist() if key in index_of]
         num_same = sum(_fingerprint(files.path(index)) == value for index, value in prints)
-        return keys if num_same and num_same >= 0.9 * len(prints) else None
+        return not num_same or num_same < 0.9 * len(prints)
 
 
 def num_seen(records: Records, provenance: Provenance | None) -> int | None:
@@ -209,10 +217,10 @@ def _keys(files: RealFiles, records: Records, folders: list[str | None]) -> npt.
     segments = [b""] * len(records)
     if records.segments is not None:
         segments = [f"\n{start:.3f} {end:.3f}".encode() for start, end in records.segments.tolist()]
-    keys = np.zeros(len(records), np.int64)
+    keys = np.full(len(records), _NO_KEY)
     for index, (code, name, segment) in enumerate(zip(files.folder_of.tolist(), files.names, segments, strict=True)):
         start = starts[code]
-        keys[index] = -1 if start is None else _hash(start + name + segment)
+        keys[index] = _NO_KEY if start is None else _hash(start + name + segment)
     return keys
 
 

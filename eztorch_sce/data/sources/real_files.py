@@ -50,7 +50,8 @@ class RealFolders:
         if folder not in self._known:
             parent, name = os.path.split(folder)
             path = os.path.join(self(parent), name) if name and parent else folder
-            self._known[folder] = os.path.realpath(path) if os.path.islink(path) else path
+            is_plain = name not in ("", os.curdir, os.pardir) and not os.path.islink(path)
+            self._known[folder] = path if is_plain or "://" in folder else os.path.realpath(path)
         return self._known[folder]
 
 

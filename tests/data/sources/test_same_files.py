@@ -68,6 +68,13 @@ def test_a_file_that_a_list_names_twice_is_refused(how: str, tmp_path: Path) -> 
     assert f"list.csv lists 1 files twice: {root}/x/1.png and {root}/y/1.png; remove the repetitions" in message
 
 
+def test_a_path_with_dots_does_not_hide_a_file(tmp_path: Path) -> None:
+    root = touch(tmp_path, "x/1.png", "x/2.png")
+    train = write(root / "train.csv", "path,label\nx/1.png,a\nx/2.png,b\n")
+    test = write(root / "test.csv", "path,label\nx/../x/1.png,a\n")
+    assert opening_fails(list=train, test_list=test).startswith("1 files are in train")
+
+
 def test_two_labels_in_a_list_are_refused(tmp_path: Path) -> None:
     root = touch(tmp_path, "1.png", "2.png")
     (root / "3.png").symlink_to("1.png")
