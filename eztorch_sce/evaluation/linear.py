@@ -295,17 +295,22 @@ def standardization(features: Float[Tensor, "N F"]) -> tuple[Float[Tensor, " F"]
     its deviation may be rounding: below 1e-5 of its mean, or below 1e-4 of the lower quartile of all deviations.
     """
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=min(1, len(features) - 1))
-    lowest, highest = features.aminmax(dim=0)
-    varies = lowest < highest
-    # Where squares leave the range of float32, the deviation above is zero or infinite.
-    extreme = varies & ~((deviation > 1e-15) & deviation.isfinite() & mean.isfinite())
-    if extreme.any():
-        wide = features[:, extreme].double()
-        mean[extreme], deviation[extreme] = wide.mean(dim=0).float(), wide.std(dim=0).float()
-    varies &= deviation > 1e-5 * mean.abs()
+    # Where squares leave the range of float32, this deviation is zero or infinite.
+    doubtful = ~((deviation > 1e-15) & deviation.isfinite() & mean.isfinite())
+    if doubtful.any():
+        mean[doubtful], deviation[doubtful] = _wide_statistics(features, doubtful)
+    varies = deviation > 1e-5 * mean.abs()
     if varies.any():
         varies &= deviation > 1e-4 * deviation[varies].quantile(0.25)
     return mean, deviation.where(varies, torch.inf)
+
+
+def _wide_statistics(features: Float[Tensor, "N F"], columns: Bool[Tensor, " F"]) -> tuple[Tensor, Tensor]:
+    """Return the mean and the standard deviation of some features, computed in float64 and one block at a time."""
+    blocks = torch.split(features, _BLOCK)
+    mean = sum(block[:, columns].double().sum(dim=0) for block in blocks) / len(features)
+    squares = sum((block[:, columns].double() - mean).square().sum(dim=0) for block in blocks)
+    return torch.as_tensor(mean).float(), torch.as_tensor(squares / max(1, len(features) - 1)).sqrt().float()
 
 
 @torch.no_grad()
