@@ -15,6 +15,7 @@ from eztorch_sce import distributed, registry
 from eztorch_sce.augment.view import View
 from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
+from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_to_data, fit_to_plan
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.manifest import Manifest
@@ -74,8 +75,9 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     from eztorch_sce.training.trainer import fit
 
     config = schema.validate(config)
-    source = BackboneSource.from_config(config.backbone)
     splits = config.data.open()
+    config, choices = fit_to_data(config, splits.train)
+    source = BackboneSource.from_config(config.backbone)
     opened = open_training(config.data, splits, config.views, source, config.seed)
     online = None
     if config.online.every_n_epochs:
@@ -85,7 +87,9 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     run_dir = open_run("pretrain", config)
     method = config.method.build(opened.backbone, config.loss.build())
     views = BatchAugmentation(opened.views, config.seed, config.data.canvas)
-    module = PretrainModule(method, views, config.optimizer, config.schedule, config.data.batch_size, config.ramps)
+    module = PretrainModule(
+        method, views, config.optimizer, config.schedule, config.data.samples_per_step, config.ramps
+    )
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     callbacks: list[Any] = [] if online is None else [online]
     if config.run.save_every_n_epochs:
@@ -103,6 +107,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
         "records": len(opened.train.records),
         "input": asdict(opened.spec),
         "training": training_card(config),
+        "chosen": [str(choice) for choice in choices],
     }
     chance: dict[str, Chance] = {}
     if online is not None:
@@ -121,7 +126,9 @@ def plan(config: schema.PlanConfig) -> "Plan":
     from eztorch_sce.planning.plan import plan_pretraining
 
     config = schema.validate(config)
-    return plan_pretraining(config, config.num_records or published(config.data.layout, config.data.split).train)
+    num_records = config.num_records or published(config.data.layout, config.data.split).train
+    config, chosen = fit_to_plan(config, num_records)
+    return plan_pretraining(config, num_records, chosen)
 
 
 def finetune(config: schema.FinetuneConfig) -> Report:
@@ -142,6 +149,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     else:
         source = BackboneSource.from_weights(config.weights, config.untrained)
     splits = open_labeled(config.data, config.seed, source)
+    config = fit_finetuning(config, splits.train)
     opened = open_training(config.data, splits, config.views, source, config.seed)
 
     run_dir = open_run("finetune", config)
@@ -153,7 +161,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         BatchAugmentation(opened.views, config.seed, config.data.canvas),
         config.optimizer,
         config.schedule,
-        config.data.batch_size,
+        config.data.samples_per_step,
         config.layer_decay,
         config.mixup,
     )
@@ -313,7 +321,7 @@ def _linear_on_views(config: LinearConfig) -> Report:
     views = BatchAugmentation(opened.views, config.seed, config.data.canvas)
     validation = None if held_out is None else ValidationHeads(heads, held_out)
     module = ProbeModule(
-        opened.backbone, heads, views, config.optimizer, config.schedule, config.data.batch_size, validation
+        opened.backbone, heads, views, config.optimizer, config.schedule, config.data.samples_per_step, validation
     )
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, data, config, run_dir, [])
@@ -351,6 +359,9 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
 
     config = schema.validate(config)
     manifest = config.data.open().train
+    pretraining = schema.PretrainConfig(data=config.data, views=config.views, adjust=config.adjust)
+    fitted = fit_input(schema.validate(pretraining), manifest)
+    config = replace(config, data=fitted.data, views=fitted.views, adjust={})
     views = [view.filled_in(InputSpec()) for view in config.views]
     spec = input_spec(config.data, manifest, InputSpec(), views[0])
     needing_frames = [number for number, view in enumerate(views) if View(view).needs_frames]
@@ -383,8 +394,10 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
     from eztorch_sce.curation.bench import bench as bench_decoders
 
     config = schema.validate(config)
-    data = replace(config.data, decoder="pyav")  # "auto" would read the result of this measurement
-    manifest = data.open().train
+    config.data = replace(config.data, decoder="pyav")  # "auto" would read the result of this measurement
+    manifest = config.data.open().train
+    config = fit_input(config, manifest)
+    data = config.data
     spec = input_spec(data, manifest, InputSpec(), config.views[0])
     return bench_decoders(data, manifest, config.views, spec, config.seed)
 

@@ -181,11 +181,11 @@ def open_training(
         ConfigError: If the data, the views and the backbone are incompatible.
     """
     views = [view.filled_in(source.spec) for view in views]
-    num_records = len(splits.train.records)
-    if num_records < data.batch_size:
+    num_records, batch_size = len(splits.train.records), data.samples_per_step
+    if num_records < batch_size:
         raise ConfigError(
             [
-                f"data.batch_size={data.batch_size} is more than the {num_records} records of {splits.train.source}: "
+                f"data.batch_size={batch_size} is more than the {num_records} records of {splits.train.source}: "
                 f"set it to {num_records} or less"
             ]
         )

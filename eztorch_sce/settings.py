@@ -296,6 +296,8 @@ def kind_of(hint: Any) -> str:
     if typing.get_origin(hint) in (list, tuple):
         plurals = {int: "whole numbers", float: "numbers", str: "words"}
         return f"a list of {plurals.get(arguments[0], getattr(arguments[0], '__name__', 'values'))}"
+    if typing.get_origin(hint) is dict:
+        return "settings by name"
     return _KINDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -342,6 +344,8 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin in (list, tuple):
         item_hint = arguments[0] if arguments else Any
         return isinstance(value, (list, tuple)) and all(_fits(item, item_hint) for item in value)
+    if origin is dict:
+        return isinstance(value, dict)
     if origin is not None or not isinstance(hint, type):
         return True
     if hint is float:

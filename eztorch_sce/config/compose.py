@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES, policy
 from eztorch_sce.config import schema
+from eztorch_sce.config.adjust import redirected
 from eztorch_sce.config.overrides import escape_interpolations, take_literally
 from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.recipes import CONFIG_MODULE
@@ -125,7 +126,9 @@ def prepare_hydra(command: str) -> None:
 
 
 def for_each_view(command: str, overrides: Sequence[str]) -> list[str]:
-    """Replace `views.*.size=64` by one override per view."""
+    """Replace `views.*.size=64` by one override per view, or keep it for the views that will fit the data."""
+    if "adjust" in {item.name for item in fields(commands()[command])}:
+        overrides = redirected(overrides)
     others = [override for override in overrides if not override.startswith("views.*.")]
     if len(others) == len(overrides):
         return list(overrides)

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES
+from eztorch_sce.config.adjust import needs_names, open_group
 from eztorch_sce.config.compose import GROUPS, INVALID, RENAMED_KEYS, commands, compose_by_hydra, to_config
 from eztorch_sce.config.overrides import quoted
 from eztorch_sce.config.recipes import recipes
@@ -120,6 +121,10 @@ class _Explanation:
     def apply(self, override: Override, config: DictConfig) -> None:
         """Set one value of the config, or add a message."""
         key = override.key_or_group
+        if (group := open_group(key.replace(_ANY_VIEW, _EACH_VIEW, 1), config)) is not None:
+            name = key.removeprefix(_ANY_VIEW).removeprefix(f"{group}.")
+            OmegaConf.update(config, f"adjust.{group}.{name}", override.value(), force_add=True)
+            return
         keys = [key]
         if key.startswith(_ANY_VIEW) and "views" in config:
             keys = [key.replace(_ANY_VIEW, f"views.{number}.", 1) for number in range(len(config.views))]
@@ -167,6 +172,9 @@ class _Explanation:
         return f"{text} does not apply to {self.command}"
 
     def _reject_key(self, key: str, config: DictConfig) -> None:
+        if (message := needs_names(key, config)) is not None:
+            self.messages.append(message)
+            return
         known = _flat_keys(OmegaConf.to_container(config))
         guess = nearest(key, known)
         if guess is not None:

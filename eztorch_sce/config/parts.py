@@ -47,7 +47,7 @@ class EvaluationViewsConfig:
 
 def clip_conflicts(data: DataConfig, num_views: int) -> list[str]:
     """Return one message per conflict between the sampling of clips and the number of views."""
-    if data.near_power is None or num_views == 2:
+    if data.near_power is None or num_views in (0, 2):  # views that are chosen from the data are two
         return []
     return [
         f"data.near_power={show(data.near_power)} requires 2 views, but views has {num_views}: set data.near_power=null"
@@ -59,7 +59,7 @@ def batch_conflicts(data: DataConfig, trainer: TrainerConfig) -> list[str]:
 
     Every forward pass of a device needs the same number of samples, and at least 2 for batch statistics.
     """
-    if trainer.world_size is None:
+    if trainer.world_size is None or data.batch_size is None:
         return []
     num_passes = trainer.world_size * trainer.accumulate
     if num_passes < 1 or (data.batch_size % num_passes == 0 and data.batch_size >= 2 * num_passes):

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.adjust import ADJUST_HELP, adjust_conflicts
 from eztorch_sce.config.parts import (
     ACCELERATORS,
     CommandConfig,
@@ -16,7 +17,6 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
-from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
@@ -35,14 +35,15 @@ class PretrainConfig(CommandConfig):
     """
 
     data: DataConfig = field(default_factory=DataConfig)
-    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
-    backbone: Any = choice("backbone", SmallR2Plus1DConfig(), help="Network to pretrain.")
+    views: list[ViewConfig] = field(default_factory=list)  # an empty list is chosen from the data
+    backbone: Any = choice("backbone", None, help="Network to pretrain; null chooses from the data.")
     method: Any = choice(
         "method", MomentumContrastConfig(), help="Method, which determines the pairs of views that the loss compares."
     )
     loss: Any = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
-    optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
-    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=5))
+    optimizer: Any = choice("optimizer", None, help="Optimizer; null chooses from the length of the training.")
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=None))
+    adjust: dict[str, Any] = setting({}, help=ADJUST_HELP)
     ramps: list[Ramp] = setting([], help="Settings of the loss or the method that change during training.")
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     online: OnlineConfig = field(default_factory=OnlineConfig)
@@ -53,13 +54,14 @@ class PretrainConfig(CommandConfig):
 
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per broken rule across settings."""
-        messages = []
-        if len(self.views) < 2:
-            messages.append(f"views has too few entries ({len(self.views)}): pretraining compares at least two views")
-        elif len(self.views) < self.method.num_global_views:
+        messages = adjust_conflicts(self.adjust, self)
+        num_views = len(self.views) or 2  # views that are chosen from the data are two
+        if num_views < 2:
+            messages.append(f"views has too few entries ({num_views}): pretraining compares at least two views")
+        elif num_views < self.method.num_global_views:
             messages.append(
-                f"method.num_global_views={self.method.num_global_views} must be at most {len(self.views)}, the number "
-                "of views"
+                f"method.num_global_views={self.method.num_global_views} must be at most {num_views}, the number of "
+                "views"
             )
         if not self.method.has_negatives and getattr(self.loss, "needs_negatives", True):
             messages.append(
@@ -82,11 +84,12 @@ class PretrainConfig(CommandConfig):
         if world_size is None:
             return []
         messages = []
+        batch_size = self.data.batch_size
         num_chunks = num_splits * world_size * self.trainer.accumulate
-        if num_splits > 1 and self.data.batch_size < 2 * num_chunks:
+        if num_splits > 1 and batch_size is not None and batch_size < 2 * num_chunks:
             messages.append(
                 f"method.bn_splits={num_splits} leaves fewer than 2 samples per split: data.batch_size="
-                f"{self.data.batch_size} must be at least 2 x bn_splits x devices x num_nodes x accumulate = "
+                f"{batch_size} must be at least 2 x bn_splits x devices x num_nodes x accumulate = "
                 f"{2 * num_chunks}"
             )
         chunks_differ = num_splits > 1 or getattr(self.method, "shuffle_bn", False)
@@ -206,13 +209,14 @@ class ShowViewsConfig(CommandConfig):
     """Draw the augmented views of some records as the network receives them."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    views: list[ViewConfig] = field(default_factory=lambda: policy("kinetics_baseline_112"))
+    views: list[ViewConfig] = field(default_factory=list)  # an empty list is chosen as by `pretrain`
+    adjust: dict[str, Any] = setting({}, help=ADJUST_HELP)
     num_samples: int = setting(4, at_least=1, help="Number of records to show.")
     epoch: int = setting(0, at_least=0, help="Epoch whose random views are shown; 0 is the first.")
 
     def conflicts(self, prefix: str) -> list[str]:
-        """Return a message if there are no views."""
-        return [] if self.views else ["views is empty: set at least one view, such as views=image"]
+        """Return one message per adjusted setting that does not apply."""
+        return adjust_conflicts(self.adjust, self)
 
 
 C = TypeVar("C", bound=CommandConfig)

@@ -115,10 +115,14 @@ class DataConfig:
         None, is_path=True, help="Published list of the labeled training files to use, one name per line."
     )
     num_frames: int | None = setting(
-        None, at_least=1, help="Frames per clip; null uses the number the weights were trained with, or 8."
+        None,
+        at_least=1,
+        help="Frames per clip; null uses the number the weights were trained with, or chooses from the data.",
     )
     clip_s: float | None = setting(
-        None, above=0, help="Clip length in seconds; null uses the length the weights were trained with, or 2.56."
+        None,
+        above=0,
+        help="Clip length in seconds; null uses the length the weights were trained with, or chooses from the data.",
     )
     frame_stride: int | None = setting(
         None, at_least=1, help="Distance between the frames of a clip, in video frames; replaces data.clip_s."
@@ -134,8 +138,11 @@ class DataConfig:
         choices=lambda: ["auto", *choices("decoder")],
         help="Video decoder; auto selects the one that `eztorch-sce data bench` measured as fastest on these files.",
     )
-    batch_size: int = setting(
-        64, at_least=1, help="Samples per optimizer step, across all devices and accumulated batches."
+    batch_size: int | None = setting(
+        None,
+        at_least=1,
+        help="Samples per optimizer step, across all devices and accumulated batches; null chooses from the data, and "
+        "is 64 where nothing is trained.",
     )
     num_workers: int | None = setting(
         None,
@@ -303,6 +310,11 @@ class DataConfig:
             cure = "run `eztorch-sce data bench` again"
             raise ConfigError([f"data.decoder=auto: {file} names {name!r}, which is not a decoder; {cure}"])
         return str(name)
+
+    @property
+    def samples_per_step(self) -> int:
+        """`batch_size`, or 64 if it is null."""
+        return 64 if self.batch_size is None else self.batch_size
 
     def workers(self) -> int:
         """Return the number of decoding processes of this device."""

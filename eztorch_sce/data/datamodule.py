@@ -47,5 +47,5 @@ class TrainingData(pl.LightningDataModule):
 
     def train_dataloader(self) -> TimedLoader:
         """Return the loader of the batches of this process."""
-        batch_size = self.config.batch_size // (distributed.world_size() * self.accumulate)
+        batch_size = self.config.samples_per_step // (distributed.world_size() * self.accumulate)
         return clip_loader(self.dataset, self.sampler, batch_size, self.config.workers(), drop_last=True)

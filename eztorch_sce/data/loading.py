@@ -46,7 +46,7 @@ def evaluation_loader(
     batch_size = 1  # videos of different length are covered by different numbers of clips, which cannot be stacked
     if sampling.clips == "even":
         num_views = sampling.num_clips * sampling.num_crops
-        batch_size = max(1, config.batch_size // num_views)  # as many clips at once as in training
+        batch_size = max(1, config.samples_per_step // num_views)  # as many clips at once as in training
     return clip_loader(dataset, sampler, batch_size, config.workers(), drop_last=False)
 
 

@@ -89,7 +89,7 @@ class LinearConfig(EvaluationConfig):
             )
         if self.views:
             messages += batch_conflicts(self.data, self.trainer)
-        elif self.features is not None and self.data.batch_size < 1:
+        elif self.features is not None and self.data.samples_per_step < 1:
             messages.append(f"data.batch_size={self.data.batch_size} must be at least 1")
         return messages
 
@@ -99,8 +99,8 @@ class LinearConfig(EvaluationConfig):
             lrs=list(dict.fromkeys([self.optimizer.lr, *self.lrs])),
             optimizer=self.optimizer,
             schedule=self.schedule,
-            max_epochs=self.trainer.max_epochs,
-            batch_size=self.data.batch_size,
+            max_epochs=self.trainer.epochs,
+            batch_size=self.data.samples_per_step,
             standardize=self.standardize,
             seed=self.seed,
             select_on=self.select_on,

@@ -43,11 +43,12 @@ class MomentumContrast(nn.Module):
         if config.bn_splits > 1:
             split_batch_norms(self.online, config.bn_splits)
         self.momentum_encoder = MomentumEncoder(self.online)
-        self.queue = Queue(config.queue_size, dim) if config.queue_size else None
+        queue_size = 4096 if config.queue_size is None else config.queue_size
+        self.queue = Queue(queue_size, dim) if queue_size else None
         self.loss = loss
         self.over_pairs = over_pairs_of(loss)
         self.config = config
-        self.momentum = config.momentum
+        self.momentum = 0.99 if config.momentum is None else config.momentum
 
     @property
     def backbone(self) -> Backbone:
@@ -110,7 +111,13 @@ class MomentumConfig:
     predictor: PredictorConfig | None = setting(
         PredictorConfig(), help="Head from online projections to predicted keys; null for none."
     )
-    momentum: float = setting(0.99, at_least=0, at_most=1, help="Momentum of the key encoder at the start of training.")
+    momentum: float | None = setting(
+        None,
+        at_least=0,
+        at_most=1,
+        help="Momentum of the key encoder at the start of training; null chooses from the length of the training, or "
+        "is 0.99.",
+    )
     momentum_schedule: str = setting(
         "cosine",
         choices=("cosine", "constant"),
@@ -125,7 +132,12 @@ class MomentumConfig:
 class MomentumContrastConfig(MomentumConfig):
     """Momentum contrast: keys of a momentum encoder and a queue of past keys, as in MoCo, ReSSL and SCE."""
 
-    queue_size: int = setting(4096, at_least=0, help="Number of past keys used as negatives; 0 for no queue.")
+    queue_size: int | None = setting(
+        None,
+        at_least=0,
+        help="Number of past keys used as negatives; 0 for no queue; null chooses from the number of records, or is "
+        "4096.",
+    )
     batch_keys: bool = setting(False, help="Use the keys of the global batch as further negatives.")
     shuffle_bn: bool = setting(
         False, help="Shuffle the batch before the key encoder so batch norm cannot leak which key matches."
@@ -137,7 +149,7 @@ class MomentumContrastConfig(MomentumConfig):
     @property
     def has_negatives(self) -> bool:
         """Whether the method provides negatives."""
-        return self.batch_keys or self.queue_size > 0
+        return self.batch_keys or self.queue_size != 0
 
     def build(self, backbone: Backbone, loss: Loss) -> MomentumContrast:
         """Return the method that trains `backbone` with `loss`."""

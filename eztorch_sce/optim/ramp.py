@@ -89,5 +89,5 @@ def ramp_conflicts(ramps: Sequence[Ramp], configs: Mapping[str, Any], path: str)
 def _numbers(config: Any) -> list[tuple[str, settings.Setting]]:
     """Return the name and declaration of each setting of a config that is a real number."""
     hints = typing.get_type_hints(type(config))
-    numbers = [item for item in fields(config) if hints[item.name] is float]
+    numbers = [item for item in fields(config) if hints[item.name] in (float, float | None)]
     return [(item.name, settings.declaration(item) or settings.Setting()) for item in numbers]

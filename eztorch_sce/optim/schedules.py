@@ -10,7 +10,9 @@ from eztorch_sce.settings import setting, show
 class ScheduleConfig:
     """Linear warm-up from 0, then a cosine decay to 0, or a drop to a tenth at each milestone."""
 
-    warmup_epochs: float = setting(0.0, at_least=0, help="Epochs of linear warm-up; may be fractional.")
+    warmup_epochs: float | None = setting(
+        0.0, at_least=0, help="Epochs of linear warm-up; may be fractional; null chooses from the data, or is 0."
+    )
     milestones: list[float] = setting(
         [],
         above=0,
@@ -32,7 +34,7 @@ class ScheduleConfig:
             max_epochs: Epochs of the whole training.
         """
         steps_per_epoch = num_steps / max_epochs
-        warmup_steps = round(self.warmup_epochs * steps_per_epoch)
+        warmup_steps = round((self.warmup_epochs or 0) * steps_per_epoch)
         if self.milestones and step >= warmup_steps:
             return float(0.1 ** sum(step >= round(epoch * steps_per_epoch) for epoch in self.milestones))
         return warmup_cosine(step, warmup_steps, num_steps)

@@ -1,6 +1,7 @@
 """Cost of a pretraining, estimated without training: parameters, FLOPs, memory, network traffic and time."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,19 +86,20 @@ class Plan:
         return [f"{fit} The largest batch that fits is {self.largest_batch}.", f"{step}."]
 
 
-def plan_pretraining(config: PlanSettings, num_records: int | None) -> Plan:
+def plan_pretraining(config: PlanSettings, num_records: int | None, chosen: Sequence[str] = ()) -> Plan:
     """Return the estimated cost of a pretraining.
 
     Args:
         config: A validated config with a resolved number of devices.
         num_records: Number of training records; None if unknown, which leaves out the time per epoch.
+        chosen: Settings that were chosen rather than set, one sentence each.
 
     Raises:
         ConfigError: If the backbone does not accept the views.
     """
     num_devices = config.trainer.world_size
     assert num_devices is not None
-    batch = config.data.batch_size // (num_devices * config.trainer.accumulate)
+    batch = config.data.samples_per_step // (num_devices * config.trainer.accumulate)
     shapes = _view_shapes(config)
     networks = network_cost(config, shapes, batch)
     loss_flops, loss_kept = loss_cost(config, networks.loss_inputs, global_batch=batch * num_devices)
@@ -106,9 +108,8 @@ def plan_pretraining(config: PlanSettings, num_records: int | None) -> Plan:
     memory = _memory(config, networks, loss_kept, shapes, num_devices)
     network = _network(config, networks, shapes, batch, num_devices)
     usable = config.memory_share * DEVICES[config.device].memory_gib * GIB
-    fixed, per_sample = (sum(sizes) for sizes in zip(*memory.values(), strict=True))
     step_s, time_assumptions = _step_seconds(config, shapes, flops, memory, network, num_devices)
-    epoch_s = None if num_records is None else num_records // config.data.batch_size * step_s
+    epoch_s = None if num_records is None else num_records // config.data.samples_per_step * step_s
     return Plan(
         title=_title(config, shapes, num_devices),
         parameters=networks.parameters,
@@ -118,11 +119,12 @@ def plan_pretraining(config: PlanSettings, num_records: int | None) -> Plan:
         network=network,
         batch=batch,
         usable=usable,
-        largest_batch=max(0, math.floor((usable - fixed) / per_sample)),
+        largest_batch=_largest(memory, usable),
         step_s=step_s,
         epoch_s=epoch_s,
-        total_s=None if epoch_s is None else config.trainer.max_epochs * epoch_s,
+        total_s=None if epoch_s is None else config.trainer.epochs * epoch_s,
         assumptions=[
+            *chosen,
             "FLOPs: convolutions and matrix products only; a multiply-add counts as two.",
             f"Memory: tensors only, measured with {networks.measured_on}. They may use memory_share="
             f"{config.memory_share:g} of the device; the rest is left to the CUDA context, library workspaces and "
@@ -137,7 +139,28 @@ def plan_pretraining(config: PlanSettings, num_records: int | None) -> Plan:
     )
 
 
-def _view_shapes(config: PlanSettings) -> list[Shape]:
+def largest_batch(config: TrainingSettings, usable: float) -> int:
+    """Return the largest batch per device and forward pass that fits into `usable` bytes; 0 if none does.
+
+    Args:
+        config: A validated config with a resolved number of devices.
+        usable: Bytes of memory per device that tensors may use.
+    """
+    num_devices = config.trainer.world_size or 1
+    batch = max(1, config.data.samples_per_step // (num_devices * config.trainer.accumulate))
+    shapes = _view_shapes(config)
+    networks = network_cost(config, shapes, batch)
+    _, loss_kept = loss_cost(config, networks.loss_inputs, global_batch=batch * num_devices)
+    return _largest(_memory(config, networks, loss_kept, shapes, num_devices), usable)
+
+
+def _largest(memory: dict[str, Size], usable: float) -> int:
+    fixed = sum(size.fixed for size in memory.values())
+    per_sample = sum(size.per_sample for size in memory.values())
+    return max(0, math.floor((usable - fixed) / per_sample))
+
+
+def _view_shapes(config: TrainingSettings) -> list[Shape]:
     with torch.device("meta"):
         takes_clips = config.backbone.build().takes_clips
     num_frames = config.data.num_frames or (InputSpec().num_frames if takes_clips else 1)
@@ -155,20 +178,20 @@ def _view_shapes(config: PlanSettings) -> list[Shape]:
 def _title(config: PlanSettings, shapes: list[Shape], num_devices: int) -> str:
     networks = ", ".join(name_of(choice) for choice in (config.backbone, config.method, config.loss))
     sizes = " + ".join(str(size) for *_, size in shapes)
-    samples = f"{config.data.batch_size} samples per step on {num_devices} x {config.device}"
+    samples = f"{config.data.samples_per_step} samples per step on {num_devices} x {config.device}"
     kind = "images" if shapes[0][1] == 1 else f"clips of {shapes[0][1]} frames"
     return f"{networks}; views: {kind}, {sizes} px; {samples}, {config.trainer.precision}"
 
 
 def _memory(
-    config: PlanSettings, networks: NetworkCost, loss_kept: Size, shapes: list[Shape], num_devices: int
+    config: TrainingSettings, networks: NetworkCost, loss_kept: Size, shapes: list[Shape], num_devices: int
 ) -> dict[str, Size]:
     """Return the bytes per device by component."""
     gradients = _FLOAT * networks.num_trainable
     canvas = config.data.canvas
     pixels = sum(math.prod(shape) for shape in shapes)
     decoded = pixels if canvas is None else sum(channels * frames * canvas**2 for channels, frames, *_ in shapes)
-    block = _FLOAT * (BLOCK_NUMBERS if config.device == "cpu" else BLOCK_NUMBERS_GPU)
+    block = _FLOAT * (BLOCK_NUMBERS if config.trainer.accelerator == "cpu" else BLOCK_NUMBERS_GPU)
     if not isinstance(config.loss.build(), ContrastiveLoss):
         block = 0
     return {
@@ -225,7 +248,7 @@ def _step_seconds(
     num_devices: int,
 ) -> tuple[float, list[str]]:
     """Return the seconds per optimizer step, measured if possible, and the assumptions behind them."""
-    batch_size = config.data.batch_size
+    batch_size = config.data.samples_per_step
     if config.throughput is not None:
         seconds = batch_size * len(shapes) / config.throughput
         return seconds, [f"Time: measured; throughput={config.throughput:g} clips/s on all devices together."]

@@ -32,9 +32,10 @@ def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dic
         card["select_on"] = config.select_on
         if config.select_on == "validation":
             card["validation_fraction"] = config.validation_fraction
-    card |= {name: getattr(config.trainer, name) for name in ("max_epochs", "precision", "accumulate")}
-    card |= {name: getattr(config.data, name) for name in ("batch_size", "near_power")}
-    return card | {"effective_lr": effective_lr(config.optimizer.lr, config.data.batch_size)}
+    card |= {name: getattr(config.trainer, name) for name in ("precision", "accumulate")}
+    card |= {"max_epochs": config.trainer.epochs, "batch_size": config.data.samples_per_step}
+    card |= {"near_power": config.data.near_power}
+    return card | {"effective_lr": effective_lr(config.optimizer.lr, config.data.samples_per_step)}
 
 
 def evaluation_card(config: EvaluationConfig) -> dict[str, Any]:

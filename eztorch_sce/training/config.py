@@ -35,7 +35,9 @@ class Machine(NamedTuple):
 class TrainerConfig:
     """Epochs, devices and precision of a training."""
 
-    max_epochs: int = setting(200, at_least=1, help="Number of passes over the training data.")
+    max_epochs: int | None = setting(
+        None, at_least=1, help="Number of passes over the training data; null chooses from the data, or is 200."
+    )
     accelerator: str = setting(
         "auto", choices=("auto", "gpu", "cpu"), help="Hardware; auto uses GPUs if there are any."
     )
@@ -74,6 +76,11 @@ class TrainerConfig:
             num_nodes=num_nodes if self.num_nodes is None else self.num_nodes,
             sync_batchnorm=on_gpu if self.sync_batchnorm is None else self.sync_batchnorm,
         )
+
+    @property
+    def epochs(self) -> int:
+        """`max_epochs`, or 200, as in most published trainings, if it is null."""
+        return 200 if self.max_epochs is None else self.max_epochs
 
     @property
     def world_size(self) -> int | None:

@@ -104,5 +104,5 @@ class PretrainModule(pl.LightningModule):
     def _cure(self) -> str:
         return (
             f"If training has diverged: lower optimizer.lr={self.optimizer.lr:g}, raise schedule.warmup_epochs="
-            f"{self.schedule.warmup_epochs:g}, or set trainer.precision=32-true"
+            f"{self.schedule.warmup_epochs or 0:g}, or set trainer.precision=32-true"
         )

@@ -50,7 +50,7 @@ def fit(
     settings = config.trainer
     assert settings.devices is not None
     assert settings.num_nodes is not None
-    num_steps = settings.max_epochs * (len(data.dataset) // data.config.batch_size)
+    num_steps = settings.epochs * (len(data.dataset) // data.config.samples_per_step)
     log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once
     max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
     with _without_advice():
@@ -60,7 +60,7 @@ def fit(
             strategy=_strategy(settings.world_size),
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
-            max_epochs=settings.max_epochs,
+            max_epochs=settings.epochs,
             accumulate_grad_batches=settings.accumulate,
             sync_batchnorm=bool(settings.sync_batchnorm),
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself

@@ -101,4 +101,4 @@ def test_show_views_explains_invalid_input(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_samples=0 must be at least 1"):
         compose("show-views", [*words, "num_samples=0"])
     with pytest.raises(ConfigError, match=r"views\.0\.blur=1\.5.*\n.*views\.1\.scale"):
-        compose("show-views", [*words, "views.0.blur=1.5", "views.1.scale=[0.2,2.0]"])
+        compose("show-views", [*words, "views=image", "views.0.blur=1.5", "views.1.scale=[0.2,2.0]"])
