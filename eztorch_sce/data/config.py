@@ -46,8 +46,10 @@ class DataConfig:
     list: str | None = setting(
         None,
         is_path=True,
-        help="List file: a CSV file with columns path and label, or lines of the form `path label`. Paths are relative "
-        "to data.root, or else to the folder of the list.",
+        help="List file: text with any common separator, Parquet or Arrow. Columns are known by their names: path (or "
+        "video, image, file, ...), label (a number or a name), class (the name of a number), start and end (the part "
+        "of the video to use, in seconds). Lines without a header have the form `path label` or `path`. Paths are "
+        "relative to data.root, or else to the folder of the list.",
     )
     test_root: str | None = setting(
         None,
@@ -55,7 +57,11 @@ class DataConfig:
         help="Folder of the test split. If neither data.test_root nor data.test_list is set and data.root has no val "
         "or test folder, evaluations hold out data.test_fraction of the labeled records.",
     )
-    test_list: str | None = setting(None, is_path=True, help="List file of the test split.")
+    test_list: str | None = setting(
+        None,
+        is_path=True,
+        help="List file of the test split, in any form of data.list; numbers of classes mean what they mean there.",
+    )
     layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")
     kind: str | None = setting(
         None,

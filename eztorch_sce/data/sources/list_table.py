@@ -310,8 +310,6 @@ def _read_arrow(file: Path, where: str) -> ListTable:
     except (pa.ArrowException, OSError) as error:
         raise ConfigError([f"{where} cannot be read as a {file.suffix[1:]} table ({error}); write it again"]) from error
     names = list(table.column_names)
-    if not any(map(is_path, names)):
-        raise ConfigError([f"{where} has no column for the files, only {', '.join(names)}; name it `path`"])
     texts: list[Sequence[str]] = [[_text(value) for value in table[name].to_pylist()] for name in names]
     return ListTable(names, texts, range(1, table.num_rows + 1), unit="row")
 

@@ -14,7 +14,7 @@ from eztorch_sce.errors import did_you_mean, shorten
 _SPELLING = "paths differ from the disk in upper and lower case or in the encoding of accents"
 _SUFFIX = "videos have another suffix on disk"
 _FRAMES = "videos are folders of frames on disk"
-_STEM = "names are listed without a suffix"
+_STEM = "files lack their suffix"
 _ANIMATED = ".gif"  # often a preview that lies beside the video
 
 
@@ -160,9 +160,10 @@ class ListedFiles:
     def _find_otherwise(self, path: str) -> _FoundFile | None:
         """Return the file of a path that starts with ~, ends in a slash, or whose folder is spelled differently."""
         for text in dict.fromkeys((path, path.replace("\\", "/"))):
-            if not text.strip("./"):
-                continue
-            folder, name = os.path.split(self._absolute(text))
+            absolute = self._absolute(text)
+            if not text or os.path.join(self.base, "").startswith(os.path.join(absolute, "")):
+                continue  # a folder that contains the others
+            folder, name = os.path.split(absolute)
             respelled = self._respelled(folder)
             listing = self._folder(respelled) if respelled else None
             if respelled and listing:

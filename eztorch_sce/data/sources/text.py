@@ -12,6 +12,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_CURE = "not a text file; save it as text, such as CSV in UTF-8"
 
 
 def read_text(file: Path) -> str:
@@ -27,6 +28,8 @@ def read_text(file: Path) -> str:
         content = file.read_bytes()
     except OSError as error:
         raise ConfigError([f"{file} cannot be read ({error.strerror}); make it readable"]) from error
+    if content.startswith((b"PK\x03\x04", b"\x1f\x8b")):
+        raise ConfigError([f"{file} is an archive or an Excel workbook, {_CURE}"])
     encoding = _guess_utf16(content[:4096])
     for mark, name in _MARKS:
         if content.startswith(mark):
@@ -37,8 +40,7 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError([f"{file} is not valid {encoding.upper()} ({error.reason}); save it as UTF-8"]) from error
     if "\0" in text:
-        kind = "an archive or Excel workbook" if content.startswith(b"PK") else "a binary file"
-        raise ConfigError([f"{file} is {kind}, not a text file; save it as text, such as CSV in UTF-8"])
+        raise ConfigError([f"{file} is a binary file, {_CURE}"])
     return text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
 
 
