@@ -199,7 +199,7 @@ def test_a_file_that_hangs_costs_only_its_own_row(tree: Path, monkeypatch: pytes
 
 def test_training_leaves_out_unusable_files_and_reports_them(tree: Path) -> None:
     diagnose(tree)
-    train = DataConfig(root=str(tree)).open().train
+    train = DataConfig(root=str(tree), duplicates="keep").open().train
     assert [os.path.relpath(record.path, tree) for record in train.records] == [
         "a/one.mp4",
         "b/one again.mp4",
@@ -207,7 +207,7 @@ def test_training_leaves_out_unusable_files_and_reports_them(tree: Path) -> None
     ]
     assert [record.label for record in train.records] == [0, 1, 1]
     assert "2 of 5 left out as unusable" in train.source
-    assert len(DataConfig(root=str(tree), on_error="raise").open().train.records) == 5
+    assert len(DataConfig(root=str(tree), on_error="raise", duplicates="keep").open().train.records) == 5
 
 
 def test_a_run_lists_a_folder_only_if_it_has_changed_since_the_doctor(tree: Path) -> None:
@@ -317,8 +317,8 @@ def test_a_table_of_a_hundred_thousand_files_opens(tmp_path: Path) -> None:
 
 
 def test_a_subfolder_uses_the_table_of_its_parent(write_video: Callable[..., Path], tmp_path: Path) -> None:
-    for name in ("train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4"):
-        write_video(tmp_path / name, num_frames=10)
+    for number, name in enumerate(("train/a/1.mp4", "train/b/2.mp4", "val/a/3.mp4")):
+        write_video(tmp_path / name, num_frames=10 + number)
     diagnose(tmp_path)
     table = find_table(tmp_path / "val")
     assert table is not None

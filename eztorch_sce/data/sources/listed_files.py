@@ -290,8 +290,10 @@ def _has_image(folder: str) -> bool:
 
 
 def _kind(name: str, is_folder: bool) -> str:
-    is_image = suffix_of(name) in KNOWN_SUFFIXES - VIDEO_SUFFIXES
-    return "frames" if is_folder else "image" if is_image else "video"
+    if is_folder:
+        return "frames"
+    suffix = suffix_of(name)
+    return "image" if suffix in KNOWN_SUFFIXES and suffix not in VIDEO_SUFFIXES else "video"
 
 
 def _stem(name: str) -> str:
