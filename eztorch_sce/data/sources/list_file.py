@@ -102,6 +102,8 @@ def _missing(columns: ListColumns, absent: list[int], disk: ListedFiles, setting
     cure = f"paths are relative to {disk.base}; set {root} to the folder they start from"
     if all(os.path.isabs(columns.paths[row]) for row in absent):
         cure = f"the paths are absolute: correct them, or make them relative and set {root}"
+    elif folder := disk.folder_below(columns.paths[absent[0]]):
+        cure = f"{columns.paths[absent[0]]} is in {folder}: set {root}={folder}"
     return f"{columns.where}: {len(absent)} of {len(columns.paths)} files do not exist: {shorten(names)}; {cure}"
 
 

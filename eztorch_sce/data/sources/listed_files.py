@@ -154,6 +154,16 @@ class ListedFiles:
         near = did_you_mean(name, listing.names[:1000])
         return f" ({near.removeprefix('; ')})" if near else ""
 
+    def folder_below(self, path: str) -> str | None:
+        """Return the folder directly below the base from which a missing path is found, or None."""
+        head, name = os.path.split(path.replace("\\", "/"))
+        subfolders = sorted(entry.path for entry in os.scandir(self.base) if entry.is_dir()) if name else []
+        for folder in subfolders:
+            listing = self._folder(os.path.normpath(os.path.join(folder, head)))
+            if listing and listing.find(name)[1] is not None:
+                return folder
+        return None
+
     def _absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.base, os.path.expanduser(path)))
 

@@ -295,8 +295,11 @@ def _named(folder: str, names: list[str]) -> str:
 
 def _check_not_empty(listing: Listing, where: str) -> None:
     if not listing.videos and not listing.images:
+        inside = listing.inside()
         cure = f"choose another folder; known suffixes are {' '.join(sorted(MEDIA_SUFFIXES))}"
-        raise ConfigError([f"{where} contains no video or image, only {listing.inside()}; {cure}"])
+        if inside.endswith(" .tar") or " .tar," in inside:
+            cure = "set data.layout=shards to read WebDataset shards"
+        raise ConfigError([f"{where} contains no video or image, only {inside}; {cure}"])
 
 
 def _records(files: dict[str, list[str]], kind: str) -> Records:

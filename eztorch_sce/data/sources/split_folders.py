@@ -126,6 +126,8 @@ def _check_no_similar(names: list[str], where: str) -> None:
         test = first.get("val") or first.get("test")
         folder = where.partition("=")[2]
         cure = f"set data.root={folder}/{first['train']} data.test_root={folder}/{test}, or {_AS_CLASSES}"
+        if lists := sorted(Path(folder).glob("*train*.csv")):
+            cure += f"; if {lists[0].name} has labels, set data.list={lists[0]} data.root={folder}/{first['train']}"
         raise ConfigError([f"{where}: the folders {shorten(list(similar))} look like splits; {cure}"])
 
 
