@@ -46,10 +46,9 @@ class DataConfig:
     list: str | None = setting(
         None,
         is_path=True,
-        help="List file: text with any common separator, Parquet or Arrow. Columns are known by their names: path (or "
-        "video, image, file, ...), label (a number or a name), class (the name of a number), start and end (the part "
-        "of the video to use, in seconds). Lines without a header have the form `path label` or `path`. Paths are "
-        "relative to data.root, or else to the folder of the list.",
+        help="List file, as text or Parquet: columns path (or video, image, ...), label, class, start and end (seconds "
+        "to use), in any order, or lines of the form `path label`. Paths are relative to data.root, or else to the "
+        "folder of the list.",
     )
     test_root: str | None = setting(
         None,

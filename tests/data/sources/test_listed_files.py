@@ -166,7 +166,7 @@ def test_a_table_of_the_doctor_replaces_listing_the_folders(tmp_path: Path, monk
     write(tmp_path / "list.csv", "path\nrun/a.mp4\nflow\nrun/b.mp4\n")
     write_table(tmp_path, rows)
     listed: list[str] = []
-    monkeypatch.setattr("eztorch_sce.data.sources.listed_files.list_folder", listed.append)
+    monkeypatch.setattr("eztorch_sce.data.sources.listed_files.list_if_readable", listed.append)
     assert [record.kind for record in from_list(tmp_path / "list.csv").records] == ["video", "frames", "video"]
     assert listed == []
 
