@@ -74,8 +74,8 @@ def pretrained(gestures: Path, runs: Path, name: str, words: list[str], seed: in
     """Pretrain with an objective and return its metrics."""
     folder = runs / f"{''.join(c if c.isalnum() else '_' for c in name)}-{seed}"
     run = folder / "pretrain"
-    train = [f"data.list={gestures / 'train.csv'}", "trainer.precision=bf16-mixed"]
-    command("pretrain", run, "recipe=small_motion", *train, *words, seed=seed)
+    lists = [f"data.list={gestures / 'train.csv'}", f"data.test_list={gestures / 'test.csv'}"]
+    command("pretrain", run, "recipe=small_motion", *lists, "trainer.precision=bf16-mixed", *words, seed=seed)
     return evaluated(gestures, folder, run, [], seed)
 
 

@@ -36,7 +36,7 @@ class MyLossConfig:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         write_moving_shapes(Path(folder), MovingShapes(num_train=32, num_test=8, num_scenes=1), num_processes=1)
-        data = [f"data.root={folder}/train", "data.num_frames=8", "data.clip_s=0.5", "data.batch_size=16"]
+        data = [f"data.root={folder}", "data.num_frames=8", "data.clip_s=0.5", "data.batch_size=16"]
         training = ["views=motion", "views.*.size=32", "backbone.width=8", "trainer.max_epochs=1"]
         report = api.pretrain(compose("pretrain", ["loss=my_loss", *data, *training, f"run.dir={folder}/run"]))
         print(report.metrics)

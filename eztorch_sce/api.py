@@ -49,6 +49,8 @@ from eztorch_sce.opening import (
     open_labeled,
     open_test,
     open_training,
+    summarize,
+    summarize_features,
 )
 from eztorch_sce.report.protocol import evaluation_card, training_card
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
@@ -75,13 +77,15 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     from eztorch_sce.training.trainer import fit
 
     config = schema.validate(config)
-    splits = config.data.open()
+    splits = config.data.open_for_pretraining(config.seed)
+    labeled = config.online.open(config.data, config.seed) if config.online.every_n_epochs else None
+    own_data = labeled if config.online.has_own_data else None
+    summary = summarize(splits, config.data.seen_by_pretraining(splits), own_data)
     config, choices = fit_to_data(config, splits.train)
     source = BackboneSource.from_config(config.backbone)
     opened = open_training(config.data, splits, config.views, source, config.seed)
     online = None
-    if config.online.every_n_epochs:
-        labeled = config.online.open(config.data, config.seed)
+    if labeled is not None:
         online = OnlineEvaluation(config.online, config.data, labeled, opened.spec, config.seed)
 
     run_dir = open_run("pretrain", config)
@@ -104,6 +108,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
         save_weights(run_dir / "backbone.pt", method.backbone, config.backbone, opened.spec, None, classes, provenance)
     protocol = {
         "data": opened.train.source,
+        "data_summary": summary,
         "records": len(opened.train.records),
         "input": asdict(opened.spec),
         "training": training_card(config),
@@ -149,6 +154,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
     else:
         source = BackboneSource.from_weights(config.weights, config.untrained)
     splits = open_labeled(config.data, config.seed, source)
+    summary = summarize(splits)
     config = fit_finetuning(config, splits.train)
     opened = open_training(config.data, splits, config.views, source, config.seed)
 
@@ -186,6 +192,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         "unreadable": float(num_unreadable(run_dir)),
     }
     protocol = test_views.protocol | {
+        "data_summary": summary,
         "train": opened.train.source,
         "training": training_card(config),
         "weights": source.card(),
@@ -221,6 +228,7 @@ def test(config: schema.ClassifierTestConfig) -> Report:
         )
     splits = open_test(config.data, config.seed, source)
     splits = splits._replace(test=with_classes(splits.labeled_test, source.weights.classes))
+    summary = summarize(splits)
     opened = open_evaluation(config.data, splits, source, config.seed)
     check_classes(opened.labeled_test, source.weights.classes)
 
@@ -230,7 +238,8 @@ def test(config: schema.ClassifierTestConfig) -> Report:
     views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
     scores = classifier_accuracy(classifier, views, distributed.join_on(config.accelerator))
     chance = _chance_of(scores.metrics, opened)
-    return _report("test", config, scores.metrics, views.protocol | {"weights": source.card()}, run_dir, chance)
+    protocol = views.protocol | {"data_summary": summary, "weights": source.card()}
+    return _report("test", config, scores.metrics, protocol, run_dir, chance)
 
 
 def extract(config: ExtractConfig) -> Report:
@@ -274,7 +283,8 @@ def evaluate(config: EvaluationConfig) -> Report:
     scores = config.evaluate(train, test, device)
     if scores.by_class:
         write_by_class(run_dir, scores.by_class)
-    protocol = test.protocol | {"train": train.protocol} | evaluation_card(config)
+    on_train = {name: value for name, value in train.protocol.items() if name != "data_summary"}
+    protocol = test.protocol | {"train": on_train} | evaluation_card(config)
     ways = config.ways if isinstance(config, FewShotConfig) else None
     chance = chance_levels(scores.metrics, train.labels, test.labels, len(test.classes), ways)
     return _report(command, config, scores.metrics, protocol, run_dir, chance)
@@ -313,6 +323,7 @@ def _linear_on_views(config: LinearConfig) -> Report:
 
     source = BackboneSource.from_weights(config.weights, config.untrained)
     splits = open_labeled(config.data, config.seed, source)
+    summary = summarize(splits)
     opened = open_training(config.data, splits, config.views, source, config.seed)
     held_out = config.held_out(opened.train) if config.probe().selects_on_validation else None
 
@@ -339,6 +350,7 @@ def _linear_on_views(config: LinearConfig) -> Report:
     accuracies = heads_accuracies(opened.backbone, heads, test_views, device)
     metrics = sweep_metrics(heads.lrs, accuracies) | choice
     protocol = test_views.protocol | {
+        "data_summary": summary,
         "train": opened.train.source,
         "training": training_card(config),
         "weights": source.card(),
@@ -358,7 +370,8 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     from eztorch_sce.report.contact_sheet import sheet_rows, write_contact_sheet
 
     config = schema.validate(config)
-    manifest = config.data.open().train
+    splits = config.data.open_for_pretraining(config.seed)
+    summary, manifest = summarize(splits, config.data.seen_by_pretraining(splits)), splits.train
     pretraining = schema.PretrainConfig(data=config.data, views=config.views, adjust=config.adjust)
     fitted = fit_input(schema.validate(pretraining), manifest)
     config = replace(config, data=fitted.data, views=fitted.views, adjust={})
@@ -381,7 +394,13 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     file = write_contact_sheet(run_dir / "views", sheet_rows(data.dataset, on_device, batch))
     counts = {"records": len(batch.record), "unreadable": len(batch.failures), "views": len(views)}
     metrics = {name: float(count) for name, count in counts.items()}
-    protocol = {"data": manifest.source, "file": file.name, "epoch": config.epoch, "input": asdict(spec)}
+    protocol = {
+        "data": manifest.source,
+        "data_summary": summary,
+        "file": file.name,
+        "epoch": config.epoch,
+        "input": asdict(spec),
+    }
     return _report("show-views", config, metrics, protocol, run_dir)
 
 
@@ -395,7 +414,9 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
 
     config = schema.validate(config)
     config.data = replace(config.data, decoder="pyav")  # "auto" would read the result of this measurement
-    manifest = config.data.open().train
+    splits = config.data.open_for_pretraining(config.seed)
+    summarize(splits, config.data.seen_by_pretraining(splits))
+    manifest = splits.train
     config = fit_input(config, manifest)
     data = config.data
     spec = input_spec(data, manifest, InputSpec(), config.views[0])
@@ -410,11 +431,13 @@ def _features(
         banks = read_features(config.features, labeled)
         if isinstance(config, EvaluationConfig):
             config.check_records(banks[0].labels, banks[1].labels, banks[0].classes)
+        banks[1].protocol["data_summary"] = summarize_features(*banks, config.features)
         return banks[0], banks[1], open_run(command, config)
 
     source = BackboneSource.from_weights(config.weights, config.untrained)
     open_data = open_labeled if labeled else open_for_extraction
     splits = open_data(config.data, config.seed, source)
+    summary = summarize(splits)
     opened = open_evaluation(config.data, splits, source, config.seed)
     if isinstance(config, EvaluationConfig):
         train_labels, test_labels = (
@@ -424,6 +447,9 @@ def _features(
     run_dir = open_run(command, config)
     train = _extract(opened, opened.train, config, device, "train split")
     test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")
+    for bank in (train, test):
+        if bank is not None:
+            bank.protocol["data_summary"] = summary
     return train, test, run_dir
 
 

@@ -11,11 +11,14 @@ from eztorch_sce.data.sources.labels import check_labels, label_messages
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance, trained_with_labels
 from eztorch_sce.data.sources.splits import Splits
+from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.launch import is_first_process
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.weights import Weights, load_weights
+from eztorch_sce.progress import print_above
 from eztorch_sce.seeding import seed_everything
-from eztorch_sce.types import InputSpec
+from eztorch_sce.types import FeatureBank, InputSpec
 
 
 class BackboneSource(NamedTuple):
@@ -104,6 +107,7 @@ def open_labeled(data: DataConfig, seed: int, source: BackboneSource) -> Splits:
         ConfigError: If files or labels are missing in either split, if the weights were trained with the labels of test
             records, or if the data cannot be divided as the weights divided them.
     """
+    _check_settings(data)
     splits = data.open_with_test(seed, source.provenance)
     check_labels(splits)
     _check_untrained(splits.labeled_test, source)
@@ -116,6 +120,7 @@ def open_for_extraction(data: DataConfig, seed: int, source: BackboneSource) -> 
     Raises:
         ConfigError: As `open_labeled`, or if a subset of the labels is chosen without labels.
     """
+    _check_settings(data)
     splits = data.open_with_test(seed, source.provenance)
     if splits.train.classes:
         check_labels(splits)
@@ -135,6 +140,7 @@ def open_test(data: DataConfig, seed: int, source: BackboneSource) -> Splits:
     Raises:
         ConfigError: As `open_labeled`.
     """
+    _check_settings(data)
     provenance = source.provenance
     is_recorded = provenance is not None and provenance.trained is not None
     splits = data.open() if is_recorded else data.open_with_test(seed)
@@ -163,6 +169,41 @@ def _check_untrained(test: Manifest, source: BackboneSource) -> None:
         count = f"{len(trained)} of the {len(test.records)} test records ({test.source})"
         cure = "test on the data that were held out: the same data.root, data.list and data.group as in its training"
         raise ConfigError([f"weights={source.file} was trained with the labels of {count}: {shorten(trained)}; {cure}"])
+
+
+def _check_settings(data: DataConfig) -> None:
+    """Raise ConfigError if a setting has no effect outside of a pretraining."""
+    if data.pretrain_on != "train":
+        cure = "it says which records a pretraining sees: remove it here"
+        raise ConfigError([f"data.pretrain_on={data.pretrain_on} has no effect on this command; {cure}"])
+
+
+def summarize(splits: Splits, remark: str = "", online: Splits | None = None) -> dict[str, Any]:
+    """Print what was understood of the data, in the first process, and return it for the protocol card.
+
+    Args:
+        splits: The opened data.
+        remark: What else there is to say about the origin of the split.
+        online: The data of the online evaluation, if they are others.
+    """
+    summary = DataSummary.of(splits)
+    summary.origin = "; ".join(filter(None, [splits.origin, remark]))
+    _print_summary(summary, None if online is None else DataSummary.of(online))
+    return summary.card()
+
+
+def summarize_features(train: FeatureBank, test: FeatureBank, run_dir: str) -> dict[str, Any]:
+    """Do the same for features that `extract` wrote to a run directory."""
+    summary = DataSummary.of_features(train, test)
+    origin = ", ".join(filter(None, [summary.origin, f"features={run_dir}"]))
+    _print_summary(replace(summary, origin=origin))
+    return summary.card()
+
+
+def _print_summary(summary: DataSummary, online: DataSummary | None = None) -> None:
+    if is_first_process():
+        for line in summary.lines(online):
+            print_above(line)
 
 
 def open_training(

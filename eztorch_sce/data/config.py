@@ -14,10 +14,11 @@ import numpy.typing as npt
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.groups import check_groups, check_groups_apart, group_codes, merge
-from eztorch_sce.data.sources.holdout import holdout, holdout_as_trained
+from eztorch_sce.data.sources.holdout import can_hold_out, holdout, holdout_as_trained
 from eztorch_sce.data.sources.layouts import LAYOUTS, is_published, open_splits
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.same_files import check_same_files
 from eztorch_sce.data.sources.shards import shard_image_message
 from eztorch_sce.data.sources.splits import Draw, Location, Splits
@@ -109,6 +110,12 @@ class DataConfig:
         help="Handling of files with the same content, as recorded by `data doctor`, that are in both splits, have two "
         "labels or are in one list: refuse stops, keep uses them and says so. Links to one file are always refused "
         "there.",
+    )
+    pretrain_on: str = setting(
+        "train",
+        choices=["train", "all"],
+        help="Records that pretraining sees: train leaves out the test split, which is held out of labeled data that "
+        "have none, as in evaluations; all takes every record.",
     )
     train_share: float | None = setting(
         None,
@@ -204,6 +211,28 @@ class DataConfig:
         self.check_no_label_subset()
         return self._open()[0]
 
+    def open_for_pretraining(self, seed: int) -> Splits:
+        """Return the records that pretraining sees as the train split, and those that it leaves out as the test split.
+
+        Labels only decide what is left out: the same records that an evaluation with the same seed holds out.
+
+        Raises:
+            ConfigError: As `open`.
+        """
+        self.check_no_label_subset()
+        splits = self._open_in_groups()
+        if self.pretrain_on == "all":
+            return _joined(splits)
+        if splits.test is not None or not can_hold_out(splits.train):
+            return splits
+        return self._held_out(splits, seed, None)
+
+    def seen_by_pretraining(self, splits: Splits) -> str:
+        """Return a remark about the records that pretraining sees, for display; empty if nothing was left to choose."""
+        if self.pretrain_on == "all":
+            return "pretraining sees all records (data.pretrain_on=all)"
+        return "not seen by pretraining (data.pretrain_on=all sees all records)" if splits.draw else ""
+
     def check_no_label_subset(self) -> None:
         """Raise ConfigError if `train_share` or `train_subset` is set."""
         subset = {"train_share": self.train_share, "train_subset": self.train_subset}
@@ -249,14 +278,7 @@ class DataConfig:
             ConfigError: If the data cannot be opened, the decoder cannot be used, `train_subset` names files that are
                 not in the train split, or the data cannot be divided as the weights divided them.
         """
-        splits, files = self._open()
-        if splits.test is not None and self.group is not None:
-            codes = [group_codes(split, self.group, self.folder()) for split in (splits.train, splits.test)]
-            check_groups_apart(splits.train, splits.test, codes, self.group)
-        groups = self._groups(splits.train, files)
-        if groups is not None:  # kept with the records, since later draws from the train split respect them too
-            train = splits.train.with_records(splits.train.records.with_groups(groups), splits.train.source)
-            splits = splits._replace(train=train)
+        splits = self._open_in_groups()
         if splits.test is None and splits.train.classes:
             splits = self._held_out(splits, seed, provenance)
         if self.train_share is not None:
@@ -264,6 +286,18 @@ class DataConfig:
         if self.train_subset is not None:
             splits = splits._replace(train=keep_listed(splits.train, Path(self.train_subset)))
         return splits
+
+    def _open_in_groups(self) -> Splits:
+        """Return the splits, with the groups of the train records, which every draw from them respects."""
+        splits, files = self._open()
+        if splits.test is not None and self.group is not None:
+            codes = [group_codes(split, self.group, self.folder()) for split in (splits.train, splits.test)]
+            check_groups_apart(splits.train, splits.test, codes, self.group)
+        groups = self._groups(splits.train, files)
+        if groups is None:
+            return splits
+        train = splits.train.with_records(splits.train.records.with_groups(groups), splits.train.source)
+        return splits._replace(train=train)
 
     def _held_out(self, splits: Splits, seed: int, provenance: Provenance | None) -> Splits:
         """Return the splits with a test split that is held out.
@@ -328,6 +362,15 @@ class DataConfig:
         import torch
 
         return min(16, max(1, num_usable_cores() // max(1, torch.cuda.device_count())))
+
+
+def _joined(splits: Splits) -> Splits:
+    """Return all records as the train split."""
+    if splits.test is None:
+        return splits
+    records = Records.concatenate([splits.train.records, splits.test.records])
+    train = splits.train.with_records(records, f"{splits.train.source} and {splits.test.source}")
+    return splits._replace(train=train, test=None)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.splits import Splits
+from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, TrainingError
 from eztorch_sce.evaluation.features import extract_features, record_views
 from eztorch_sce.evaluation.knn import TEMPERATURE, knn_accuracy
@@ -46,7 +47,8 @@ class OnlineEvaluation(pl.Callback):
     def protocol(self) -> dict[str, Any]:
         """Return the settings that make the numbers comparable between runs."""
         train, test = self.splits.train, self.splits.labeled_test
-        return asdict(self.config) | {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
+        card = {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
+        return asdict(self.config) | card | {"data_summary": DataSummary.of(self.splits).card()}
 
     def chance(self) -> dict[str, Chance]:
         """Return what the accuracies would be by guessing."""

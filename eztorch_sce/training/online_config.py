@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.labels import check_labels
@@ -33,6 +34,14 @@ class OnlineConfig:
         """Return a message if the number of crops is neither 1 nor 3."""
         return [f"{prefix}.num_crops=2 must be 1 (center) or 3"] if self.num_crops == 2 else []
 
+    @property
+    def has_own_data(self) -> bool:
+        """Whether the labeled data are not those of the pretraining."""
+        return any(self._sources().values()) or self.layout is not None
+
+    def _sources(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("root", "list", "test_root", "test_list")}
+
     def open(self, data: DataConfig, seed: int) -> Splits:
         """Return the labeled train and test splits.
 
@@ -43,9 +52,8 @@ class OnlineConfig:
         Raises:
             ConfigError: If files are missing or the data has no labels.
         """
-        sources = {name: getattr(self, name) for name in ("root", "list", "test_root", "test_list")}
-        if any(sources.values()):
-            data = replace(data, **sources)
+        if any(self._sources().values()):
+            data = replace(data, **self._sources())
         if self.layout is not None:
             data = replace(data, layout=self.layout)
         splits = data.open_with_test(seed)

@@ -17,6 +17,16 @@ from eztorch_sce.errors import ConfigError, shorten
 _Groups = dict[int, list[int]]  # indices of the records of each group
 
 
+def can_hold_out(manifest: Manifest) -> bool:
+    """Return whether some class has records in two groups, so that one of them can be held out."""
+    records = manifest.records
+    if records.groups is None:
+        return int(records.num_by_label(len(manifest.classes)).max(initial=0)) > 1
+    labels, groups = records.labels, records.groups
+    pairs = np.unique(np.stack([labels[labels != UNLABELED], groups[labels != UNLABELED]]), axis=1)
+    return int(np.bincount(pairs[0]).max(initial=0)) > 1
+
+
 def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = None) -> Splits:
     """Divide the train split at random into train and test, class by class.
 

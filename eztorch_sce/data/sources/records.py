@@ -282,6 +282,17 @@ class Records(Sequence[MediaRecord]):
             for code, start, end in zip(used.tolist(), starts.tolist(), ends, strict=True)
         }
 
+    def num_by_label(self, num_classes: int) -> npt.NDArray[np.int64]:
+        """Return the number of records of each class, (C,)."""
+        counts = np.zeros(num_classes + 1, np.int64)  # the first is that of unlabeled records
+        for start in range(0, len(self) if self._labels is not None else 0, _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            chosen = rows if self._rows is None else self._rows[rows]
+            assert self._labels is not None
+            labels = self._labels[self._columns.folder_of[chosen]] if self._labels_by_folder else self._labels[rows]
+            counts += np.bincount(labels + 1, minlength=len(counts))
+        return counts[1:]
+
     def all_images(self) -> bool:
         """Return whether every record is a single image."""
         return set(self.num_by_kind()) <= {"image"}

@@ -28,7 +28,7 @@ class Draw(NamedTuple):
 
     def __str__(self) -> str:
         grouped = f", grouped by {self.group}" if self.group else ""
-        return f"held out: {self.fraction} of each class, seed {self.seed}{grouped}"
+        return f"{self.fraction} of each class held out, seed {self.seed}{grouped}"
 
 
 class Splits(NamedTuple):

@@ -28,7 +28,8 @@ def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
         drawn.update(shuffled[: max(round(fraction * len(indices)), 1)])
     records = manifest.records.take(sorted(drawn))
     kept = f"the fraction {fraction} of each class drawn with seed {seed} ({len(records)} records)"
-    return manifest.with_records(records, f"{manifest.source}, {kept}")
+    notes = [*manifest.notes, f"train is {kept}"]
+    return replace(manifest.with_records(records, f"{manifest.source}, {kept}"), notes=notes)
 
 
 def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_subset") -> Manifest:
@@ -57,7 +58,9 @@ def keep_listed(manifest: Manifest, list_file: Path, setting: str = "data.train_
         raise ConfigError(messages)
     kept = {path for paths in matches for path in paths}
     records = manifest.records.where(np.array([path in kept for path in manifest.records.paths()]))
-    return manifest.with_records(records, f"{manifest.source}, only the {len(records)} records in {list_file}")
+    subset = f"only the {len(records)} records in {list_file}"
+    notes = [*manifest.notes, f"train is {subset}"]
+    return replace(manifest.with_records(records, f"{manifest.source}, {subset}"), notes=notes)
 
 
 def keep_classes(manifest: Manifest, names: Sequence[str], where: str, missing_ok: bool = False) -> Manifest:
@@ -114,7 +117,8 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
     if not records:
         cure = f"run `eztorch-sce data doctor {blamed.file.parent}` again"
         raise ConfigError([f"{manifest.source}: {left_out}, written {blamed.age}; {cure}"])
-    return manifest.with_records(records, f"{manifest.source} ({left_out})")
+    ignored = manifest.ignored | {f"unusable according to {blamed.file.name}": num_unusable}
+    return replace(manifest.with_records(records, f"{manifest.source} ({left_out})"), ignored=ignored)
 
 
 def indices_by_class(labels: npt.NDArray[np.int32], classes: Sequence[str]) -> dict[str, list[int]]:

@@ -103,7 +103,7 @@ def test_clips_of_one_source_video_are_held_out_together(tmp_path: Path) -> None
     ]
     assert [len(each) for each in groups] == [4, 1]
     assert not groups[0] & groups[1]
-    assert splits.origin == r"held out: 0.2 of each class, seed 0, grouped by _(g\d+)_"
+    assert splits.origin == r"0.2 of each class held out, seed 0, grouped by _(g\d+)_"
 
 
 @pytest.mark.parametrize(
