@@ -52,7 +52,7 @@ from eztorch_sce.opening import (
     summarize,
     summarize_features,
 )
-from eztorch_sce.report.protocol import evaluation_card, training_card
+from eztorch_sce.report.protocol import evaluation_card, seen_card, train_card, training_card
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
 from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import FeatureBank, InputSpec, Report
@@ -103,8 +103,9 @@ def pretrain(config: schema.PretrainConfig) -> Report:
 
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     metrics["unreadable"] = float(num_unreadable(run_dir))
+    provenance = Provenance.of(splits, labeled=False)
     if trainer.is_global_zero:
-        classes, provenance = opened.train.classes, Provenance.of(splits, labeled=False)
+        classes = opened.train.classes
         save_weights(run_dir / "backbone.pt", method.backbone, config.backbone, opened.spec, None, classes, provenance)
     protocol = {
         "data": opened.train.source,
@@ -116,7 +117,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     }
     chance: dict[str, Chance] = {}
     if online is not None:
-        protocol["online"] = online.protocol()
+        protocol["online"] = online.protocol(provenance)
         chance = online.chance()
     return _report("pretrain", config, metrics, protocol, run_dir, chance)
 
@@ -191,12 +192,8 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         "loss": float(trainer.callback_metrics.get("loss", float("nan"))),
         "unreadable": float(num_unreadable(run_dir)),
     }
-    protocol = test_views.protocol | {
-        "data_summary": summary,
-        "train": opened.train.source,
-        "training": training_card(config),
-        "weights": source.card(),
-    }
+    protocol = test_views.protocol | _card_of(opened, summary)
+    protocol |= {"train": opened.train.source, "training": training_card(config)}
     return _report("finetune", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
 
@@ -238,7 +235,7 @@ def test(config: schema.ClassifierTestConfig) -> Report:
     views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
     scores = classifier_accuracy(classifier, views, distributed.join_on(config.accelerator))
     chance = _chance_of(scores.metrics, opened)
-    protocol = views.protocol | {"data_summary": summary, "weights": source.card()}
+    protocol = views.protocol | _card_of(opened, summary)
     return _report("test", config, scores.metrics, protocol, run_dir, chance)
 
 
@@ -283,8 +280,7 @@ def evaluate(config: EvaluationConfig) -> Report:
     scores = config.evaluate(train, test, device)
     if scores.by_class:
         write_by_class(run_dir, scores.by_class)
-    on_train = {name: value for name, value in train.protocol.items() if name != "data_summary"}
-    protocol = test.protocol | {"train": on_train} | evaluation_card(config)
+    protocol = test.protocol | {"train": train_card(train.protocol)} | evaluation_card(config)
     ways = config.ways if isinstance(config, FewShotConfig) else None
     chance = chance_levels(scores.metrics, train.labels, test.labels, len(test.classes), ways)
     return _report(command, config, scores.metrics, protocol, run_dir, chance)
@@ -349,12 +345,8 @@ def _linear_on_views(config: LinearConfig) -> Report:
     test_views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
     accuracies = heads_accuracies(opened.backbone, heads, test_views, device)
     metrics = sweep_metrics(heads.lrs, accuracies) | choice
-    protocol = test_views.protocol | {
-        "data_summary": summary,
-        "train": opened.train.source,
-        "training": training_card(config),
-        "weights": source.card(),
-    }
+    protocol = test_views.protocol | _card_of(opened, summary)
+    protocol |= {"train": opened.train.source, "training": training_card(config)}
     return _report("linear", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
 
@@ -447,19 +439,25 @@ def _features(
     run_dir = open_run(command, config)
     train = _extract(opened, opened.train, config, device, "train split")
     test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")
-    for bank in (train, test):
-        if bank is not None:
-            bank.protocol["data_summary"] = summary
+    for bank in [train] if test is None else [train, test]:
+        bank.protocol |= _card_of(opened, summary)
     return train, test, run_dir
 
 
 def _extract(
     opened: Opened, manifest: Manifest, config: FeaturesConfig, device: torch.device, title: str
 ) -> FeatureBank:
-    views = record_views(config.data, config.test, opened.spec, manifest, title)
-    bank = extract_features(opened.backbone, views, device)
-    bank.protocol["weights"] = opened.source.card()
-    return bank
+    return extract_features(
+        opened.backbone, record_views(config.data, config.test, opened.spec, manifest, title), device
+    )
+
+
+def _card_of(opened: Opened, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a protocol card that tells which records were used, and with which weights."""
+    card = {"data_summary": summary, "weights": opened.source.card()}
+    if opened.test is not None:
+        card["seen_in_pretraining"] = seen_card(opened.test.records, opened.source)
+    return card
 
 
 def _chance_of(metrics: dict[str, float], opened: Opened) -> dict[str, Chance]:

@@ -16,7 +16,9 @@ def test_chance_of_retrieval_is_the_mean_of_random_rankings() -> None:
     totals: dict[str, float] = {}
     for _ in range(300):
         bank, queries = (
-            FeatureBank(torch.randn(len(labels), 8, generator=generator), torch.tensor(labels), [], list("abc"))
+            FeatureBank(
+                torch.randn(len(labels), 8, generator=generator), torch.tensor(labels), [""] * len(labels), list("abc")
+            )
             for labels in (TRAIN, TEST)
         )
         metrics = retrieval(bank, queries, ranks=(1, 5)).metrics

@@ -5,10 +5,14 @@ from typing import Any
 
 from eztorch_sce.config.compose import settings_of
 from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig
+from eztorch_sce.data.sources.provenance import MAX_RECORDS, num_seen
+from eztorch_sce.data.sources.records import Records
 from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
 from eztorch_sce.evaluation.linear import LinearConfig
+from eztorch_sce.opening import BackboneSource
 from eztorch_sce.optim.groups import effective_lr
 
+_EARLIER_VERSION = "weights file of an earlier version"
 _TRAINING_SETTINGS = (
     "backbone",
     "method",
@@ -44,3 +48,24 @@ def evaluation_card(config: EvaluationConfig) -> dict[str, Any]:
         return {"training": training_card(config)}
     shared = {item.name for item in fields(FeaturesConfig)}
     return {item.name: settings_of(getattr(config, item.name)) for item in fields(config) if item.name not in shared}
+
+
+def train_card(card: dict[str, Any]) -> dict[str, Any]:
+    """Return the card of the train features without what the card of the test features tells for both."""
+    return {name: value for name, value in card.items() if name not in ("data_summary", "seen_in_pretraining")}
+
+
+def seen_card(test: Records, source: BackboneSource) -> dict[str, Any]:
+    """Return how many test records the weights have been trained on, without their labels.
+
+    Returns:
+        "seen" and "test_records", and "reason" if "seen" is None because it is not known.
+    """
+    card: dict[str, Any] = {"seen": 0, "test_records": len(test)}
+    if source.untrained:
+        return card
+    card["seen"] = num_seen(test, source.provenance)
+    if card["seen"] is None:
+        too_many = f"trained on more than {MAX_RECORDS} records, which are not remembered"
+        card["reason"] = _EARLIER_VERSION if source.provenance is None else too_many
+    return card

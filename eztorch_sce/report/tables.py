@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -33,7 +33,21 @@ def print_report(report: Report) -> None:
         beside = [cells[number] for cells in columns.values()]
         table.add_row(name, f"{value:.4f}".rstrip("0").rstrip("."), *beside)
     PlainConsole().print(table)
+    if seen := report.protocol.get("seen_in_pretraining"):
+        print_line(seen_line(seen))
     print_line(f"written to {report.run_dir}")
+
+
+def seen_line(card: Mapping[str, Any]) -> str:
+    """Return how many test records were seen in pretraining, in words.
+
+    >>> seen_line({"seen": 0, "test_records": 40})
+    'test records seen in pretraining: 0 of 40'
+    >>> seen_line({"seen": None, "test_records": 40, "reason": "weights file of an earlier version"})
+    'test records seen in pretraining: unknown (weights file of an earlier version)'
+    """
+    known, unknown = f"{card['seen']} of {card['test_records']}", f"unknown ({card.get('reason')})"
+    return f"test records seen in pretraining: {known if card['seen'] is not None else unknown}"
 
 
 def chance_columns(names: Sequence[str], runs: Sequence[Mapping[str, Chance]]) -> dict[str, list[str]]:

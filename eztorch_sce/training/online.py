@@ -15,6 +15,7 @@ from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.provenance import Provenance, num_seen
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, TrainingError
@@ -44,11 +45,23 @@ class OnlineEvaluation(pl.Callback):
     def __init__(self, config: OnlineConfig, data: DataConfig, splits: Splits, spec: InputSpec, seed: int) -> None:
         self.config, self.data, self.splits, self.spec, self.seed = config, data, splits, spec, seed
 
-    def protocol(self) -> dict[str, Any]:
-        """Return the settings that make the numbers comparable between runs."""
+    def protocol(self, provenance: Provenance) -> dict[str, Any]:
+        """Return the settings that make the numbers comparable between runs.
+
+        Args:
+            provenance: The records that the pretraining saw.
+        """
         train, test = self.splits.train, self.splits.labeled_test
+        seen = {"seen": num_seen(test.records, provenance), "test_records": len(test.records)}
         card = {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
-        return asdict(self.config) | card | {"data_summary": DataSummary.of(self.splits).card()}
+        return (
+            asdict(self.config)
+            | card
+            | {
+                "data_summary": DataSummary.of(self.splits).card(),
+                "seen_in_pretraining": seen,
+            }
+        )
 
     def chance(self) -> dict[str, Chance]:
         """Return what the accuracies would be by guessing."""

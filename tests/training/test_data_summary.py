@@ -77,7 +77,9 @@ def test_pretraining_on_all_records_is_said(photos: Path, tmp_path: Path, capsys
     assert (
         lines[3] == "online evaluation: train 12 images, test 3 images, 2 classes, 0.2 of each class held out, seed 0"
     )
-    assert protocol(tmp_path / "run")["online"]["data_summary"]["records"]["test"] == {"image": 3}
+    online = protocol(tmp_path / "run")["online"]
+    assert online["data_summary"]["records"]["test"] == {"image": 3}
+    assert online["seen_in_pretraining"] == {"seen": 3, "test_records": 3}
 
 
 def test_all_records_include_those_of_a_test_folder(images: Path) -> None:
@@ -148,3 +150,26 @@ def test_only_the_first_process_says_what_was_understood(
     monkeypatch.setenv("RANK", "1")
     summarize(DataConfig(root=str(photos)).open())
     assert capsys.readouterr().err == ""
+
+
+def test_an_evaluation_says_whether_its_test_records_were_seen_in_pretraining(
+    photos: Path, weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for choice, file in {"train": tmp_path / "train", "all": tmp_path / "all", "earlier": weights}.items():
+        if choice != "earlier":
+            api.pretrain(pretrain_config(DataConfig(root=str(photos), pretrain_on=choice), tmp_path / choice))
+        words = [f"data.root={photos}", "data.num_workers=0", "accelerator=cpu"]
+        main(["knn", *words, f"weights={file}", f"run.dir={tmp_path / f'knn-{choice}'}"])
+    main(["extract", *words, f"weights={tmp_path / 'all'}", f"run.dir={tmp_path / 'features'}"])
+    main(["knn", f"features={tmp_path / 'features'}", f"run.dir={tmp_path / 'again'}"])
+    main(["knn", *words, f"weights={tmp_path / 'all'}", "untrained=true", f"run.dir={tmp_path / 'untrained'}"])
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("test records seen")]
+    assert [line.removeprefix("test records seen in pretraining: ") for line in printed] == [
+        "0 of 3",
+        "3 of 3",
+        "unknown (weights file of an earlier version)",
+        *["3 of 3"] * 2,
+        "0 of 3",
+    ]
+    assert protocol(tmp_path / "again")["seen_in_pretraining"] == {"seen": 3, "test_records": 3}
+    assert protocol(tmp_path / "knn-earlier")["seen_in_pretraining"]["seen"] is None
