@@ -80,15 +80,15 @@ def locate(
     for folder, inside in zip(list(numbers), np.split(rows, ends[:-1]), strict=False):
         if skips_listing(folder):
             continue
-        inode_of, linked = _list(folder)
-        inodes[inside] = [inode_of.get(names[row], 0) for row in inside.tolist()]
+        listed, linked = _list(folder)
+        inodes[inside] = [listed.get(names[row], 0) for row in inside.tolist()]
         if linked:
             linked_rows = [row for row in inside.tolist() if names[row] in linked]
             links += [(row, os.path.join(folder, os.fsdecode(names[row]))) for row in linked_rows]
     for row, path in links:
         folder, name = os.path.split(os.path.realpath(path))
         folder_of[row], names[row] = numbers.setdefault(folder, len(numbers)), os.fsencode(name)
-        inodes[row] = _inode(path)
+        inodes[row] = inode_of(path)
     return RealFiles(list(numbers), folder_of, names, inodes)
 
 
@@ -124,8 +124,8 @@ def _list(folder: str) -> tuple[dict[bytes, int], set[bytes]]:
     return inodes, links
 
 
-def _inode(path: str) -> int:
-    """Return the inode of the target of a link, 0 if it is broken."""
+def inode_of(path: str) -> int:
+    """Return the inode of a file or of the target of a link, 0 if it cannot be queried."""
     try:
         return os.stat(path).st_ino
     except OSError:

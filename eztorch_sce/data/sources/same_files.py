@@ -13,7 +13,7 @@ import numpy.typing as npt
 from eztorch_sce.data.sources.groups import merge
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.media_table import MediaTable, find_table
-from eztorch_sce.data.sources.real_files import RealFiles, RealFolders, locate
+from eztorch_sce.data.sources.real_files import RealFiles, RealFolders, inode_of, locate
 from eztorch_sce.data.sources.records import KINDS, Records
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError, shorten
@@ -126,12 +126,15 @@ class _Files:
         parts = [manifest.records for manifest in manifests]
         self.chosen = _candidates(parts, tables, {os.path.dirname(path) for path in digests}, real_folder)
         self.located = [
-            # Files of the same content have the same digest in a table, so links need not be looked for.
+            # Links to one file have the same digest in a table, so folders need not be listed.
             locate(part.take(chosen), real_folder, lambda folder: os.path.join(folder, "").startswith(current))
             for part, chosen in zip(parts, self.chosen, strict=True)
         ]
+        known = [_indices_in(files, digests) for files in self.located]
+        for files, indices in zip(self.located, known, strict=True):
+            files.inodes[indices] = [inode_of(files.path(index)) for index in indices]
         self.files = _merge_hard_links(_number_paths(self.located), self.located)
-        self.contents = _merge_contents(self.files, self.located, digests)
+        self.contents = _merge_contents(self.files, self.located, known, digests)
         self.split_of = np.repeat(np.arange(len(parts)), [len(chosen) for chosen in self.chosen])
         self.index_of = np.concatenate(self.chosen)
 
@@ -290,21 +293,32 @@ def _merge_hard_links(numbers: npt.NDArray[np.int64], located: list[RealFiles]) 
     return merge(numbers, linked) if first_of else numbers
 
 
-def _merge_contents(
-    numbers: npt.NDArray[np.int64], located: list[RealFiles], digests: dict[str, str]
-) -> npt.NDArray[np.int64]:
-    """Return the numbers of files, with the same number for the same known content."""
-    if not digests:
-        return numbers
+def _indices_in(files: RealFiles, digests: dict[str, str]) -> list[int]:
+    """Return the indices of the files whose content is known."""
     folders = {os.path.dirname(path) for path in digests}
+    has_digests = np.array([folder in folders for folder in files.folders], bool)
+    if not has_digests.any():
+        return []
+    return [index for index in np.flatnonzero(has_digests[files.folder_of]).tolist() if files.path(index) in digests]
+
+
+def _merge_contents(
+    numbers: npt.NDArray[np.int64], located: list[RealFiles], known: list[list[int]], digests: dict[str, str]
+) -> npt.NDArray[np.int64]:
+    """Return the numbers of files, with the same number for the same content.
+
+    Args:
+        numbers: Number of each file.
+        located: The files of each split.
+        known: Indices of the files of each split whose content is known.
+        digests: Hash of the content of files by path.
+    """
     first_of: dict[str, int] = {}
     same = numbers.copy()
     start = 0
-    for files in located:
-        has_digests = np.array([folder in folders for folder in files.folders], bool)
-        for index in np.flatnonzero(has_digests[files.folder_of]).tolist():
-            if digest := digests.get(files.path(index)):
-                same[start + index] = same[first_of.setdefault(digest, start + index)]
+    for files, indices in zip(located, known, strict=True):
+        for index in indices:
+            same[start + index] = same[first_of.setdefault(digests[files.path(index)], start + index)]
         start += len(files.names)
     return merge(numbers, same) if first_of else numbers
 

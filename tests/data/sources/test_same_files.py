@@ -112,6 +112,14 @@ def test_the_same_content_across_splits_or_with_two_labels_is_refused_or_said(tm
     assert "1 contents have two labels" in opening_fails(root=root)
 
 
+@pytest.mark.parametrize("how", ["hard", "symbolic"])
+def test_links_that_a_table_lists_are_links_and_not_copies(how: str, tmp_path: Path) -> None:
+    root = touch(tmp_path, "train/a/1.png", "train/b/2.png", "val/b/4.png")
+    link(root / "train/a/1.png", root / "val/a/3.png", how)
+    doctor(root, {"train/a/1.png": "x", "val/a/3.png": "x"})
+    assert opening_fails(root=root, duplicates="keep").startswith("1 files are in train")
+
+
 def test_lists_of_a_publisher_may_repeat_a_content(tmp_path: Path) -> None:
     root = touch(tmp_path, "train/cat/1.png", "train/dog/2.png", "test/cat/3.png", "test/dog/4.png")
     doctor(root, {"train/cat/1.png": "x", "test/cat/3.png": "x"})
