@@ -6,6 +6,8 @@ import tarfile
 from collections import Counter
 from typing import Any, NamedTuple
 
+from eztorch_sce.data.leftovers import HIDDEN, skipped_as
+from eztorch_sce.data.media import ignored_as
 from eztorch_sce.data.members import file_system, member_path
 from eztorch_sce.data.sources.manifest import class_name
 from eztorch_sce.errors import ConfigError
@@ -16,8 +18,8 @@ NO_LABELS = "none"
 _LABEL_KEYS = ("label", "class", "cls", "target")  # of a JSON member
 _NAME = re.compile(r"(?P<key>(?:.*/)?[^./]+)\.(?P<extension>[^/]*)")
 _OF_JSON = re.compile(r"(?P<extension>(?:.*\.)?json)\.(?P<key>.+)")
-_LEFTOVERS = re.compile(r"(^|/)(\._[^/]*|\.DS_Store|__MACOSX/.*|PaxHeaders?(\.\d+)?/.*)$")
-_META = re.compile(r"(^|/)__[^/]*__($|/|\.)")  # WebDataset skips such members
+# What WebDataset skips, and headers of the pax format that an old tar unpacked as files.
+_META = re.compile(r"(^|/)(__[^/]*__($|/|\.)|PaxHeaders?(\.\d+)?/)")
 _COMPRESSED = (".gz", ".tgz", ".bz2", ".xz", ".zst")
 _BETWEEN_ARCHIVES = 20 * 512  # the longest run of zeros that `tar` writes after an archive
 
@@ -114,12 +116,12 @@ def _add(
     if member.isdir():
         return
     match = _NAME.fullmatch(name)
-    if _LEFTOVERS.search(name):
-        content.ignored["leftovers of macOS and pax in shards"] += 1
+    if reason := _skipped_as(name):
+        content.ignored[f"{reason} in shards"] += 1
     elif not member.isreg() or member.issparse():
         content.ignored["links and special files in shards"] += 1
-    elif match is None or _META.search(name):
-        content.ignored["hidden files and names without a dot in shards"] += 1
+    elif match is None:
+        content.ignored[f"{ignored_as('')} in shards"] += 1
     else:
         key, extension = match["key"], match["extension"].lower()
         sample = content.samples.setdefault(key, Sample({}, {}))
@@ -131,6 +133,13 @@ def _add(
             file = archive.extractfile(member)
             assert file is not None  # never None for a file
             sample.labels.update(labels.candidates(extension, file.read(), f"{where}: {member.name}"))
+
+
+def _skipped_as(name: str) -> str | None:
+    """Return why a member is skipped by its name, or None if it is not."""
+    if _META.search(name):
+        return HIDDEN
+    return next(filter(None, map(skipped_as, name.split("/"))), None)
 
 
 def _text(data: bytes, where: str) -> str:
