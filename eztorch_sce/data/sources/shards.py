@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from typing import NamedTuple
 
 from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, ignored_as
@@ -17,10 +18,13 @@ from eztorch_sce.data.members import file_system
 from eztorch_sce.data.sources.manifest import Manifest, differ_in_case, unknown_classes
 from eztorch_sce.data.sources.records import UNLABELED, Records
 from eztorch_sce.data.sources.shard_members import NO_LABELS, LabelRule, Sample, read_shard
+from eztorch_sce.data.sources.split_folders import part_of
 from eztorch_sce.data.sources.splits import Location, Splits, open_both
+from eztorch_sce.data.sources.walk import list_if_readable, list_root
 from eztorch_sce.errors import ConfigError, first_messages, shorten
 from eztorch_sce.progress import track
 
+_WORDS = re.compile(r"[^a-z]+")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -178,23 +182,76 @@ def _suffix(extension: str) -> str:
 
 
 def _find_shards(pattern: str, where: str) -> list[str]:
-    """Return the addresses of the shards, with numbered ranges expanded."""
-    ranges = [(int(first), int(last), len(first)) for first, last in _BRACES.findall(pattern)]
-    addresses = [pattern]
-    if ranges:
-        template = _BRACES.sub("{}", pattern)
-        numbers = ([f"{number:0{digits}d}" for number in range(first, last + 1)] for first, last, digits in ranges)
-        addresses = [template.format(*chosen) for chosen in product(*numbers)]
+    """Return the addresses of the shards, with folders, globs and numbered ranges expanded.
+
+    Raises:
+        ConfigError: If there is none, one of a range is missing, or a folder holds the shards of several splits.
+    """
     shards: list[str] = []
-    for address in addresses:
+    missing: list[str] = []
+    for address in _numbered(pattern):
         if "://" in address:
             shards.append(address)
             continue
         system, path = file_system(os.path.abspath(os.path.expanduser(address)))
-        shards += sorted(system.glob(f"{path}/*.tar" if system.isdir(path) else path))
+        if system.isdir(path):
+            shards += _shards_in(path, where)
+        elif found := [path] if system.isfile(path) else sorted(system.glob(path)):
+            shards += found
+        else:
+            missing.append(address)
+    setting = where.partition("=")[0]
     if not shards:
-        cure = (
-            f"set {where.partition('=')[0]} to a .tar file, a folder of them, or a range such as name-{{000..099}}.tar"
-        )
+        cure = f"set {setting} to a .tar file, a folder of them, or a range such as name-{{000..099}}.tar"
         raise ConfigError([f"{where}: no shard exists; {cure}"])
+    if missing:
+        cure = "complete them, or name those that exist"
+        raise ConfigError([f"{where}: {len(missing)} shards do not exist: {shorten(missing)}; {cure}"])
     return shards
+
+
+def _numbered(pattern: str) -> list[str]:
+    """Return the addresses that a pattern with numbered ranges stands for.
+
+    >>> _numbered("a-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    """
+    ranges = [(int(first), int(last), len(first)) for first, last in _BRACES.findall(pattern)]
+    if not ranges:
+        return [pattern]
+    template = _BRACES.sub("{}", pattern)
+    numbers = ([f"{number:0{digits}d}" for number in range(first, last + 1)] for first, last, digits in ranges)
+    return [template.format(*chosen) for chosen in product(*numbers)]
+
+
+def _shards_in(folder: str, where: str) -> list[str]:
+    """Return the shards of a folder, all of one split."""
+    setting = where.partition("=")[0]
+    subfolders, files = list_root(Path(folder), setting)
+    names = [name for name in files if name.endswith(".tar")]
+    compressed = [name for name in files if name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst"))]
+    _check_one_split(names, folder, where)
+    inside = [name for name in subfolders if _holds_shards(os.path.join(folder, name))]
+    if not names and inside:
+        raise ConfigError([f"{where} holds shards only in {shorten(inside)}; set {setting} to the folder of one split"])
+    if not names and compressed:
+        raise ConfigError([f"{where} holds only compressed shards, such as {compressed[0]}; unpack them with gunzip"])
+    return [os.path.join(folder, name) for name in names]
+
+
+def _check_one_split(names: Sequence[str], folder: str, where: str) -> None:
+    """Raise ConfigError if the names of shards have words for several splits, such as train and validation."""
+    counts: Counter[str] = Counter()
+    for name in names:
+        counts.update([word for word in _WORDS.split(name.lower()) if part_of(word)][:1])
+    if len({part_of(word) for word in counts}) < 2:
+        return
+    train, *others = sorted(counts, key=lambda word: (part_of(word) != "train", word))
+    found = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
+    chosen = f"data.root={folder}/*{train}*.tar data.test_root={folder}/*{others[-1]}*.tar"
+    cure = f"set {chosen}, or data.root={folder}/*.tar for all together"
+    raise ConfigError([f"{where} holds the shards of several splits ({found}); {cure}"])
+
+
+def _holds_shards(folder: str) -> bool:
+    return any(name.endswith(".tar") for name in list_if_readable(folder)[1])

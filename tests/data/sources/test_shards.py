@@ -289,6 +289,34 @@ def test_leftovers_hidden_files_and_links_are_counted(tmp_path: Path) -> None:
     }
 
 
+def test_a_folder_with_the_shards_of_several_splits_is_an_error_with_the_choices(tmp_path: Path) -> None:
+    root = tmp_path / "s"
+    for number, name in enumerate(("imagenet-train-0.tar", "imagenet-train-1.tar", "imagenet-validation-0.tar")):
+        shard_of(root, (f"{number}.jpg", image(number)), name=name)
+    message = rf"several splits \(2 train, 1 validation\); set data\.root={root}/\*train\*\.tar data\.test_root="
+    with pytest.raises(ConfigError, match=message):
+        from_shards(str(root))
+    assert len(from_shards(f"{root}/*train*.tar").records) == 2
+    assert len(from_shards(f"{root}/*.tar").records) == 3
+    (tmp_path / "t").mkdir()
+    (root).rename(tmp_path / "t" / "train")
+    with pytest.raises(ConfigError, match=r"holds shards only in train; set data\.root to the folder of one split"):
+        from_shards(str(tmp_path / "t"))
+
+
+def test_a_gap_in_a_range_of_shards_is_an_error(tmp_path: Path) -> None:
+    for number in (0, 2):
+        shard_of(tmp_path, (f"{number}.jpg", image(number)), name=f"{number:03d}.tar")
+    with pytest.raises(ConfigError, match=r"1 shards do not exist: .*001\.tar"):
+        from_shards(f"{tmp_path}/{{000..002}}.tar")
+
+
+def test_compressed_shards_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ConfigError, match=r"holds only compressed shards, such as a\.tar\.gz"):
+        from_shards(str(tmp_path))
+
+
 def test_tar_files_joined_by_cat_are_an_error(tmp_path: Path) -> None:
     shard_of(tmp_path / "s", ("0.jpg", image(0)), name="a.tar")
     root = shard_of(tmp_path / "s", ("1.jpg", image(1)), name="b.tar")
