@@ -1,7 +1,10 @@
 """Helpers of the tests of data sets: trees of empty files, and what is opened from them."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from eztorch_sce.data.sources.layouts import open_splits
 from eztorch_sce.data.sources.manifest import Manifest
@@ -58,3 +61,31 @@ def class_names(splits: Splits) -> list[dict[str, str]]:
         {Path(record.path).stem: split.classes[record.label] for record in split.records if record.label is not None}
         for split in (splits.train, splits.test)
     ]
+
+
+@contextmanager
+def without_permission(*folders: Path) -> Iterator[None]:
+    """Take away the permission to list some folders, also from root, who may otherwise list everything.
+
+    The folders above must be open to all users, as a new folder in the system's folder for temporary files is.
+    """
+    is_root = os.geteuid() == 0
+    for folder in folders:
+        folder.chmod(0)
+    if is_root:
+        os.seteuid(65534)  # nobody
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+@contextmanager
+def open_folder_for_all() -> Iterator[Path]:
+    """Return a temporary folder that all users may list."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
