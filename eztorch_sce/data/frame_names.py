@@ -4,11 +4,15 @@ import fnmatch
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import TypeAlias
 
 from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import IMAGE_SUFFIXES, suffix_of
+
+_Numbers: TypeAlias = dict[str, tuple[int, ...]]  # the numbers in each name, by name
 
 _NUMBER = re.compile(r"([0-9]+)")
 _FRAME_TEXT = re.compile(r"(?:frame|image|img|im|f)?[-_]?\*", re.IGNORECASE)
@@ -65,8 +69,9 @@ def frame_sequence(names: Sequence[str], pattern: str | None = None) -> list[str
     if not chosen:
         found = describe(names)
         raise ValueError(f"contains no image that matches {pattern}, only {found}" if names else "contains no image")
+    parsed = ImageNames(chosen)
     # The user may choose names with several numbers, such as dates; names of different text are never one video.
-    if len(_by_text(chosen)) > 1 or (pattern is None and len(sequences(chosen)) > 1):
+    if len(parsed.by_text) > 1 or (pattern is None and len(parsed.groups) > 1):
         raise ValueError(f"contains several image sequences: {describe(chosen)}")
     return in_order(chosen)
 
@@ -74,15 +79,11 @@ def frame_sequence(names: Sequence[str], pattern: str | None = None) -> list[str
 def sequences(names: Iterable[str]) -> dict[str, list[str]]:
     """Return the images of each sequence, by a pattern that matches no other name.
 
-    A sequence is a set of names that differ in one number, or in several if none of them is used twice, as in dates.
-    Names without a number are one sequence.
-
     >>> list(sequences(["img_1.jpg", "img_2.jpg", "flow_x_1.jpg", "flow_x_2.jpg"]))
     ['img_*.jpg', 'flow_x_*.jpg']
     """
     names = list(names)
-    groups = [group for alike in _by_text(names).values() for group in _split(alike)]
-    return {_pattern(group, names): group for group in groups}
+    return {_pattern(group, names): list(group) for group in ImageNames(names).groups}
 
 
 def describe(names: Iterable[str], num: int = 5) -> str:
@@ -92,80 +93,96 @@ def describe(names: Iterable[str], num: int = 5) -> str:
     return ", ".join(counts[:num]) + more
 
 
-def are_numbered(names: Iterable[str]) -> bool:
-    """Return whether all names are those of the frames of one video, such as 00000001.jpg or frame_1.png."""
-    names = list(names)
-    texts = _by_text(names)
-    return len(texts) == 1 and _FRAME_TEXT.fullmatch(next(iter(texts))) is not None and len(sequences(names)) == 1
+class ImageNames:
+    """The names of the images in a folder, as text and numbers.
+
+    A sequence is a set of names that differ in one number, or in several if none of them is used twice, as in dates.
+    Names without a number are one sequence.
+
+    Args:
+        names: The names.
+
+    Attributes:
+        by_text: The numbers in each name, by the text of the names with * for each number; "" is the text of names
+            without a number.
+        groups: The numbers in each name, by name, for each sequence.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.by_text: dict[str, _Numbers] = {}
+        for name in names:
+            pieces = _NUMBER.split(_stem(name))
+            text = "*".join(pieces[::2]) if len(pieces) > 1 else ""
+            self.by_text.setdefault(text, {})[name] = tuple(map(int, pieces[1::2]))
+        self.groups = [group for alike in self.by_text.values() for group in _split(alike)]
+
+    @property
+    def are_numbered(self) -> bool:
+        """Whether all names are those of the frames of one video, such as 00000001.jpg or frame_1.png."""
+        return len(self.groups) == 1 and _FRAME_TEXT.fullmatch(next(iter(self.by_text))) is not None
+
+    @property
+    def are_regular(self) -> bool:
+        """Whether the numbers of the first sequence are spaced as frames are: close to each other, or mostly evenly."""
+        return _are_regular(self.groups[0])
+
+    @property
+    def are_synchronized(self) -> bool:
+        """Whether several sequences have the same numbers, as RGB and optical flow of one video have."""
+        if len(self.groups) == 1:
+            return False
+        groups = [group for group in self.groups if len(group) > 2 and all(group.values())]
+        numbers = [frozenset(row[-1] for row in group.values()) for group in groups]
+        alike = max((sum(other == own for other in numbers) for own in numbers), default=0)
+        return alike > 1 and any(map(_are_regular, groups))
+
+    @property
+    def name_channels(self) -> bool:
+        """Whether names contain a word for one of several sequences of a video, such as flow or left."""
+        return any(word in _CHANNELS for text in self.by_text for word in _WORDS.split(text.lower()))
 
 
-def are_regular(names: Iterable[str]) -> bool:
-    """Return whether the numbers of one sequence are spaced as frames are: close to each other, or mostly evenly."""
-    values = sorted({_numbers(name)[-1] for name in names})
+def _are_regular(group: _Numbers) -> bool:
+    values = sorted({row[-1] for row in group.values()})
     if len(values) < 2:
         return True
     steps = [later - earlier for earlier, later in pairwise(values)]
-    most_common = max(map(steps.count, set(steps)))
+    [(_, most_common)] = Counter(steps).most_common(1)
     return 2 * most_common >= len(steps) or len(values) >= _MIN_DENSITY * (values[-1] - values[0] + 1)
 
 
-def are_synchronized(names: Iterable[str]) -> bool:
-    """Return whether several sequences have the same numbers, as RGB and optical flow of one video have."""
-    groups = [group for group in sequences(names).values() if len(group) > 2 and _NUMBER.search(_stem(group[0]))]
-    numbers = [frozenset(_numbers(name)[-1] for name in group) for group in groups]
-    alike = max((sum(other == own for other in numbers) for own in numbers), default=0)
-    return alike > 1 and any(are_regular(group) for group in groups)
-
-
-def name_channels(names: Iterable[str]) -> bool:
-    """Return whether names contain a word for one of several sequences of a video, such as flow or left."""
-    return any(word in _CHANNELS for text in _by_text(names) for word in _WORDS.split(text.lower()))
-
-
-def _by_text(names: Iterable[str]) -> dict[str, list[str]]:
-    """Group names by their text, with * for each number; names without a number are one group."""
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        text = _NUMBER.sub("*", _stem(name))
-        groups.setdefault(text if "*" in text else "", []).append(name)
-    return groups
-
-
-def _split(names: list[str]) -> list[list[str]]:
+def _split(rows: _Numbers) -> list[_Numbers]:
     """Split names of the same text into sequences: no number may occur twice in one."""
-    rows = {name: _numbers(name) for name in names}
-    if not any(rows.values()) or _are_distinct(rows.values()):
-        return [names]
-    if len({suffix_of(name) for name in names}) > 1:
-        return [part for group in _grouped(names, suffix_of) for part in _split(group)]
+    if not all(rows.values()) or _are_distinct(rows):
+        return [rows]
+    if len({suffix_of(name) for name in rows}) > 1:
+        return [part for group in _grouped(rows, lambda name, _: suffix_of(name)) for part in _split(group)]
     columns = list(zip(*rows.values(), strict=True))
     # The number of the frame is the one with the most values; the others tell the sequences apart.
     number = max(range(len(columns)), key=lambda column: (len(set(columns[column])), column))
-    return _grouped(names, lambda name: str(rows[name][:number] + rows[name][number + 1 :]))
+    return _grouped(rows, lambda _, row: str(row[:number] + row[number + 1 :]))
 
 
-def _are_distinct(rows: Iterable[tuple[int, ...]]) -> bool:
+def _are_distinct(rows: _Numbers) -> bool:
     """Return whether one of the numbers alone tells all names apart."""
-    rows = list(rows)
-    return any(len(set(column)) == len(rows) for column in zip(*rows, strict=True))
+    return any(len(set(column)) == len(rows) for column in zip(*rows.values(), strict=True))
 
 
-def _grouped(names: list[str], key: Callable[[str], str]) -> list[list[str]]:
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(key(name), []).append(name)
+def _grouped(rows: _Numbers, key: Callable[[str, tuple[int, ...]], str]) -> list[_Numbers]:
+    groups: dict[str, _Numbers] = {}
+    for name, row in rows.items():
+        groups.setdefault(key(name, row), {})[name] = row
     return list(groups.values())
 
 
-def _pattern(group: list[str], names: list[str]) -> str:
+def _pattern(group: _Numbers, names: list[str]) -> str:
     """Return a pattern that matches the names of a group and no others."""
-    first = group[0]
+    first = next(iter(group))
     stem, suffix = os.path.splitext(first)
     pieces = _NUMBER.split(stem)
     if len(pieces) == 1:
         return glob.escape(first) if len(group) == 1 else "*"
-    rows = [_numbers(name) for name in group]
-    varies = [len(set(column)) > 1 for column in zip(*rows, strict=True)]
+    varies = [len(set(column)) > 1 for column in zip(*group.values(), strict=True)]
     if not any(varies):
         varies[-1] = True
     ending = suffix if len({os.path.splitext(name)[1] for name in group}) == 1 else ".*"
@@ -180,12 +197,8 @@ def _pattern(group: list[str], names: list[str]) -> str:
     return pattern
 
 
-def _numbers(name: str) -> tuple[int, ...]:
-    return tuple(map(int, _NUMBER.findall(_stem(name))))
-
-
 def _stem(name: str) -> str:
-    return os.path.splitext(name)[0]
+    return name.rpartition(".")[0]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

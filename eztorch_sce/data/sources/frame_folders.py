@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from eztorch_sce.data.frame_names import are_numbered, are_regular, are_synchronized, name_channels, sequences
+from eztorch_sce.data.frame_names import ImageNames, sequences
 from eztorch_sce.data.sources.split_folders import part_of
 
 _IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "photos", "pictures"})  # <class>/images/0001.jpg
@@ -49,15 +49,16 @@ def find_frame_folders(root: str, images: dict[str, list[str]], videos: Iterable
         level = len(parts) - (part_of(parts[0]) is not None)
         if level < 1:
             continue
-        if are_synchronized(names) and (level > 1 or name_channels(names)):
+        parsed = ImageNames(names)
+        if parsed.are_synchronized and (level > 1 or parsed.name_channels):
             found.several[folder] = sequences(names)
-        elif not are_numbered(names):
+        elif not parsed.are_numbered:
             continue
         elif level == 1 or (level == 2 and parts[-1].lower() in _IMAGE_FOLDERS):
-            found.classes += [folder] if len(names) > 1 and are_regular(names) else []
+            found.classes += [folder] if len(names) > 1 and parsed.are_regular else []
         else:
             found.single.append(folder)
-            is_certain = is_certain or (len(names) > 1 and are_regular(names))
+            is_certain = is_certain or (len(names) > 1 and parsed.are_regular)
     if not is_certain:
         found.single = []
     return found
