@@ -396,3 +396,31 @@ def test_names_that_are_not_utf_8_become_rows_and_are_left_out_of_training_when_
         (b"d\xfcnn.jpg", False),
     ]
     assert [os.fsencode(record.path) for record in DataConfig(root=str(tmp_path)).open().train.records] == [good]
+
+
+def test_broken_links_are_rows_of_the_report_and_those_to_folders_not_of_the_table(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "video").symlink_to(tmp_path / "unmounted")
+    (tmp_path / "lost+found").mkdir()
+    diagnosis = diagnose(tmp_path, DoctorConfig(workers=1))
+    assert [(row.path, row.usable) for row in diagnosis.rows] == [("a.png", True), ("b.png", False), ("video", False)]
+    assert diagnosis.rows[-1].findings == ["unreadable folder: broken link"]
+    table = find_table(tmp_path)
+    assert table is not None
+    assert [os.path.basename(path) for path in table.paths] == ["a.png", "b.png"]
+    assert table.ignored == {"unreadable folders": 1, "system leftovers": 1}
+
+
+def test_each_of_several_image_sequences_is_inspected(tmp_path: Path) -> None:
+    (tmp_path / "run" / "v").mkdir(parents=True)
+    for number in range(3):
+        Image.new("RGB", (40, 30)).save(tmp_path / "run" / "v" / f"img_{number}.png")
+        Image.new("RGB", (20, 16)).save(tmp_path / "run" / "v" / f"flow_x_{number}.png")
+    (tmp_path / "run" / "v" / "flow_x_1.png").write_text("no image")
+    diagnosis = diagnose(tmp_path, DoctorConfig(workers=1))
+    assert [(row.path, row.kind, row.usable, row.num_frames) for row in diagnosis.rows] == [
+        ("run/v/flow_x_*.png", "frames", False, 0),
+        ("run/v/img_*.png", "frames", True, 3),
+    ]
+    assert diagnosis.skipped == []

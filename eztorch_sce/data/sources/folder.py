@@ -18,6 +18,7 @@ from eztorch_sce.data.sources.media_kinds import (
     MediaChoice,
     all_media,
     choose_media,
+    frames_note,
     shorten_ignored,
 )
 from eztorch_sce.data.sources.media_table import MediaTable, find_table
@@ -121,7 +122,8 @@ def _from_table(table: MediaTable, root: Path, kind: str | None) -> Media | None
     if "frames" in counts and (kind == "image" or not _are_frames_certain(table, root)):
         return None
     if len(counts) == 1 and kind in (None, *counts):
-        return Media(records, shorten_ignored(table.ignored), [])
+        notes = [frames_note(len(records))] if kind is None and "frames" in counts else []
+        return Media(records, shorten_ignored(table.ignored), notes)
     if kind is None or kind not in counts or (kind == "frames" and "image" in counts):
         return None
     is_kind = records.kind_codes == KINDS.index(kind)

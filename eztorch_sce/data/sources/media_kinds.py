@@ -229,10 +229,16 @@ def _frames_record(folder: str) -> tuple[str, list[str], str]:
 def _notes(frames: FrameFolders, images: dict[str, list[str]]) -> list[str]:
     """Return what numbered images were taken for, if they could be something else."""
     if frames.single:
-        return [f"{_count(frames.single, 'folder')} of numbered images are read as videos (data.kind=image: as images)"]
+        return [frames_note(len(frames.single))]
     if len(frames.classes) == len(images) and images:
-        return [f"numbered images in {_count(images, 'folder')} are read as images (data.kind=frames: as videos)"]
+        return [f"numbered images in {_count(images, 'folder')} read as images (data.kind=frames reads videos)"]
     return []
+
+
+def frames_note(num_folders: int) -> str:
+    """Return the sentence that says that folders of numbered images are videos."""
+    folders = "1 folder" if num_folders == 1 else f"{num_folders} folders"
+    return f"{folders} of numbered images read as videos (data.kind=image reads images)"
 
 
 def _left_out(listing: Listing) -> tuple[dict[str, int], list[str]]:

@@ -110,7 +110,7 @@ def test_numbered_images_in_class_folders_are_images_and_the_notes_say_so(tmp_pa
     touch(tmp_path, *_frames("train/cat"), *_frames("train/dog"), *_frames("test/cat"), *_frames("test/dog"))
     splits = open_layout("auto", tmp_path)
     assert splits.train.records.num_by_kind() == {"image": 10}
-    assert splits.train.notes == ["numbered images in 2 folders are read as images (data.kind=frames: as videos)"]
+    assert splits.train.notes == ["numbered images in 2 folders read as images (data.kind=frames reads videos)"]
     assert open_layout("folder", tmp_path).train.records.num_by_kind() == {"image": 20}
 
 
@@ -134,7 +134,7 @@ def test_gaps_and_subsampled_numbers_keep_a_sequence(tmp_path: Path, numbers: li
     touch(tmp_path, *(f"run/a/frame_{number}.jpg" for number in numbers), *_frames("swim/b", "frame_{}.jpg"))
     manifest = from_folder(tmp_path)
     assert summary(manifest, tmp_path) == [("run/a", 0, "frames"), ("swim/b", 1, "frames")]
-    assert manifest.notes == ["2 folders of numbered images are read as videos (data.kind=image: as images)"]
+    assert manifest.notes == ["2 folders of numbered images read as videos (data.kind=image reads images)"]
 
 
 def test_scattered_numbers_alone_are_images(tmp_path: Path) -> None:
@@ -217,9 +217,8 @@ def test_a_listed_frame_folder_with_several_sequences_needs_a_pattern(tmp_path: 
     assert summary(train, tmp_path) == [("v/img_*.jpg", 0, "frames"), ("w/img_*.jpg", 1, "frames")]
 
 
-@pytest.mark.parametrize("choice", [MediaChoice(), VIDEO, IMAGE, FRAMES, MediaChoice(frames_pattern="img_*.jpg")])
 @pytest.mark.parametrize("tree", ["thumbnails", "frames", "sequences", "images", "partly frames"])
-def test_a_table_of_the_doctor_does_not_change_what_files_are(tmp_path: Path, choice: MediaChoice, tree: str) -> None:
+def test_a_table_of_the_doctor_does_not_change_what_files_are(tmp_path: Path, tree: str) -> None:
     names = {
         "thumbnails": ["run/1.mp4", "run/1.jpg", "swim/2.mp4"],
         "frames": [*_frames("run/v"), *_frames("swim/w")],
@@ -227,15 +226,17 @@ def test_a_table_of_the_doctor_does_not_change_what_files_are(tmp_path: Path, ch
         "images": [*_frames("run"), *_frames("swim")],
         "partly frames": [*_frames("run/v"), "swim/a/b.jpg"],
     }
+    touch(tmp_path, *names[tree], "run/notes.txt", "Thumbs.db")
 
-    def opened() -> object:
+    def opened(choice: MediaChoice) -> object:
         try:
             manifest = from_folder(tmp_path, choice=choice)
-            return summary(manifest, tmp_path), manifest.classes, manifest.ignored
         except ConfigError as error:
             return str(error)
+        notes = [note for note in manifest.notes if "read as images" not in note]  # needs all names
+        return summary(manifest, tmp_path), manifest.classes, manifest.ignored, notes
 
-    touch(tmp_path, *names[tree], "run/notes.txt", "Thumbs.db")
-    before = opened()
+    choices = [ANY, VIDEO, IMAGE, FRAMES, MediaChoice(frames_pattern="img_*.jpg")]
+    before = list(map(opened, choices))
     diagnose(tmp_path)
-    assert opened() == before
+    assert list(map(opened, choices)) == before
