@@ -77,21 +77,16 @@ def check_groups_apart(train: Manifest, test: Manifest, codes: Sequence[npt.NDAr
 
 def merge(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the finest groups, numbered, that divide neither the groups of `first` nor those of `second`."""
-    parents: dict[int, int] = {}
-
-    def root(node: int) -> int:
-        while parents.setdefault(node, node) != node:
-            parents[node] = parents[parents[node]]
-            node = parents[node]
-        return node
-
-    _, ours = np.unique(first, return_inverse=True)
-    _, others = np.unique(second, return_inverse=True)
-    num_ours = int(ours.max(initial=-1)) + 1
-    for one, other in np.unique(np.stack([ours, others + num_ours], axis=1), axis=0).tolist():
-        parents[root(one)] = root(other)
-    roots = np.array([root(one) for one in range(num_ours)], np.int64)
-    return roots[ours]
+    codes = [np.unique(groups, return_inverse=True)[1] for groups in (first, second)]
+    merged = codes[0]
+    while True:  # the lowest number spreads through the groups of either side until nothing changes
+        before = merged
+        for of_record in codes:
+            lowest = np.full(len(of_record), len(of_record))
+            np.minimum.at(lowest, of_record, merged)
+            merged = lowest[of_record]
+        if np.array_equal(merged, before):
+            return merged
 
 
 def _below(folder: Path, paths: Iterable[str]) -> Iterable[str]:
