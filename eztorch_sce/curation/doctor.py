@@ -20,11 +20,12 @@ from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.frame_names import split_frames_path
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.media_kinds import Listing, all_media
+from eztorch_sce.data.sources.media_kinds import Listing, all_media, shorten_ignored
 from eztorch_sce.data.sources.media_table import MediaRow, check_writable, folder_times, write_table
+from eztorch_sce.data.sources.summary import counts_in_words, ignored_in_words
 from eztorch_sce.data.sources.walk import OWN_FILES, Skipped, walk
 from eztorch_sce.errors import ConfigError, MediaError
-from eztorch_sce.progress import counting
+from eztorch_sce.progress import counting, print_above
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import MediaInfo
 
@@ -89,7 +90,11 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
     root = Path(os.path.abspath(root))
     check_writable(root)
     listing = Listing.of(str(root))
-    media = [(record.path, record.kind) for record in all_media(listing, f"FOLDER={root}")]
+    records = all_media(listing, f"FOLDER={root}")
+    ignored = shorten_ignored(sum(listing.ignored().values(), Counter()))
+    for line in (f"data: {counts_in_words(records.num_by_kind())}", *ignored_in_words(ignored)):
+        print_above(line)
+    media = [(record.path, record.kind) for record in records]
     times_ns = folder_times(root, [path for path, _ in media])
     lists = [from_list(Path(file), root, setting="lists") for file in config.lists]
     started = time.perf_counter()

@@ -5,6 +5,7 @@ import os
 import random
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,9 +22,10 @@ from eztorch_sce.data.decoders import frames as frame_folders
 from eztorch_sce.data.decoders.base import SNAP_S
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.folder import find_media
+from eztorch_sce.data.sources.summary import counts_in_words
 from eztorch_sce.errors import ConfigError, MediaError, shorten
 from eztorch_sce.files import remove_partials, replacing, replacing_folder, write_text
-from eztorch_sce.progress import counting
+from eztorch_sce.progress import counting, print_above
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import ClipSpan
 
@@ -120,9 +122,13 @@ def _invalid_folders(root: Path, out: Path) -> list[str]:
 
 def _targets(root: Path, out: Path, config: PrepareConfig) -> dict[str, str]:
     """Return the path of the copy of each video, by the path of the video."""
-    videos = [path for path, kind in find_media(root, "FOLDER") if kind == "video"]
+    media = find_media(root, "FOLDER")
+    videos = [path for path, kind in media if kind == "video"]
     if not videos:
         raise ConfigError([f"FOLDER={root} contains images but no video; choose a folder of videos"])
+    others = Counter(kind for _, kind in media if kind != "video")
+    not_copied = f"; not copied: {counts_in_words(others)}" if others else ""
+    print_above(f"data: {counts_in_words({'video': len(videos)})} to copy{not_copied}")
     suffix = ".mp4" if config.to == "h264" else ""
     targets = {path: str(out / os.path.relpath(os.path.splitext(path)[0], root)) + suffix for path in videos}
     sources: dict[str, list[str]] = {}

@@ -119,6 +119,14 @@ def test_an_intact_tree_makes_the_exit_code_0(write_video: Callable[..., Path], 
     assert ended.value.code == 0
 
 
+def test_what_is_inspected_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
+    (tmp_path / "notes.txt").touch()
+    diagnose(tmp_path)
+    assert capsys.readouterr().err.splitlines() == ["data: 2 images", "ignored: 1 .txt"]
+
+
 def test_content_in_two_lists_is_reported(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("path\na/one.mp4\nb/two.mp4\n")
     (tmp_path / "test.csv").write_text("path\nb/two.mp4\n")

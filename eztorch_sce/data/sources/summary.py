@@ -1,6 +1,7 @@
 """Summary of the data that a command opened: at most four lines for the terminal, and the same for the report."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -123,33 +124,34 @@ class DataSummary:
         return [_cut(line, _WIDTH) for line in lines if line]
 
     def _counts(self) -> str:
-        return f"data: {', '.join(f'{split} {_counts(by_kind)}' for split, by_kind in self.records.items())}"
+        return f"data: {', '.join(f'{split} {counts_in_words(by_kind)}' for split, by_kind in self.records.items())}"
 
     def _remarks(self) -> list[str]:
         """Return a line about what was left out and what was taken for what, or an empty list."""
-        ignored = [_count(number, what) for what, number in sorted(self.ignored.items(), key=lambda item: -item[1])]
-        remarks = [f"ignored: {', '.join(ignored)}"] if ignored else []
+        remarks = ignored_in_words(self.ignored)
         remarks += [f"note: {'; '.join(self.notes)}"] if self.notes else []
         return ["; ".join(remarks)] if remarks else []
 
 
-def _counts(by_kind: dict[str, int]) -> str:
+def counts_in_words(by_kind: Mapping[str, int]) -> str:
     """Return numbers of records in words.
 
-    >>> _counts({"video": 12, "image": 1}), _counts({})
+    >>> counts_in_words({"video": 12, "image": 1}), counts_in_words({})
     ('12 videos and 1 image', 'no records')
     """
     words = [f"{num} {_SINGULARS.get(kind, kind)}{'' if num == 1 else 's'}" for kind, num in by_kind.items()]
     return " and ".join(words) or "no records"
 
 
-def _count(number: int, what: str) -> str:
-    """Return a number of ignored things; a column is named without one.
+def ignored_in_words(ignored: Mapping[str, int]) -> list[str]:
+    """Return the line that names what was ignored, most frequent first, or an empty list. A column has no number.
 
-    >>> _count(7, ".heic"), _count(1, "column 'start'")
-    ('7 .heic', "column 'start'")
+    >>> ignored_in_words({"column 'start'": 1, ".heic": 7})
+    ["ignored: 7 .heic, column 'start'"]
     """
-    return what if what.startswith("column") else f"{number} {what}"
+    items = sorted(ignored.items(), key=lambda item: -item[1])
+    words = [what if what.startswith("column") else f"{number} {what}" for what, number in items]
+    return [f"ignored: {', '.join(words)}"] if words else []
 
 
 def _cut(text: str, width: int) -> str:
