@@ -45,7 +45,7 @@ WHOLE_S = 2 * CLIP_S  # videos up to this length are taken whole: one short acti
 FEW_VIDEOS = 2000  # fewer are told apart by their appearance, so color teaches nothing about motion
 MANY_IMAGES = 100_000
 MEMORY_SHARE = 0.85  # of a GPU; the rest is left to the CUDA context, libraries and fragmentation
-CPU_STEPS = 500  # minutes to half an hour, depending on the network
+CPU_STEPS = 400  # some ten minutes on two cores
 MIN_GPU_STEPS, MAX_GPU_STEPS = 5_000, 250_000
 SHORT_TRAINING = 10_000  # steps up to which AdamW learns faster than SGD
 
