@@ -1,6 +1,7 @@
 """Errors whose messages are shown to users, and the suggestions in them."""
 
 import difflib
+import shlex
 from collections.abc import Iterable, Sequence
 
 
@@ -47,6 +48,15 @@ def first_line(error: BaseException) -> str:
     """
     name, text = type(error).__name__, str(error).strip()
     return (f"{name}: {text}" if text and isinstance(error, LookupError) else text or name).splitlines()[0]
+
+
+def typed(*settings: tuple[str, object]) -> str:
+    """Return settings as one types them in a shell.
+
+    >>> typed(("data.root", "/x/a b"), ("data.layout", "folder"))
+    "'data.root=/x/a b' data.layout=folder"
+    """
+    return shlex.join(f"{name}={value}" for name, value in settings)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

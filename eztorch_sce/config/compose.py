@@ -136,9 +136,13 @@ def for_each_view(command: str, overrides: Sequence[str]) -> list[str]:
     deciding = [override for override in others if override.split("=")[0] in ("views", "recipe")]
     num_views = len(compose_by_hydra(command, deciding).views)
     return [
-        override.replace("*", str(number), 1)
+        each
         for override in overrides
-        for number in range(num_views if override.startswith("views.*.") else 1)
+        for each in (
+            [override.replace("*", str(number), 1) for number in range(num_views)]
+            if override.startswith("views.*.")
+            else [override]
+        )
     ]
 
 

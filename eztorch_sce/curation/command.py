@@ -3,6 +3,7 @@
 Importing this module loads neither torch nor a decoder, so that `--help` responds at once.
 """
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from rich.table import Table
 
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
+from eztorch_sce.errors import typed
 from eztorch_sce.files import write_text
 from eztorch_sce.printing import PlainConsole, print_line
 
@@ -116,7 +118,7 @@ def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
 
     unpacked = unpack(Path(source), Path(out))
     counts = f"{unpacked.num_written} images written in {unpacked.seconds:.0f} s, {unpacked.num_kept} already there"
-    print_line(f"{counts}; set data.layout={unpacked.layout} data.root={out}")
+    print_line(f"{counts}; set {typed(('data.layout', unpacked.layout), ('data.root', out))}")
     # STL-10 is checked twice: its labeled images, and its unlabeled images for pretraining.
     layouts = [name for name in (unpacked.layout, f"{unpacked.layout}_unlabeled") if name in LAYOUTS]
     results = {name: check(name, out) for name in layouts}
@@ -166,7 +168,7 @@ def _print_prepared(prepared: "Prepared", folder: str) -> None:
     for path, reason in list(prepared.failed.items())[:_MAX_SHOWN]:
         print_line(f"no copy of {path}: {reason}")
     if len(prepared.failed) > _MAX_SHOWN:
-        print_line(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {folder}`")
+        print_line(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {shlex.quote(folder)}`")
 
 
 def _print_check(layout: str, result: "CheckResult") -> None:

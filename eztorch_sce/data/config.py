@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -342,7 +343,7 @@ class DataConfig:
             return self.decoder
         file = self.folder() / DECODER_FILE
         if not file.is_file():
-            cure = f"run `eztorch-sce data bench {self.folder()}`, or set data.decoder=pyav"
+            cure = f"run `eztorch-sce data bench {shlex.quote(str(self.folder()))}`, or set data.decoder=pyav"
             raise ConfigError([f"data.decoder=auto needs measured speeds, but {file} does not exist; {cure}"])
         name = json.loads(file.read_text())["decoder"]
         if name not in choices("decoder"):

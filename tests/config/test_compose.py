@@ -72,6 +72,12 @@ def test_an_override_sets_one_view_or_all_of_them() -> None:
     assert [view.size for view in config.views] == [224, 224, 192, 160, 128, 64]
 
 
+def test_a_star_in_another_override_is_kept() -> None:
+    config = compose("pretrain", ["data.root=shards/train-*.tar", "views=kinetics", "views.*.flip=0"])
+    assert config.data.root == "shards/train-*.tar"
+    assert [view.flip for view in config.views] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [

@@ -1,6 +1,7 @@
 """Image data sets in folders: ImageNet and its subsets, CIFAR, STL-10."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def _both_folders(location: Location) -> tuple[Path, Path]:
         return train, test
     if packed := find_packed(root):
         layout, folder = packed[0].format.layout, packed[0].folder
-        cure = f"run `eztorch-sce data unpack {folder} OUT`, then set data.root=OUT"
+        cure = f"run `eztorch-sce data unpack {shlex.quote(str(folder))} OUT`, then set data.root=OUT"
         raise ConfigError([f"data.root={root} contains {layout} in its published form, packed arrays; {cure}"])
     names = shorten(sorted([*inside, *files]), num=10) or "nothing"
     cure = "set data.root to the folder that contains both, or data.layout=auto to use no test split"

@@ -12,7 +12,7 @@ from eztorch_sce.data.sources.list_table import read_table
 from eztorch_sce.data.sources.listed_files import FoundFiles, ListedFiles
 from eztorch_sce.data.sources.manifest import Manifest, source_with_missing
 from eztorch_sce.data.sources.records import Records
-from eztorch_sce.errors import ConfigError, first_messages, shorten
+from eztorch_sce.errors import ConfigError, first_messages, shorten, typed
 
 
 def from_list(
@@ -103,7 +103,7 @@ def _missing(columns: ListColumns, absent: list[int], disk: ListedFiles, setting
     if all(os.path.isabs(columns.paths[row]) for row in absent):
         cure = f"the paths are absolute: correct them, or make them relative and set {root}"
     elif folder := disk.folder_below(columns.paths[absent[0]]):
-        cure = f"{columns.paths[absent[0]]} is in {folder}: set {root}={folder}"
+        cure = f"{columns.paths[absent[0]]} is in {folder}: set {typed((root, folder))}"
     return f"{columns.where}: {len(absent)} of {len(columns.paths)} files do not exist: {shorten(names)}; {cure}"
 
 

@@ -15,7 +15,7 @@ from eztorch_sce.data.sources.frame_folders import FrameFolders, ancestors, find
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import KINDS, Records
 from eztorch_sce.data.sources.walk import OWN_FILES, Skipped, walk
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError, shorten, typed
 
 UNREADABLE = "unreadable folders"
 
@@ -376,4 +376,4 @@ def _several_sequences(folders: list[str], names: list[str], where: str, choice:
     hold = f"{_count(folders, 'folder')} with several image sequences, such as {_named(folders[0], names)}"
     patterns = list(sequences(names))
     pattern = next((pattern for pattern in patterns if pattern.lower().startswith(_COLOR_NAMES)), patterns[0])
-    return f"{where} has {hold}; choose one, such as 'data.frames_pattern=\"{pattern}\"'{choice}"
+    return f"{where} has {hold}; choose one, such as {typed(('data.frames_pattern', pattern))}{choice}"

@@ -5,6 +5,7 @@ It is an uncompressed Arrow file (Feather), so all processes map the same memory
 
 import json
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -97,7 +98,7 @@ class MediaTable(NamedTuple):
 
     def outdated(self) -> str:
         """Return a sentence that names the table, how it differs from the folder, and the cure."""
-        cure = f"the folder was read instead; run `eztorch-sce data doctor {self.file.parent}` again"
+        cure = f"the folder was read instead; run `eztorch-sce data doctor {shlex.quote(str(self.file.parent))}` again"
         return f"{self.file} is out of date ({self.mismatch}): {cure}"
 
 
@@ -227,7 +228,7 @@ def _read(file: Path, folder: Path, written_ns: int) -> tuple[MediaTable, dict[s
         unusable = frozenset(everything.path(row) for row in _nonzero(pc.invert(table["usable"])))
         digests = {everything.path(row): table["digest"][row].as_py() for row in _nonzero(table["digest"])}
     except (pa.ArrowException, OSError, KeyError, TypeError, AttributeError) as error:
-        cure = f"delete it, or write it again with `eztorch-sce data doctor {file.parent}`"
+        cure = f"delete it, or write it again with `eztorch-sce data doctor {shlex.quote(str(file.parent))}`"
         raise ConfigError(
             [f"{file} cannot be read as a table of `data doctor` ({first_line(error)}); {cure}"]
         ) from error

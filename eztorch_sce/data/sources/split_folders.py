@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from eztorch_sce.data.media import MEDIA_SUFFIXES, ignored_as, suffix_of
 from eztorch_sce.data.sources.walk import OWN_FILES, list_if_readable, list_root, walk
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError, shorten, typed
 
 _PARTS = {
     "train": ("train", "training"),
@@ -111,7 +111,7 @@ def check_not_divided(root: str, folders: Sequence[str], setting: str, classes: 
         if parent and len(inside[""]) > 1:
             cure = f"name the files of each split in lists, or set {_AS_CLASSES}, all splits together"
         elif setting == "data.root":
-            cure = f"set data.root={place} to open it"
+            cure = f"set {typed(('data.root', place))} to open it"
         else:
             cure = f"set {setting} to one of them"
         raise ConfigError([f"{setting}={root}: {place} holds the splits {found}; {cure}"])
@@ -125,9 +125,10 @@ def _check_no_similar(names: list[str], where: str) -> None:
         first = {part: name for name, part in reversed(similar.items())}
         test = first.get("val") or first.get("test")
         folder = where.partition("=")[2]
-        cure = f"set data.root={folder}/{first['train']} data.test_root={folder}/{test}, or {_AS_CLASSES}"
+        paths = ("data.root", f"{folder}/{first['train']}"), ("data.test_root", f"{folder}/{test}")
+        cure = f"set {typed(*paths)}, or {_AS_CLASSES}"
         if lists := sorted(Path(folder).glob("*train*.csv")):
-            cure += f"; if {lists[0].name} has labels, set data.list={lists[0]} data.root={folder}/{first['train']}"
+            cure += f"; if {lists[0].name} has labels, set {typed(('data.list', lists[0]), paths[0])}"
         raise ConfigError([f"{where}: the folders {shorten(list(similar))} look like splits; {cure}"])
 
 
@@ -141,7 +142,7 @@ def _duplicate_parts(parts: dict[str, list[str]], root: Path, has_test: bool) ->
     for part, names in parts.items():
         if len(names) > 1 and (part == "train" or not has_test):
             setting = "data.root" if part == "train" else "data.test_root"
-            choices = " or ".join(f"{setting}={root / name}" for name in names)
+            choices = " or ".join(typed((setting, root / name)) for name in names)
             messages.append(f"data.root={root} has two names for one split: {', '.join(names)}; set {choices}")
     return messages
 
@@ -151,7 +152,7 @@ def _no_train(parts: dict[str, list[str]], others: list[str], where: str) -> str
     folder = where.partition("=")[2]
     beside = f", beside {shorten(others)}" if others else ""
     problem = f"{where} has {' and '.join(names)} but no folder train{beside}"
-    return f"{problem}; set data.root={folder}/{names[0]} to train on it, or {_AS_CLASSES}"
+    return f"{problem}; set {typed(('data.root', f'{folder}/{names[0]}'))} to train on it, or {_AS_CLASSES}"
 
 
 def _unknown_parts(parts: dict[str, list[str]], others: list[str], where: str) -> str:
@@ -159,8 +160,9 @@ def _unknown_parts(parts: dict[str, list[str]], others: list[str], where: str) -
     folder = where.partition("=")[2]
     problem = f"{where} has {' and '.join(names)}, but also {shorten(others, num=5)}, which is no known split"
     test = next((parts[part][0] for part in ("val", "test") if part in parts), None)
-    leave_out = f"data.root={folder}/{parts['train'][0]}" + (f" data.test_root={folder}/{test}" if test else "")
-    return f"{problem}; set {leave_out} to leave it out, or {_AS_CLASSES}"
+    paths = [("data.root", f"{folder}/{parts['train'][0]}")]
+    paths += [("data.test_root", f"{folder}/{test}")] if test else []
+    return f"{problem}; set {typed(*paths)} to leave it out, or {_AS_CLASSES}"
 
 
 def _test_folder(
@@ -176,7 +178,7 @@ def _test_folder(
     if published or _has_class_folders(root / val) > _has_class_folders(root / test):
         reason = "" if published else ", which has no class folders"
         return root / val, [f"test split: {val}; {test} is not used{reason}"]
-    cure = f"set data.test_root={root / val} or data.test_root={root / test}"
+    cure = f"set {' or '.join(typed(('data.test_root', root / name)) for name in names)}"
     raise ConfigError([f"data.root={root} has two test splits, {val} and {test}; {cure}"])
 
 

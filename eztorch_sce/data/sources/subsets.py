@@ -2,6 +2,7 @@
 
 import os
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
     blamed = next(table for table in tables if table.unusable)
     left_out = f"{num_unusable} of {len(manifest.records)} left out as unusable according to {blamed.file}"
     if not records:
-        cure = f"run `eztorch-sce data doctor {blamed.file.parent}` again"
+        cure = f"run `eztorch-sce data doctor {shlex.quote(str(blamed.file.parent))}` again"
         raise ConfigError([f"{manifest.source}: {left_out}, written {blamed.age}; {cure}"])
     ignored = manifest.ignored | {f"unusable according to {blamed.file.name}": num_unusable}
     return replace(manifest.with_records(records, f"{manifest.source} ({left_out})"), ignored=ignored)

@@ -1,10 +1,12 @@
 """Tests of what errors advise for folders as people download them."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 from data_sets import touch, write
 
+from eztorch_sce.config.compose import compose
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.labels import check_labels
 from eztorch_sce.errors import ConfigError
@@ -49,3 +51,13 @@ def test_a_validation_folder_without_classes_is_answered_with_holding_out(tmp_pa
     assert "set data.test_list to a list with labels; if data.root is the folder of the train split alone, " in message
     splits = DataConfig(root=str(tmp_path / "train")).open_with_test(0)
     assert len(splits.train.records) == 4
+
+
+@pytest.mark.parametrize("name", ["it's (1), a=b", "[x] {y} #z", "$HOME `pwd` \\", 'a "b" ~'])
+def test_advised_settings_work_when_typed_in_a_shell(name: str, tmp_path: Path) -> None:
+    message = refused(root=kaggle(tmp_path / name))
+    for advised in (message.split("; set ")[1].split(", or data.layout")[0], message.split("has labels, set ")[1]):
+        line = f"printf '%s\\0' {advised}"
+        words = subprocess.run(["bash", "-c", line], capture_output=True, check=True, text=True).stdout.split("\0")[:-1]
+        train = compose("knn", [*words, "weights=w.pt"]).data.open().train
+        assert len(train.records) == 6

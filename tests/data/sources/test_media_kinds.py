@@ -180,7 +180,7 @@ def test_synchronized_sequences_are_never_taken_for_images(tmp_path: Path, folde
     touch(tmp_path, *_frames(folder, "img_{}.jpg"), *_frames(folder, "flow_x_{}.jpg"))
     message = opening_fails(tmp_path)
     assert "flow_x_*.jpg (5), img_*.jpg (5)" in message
-    assert "'data.frames_pattern=\"img_*.jpg\"', or set data.kind=image" in message
+    assert "'data.frames_pattern=img_*.jpg', or set data.kind=image" in message
     assert from_folder(tmp_path, choice=IMAGE).records.num_by_kind() == {"image": 10}
 
 
