@@ -9,7 +9,15 @@ import numpy as np
 from jaxtyping import Int32
 
 from eztorch_sce.curation.containers import second_file_at
-from eztorch_sce.data.decoders.image import ByteFile, decode_image, open_file, open_image, remarks_on, upright_size
+from eztorch_sce.data.decoders.image import (
+    ByteFile,
+    decode_image,
+    open_file,
+    open_image,
+    read_bytes,
+    remarks_on,
+    upright_size,
+)
 from eztorch_sce.data.decoders.image_depth import is_wide
 from eztorch_sce.data.decoders.pyav.pixels import upright
 from eztorch_sce.data.decoders.pyav.select import drop_stray_timestamps, frames_at
@@ -135,10 +143,19 @@ def inspect_image(path: str, full: bool) -> tuple[MediaInfo, list[str]]:
         height, width = upright_size(image)
         findings += _wrong_suffix(path, image.format or "")
     if must_decode:
-        with open_file(path) as file:
-            _, _, findings_decoded = decode_image(path, file.read())
-        findings = [*findings_decoded, *(finding for finding in findings if finding not in findings_decoded)]
+        data = read_bytes(path)
+        _, _, decoded = decode_image(path, data)
+        findings = [*dict.fromkeys([*decoded, *findings, *_second_image(data)])]
     return MediaInfo(duration_s=0.0, fps=0.0, width=width, height=height, codec="image"), findings
+
+
+def _second_image(data: bytes) -> list[str]:
+    """Return a finding if a second JPEG or PNG file follows the first; the images of an MPO file belong together."""
+    for end, start in ((b"\xff\xd9", b"\xff\xd8\xff"), (b"IEND\xaeB`\x82", b"\x89PNG")):
+        place = data.find(end + start)
+        if data.startswith(start) and place > 0 and b"MPF\0" not in data[:place]:
+            return [f"joined files: another begins at byte {place + len(end)}, and only the first is read"]
+    return []
 
 
 def _wrong_suffix(path: str, image_format: str) -> list[str]:

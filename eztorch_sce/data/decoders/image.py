@@ -51,7 +51,6 @@ _LOST_PIXELS = (
     "bad Huffman code",
     "bad arithmetic code",
     "found marker",
-    "Inconsistent progression sequence",
 )
 _MAX_EXTRANEOUS = 0.1  # fraction of a file that may remain undecoded
 _HOLE = 64  # zero bytes in a row among the pixels of a faulty file: a block that was never written

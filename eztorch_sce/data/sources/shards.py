@@ -154,7 +154,9 @@ def _manifest(
         kinds,
         [UNLABELED if name is None else label_of[name] for name in labels] if names else None,
     )
-    return Manifest(records, classes if names else [], pattern, ignored=dict(ignored))
+    sources = sorted({name for sample in samples for name in sample.labels} - {"cls"})
+    notes = [f"labels are read from {' and '.join(sources)} of each sample"] if sources else []
+    return Manifest(records, classes if names else [], pattern, notes=notes, ignored=dict(ignored))
 
 
 def _labels(samples: Sequence[_Chosen], where: str) -> list[str | None]:

@@ -222,6 +222,7 @@ def test_labels_are_read_from_json(key: str, tmp_path: Path) -> None:
     words = [(f"{n}.json", f'{{"{key}": "{word}"}}'.encode()) for n, word in enumerate(["dog", "cat"])]
     manifest = from_shards(shard_of(tmp_path / "words", *images, *words))
     assert (manifest.classes, manifest.records.labels.tolist()) == (["cat", "dog"], [1, 0])
+    assert manifest.notes == [f"labels are read from json.{key} of each sample"]
 
 
 def test_several_labels_are_an_error_with_the_choices_unless_they_agree(tmp_path: Path) -> None:
