@@ -117,24 +117,27 @@ def _find_header(
     first = lines[0]
     candidates = [separator] if separator else [*_SEPARATORS, " "]
     rows = {mark: cells for mark in candidates if (cells := _cells(first, mark)) is not None}
-    headers = [mark for mark, cells in rows.items() if _is_header(cells, by_spaces=mark == " ")]
+    headers = [mark for mark, cells in rows.items() if mark != " " and _is_header(cells)]
     if headers:
         best = max(headers, key=lambda mark: sum(map(is_known, rows[mark])))
         return rows[best], best
+    if _is_header(by_spaces := rows.get(" ", [])):  # but "my clip" may be a path
+        column = next(index for index, name in enumerate(by_spaces) if is_path(name))
+        below = [row[column] for line in lines[1:] if (row := _cells(line, " ")) and len(row) == len(by_spaces)]
+        if all(map(is_known, by_spaces)) or any(suffix_of(path) in KNOWN_SUFFIXES or exists(path) for path in below):
+            return by_spaces, " "
     for mark, cells in rows.items():  # an unknown name above a column of files
-        below = [row for line in lines[1:] if (row := _cells(line, mark)) is not None]
-        if not below or any(map(_looks_like_data, cells)) or {len(cells)} != {len(row) for row in below}:
+        others = [row for line in lines[1:] if (row := _cells(line, mark)) is not None]
+        if not others or any(map(_looks_like_data, cells)) or {len(cells)} != {len(row) for row in others}:
             continue
-        if any(_all_media(column) and not exists(name) for name, *column in zip(cells, *below, strict=True)):
+        if any(_all_media(column) and not exists(name) for name, *column in zip(cells, *others, strict=True)):
             return cells, mark
     return [], separator
 
 
-def _is_header(cells: Sequence[str], by_spaces: bool = False) -> bool:
+def _is_header(cells: Sequence[str]) -> bool:
     """Return whether cells are names of columns, one of which is known to contain paths."""
-    if any(map(_looks_like_data, cells)) or not any(map(is_path, cells)):
-        return False
-    return not by_spaces or 2 * sum(map(is_known, cells)) > len(cells)  # "video of a cat" may be a path
+    return any(map(is_path, cells)) and not any(map(_looks_like_data, cells))
 
 
 def _looks_like_data(cell: str) -> bool:
@@ -156,7 +159,8 @@ def _cells(line: str, separator: str) -> list[str] | None:
 def _reader(lines: Sequence[str], separator: str) -> Any:
     if separator == " ":
         lines = [line.replace("\t", " ") for line in lines]
-    quote = "'" if lines and lines[0].startswith("'") else '"'
+    single = re.compile(rf"'[^']+' *({re.escape(separator)}|$)")
+    quote = "'" if lines and all(map(single.match, lines[:20])) else '"'
     return csv.reader(lines, delimiter=separator, quotechar=quote, skipinitialspace=True, strict=True)
 
 
@@ -167,7 +171,9 @@ def _rows(lines: _Lines, separator: str, where: str) -> tuple[list[list[str]], S
         ConfigError: If quotes are unbalanced.
     """
     texts = [text.strip() for text in lines.texts] if separator == " " else lines.texts
-    if not any('"' in text for text in texts) and not any(text.startswith("'") for text in texts[:1]):
+    if not texts:
+        return [], ()
+    if not any('"' in text for text in texts) and not texts[0].startswith("'"):
         return list(_reader(texts, separator)), lines.numbers
     texts = [re.sub(rf'" +(?={re.escape(separator)}|$)', '"', text) for text in texts]  # an error to `csv`
     rows, numbers = [], []
@@ -241,7 +247,7 @@ def _without_header(lines: _Lines, where: str, exists: Callable[[str], bool]) ->
 
 def _forms() -> Iterator[Callable[[_Lines], list[tuple[str, str]] | None]]:
     """Yield functions from lines to pairs of path and label, which return None if some line has another form."""
-    for separator in _SEPARATORS:
+    for separator in (*_SEPARATORS, " "):
         yield partial(_split_pairs, separator, path_first=True)
     yield _split_lines
     yield lambda lines: [(_unquote(text), "") for text in lines.texts]
@@ -279,12 +285,11 @@ def _split_line(line: str) -> tuple[str, str]:
 
 
 def _unquote(text: str) -> str:
-    """Remove quotes around a text; a quote at one end only is part of the name unless the other was split off."""
+    """Remove quotes around a text. A quote at the start belongs to one that was split off the end."""
     text = text.strip()
-    for mark in ('"', "'"):
-        if text.startswith(mark):
-            return text.strip(mark)
-    return text
+    if len(text) > 2 and text[0] == text[-1] == "'":
+        return text[1:-1]
+    return text.strip('"') if text.startswith('"') else text
 
 
 def _several_columns(lines: _Lines, where: str) -> str:

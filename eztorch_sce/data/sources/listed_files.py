@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import IMAGE_SUFFIXES, KNOWN_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.manifest import class_name
 from eztorch_sce.data.sources.media_table import find_table
@@ -233,10 +234,10 @@ class _Folder:
             return self._kinds[name]
         if (kind := self.kinds.get(name)) is not None:
             return kind
-        # Hidden files are not listed, and neither is a folder that may be entered but not read.
+        # Some names are skipped when a folder is listed, and all in a folder that may be entered but not read.
         file = os.path.join(self.path, name)
-        hidden_or_unread = name.startswith(".") or not self.kinds
-        return _kind(file, os.path.isdir(file)) if hidden_or_unread and os.path.lexists(file) else None
+        may_exist = skipped_as(name) is not None or not self.kinds
+        return _kind(file, os.path.isdir(file)) if may_exist and os.path.lexists(file) else None
 
     @property
     def kinds(self) -> dict[str, str]:
