@@ -90,8 +90,9 @@ def held_out(
     for name, indices in single.items():
         count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
         mask[random.Random(os.fsencode(f"{seed}/{name}")).sample(indices, count)] = True
+    label_of = labels.tolist() if together else []  # a list is faster than an array to look at one by one
     for name, members in together.items():
-        mask[_draw_groups(labels, members, fraction, random.Random(os.fsencode(f"{seed}/{name}")))] = True
+        mask[_draw_groups(label_of, members, fraction, random.Random(os.fsencode(f"{seed}/{name}")))] = True
     return mask
 
 
@@ -187,15 +188,13 @@ def _split_classes(
     return single, together
 
 
-def _draw_groups(
-    labels: npt.NDArray[np.int32], members: _Groups, fraction: float, generator: random.Random
-) -> list[int]:
+def _draw_groups(labels: list[int], members: _Groups, fraction: float, generator: random.Random) -> list[int]:
     """Return the records of randomly drawn groups that hold about a fraction of each class.
 
     A group is drawn if that brings the numbers of test records closer to the targets, and if every class of the group
     keeps a train record. Then each class that could have a test record but has none gets its smallest such group.
     """
-    contents = {group: _count(labels[indices]) for group, indices in members.items()}
+    contents = {group: _count([labels[index] for index in indices]) for group, indices in members.items()}
     totals: dict[int, int] = {}
     for counts in contents.values():
         for label, count in counts.items():
@@ -220,12 +219,16 @@ def _draw_groups(
         if gain(group) > 0 and keeps_train_records(group):
             draw(group)
     for label in totals:
+        if num_test[label]:
+            continue
         candidates = [group for group in order if label in contents[group] and keeps_train_records(group)]
-        if not num_test[label] and candidates:
+        if candidates:
             draw(min(candidates, key=lambda group: len(members[group])))
     return [index for group in drawn for index in members[group]]
 
 
-def _count(labels: npt.NDArray[np.int32]) -> dict[int, int]:
-    values, counts = np.unique(labels, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+def _count(labels: list[int]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for label in labels:
+        counts[label] = counts.get(label, 0) + 1
+    return counts

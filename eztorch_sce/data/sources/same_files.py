@@ -295,11 +295,15 @@ def _merge_hard_links(numbers: npt.NDArray[np.int64], located: list[RealFiles]) 
 
 def _indices_in(files: RealFiles, digests: dict[str, str]) -> list[int]:
     """Return the indices of the files whose content is known."""
-    folders = {os.path.dirname(path) for path in digests}
-    has_digests = np.array([folder in folders for folder in files.folders], bool)
-    if not has_digests.any():
+    names_in: dict[str, set[bytes]] = defaultdict(set)
+    for path in digests:
+        folder, name = os.path.split(path)
+        names_in[folder].add(os.fsencode(name))
+    known = [names_in.get(folder, set()) for folder in files.folders]
+    if not any(known):
         return []
-    return [index for index in np.flatnonzero(has_digests[files.folder_of]).tolist() if files.path(index) in digests]
+    keys = zip(files.folder_of.tolist(), files.names, strict=True)
+    return [index for index, (folder, name) in enumerate(keys) if name in known[folder]]
 
 
 def _merge_contents(
