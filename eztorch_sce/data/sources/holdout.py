@@ -89,7 +89,7 @@ def held_out(
     single, together = _split_classes(labels, classes, groups)
     for name, indices in single.items():
         count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
-        mask[random.Random(os.fsencode(f"{seed}/{name}")).sample(indices, count)] = True
+        mask[indices[random.Random(os.fsencode(f"{seed}/{name}")).sample(range(len(indices)), count)]] = True
     label_of = labels.tolist() if together else []  # a list is faster than an array to look at one by one
     for name, members in together.items():
         mask[_draw_groups(label_of, members, fraction, random.Random(os.fsencode(f"{seed}/{name}")))] = True
@@ -160,7 +160,7 @@ def _divide(splits: Splits, is_test: npt.NDArray[np.bool_], drawn: str) -> Split
 
 def _split_classes(
     labels: npt.NDArray[np.int32], classes: Sequence[str], groups: npt.NDArray[np.int64] | None
-) -> tuple[dict[str, list[int]], dict[str, _Groups]]:
+) -> tuple[dict[str, npt.NDArray[np.int64]], dict[str, _Groups]]:
     """Return the records of the classes without groups of several records, by class, and the groups of the others.
 
     The groups are by class, and under "groups" for the classes that share a group with another class.
@@ -175,7 +175,7 @@ def _split_classes(
     highest = np.maximum.reduceat(labels[order], starts)
     shared = set(np.unique(labels[(lowest != highest)[codes]]).tolist())  # classes that share a group
     grouped = set(np.unique(labels[(counts > 1)[codes]]).tolist())
-    single: dict[str, list[int]] = {}
+    single: dict[str, npt.NDArray[np.int64]] = {}
     together: dict[str, _Groups] = {}
     for name, indices in by_class.items():
         label = int(labels[indices[0]])
@@ -183,7 +183,7 @@ def _split_classes(
             single[name] = indices
             continue
         members = together.setdefault("groups" if label in shared else name, {})
-        for index in indices:
+        for index in indices.tolist():
             members.setdefault(int(codes[index]), []).append(index)
     return single, together
 

@@ -23,11 +23,11 @@ def draw_fraction(manifest: Manifest, fraction: float, seed: int) -> Manifest:
     The draw from a class does not depend on the other classes, and a larger fraction contains every smaller one drawn
     with the same seed.
     """
-    drawn: set[int] = set()
+    is_drawn = np.zeros(len(manifest.records), bool)
     for name, indices in indices_by_class(manifest.records.labels, manifest.classes).items():
-        shuffled = random.Random(os.fsencode(f"share {seed}/{name}")).sample(indices, len(indices))
-        drawn.update(shuffled[: max(round(fraction * len(indices)), 1)])
-    records = manifest.records.take(sorted(drawn))
+        shuffled = random.Random(os.fsencode(f"share {seed}/{name}")).sample(range(len(indices)), len(indices))
+        is_drawn[indices[shuffled[: max(round(fraction * len(indices)), 1)]]] = True
+    records = manifest.records.take(np.flatnonzero(is_drawn))
     kept = f"the fraction {fraction} of each class drawn with seed {seed} ({len(records)} records)"
     notes = [*manifest.notes, f"train is {kept}"]
     return replace(manifest.with_records(records, f"{manifest.source}, {kept}"), notes=notes)
@@ -122,13 +122,16 @@ def without_unusable(manifest: Manifest, *folders: Path | None) -> Manifest:
     return replace(manifest.with_records(records, f"{manifest.source} ({left_out})"), ignored=ignored)
 
 
-def indices_by_class(labels: npt.NDArray[np.int32], classes: Sequence[str]) -> dict[str, list[int]]:
-    """Return the indices of the records with these labels by class name; "" is the class of unlabeled records."""
-    indices: dict[str, list[int]] = {}
-    for index, label in enumerate(labels.tolist()):
-        name = "" if label == UNLABELED else classes[label]
-        indices.setdefault(name, []).append(index)
-    return indices
+def indices_by_class(labels: npt.NDArray[np.int32], classes: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the indices of the records with these labels by class name; "" is the class of unlabeled records.
+
+    The classes are in the order of their first record.
+    """
+    order = np.argsort(labels, kind="stable")
+    values, starts = np.unique(labels[order], return_index=True)
+    parts = zip(values.tolist(), np.split(order, starts[1:]), strict=False)  # no records still make one empty part
+    by_first = sorted(parts, key=lambda part: int(part[1][0]))
+    return {"" if label == UNLABELED else classes[label]: indices for label, indices in by_first}
 
 
 def _ends_with(path: str, end: str) -> bool:
