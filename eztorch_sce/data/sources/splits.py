@@ -117,7 +117,8 @@ def open_auto(location: Location, published: bool = False) -> Splits:
     if folders.test:
         location = location._replace(test_root=str(folders.test))
     splits = _open_folders(location, folders.train or location.folder)
-    splits.train.ignored |= folders.ignored
+    for name, count in folders.ignored.items():
+        splits.train.ignored[name] = splits.train.ignored.get(name, 0) + count
     return splits._replace(notes=folders.notes)
 
 
