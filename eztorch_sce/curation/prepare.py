@@ -23,13 +23,13 @@ from eztorch_sce.data.decoders.base import SNAP_S
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.data.sources.folder import find_media
 from eztorch_sce.data.sources.summary import counts_in_words
+from eztorch_sce.data.sources.walk import PREPARED_FILE
 from eztorch_sce.errors import ConfigError, MediaError, shorten
 from eztorch_sce.files import remove_partials, replacing, replacing_folder, write_text
 from eztorch_sce.progress import counting, print_above
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import ClipSpan
 
-_SETTINGS_FILE = "prepare.json"  # in the folder of the copies: the settings used for them
 _FAILED_FOLDER = ".prepare"  # next to it: for each shard, the videos that could not be copied
 _LIMIT_S = 3600.0  # a file that takes longer counts as hung
 _NUM_TIMED = 5  # copies whose speedup is measured
@@ -113,9 +113,9 @@ def _invalid_folders(root: Path, out: Path) -> list[str]:
         return [f"FOLDER={root} does not exist"]
     if real_root == real_out or real_root in real_out.parents or real_out in real_root.parents:
         return [f"OUT={out} must be outside FOLDER={root}, so that no source is overwritten or mistaken for a copy"]
-    own = (_FAILED_FOLDER, _SETTINGS_FILE)
+    own = (_FAILED_FOLDER, PREPARED_FILE)
     foreign = [path for path in out.iterdir() if not path.name.startswith(own)] if out.is_dir() else []
-    if foreign and not (out / _SETTINGS_FILE).is_file():  # last: another shard may be writing it
+    if foreign and not (out / PREPARED_FILE).is_file():  # last: another shard may be writing it
         return [f"OUT={out} contains files not made by `data prepare`; choose a new or an empty folder"]
     return []
 
@@ -142,7 +142,7 @@ def _targets(root: Path, out: Path, config: PrepareConfig) -> dict[str, str]:
 
 def _record_settings(root: Path, out: Path, config: PrepareConfig) -> None:
     """Write the settings into the folder of the copies, or compare them with those recorded there."""
-    file = out / _SETTINGS_FILE
+    file = out / PREPARED_FILE
     settings: dict[str, object] = {"source": str(root), **config.format_settings()}
     if not file.is_file():
         _write_json(file, settings)

@@ -56,7 +56,8 @@ def from_folder(
     media = find_records(root, setting, choice)
     manifest = Manifest(media.records, [], str(root), notes=media.notes, ignored=media.ignored)
     if classes == "none":
-        return manifest
+        parts = [name for name in subfolders if part_of(name)]
+        return replace(manifest, notes=[*manifest.notes, *([f"read together: {shorten(parts)}"] if parts else [])])
     folders = _class_folders(media.records, str(root), choice)
     occupied = media.records.num_by_folder() > 0
     if classes == "auto":

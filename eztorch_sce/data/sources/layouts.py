@@ -80,13 +80,13 @@ LAYOUTS: dict[str, Layout] = {
     "stl10_unlabeled": Layout(
         open_stl10_unlabeled, f"{_UNPACKED}, for pretraining: root/train and root/unlabeled, without labels"
     ),
-    "ucf101": Layout(open_ucf101, _UCF101, optional=("annotations",)),
-    "hmdb51": Layout(open_hmdb51, "HMDB51 with <action>_test_splitN.txt", optional=("annotations",)),
+    "ucf101": Layout(open_ucf101, _UCF101, optional=("annotations",), any_kind=True),
+    "hmdb51": Layout(open_hmdb51, "HMDB51 with <action>_test_splitN.txt", optional=("annotations",), any_kind=True),
     "kinetics200": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
     "kinetics400": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
     "kinetics600": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
     "kinetics700": Layout(open_kinetics, _KINETICS, optional=_KINETICS_LISTS, any_kind=True),
-    "ssv2": Layout(open_ssv2, _SSV2, optional=("annotations",)),
+    "ssv2": Layout(open_ssv2, _SSV2, optional=("annotations",), any_kind=True),
 }
 
 

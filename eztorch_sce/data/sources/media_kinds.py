@@ -1,9 +1,11 @@
 """What the files of a folder are: videos, images, or the frames of videos. Nothing ambiguous is guessed."""
 
+import json
 import os
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +16,7 @@ from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXE
 from eztorch_sce.data.sources.frame_folders import FrameFolders, ancestors, find_frame_folders
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import KINDS, Records
-from eztorch_sce.data.sources.walk import OWN_FILES, Skipped, walk
+from eztorch_sce.data.sources.walk import OWN_FILES, PREPARED_FILE, Skipped, walk
 from eztorch_sce.errors import ConfigError, shorten, typed
 
 UNREADABLE = "unreadable folders"
@@ -48,6 +50,11 @@ class MediaChoice(NamedTuple):
         """The kind of record to use; None if the files decide."""
         return "frames" if self.frames_pattern else self.kind
 
+    @property
+    def setting(self) -> str:
+        """The setting that chooses the kind, for messages."""
+        return f"data.frames_pattern={self.frames_pattern}" if self.frames_pattern else f"data.kind={self.kind}"
+
 
 ANY = MediaChoice()
 """The files decide."""
@@ -63,6 +70,7 @@ class Listing:
         images: Names of the images by folder.
         others: Number of other files by folder and suffix.
         skipped: What the walk left out.
+        are_copies: Whether `data prepare to=frames` made the folder, so that all images are frames.
     """
 
     root: str
@@ -70,11 +78,12 @@ class Listing:
     images: dict[str, list[str]] = field(default_factory=dict)
     others: dict[str, Counter[str]] = field(default_factory=dict)
     skipped: Skipped = field(default_factory=Skipped)
+    are_copies: bool = False
 
     @classmethod
     def of(cls, root: str) -> "Listing":
         """Return the files below a folder. None of them is opened."""
-        listing = cls(root)
+        listing = cls(root, are_copies=_are_copies(root))
         for folder, _, files in walk(root, listing.skipped):
             videos, images = [], []
             others: Counter[str] = Counter()
@@ -138,6 +147,8 @@ def all_media(listing: Listing, where: str) -> Records:
         ConfigError: If there are none.
     """
     _check_not_empty(listing, where)
+    if listing.are_copies and not listing.videos:
+        return _frames(listing, None, where)[0]
     frames = find_frame_folders(listing.root, listing.images, listing.videos)
     known = {*frames.single, *frames.several}
     return Records.from_folders(
@@ -163,15 +174,15 @@ def choose_media(listing: Listing, choice: MediaChoice, where: str) -> Media:
     """
     _check_not_empty(listing, where)
     ignored, notes = _left_out(listing)
-    kind = choice.wanted
+    kind = choice.wanted or ("frames" if listing.are_copies and not listing.videos else None)
     if kind is None and listing.videos and listing.images:
         raise ConfigError([_mixed(listing, where)])
     if kind in (None, "video") and listing.videos:
         ignored |= _beside(listing.images, "videos")
         return Media(_records(listing.videos, "video"), ignored, notes)
     if not listing.images or kind == "video":
-        cure = "choose another folder, or another data.kind"
-        raise ConfigError([f"{where} contains no {kind}, only {listing.inside()}, but data.kind={kind}; {cure}"])
+        cure = "choose another folder, or another kind"
+        raise ConfigError([f"{where} contains no {kind}, only {listing.inside()}, but {choice.setting}; {cure}"])
     if kind == "frames":
         records, strays = _frames(listing, choice.frames_pattern, where)
         ignored |= _beside(listing.videos, "frame folders") | strays
@@ -197,7 +208,7 @@ def choose_kind(manifest: Manifest, choice: MediaChoice, where: str) -> Manifest
     Raises:
         ConfigError: If the list has no records of the kind, or names images and videos.
     """
-    records, kind = manifest.records, choice.kind
+    records, kind = manifest.records, choice.wanted
     counts = records.num_by_kind()
     if kind is None and "image" in counts and len(counts) > 1:
         mixed = " and ".join(f"{count} {_NAMES[name]}" for name, count in counts.items())
@@ -207,7 +218,7 @@ def choose_kind(manifest: Manifest, choice: MediaChoice, where: str) -> Manifest
     if kind is not None and set(counts) - {kind}:
         if kind not in counts:
             found = ", ".join(f"{count} {_NAMES[name]}" for name, count in counts.items())
-            raise ConfigError([f"{where} names no {kind}, only {found}, but data.kind={kind}; choose another"])
+            raise ConfigError([f"{where} names no {kind}, only {found}, but {choice.setting}; choose another"])
         is_kind = records.kind_codes == KINDS.index(kind)
         others = records.where(~is_kind)
         suffixes = Counter("frame folders" if record.kind == "frames" else suffix_of(record.path) for record in others)
@@ -310,6 +321,17 @@ def _check_not_empty(listing: Listing, where: str) -> None:
 
 def _records(files: dict[str, list[str]], kind: str) -> Records:
     return Records.from_folders((folder, names, kind) for folder, names in files.items())
+
+
+def _are_copies(root: str) -> bool:
+    """Return whether `data prepare` wrote frames to a folder, by its record of the settings."""
+    files = [folder / PREPARED_FILE for folder in (Path(root), Path(root).parent)]
+    file = next((file for file in files if file.is_file()), None)
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) if file else {}
+    except ValueError:  # another program's file of that name
+        return False
+    return isinstance(settings, dict) and settings.get("to") == "frames"
 
 
 def _frames(listing: Listing, pattern: str | None, where: str) -> tuple[Records, dict[str, int]]:

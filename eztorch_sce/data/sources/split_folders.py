@@ -102,16 +102,19 @@ def check_not_divided(root: str, folders: Sequence[str], setting: str, classes: 
         levels = folder[start:].split(os.sep)
         for parent, name in zip(("", *levels[:1]), levels[:2], strict=False):
             inside.setdefault(parent, set()).add(name)
+    num_folders = len(inside.get("", ()))
+    if setting == "data.root":
+        inside.pop("", None)  # `split_folders` has looked at the first level
     for parent, names in sorted(inside.items()):
         parts = {part for name in names if (part := part_of(name)) and name not in classes}
         if len(parts) < 2 or "train" not in parts:
             continue
         found = shorten(sorted(name for name in names if part_of(name)))
         place = os.path.join(root, parent) if parent else root
-        if parent and len(inside[""]) > 1:
+        if parent and num_folders > 1:
             cure = f"name the files of each split in lists, or set {_AS_CLASSES}, all splits together"
         elif setting == "data.root":
-            cure = f"set {typed(('data.root', place))} to open it"
+            cure = f"set {typed(('data.root', place))} to open them"
         else:
             cure = f"set {setting} to one of them"
         raise ConfigError([f"{setting}={root}: {place} holds the splits {found}; {cure}"])

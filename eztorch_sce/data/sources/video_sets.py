@@ -5,13 +5,14 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eztorch_sce.data.media import VIDEO_SUFFIXES
 from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest, class_name, unknown_classes
-from eztorch_sce.data.sources.media_kinds import choose_kind
+from eztorch_sce.data.sources.media_kinds import MediaChoice, choose_kind
 from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.publisher_lists import Entry, ListedFiles, keep_listed_classes, matching_lines
 from eztorch_sce.data.sources.records import Records
@@ -110,7 +111,7 @@ def _kinetics_opener(
             raise ConfigError(messages)
         root, min_files = folder or location.folder, 0 if location.missing_ok else 1
         listed = ListedFiles(entries, train.classes or classes, root, str(file), min_files)
-        return choose_kind(listed.manifest(_find_files(root, entries)), location.choice, f"{setting}={file}")
+        return _find_files(location, root, entries).manifest(listed, location.choice, is_train=True)
 
     return open_split
 
@@ -157,34 +158,65 @@ def _open_listed(
 ) -> Splits:
     """Open a published split whose files may lie anywhere below the root, since their names are unique."""
     root = location.folder
-    files = _find_files(root, [*train, *test])
+    found = _find_files(location, root, [*train, *test])
     min_train, min_test = (0 if location.missing_ok else max(1, len(entries)) for entries in (train, test))
+    listed_train = ListedFiles(train, classes, root, f"train split of {source}", min_train)
+    listed_test = ListedFiles(test, classes, root, f"test split of {source}", min_test)
     return open_both(
-        lambda: ListedFiles(train, classes, root, f"train split of {source}", min_train).manifest(files),
-        lambda _: ListedFiles(test, classes, root, f"test split of {source}", min_test).manifest(files),
+        lambda: found.manifest(listed_train, location.choice, is_train=True),
+        lambda _: found.manifest(listed_test, location.choice, is_train=False),
     )
 
 
-def _find_files(root: Path, entries: Iterable[Entry]) -> dict[str, tuple[str, str]]:
-    """Return (path, kind) by name without suffix: the first one found from the top down, files before frame folders."""
+class _Found(NamedTuple):
+    """Files of a published list.
+
+    Attributes:
+        files: Path and kind by name without suffix.
+        ignored: Number of files that are not used, as in `Manifest`.
+        notes: As in `Manifest`.
+    """
+
+    files: dict[str, tuple[str, str]]
+    ignored: dict[str, int]
+    notes: list[str]
+
+    def manifest(self, listed: ListedFiles, choice: MediaChoice, is_train: bool) -> Manifest:
+        """Return the records of a split. What was ignored belongs to both, and is told with the train split."""
+        manifest = choose_kind(listed.manifest(self.files), choice, f"data.root={listed.root}")
+        return replace(manifest, ignored=self.ignored, notes=self.notes) if is_train else manifest
+
+
+def _find_files(location: Location, root: Path, entries: Iterable[Entry]) -> _Found:
+    """Find the listed files below a folder: the first of each name from the top down, videos before frame folders."""
     list_root(root, "data.root")
     listed = {name for entry in entries for name in entry.names}
-    files_by_name: dict[str, tuple[str, str]] = {}
-    if table := find_table(root):
+    videos, frames = dict[str, str](), dict[str, str]()
+    table = find_table(root)
+    is_current = table is not None and len(table.records) > 0 and not table.mismatch
+    if table is not None and is_current and not table.records.any_name_has("*"):
         for path, kind in zip(table.paths, table.kinds, strict=True):
-            if (stem := _stem(os.path.basename(path))) in listed:
-                files_by_name.setdefault(stem, (path, kind))
-        return files_by_name
-    for folder, subfolders, files in walk(os.path.abspath(root)):
-        frame_folders = [name for name in subfolders if name in listed]
-        subfolders[:] = [name for name in subfolders if name not in listed]  # a frame folder may hold thousands
-        for name in files:
-            stem = _stem(name)
-            if stem in listed and stem != name:
-                files_by_name.setdefault(stem, (os.path.join(folder, name), "video"))
-        for name in frame_folders:
-            files_by_name.setdefault(name, (os.path.join(folder, name), "frames"))
-    return files_by_name
+            if (stem := _stem(os.path.basename(path))) in listed and kind != "image":
+                (videos if kind == "video" else frames).setdefault(stem, path)
+    else:
+        for folder, subfolders, files in walk(os.path.abspath(root)):
+            for name in subfolders:
+                if name in listed:
+                    frames.setdefault(name, os.path.join(folder, name))
+            subfolders[:] = [name for name in subfolders if name not in listed]  # a frame folder may hold thousands
+            for name in files:
+                stem = _stem(name)
+                if stem in listed and stem != name:
+                    videos.setdefault(stem, os.path.join(folder, name))
+    notes = [table.outdated()] if table is not None and table.mismatch else []
+    wanted, num_both = location.choice.wanted, len(videos.keys() & frames.keys())
+    if wanted == "frames":
+        ignored = {"videos beside frame folders": len(videos)}
+    else:
+        ignored = {"frame folders beside videos": len(frames) if wanted else num_both}
+    found = {name: (path, "frames") for name, path in frames.items() if wanted != "video"}
+    found |= {name: (path, "video") for name, path in videos.items() if wanted != "frames"}
+    return _Found(found, {what: num for what, num in ignored.items() if num}, notes)
 
 
 def _annotations(location: Location, patterns: list[str], published_as: str) -> Path:

@@ -10,7 +10,9 @@ from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.errors import ConfigError, did_you_mean
 
-OWN_FILES = frozenset({"manifest.arrow", "manifest.parquet", "decoder.json", "prepare.json", "unpack.json"})
+PREPARED_FILE = "prepare.json"
+"""File in which `data prepare` records its settings, in the folder of the copies."""
+OWN_FILES = frozenset({"manifest.arrow", "manifest.parquet", "decoder.json", PREPARED_FILE, "unpack.json"})
 """Files written by the `data` commands."""
 
 

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from eztorch_sce.curation.doctor import diagnose
+from eztorch_sce.curation.prepare import prepare
+from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.sources.folder import from_folder
 from eztorch_sce.data.sources.layouts import open_splits
@@ -213,8 +215,45 @@ def test_a_listed_frame_folder_with_several_sequences_needs_a_pattern(tmp_path: 
     file = write(tmp_path / "list.csv", "path,label\nv,0\nw,1\n")
     with pytest.raises(ConfigError, match=r"several image sequences.*img_\*\.jpg \(5\).*data\.frames_pattern"):
         open_layout("auto", list=file)
-    train = open_splits(Location(list=str(file), frames_pattern="img_*.jpg"), "auto").train
-    assert summary(train, tmp_path) == [("v/img_*.jpg", 0, "frames"), ("w/img_*.jpg", 1, "frames")]
+    for _ in range(2):
+        train = open_splits(Location(list=str(file), frames_pattern="img_*.jpg"), "auto").train
+        assert summary(train, tmp_path) == [("v/img_*.jpg", 0, "frames"), ("w/img_*.jpg", 1, "frames")]
+        diagnose(tmp_path)
+
+
+def test_the_frames_that_prepare_wrote_are_videos_in_a_flat_folder_too(
+    tmp_path: Path, write_video: Callable[..., Path]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / "videos" / name, num_frames=4)
+    prepare(tmp_path / "videos", tmp_path / "copies", PrepareConfig(to="frames", workers=1))
+    manifest = from_folder(tmp_path / "copies")
+    assert summary(manifest, tmp_path / "copies") == [("a", None, "frames"), ("b", None, "frames")]
+    diagnose(tmp_path / "copies")
+    assert from_folder(tmp_path / "copies").records == manifest.records
+
+
+def test_published_lists_take_videos_before_frames_unless_told_otherwise(tmp_path: Path) -> None:
+    lists = tmp_path / "ucfTrainTestlist"
+    write(lists / "classInd.txt", "1 Run\n2 Swim\n")
+    write(lists / "trainlist01.txt", "Run/v_Run_g01_c01.avi 1\nSwim/v_Swim_g01_c01.avi 2\n")
+    write(lists / "testlist01.txt", "Run/v_Run_g02_c01.avi\n")
+    names = ("Run/v_Run_g01_c01", "Swim/v_Swim_g01_c01", "Run/v_Run_g02_c01")
+    root = touch(tmp_path / "data", *(f"{name}.avi" for name in names))
+    touch(
+        root / "jpegs",
+        *(f"{name}/{kind}_{number}.jpg" for name in names for kind in ("img", "flow") for number in "123"),
+    )
+    videos = open_layout("ucf101", root, annotations=lists)
+    assert videos.train.records.num_by_kind() == {"video": 2}
+    assert videos.train.ignored == {"frame folders beside videos": 3}
+    location = Location(str(root), annotations=str(lists), kind="frames")
+    with pytest.raises(ConfigError, match="several image sequences"):
+        open_splits(location, "ucf101")
+    frames = open_splits(location._replace(frames_pattern="img_*.jpg"), "ucf101").train
+    assert summary(frames, root)[0] == ("jpegs/Run/v_Run_g01_c01/img_*.jpg", 0, "frames")
+    diagnose(root)
+    assert open_layout("ucf101", root, annotations=lists).train.records == videos.train.records
 
 
 @pytest.mark.parametrize("tree", ["thumbnails", "frames", "sequences", "images", "partly frames"])

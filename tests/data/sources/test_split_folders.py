@@ -102,7 +102,7 @@ def test_class_names_may_contain_the_words_of_splits(tmp_path: Path) -> None:
 
 def test_splits_inside_of_a_single_folder_are_an_error_with_the_cure(tmp_path: Path) -> None:
     touch(tmp_path, *_labeled("data/train", "data/test"))
-    with pytest.raises(ConfigError, match=r"data holds the splits test, train; set data\.root=.*/data to open it"):
+    with pytest.raises(ConfigError, match=r"data holds the splits test, train; set data\.root=.*/data to open them"):
         open_layout("auto", tmp_path)
 
 
