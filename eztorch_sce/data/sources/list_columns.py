@@ -96,6 +96,8 @@ def assign_columns(table: ListTable, where: str, locate: Callable[[str], str | N
         ignored={**comments, **ignored},
         notes=[note for index in unused if (note := _split_note(table, index, where))],
     )
+    if label is None and name is None:
+        columns.notes.extend(_label_note(table, unused, where))
     if start is None and end is None:
         return columns
     return columns._replace(segments=_segments(table, start, end, columns))
@@ -247,6 +249,19 @@ def _split_note(table: ListTable, index: int, where: str) -> str:
     splits = ", ".join(f"{value} ({count})" for value, count in counts.most_common())
     cure = "to separate them, write one list per split and set data.list and data.test_list"
     return f"{where}: column {table.names[index]!r} names several splits, {splits}, and all rows are used; {cure}"
+
+
+def _label_note(table: ListTable, unused: list[int], where: str) -> list[str]:
+    """Return a sentence if columns without a known meaning could be labels: words that repeat."""
+    texts = {
+        table.names[index]: table.columns[index]
+        for index in unused
+        if plain_name(table.names[index]) not in SPLITS and not any(map(NUMBER.fullmatch, table.columns[index]))
+    }
+    classes = [repr(name) for name, cells in texts.items() if all(cells) and 1 < len(set(cells)) < len(cells)]
+    if not classes:
+        return []
+    return [f"{where}: no column is known as the label; to use {' or '.join(classes)}, name it label"]
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:

@@ -12,10 +12,10 @@ from eztorch_sce.data.sources.media_table import find_table
 from eztorch_sce.data.sources.walk import list_if_readable
 from eztorch_sce.errors import did_you_mean, shorten
 
-_SPELLING = "paths differ from the disk in upper and lower case or in the encoding of accents"
-_SUFFIX = "videos have another suffix on disk"
-_FRAMES = "videos are folders of frames on disk"
-_STEM = "files lack their suffix"
+_SPELLING = "files found in other case or with accents encoded differently"
+_SUFFIX = "videos found with another suffix"
+_FRAMES = "videos found as folders of frames"
+_STEM = "files found with a suffix that is not listed"
 _ANIMATED = ".gif"  # often a preview that lies beside the video
 
 
@@ -58,8 +58,8 @@ class FoundFiles(NamedTuple):
         """Return a sentence for each way in which listed paths differ from those on disk."""
         examples: dict[str, list[str]] = {}
         for row, difference in self.differences.items():
-            examples.setdefault(difference, []).append(f"{paths[row]} is {self.names[row]}")
-        return [f"{where}: {len(each)} listed {how}: {shorten(each, num=1)}" for how, each in examples.items()]
+            examples.setdefault(difference, []).append(f"{paths[row]} as {self.names[row]}")
+        return [f"{where}: {how}: {shorten(each, num=1)}" for how, each in examples.items()]
 
 
 class ListedFiles:

@@ -185,6 +185,13 @@ def test_a_column_of_splits_that_is_not_followed_is_said(tmp_path: Path) -> None
     assert "data.test_list" in note
 
 
+def test_a_column_that_could_be_the_label_is_suggested(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    manifest = opened(tmp_path, "id,breed,size\na,pug,3\nb,boxer,4\nc,pug,4\n")
+    assert manifest.ignored == {"column 'breed'": 1, "column 'size'": 1}
+    assert "no column is known as the label; to use 'breed', name it label" in manifest.notes[0]
+
+
 def test_a_column_of_files_under_an_unknown_name_is_recognized(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4", "b.mp4")
     manifest = opened(tmp_path, "rushes,label\na.mp4,run\nb.mp4,swim\n")

@@ -27,7 +27,7 @@ def test_a_missing_video_is_found_with_another_video_suffix_and_that_is_said(tmp
     manifest = opened(tmp_path, "a.avi", "b.mp4", "c.webm")
     assert names(manifest) == ["a.mkv", "b.mp4", "c.MP4"]
     [note] = manifest.notes
-    assert "2 listed videos have another suffix on disk: a.avi is a.mkv and 1 more" in note
+    assert "videos found with another suffix: a.avi as a.mkv and 1 more" in note
 
 
 @pytest.mark.parametrize("beside", ["a.jpg", "a.gif", "a.txt", "a.mp4.part", "a.webp"])
@@ -54,7 +54,7 @@ def test_folders_of_frames_replace_videos_if_all_are_so_and_that_is_said(tmp_pat
     manifest = opened(tmp_path, "run/a.mp4", "run/b.avi")
     assert summary(manifest, tmp_path) == [("run/a", None, "frames"), ("run/b", None, "frames")]
     [note] = manifest.notes
-    assert "2 listed videos are folders of frames on disk: run/a.mp4 is a and 1 more" in note
+    assert "videos found as folders of frames: run/a.mp4 as a and 1 more" in note
 
 
 def test_a_folder_does_not_replace_one_missing_video(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_names_without_a_suffix_are_found_if_there_is_one_file_and_that_is_said(
     touch(tmp_path, "000a.jpg", "v1.5.jpg", "c.mp4", "c.jpg")
     manifest = opened(tmp_path, "000a", "v1.5")
     assert names(manifest) == ["000a.jpg", "v1.5.jpg"]
-    assert "2 listed files lack their suffix: 000a is 000a.jpg and 1 more" in manifest.notes[0]
+    assert "files found with a suffix that is not listed: 000a as 000a.jpg and 1 more" in manifest.notes[0]
     with pytest.raises(ConfigError, match=r"c \(c\.jpg, c\.mp4 are there\)"):
         opened(tmp_path, "000a", "c")
 
@@ -83,14 +83,16 @@ def test_names_are_found_in_any_unicode_normalization(tmp_path: Path, listed: st
     touch(tmp_path, f"{on_disk}/{on_disk}.mp4", "b.mp4")
     manifest = opened(tmp_path, f"{listed}/{listed}.mp4", "b.mp4")
     assert summary(manifest, tmp_path)[0] == (f"{on_disk}/{on_disk}.mp4", None, "video")
-    assert "1 listed paths differ from the disk in upper and lower case or in the encoding of" in manifest.notes[0]
+    assert "files found in other case or with accents encoded differently: " in manifest.notes[0]
 
 
 def test_names_and_folders_in_another_case_are_found_and_that_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "Train/Clips/a.MP4", "b.mp4")
     manifest = opened(tmp_path, "train/clips/A.mp4", "b.mp4")
     assert summary(manifest, tmp_path)[0] == ("Train/Clips/a.MP4", None, "video")
-    assert "1 listed paths differ from the disk in upper and lower case" in manifest.notes[0]
+    assert (
+        "files found in other case or with accents encoded differently: train/clips/A.mp4 as a.MP4" in manifest.notes[0]
+    )
 
 
 def test_names_that_differ_only_in_case_are_not_chosen_between(tmp_path: Path) -> None:
