@@ -9,7 +9,8 @@ from typing import Any
 
 from eztorch_sce.errors import ConfigError, MediaError
 
-_MEMBER = re.compile(r"(?P<shard>.+)#(?P<name>.+)@(?P<start>\d+)\+(?P<size>\d+)")
+# A "#" may be part of the name of the member, or of a folder.
+_MEMBER = re.compile(r"(?P<shard>.+?\.tar|.+)#(?P<name>.+)@(?P<start>\d+)\+(?P<size>\d+)", re.DOTALL)
 
 
 def member_path(shard: str, name: str, start: int, size: int) -> str:
@@ -67,6 +68,8 @@ def file_system(address: str) -> tuple[Any, str]:
     """
     import fsspec
 
+    if "://" not in address:  # fsspec would read "::" in a path as a chain of addresses
+        return fsspec.filesystem("file"), address
     try:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:

@@ -75,7 +75,8 @@ class RunProgress(pl.Callback):
         if not trainer.is_global_zero:
             return
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        self.clock.announce(step, "training", f"{trainer.max_epochs} epochs")
+        epochs = "epoch" if trainer.max_epochs == 1 else "epochs"
+        self.clock.announce(step, "training", f"{trainer.max_epochs} {epochs}")
         if step % self.every == 0 or trainer.is_last_batch:
             self._update(trainer, pl_module, step)
 

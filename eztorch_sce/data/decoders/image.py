@@ -25,6 +25,7 @@ from eztorch_sce.data.decoders.image_depth import is_wide, remark_on_range, to_8
 from eztorch_sce.data.media import HEIC, UNREADABLE_SUFFIXES, content_of
 from eztorch_sce.data.members import is_member, read_member
 from eztorch_sce.errors import MediaError
+from eztorch_sce.printing import visible
 from eztorch_sce.types import Clip, MediaInfo
 
 if TYPE_CHECKING:
@@ -311,4 +312,4 @@ def _warn_once(path: str, remark: str) -> None:
     kind = remark.partition(":")[0]
     if kind not in _warned:
         _warned.add(kind)
-        warnings.warn(f"{path}: {remark}. Run `eztorch-sce data doctor` to list all such files", stacklevel=4)
+        warnings.warn(f"{visible(path)}: {remark}. Run `eztorch-sce data doctor` to list all such files", stacklevel=4)

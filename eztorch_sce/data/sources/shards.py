@@ -5,6 +5,7 @@ becomes an ordinary record whose path addresses its bytes, so shuffling, seeds a
 the same as for files.
 """
 
+import glob
 import os
 import re
 from collections import Counter
@@ -21,7 +22,7 @@ from eztorch_sce.data.sources.shard_members import NO_LABELS, LabelRule, Sample,
 from eztorch_sce.data.sources.split_folders import part_of
 from eztorch_sce.data.sources.splits import Location, Splits, open_both
 from eztorch_sce.data.sources.walk import list_if_readable, list_root
-from eztorch_sce.errors import ConfigError, first_messages, shorten
+from eztorch_sce.errors import ConfigError, first_messages, shorten, typed
 from eztorch_sce.progress import track
 
 _WORDS = re.compile(r"[^a-z]+")
@@ -198,7 +199,7 @@ def _find_shards(pattern: str, where: str) -> list[str]:
         system, path = file_system(os.path.abspath(os.path.expanduser(address)))
         if system.isdir(path):
             shards += _shards_in(path, where)
-        elif found := [path] if system.isfile(path) else sorted(system.glob(path)):
+        elif found := [path] if system.isfile(path) else _matching(path):
             shards += found
         else:
             missing.append(address)
@@ -218,12 +219,25 @@ def _numbered(pattern: str) -> list[str]:
     >>> _numbered("a-{08..10}.tar")
     ['a-08.tar', 'a-09.tar', 'a-10.tar']
     """
-    ranges = [(int(first), int(last), len(first)) for first, last in _BRACES.findall(pattern)]
-    if not ranges:
-        return [pattern]
-    template = _BRACES.sub("{}", pattern)
-    numbers = ([f"{number:0{digits}d}" for number in range(first, last + 1)] for first, last, digits in ranges)
-    return [template.format(*chosen) for chosen in product(*numbers)]
+    folder = "" if "://" in pattern else _existing_folder(pattern)
+    pieces = _BRACES.split(pattern[len(folder) :])  # text, first, last, text, first, last, ..., text
+    choices = [[folder + pieces[0]]]
+    for first, last, text in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        choices.append([f"{number:0{len(first)}d}{text}" for number in range(int(first), int(last) + 1)])
+    return ["".join(chosen) for chosen in product(*choices)]
+
+
+def _matching(pattern: str) -> list[str]:
+    """Return the files that a glob matches."""
+    folder = _existing_folder(pattern)
+    return sorted(glob.glob(glob.escape(folder) + pattern[len(folder) :]))
+
+
+def _existing_folder(path: str) -> str:
+    """Return the longest start of a path that is an existing folder, which is not read as a glob or a range."""
+    while path and not os.path.isdir(os.path.expanduser(path)):
+        path = os.path.dirname(path)
+    return path
 
 
 def _shards_in(folder: str, where: str) -> list[str]:
@@ -250,8 +264,8 @@ def _check_one_split(names: Sequence[str], folder: str, where: str) -> None:
         return
     train, *others = sorted(counts, key=lambda word: (part_of(word) != "train", word))
     found = ", ".join(f"{count} {word}" for word, count in sorted(counts.items()))
-    chosen = f"data.root={folder}/*{train}*.tar data.test_root={folder}/*{others[-1]}*.tar"
-    cure = f"set {chosen}, or data.root={folder}/*.tar for all together"
+    chosen = typed(("data.root", f"{folder}/*{train}*.tar"), ("data.test_root", f"{folder}/*{others[-1]}*.tar"))
+    cure = f"set {chosen}, or {typed(('data.root', f'{folder}/*.tar'))} for all together"
     raise ConfigError([f"{where} holds the shards of several splits ({found}); {cure}"])
 
 

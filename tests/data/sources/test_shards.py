@@ -162,6 +162,19 @@ def test_missing_broken_and_half_labeled_shards_are_errors(shards: Path, write_v
         from_shards(str(shards / "train-*.tar"), train_classes=["0"])
 
 
+@pytest.mark.parametrize("name", ["it's [1] {2} #3", "a::b {0..1}", "x@1+2 ? *", "two\nlines ~"])
+def test_shards_in_a_folder_of_any_name_are_read(name: str, shards: Path) -> None:
+    folder = shards / name
+    folder.mkdir()
+    for shard in shards.glob("*.tar"):
+        shard.rename(folder / shard.name)
+    for pattern in ("train-*.tar", "train-{000..001}.tar", "", "train-00[01].tar"):
+        train = open_splits(Location(root=str(folder / pattern)), "shards").train
+        assert len(train.records) == 6
+        for record in (train.records[0], train.records[5]):
+            assert load_image(record.path).shape == (50, 70, 3)
+
+
 def shard_of(folder: Path, *members: tuple[str, bytes], name: str = "a.tar") -> str:
     """Write a shard and return the address of its folder."""
     folder.mkdir(exist_ok=True)
@@ -294,7 +307,7 @@ def test_a_folder_with_the_shards_of_several_splits_is_an_error_with_the_choices
     root = tmp_path / "s"
     for number, name in enumerate(("imagenet-train-0.tar", "imagenet-train-1.tar", "imagenet-validation-0.tar")):
         shard_of(root, (f"{number}.jpg", image(number)), name=name)
-    message = rf"several splits \(2 train, 1 validation\); set data\.root={root}/\*train\*\.tar data\.test_root="
+    message = rf"several splits \(2 train, 1 validation\); set 'data\.root={root}/\*train\*\.tar' 'data\.test_root="
     with pytest.raises(ConfigError, match=message):
         from_shards(str(root))
     assert len(from_shards(f"{root}/*train*.tar").records) == 2
