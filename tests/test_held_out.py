@@ -244,7 +244,7 @@ def test_every_record_needs_a_label(tuned: Path, tmp_path: Path) -> None:
     test.write_text("path,label\na/2.png,a\nb/2.png,b\n")
     (tmp_path / "subset.txt").write_text("a/0.png\nc/1.png\n")
     message = refused("knn", tmp_path / "run", *words, f"data.train_subset={tmp_path / 'subset.txt'}")
-    assert "1 classes of the test split" in message
+    assert "1 class of the test split has no train record" in message
     assert ": b; add train records of these classes" in message
 
 

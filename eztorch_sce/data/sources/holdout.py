@@ -66,7 +66,8 @@ def _undivided(manifest: Manifest, is_test: npt.NDArray[np.bool_]) -> tuple[str,
     if not absent:
         return ()
     names = shorten([manifest.classes[label] for label in absent if label != UNLABELED])
-    return (f"{len(absent)} classes cannot be divided and are only in train: {names}",)
+    count = "1 class is" if len(absent) == 1 else f"{len(absent)} classes are"
+    return (f"{count} only in train, too small to be divided: {names}",)
 
 
 def held_out(
@@ -123,7 +124,7 @@ def holdout_as_trained(
         num_new = int((~match.trained & ~match.held_out).sum())
         notes = splits.notes
         if num_new:
-            notes += (f"{num_new} records that {training.weights} was neither trained nor tested on are in train",)
+            notes += (f"{num_new} records that {training.weights} was neither trained on nor held out are in train",)
         drawn = f"the records held out in the training of {training.weights} ({training.origin})"
         origin = f"{training.origin}, as in the training of {training.weights}"
         return _divide(splits, match.held_out, drawn)._replace(origin=origin, draw=training.draw, notes=notes)

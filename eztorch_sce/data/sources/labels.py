@@ -67,4 +67,5 @@ def _unlearnable(train: Manifest, test: Manifest) -> list[str]:
         return []
     names = shorten([test.classes[label] for label in absent])
     cure = "add train records of these classes, or remove their test records"
-    return [f"{len(absent)} classes of the test split {test.source} have no record in {train.source}: {names}; {cure}"]
+    have = "1 class of the test split has" if len(absent) == 1 else f"{len(absent)} classes of the test split have"
+    return [f"{have} no train record ({train.source}): {names}; {cure}"]

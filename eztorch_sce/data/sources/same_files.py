@@ -67,9 +67,8 @@ def check_same_files(
     ]
     if inside := files.inside_frame_folders():
         cure = "list either the folder or its files"
-        messages.append(
-            f"{len(inside)} files lie inside frame folders that are records, too: {shorten(inside)}; {cure}"
-        )
+        count = "1 file lies" if len(inside) == 1 else f"{len(inside)} files lie"
+        messages.append(f"{count} inside frame folders that are records, too: {shorten(inside)}; {cure}")
     if messages:
         raise ConfigError(messages)
     remarks = [_describe(kind, texts, manifests, is_error=False) for kind, texts in notes.items()]
@@ -93,19 +92,22 @@ class _Kind(NamedTuple):
 def _describe(kind: _Kind, texts: list[str], manifests: list[Manifest], is_error: bool) -> str:
     """Return the message about all repetitions of one kind."""
     source = manifests[kind.split].source
-    named = f"{len(texts)} {'contents' if kind.by_content else 'files'}"
+    noun, is_one = "content" if kind.by_content else "file", len(texts) == 1
+    named = f"{len(texts)} {noun}{'' if is_one else 's'}"
     keep = ", or set data.duplicates=keep" if kind.by_content else ""
     if kind.event == "across":
-        subject = f"{named} are in train ({manifests[0].source}) and in test ({manifests[1].source})"
+        subject = (
+            f"{named} {'is' if is_one else 'are'} in train ({manifests[0].source}) and in test ({manifests[1].source})"
+        )
         cure = f"remove them from one split, or change data.test_root or data.test_list{keep}"
     elif kind.event == "repeated":
         subject, cure = f"{source} has {named} several times", "remove the repetitions"
     elif kind.event == "labels":
-        subject, cure = f"{source}: {named} have two labels", f"keep each in one class{keep}"
+        subject, cure = f"{source}: {named} {'has' if is_one else 'have'} two labels", f"keep each in one class{keep}"
     elif is_error:
         subject, cure = f"{source} lists {named} twice", f"remove the repetitions{keep}"
     else:
-        subject, cure = f"{source}: {named} occur under several names", ""
+        subject, cure = f"{source}: {named} {'occurs' if is_one else 'occur'} under several names", ""
     return f"{subject}: {shorten(texts)}" + (f"; {cure}" if is_error else "")
 
 

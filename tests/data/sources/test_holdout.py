@@ -29,7 +29,7 @@ def test_holdout_takes_a_fraction_of_each_class_and_loses_no_record() -> None:
     assert Counter(record.label for record in test.records) == {0: 20, 1: 1}
     assert train.classes == test.classes == whole.classes
     assert splits.origin == str(Draw(0.2, 3))
-    assert splits.notes == ("1 classes cannot be divided and are only in train: sole",)
+    assert splits.notes == ("1 class is only in train, too small to be divided: sole",)
     assert held_out(whole, fraction=0.2, seed=3) == splits
     assert held_out(whole, fraction=0.2, seed=4) != splits
 

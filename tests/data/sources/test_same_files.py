@@ -48,7 +48,7 @@ def test_a_file_in_both_splits_is_refused_whatever_its_name(how: str, tmp_path: 
     root = touch(tmp_path, "train/a/1.png", "train/a/2.png", "train/b/3.png", "val/b/4.png")
     link(root / "train/a/1.png", root / "val/a/1.png", how)
     message = opening_fails(root=root)
-    assert message.startswith(f"{2 if how == 'folder' else 1} files are in train")
+    assert message.startswith("2 files are in train" if how == "folder" else "1 file is in train")
     assert f"{root}/val/a/1.png is {root}/train/a/1.png" in message
 
 
@@ -57,7 +57,7 @@ def test_one_file_with_two_labels_is_refused(how: str, tmp_path: Path) -> None:
     root = touch(tmp_path, "cat/1.png", "cow/2.png")
     link(root / "cat/1.png", root / "dog/1.png", how)
     message = opening_fails(root=root)
-    assert f"1 files have two labels: {root}/cat/1.png (cat) and {root}/dog/1.png (dog)" in message
+    assert f"1 file has two labels: {root}/cat/1.png (cat) and {root}/dog/1.png (dog)" in message
 
 
 @pytest.mark.parametrize("how", ["hard", "symbolic", "folder"])
@@ -65,20 +65,20 @@ def test_a_file_that_a_list_names_twice_is_refused(how: str, tmp_path: Path) -> 
     root = touch(tmp_path, "x/1.png", "x/2.png")
     link(root / "x/1.png", root / "y/1.png", how)
     message = opening_fails(list=write(root / "list.csv", "path,label\nx/1.png,a\nx/2.png,b\ny/1.png,a\n"))
-    assert f"list.csv lists 1 files twice: {root}/x/1.png and {root}/y/1.png; remove the repetitions" in message
+    assert f"list.csv lists 1 file twice: {root}/x/1.png and {root}/y/1.png; remove the repetitions" in message
 
 
 def test_a_path_with_dots_does_not_hide_a_file(tmp_path: Path) -> None:
     root = touch(tmp_path, "x/1.png", "x/2.png")
     train = write(root / "train.csv", "path,label\nx/1.png,a\nx/2.png,b\n")
     test = write(root / "test.csv", "path,label\nx/../x/1.png,a\n")
-    assert opening_fails(list=train, test_list=test).startswith("1 files are in train")
+    assert opening_fails(list=train, test_list=test).startswith("1 file is in train")
 
 
 def test_two_labels_in_a_list_are_refused(tmp_path: Path) -> None:
     root = touch(tmp_path, "1.png", "2.png")
     (root / "3.png").symlink_to("1.png")
-    assert "have two labels" in opening_fails(list=write(root / "list.csv", "path,label\n1.png,a\n2.png,a\n3.png,b\n"))
+    assert "has two labels" in opening_fails(list=write(root / "list.csv", "path,label\n1.png,a\n2.png,a\n3.png,b\n"))
 
 
 @pytest.mark.parametrize("how", ["hard", "symbolic", "content"])
@@ -105,11 +105,11 @@ def test_the_same_content_across_splits_or_with_two_labels_is_refused_or_said(tm
     root = touch(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png")
     doctor(root, {"train/a/1.png": "x", "val/a/3.png": "x"})
     message = opening_fails(root=root)
-    assert message.startswith("1 contents are in train")
+    assert message.startswith("1 content is in train")
     assert "or set data.duplicates=keep (contents according to " in message
-    assert DataConfig(root=str(root), duplicates="keep").open().notes[0].startswith("1 contents are in train")
+    assert DataConfig(root=str(root), duplicates="keep").open().notes[0].startswith("1 content is in train")
     doctor(root, {"train/a/1.png": "x", "train/b/2.png": "x"})
-    assert "1 contents have two labels" in opening_fails(root=root)
+    assert "1 content has two labels" in opening_fails(root=root)
 
 
 @pytest.mark.parametrize("how", ["hard", "symbolic"])
@@ -117,7 +117,7 @@ def test_links_that_a_table_lists_are_links_and_not_copies(how: str, tmp_path: P
     root = touch(tmp_path, "train/a/1.png", "train/b/2.png", "val/b/4.png")
     link(root / "train/a/1.png", root / "val/a/3.png", how)
     doctor(root, {"train/a/1.png": "x", "val/a/3.png": "x"})
-    assert opening_fails(root=root, duplicates="keep").startswith("1 files are in train")
+    assert opening_fails(root=root, duplicates="keep").startswith("1 file is in train")
 
 
 def test_lists_of_a_publisher_may_repeat_a_content(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_table_that_is_out_of_date_does_not_hide_links(tmp_path: Path) -> None
     root = touch(tmp_path, "train/a/1.png", "train/b/2.png", "val/a/3.png", "val/b/4.png")
     doctor(root, {})
     link(root / "train/a/1.png", root / "val/a/5.png", "hard")
-    assert opening_fails(root=root).startswith("1 files are in train")
+    assert opening_fails(root=root).startswith("1 file is in train")
 
 
 def segments(*rows: tuple[str, int, float | None, float | None]) -> Manifest:
@@ -142,9 +142,9 @@ def test_segments_of_one_video_must_not_overlap_across_splits() -> None:
     train = segments(("1", 0, None, 5), ("1", 1, 5, 9), ("2", 1, 0, 3))
     check_same_files(Splits(train, segments(("1", 0, 9, None), ("2", 0, 3, 4))), [])
     for start, end in ((8, 12), (None, None), (4, 4.5)):
-        with pytest.raises(ConfigError, match=r"1 files are in train .*: /videos/1\.mp4;"):
+        with pytest.raises(ConfigError, match=r"1 file is in train .*: /videos/1\.mp4;"):
             check_same_files(Splits(train, segments(("1", 0, start, end))), [])
-    with pytest.raises(ConfigError, match="1 files have two labels"):
+    with pytest.raises(ConfigError, match="1 file has two labels"):
         check_same_files(Splits(segments(("1", 0, 1, 2), ("1", 1, 1, 2)), None), [])
 
 
@@ -161,4 +161,4 @@ def test_segments_of_one_video_are_held_out_together() -> None:
 def test_a_file_inside_a_frame_folder_that_is_a_record_is_refused(tmp_path: Path) -> None:
     root = touch(tmp_path, "v/1.png", "v/2.png", "w/1.png", "w/2.mp4")
     message = opening_fails(list=write(root / "list.csv", "path,label\nv,a\nw,b\nw/2.mp4,b\n"))
-    assert message.startswith(f"1 files lie inside frame folders that are records, too: {root}/w/2.mp4")
+    assert message.startswith(f"1 file lies inside frame folders that are records, too: {root}/w/2.mp4")
