@@ -141,7 +141,7 @@ def decode_image(
             remarks += [f"damaged: {complaint}"] if complaint else []
         if pixels is None:
             image.load()
-            pixels, remark = _to_rgb(image, data)
+            pixels, remark = _to_rgb(path, image, data)
             remarks += [remark] if remark else []
     to_upright = _TO_UPRIGHT.get(orientation)
     return pixels if to_upright is None else np.ascontiguousarray(to_upright(pixels)), full_size, remarks
@@ -287,14 +287,21 @@ def _loses_pixels(complaint: str, data: bytes) -> bool:
     return any(words in complaint for words in _LOST_PIXELS)
 
 
-def _to_rgb(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], str]:
-    """Return the pixels of a loaded image, and a remark if it seems to use only the low bits of its values."""
+def _to_rgb(path: str, image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], str]:
+    """Return the pixels of a loaded image, and a remark if it seems to use only the low bits of its values.
+
+    Raises:
+        MediaError: If the range of its values is unknown.
+    """
     from PIL import Image
 
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers of unknown range")
+        raise MediaError(path, "has floating-point values of unknown range")
     if is_wide(image, data) and (image.mode.startswith("I") or not image.has_transparency_data):
-        values, remark = to_8_bits(image, data)
+        try:
+            values, remark = to_8_bits(image, data)
+        except OverflowError as error:
+            raise MediaError(path, str(error)) from error
         return (values if values.ndim == 3 else values[:, :, None].repeat(3, axis=2)), remark
     remark = ""
     if image.has_transparency_data:

@@ -35,7 +35,7 @@ def to_8_bits(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W *chan
         data: The content of the file.
 
     Raises:
-        ValueError: If values are not within 0 and 65535, so that their range is unknown.
+        OverflowError: If values are not within 0 and 65535, so that their range is unknown.
     """
     bits = _stated_bits(image, data)
     if image.mode.startswith("I"):
@@ -46,7 +46,7 @@ def to_8_bits(image: "Image", data: bytes) -> tuple[UInt8[np.ndarray, "H W *chan
             values = decode_wide_rgb(data).astype(np.int64)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > _FULL:
-        raise ValueError(f"its values reach from {lowest} to {highest}, outside of 16 bits: their range is unknown")
+        raise OverflowError(f"has values from {lowest} to {highest}, beyond 16 bits, so that their range is unknown")
     white, remark = _FULL, remark_on_range(highest)
     if bits and _is_unscaled(values, highest, bits):
         white, remark = (1 << bits) - 1, ""

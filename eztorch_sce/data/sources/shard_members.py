@@ -97,14 +97,15 @@ def read_shard(shard: str, where: str, labels: LabelRule) -> Shard:
             for member in archive:
                 _add(content, archive, member, f"{where}: {shard}", shard, labels)
             stream.seek(archive.offset)
-            if stream.read(_BETWEEN_ARCHIVES).strip(b"\0"):
-                cure = "join them with `tar --concatenate`, or give them as two shards"
-                raise ConfigError(
-                    [f"{where}: {shard} is several tar files in one, of which the first ends early; {cure}"]
-                )
+            is_joined = bool(stream.read(_BETWEEN_ARCHIVES).strip(b"\0"))
+    except ConfigError:
+        raise
     except (OSError, tarfile.TarError, ValueError) as error:
         cure = "unpack it, since shards must not be compressed" if shard.endswith(_COMPRESSED) else "replace it"
         raise ConfigError([f"{where}: {shard} cannot be read as a tar file ({error}); {cure}"]) from error
+    if is_joined:
+        cure = "join them with `tar --concatenate`, or give them as two shards"
+        raise ConfigError([f"{where}: {shard} is several tar files in one, of which only the first is read; {cure}"])
     return content
 
 

@@ -132,7 +132,7 @@ def test_16_bit_gray_keeps_its_shades(suffix: str, tmp_path: Path) -> None:
 
 def test_integers_beyond_16_bits_are_refused_rather_than_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 70_000]], np.int32)).save(tmp_path / "depth.tif")
-    with pytest.raises(MediaError, match="values reach from 0 to 70000, outside of 16 bits"):
+    with pytest.raises(MediaError, match="has values from 0 to 70000, beyond 16 bits"):
         load_image(str(tmp_path / "depth.tif"))
 
 

@@ -274,7 +274,10 @@ def test_a_duplicate_key_is_an_error_that_names_both_shards(tmp_path: Path) -> N
 
 def test_a_member_written_twice_is_an_error(tmp_path: Path) -> None:
     root = shard_of(tmp_path / "s", ("0.jpg", image(0)), ("1.jpg", image(1)), ("./0.jpg", image(2)))
-    with pytest.raises(ConfigError, match=r"a\.tar has two members named 0\.jpg; unpacking the shard would overwrite"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^- data\.root=[^(]*a\.tar has two members named 0\.jpg; unpacking",
+    ):
         from_shards(root)
 
 
@@ -337,7 +340,7 @@ def test_tar_files_joined_by_cat_are_an_error(tmp_path: Path) -> None:
     both = (tmp_path / "s" / "a.tar").read_bytes() + (tmp_path / "s" / "b.tar").read_bytes()
     (tmp_path / "s" / "b.tar").unlink()
     (tmp_path / "s" / "a.tar").write_bytes(both)
-    with pytest.raises(ConfigError, match=r"a\.tar is several tar files in one"):
+    with pytest.raises(ConfigError, match=r"^- data\.root=[^(]*a\.tar is several tar files in one"):
         from_shards(root)
 
 
