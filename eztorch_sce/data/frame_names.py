@@ -122,6 +122,21 @@ class ImageNames:
         return len(self.groups) == 1 and _FRAME_TEXT.fullmatch(next(iter(self.by_text))) is not None
 
     @property
+    def are_mostly_numbered(self) -> bool:
+        """Whether most names, but not all, are those of the frames of one video: the others may be a cover."""
+        if len(self.groups) == 1:
+            return False
+        largest = max(self.groups, key=len)
+        text = next(text for text, alike in self.by_text.items() if largest.items() <= alike.items())
+        is_sequence = len(largest) > 2 and _FRAME_TEXT.fullmatch(text) is not None and _are_regular(largest)
+        return is_sequence and 2 * len(largest) > sum(map(len, self.groups))
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether the names are one sequence of several images, spaced as frames are, whatever their text."""
+        return len(self.groups) == 1 and len(self.groups[0]) > 1 and "" not in self.by_text and self.are_regular
+
+    @property
     def are_regular(self) -> bool:
         """Whether the numbers of the first sequence are spaced as frames are: close to each other, or mostly evenly."""
         return _are_regular(self.groups[0])

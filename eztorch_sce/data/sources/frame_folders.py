@@ -16,13 +16,13 @@ class FrameFolders:
 
     Attributes:
         single: Folders that each hold the frames of a video.
-        several: Folders that hold several sequences with the same numbers; the images of each by pattern.
-        classes: Folders of numbered images at the level of classes.
+        several: Folders that hold several sequences, or the frames of a video and other images; the names by pattern.
+        numbered: Folders of numbered images that are more likely images than frames.
     """
 
     single: list[str] = field(default_factory=list)
     several: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    classes: list[str] = field(default_factory=list)
+    numbered: list[str] = field(default_factory=list)
 
 
 def find_frame_folders(root: str, images: dict[str, list[str]], videos: Iterable[str]) -> FrameFolders:
@@ -50,15 +50,16 @@ def find_frame_folders(root: str, images: dict[str, list[str]], videos: Iterable
         if level < 1:
             continue
         parsed = ImageNames(names)
-        if parsed.are_synchronized and (level > 1 or parsed.name_channels):
+        is_class = level == 1 or (level == 2 and parts[-1].lower() in _IMAGE_FOLDERS)
+        if (parsed.are_synchronized and (not is_class or parsed.name_channels)) or (
+            parsed.are_mostly_numbered and not is_class
+        ):
             found.several[folder] = sequences(names)
-        elif not parsed.are_numbered:
-            continue
-        elif level == 1 or (level == 2 and parts[-1].lower() in _IMAGE_FOLDERS):
-            found.classes += [folder] if len(names) > 1 and parsed.are_regular else []
-        else:
+        elif parsed.are_numbered and not is_class:
             found.single.append(folder)
-            is_certain = is_certain or (len(names) > 1 and parsed.are_regular)
+            is_certain = is_certain or parsed.is_sequence
+        elif parsed.is_sequence:
+            found.numbered.append(folder)
     if not is_certain:
         found.single = []
     return found

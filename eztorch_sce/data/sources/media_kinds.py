@@ -241,7 +241,7 @@ def _notes(frames: FrameFolders, images: dict[str, list[str]]) -> list[str]:
     """Return what numbered images were taken for, if they could be something else."""
     if frames.single:
         return [frames_note(len(frames.single))]
-    if len(frames.classes) == len(images) and images:
+    if len(frames.numbered) == len(images) and images:
         return [f"numbered images in {_count(images, 'folder')} read as images (data.kind=frames reads videos)"]
     return []
 
@@ -389,7 +389,8 @@ def _check_unambiguous(images: dict[str, list[str]], frames: FrameFolders, where
         raise ConfigError([_several_sequences(folders, images[folders[0]], where, choice)])
     others = sorted(images.keys() - set(frames.single))
     if frames.single and others:
-        numbered = f"{_count(frames.single, 'folder')} hold the numbered frames of a video ({shorten(frames.single)})"
+        verb = "holds" if len(frames.single) == 1 else "hold"
+        numbered = f"{_count(frames.single, 'folder')} {verb} the numbered frames of a video ({shorten(frames.single)})"
         problem = f"{numbered}, but the images in {shorten(others)} are not numbered that way"
         raise ConfigError([f"{where}: {problem}; {_FRAMES_CURE}, or name the intended files in a list: data.list=..."])
 

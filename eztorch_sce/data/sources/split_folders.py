@@ -178,9 +178,14 @@ def _test_folder(
     if len(names) < 2:
         return (root / names[0] if names else None), []
     val, test = names
-    if published or _has_class_folders(root / val) > _has_class_folders(root / test):
-        reason = "" if published else ", which has no class folders"
-        return root / val, [f"test split: {val}; {test} is not used{reason}"]
+    if published:
+        return root / val, [f"test split: {val}; {test} is not used"]
+    with_classes = [name for name in names if _has_class_folders(root / name)]
+    if len(with_classes) == 1:
+        [other] = {val, test} - {*with_classes}
+        return root / with_classes[0], [
+            f"test split: {with_classes[0]}; {other} is not used, as it has no class folders"
+        ]
     cure = f"set {' or '.join(typed(('data.test_root', root / name)) for name in names)}"
     raise ConfigError([f"data.root={root} has two test splits, {val} and {test}; {cure}"])
 

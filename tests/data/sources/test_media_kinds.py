@@ -124,6 +124,21 @@ def test_class_folders_of_numbered_images_may_be_videos(tmp_path: Path) -> None:
     assert summary(labeled, tmp_path / "tree") == [("run/v1", 0, "frames"), ("swim/v2", 1, "frames")]
 
 
+def test_frames_with_a_cover_are_never_taken_for_images(tmp_path: Path) -> None:
+    touch(tmp_path, *_frames("run/a"), "run/a/cover.jpg", *_frames("swim/b"), "swim/b/cover.jpg")
+    assert "[0-9]*.jpg (5), cover.jpg (1)" in opening_fails(tmp_path)
+    manifest = from_folder(tmp_path, choice=MediaChoice(frames_pattern="0*.jpg"))
+    assert manifest.records.num_by_kind() == {"frames": 2}
+    assert manifest.ignored == {"images other than 0*.jpg": 2}
+
+
+def test_numbered_images_of_unusual_names_are_images_and_the_notes_say_so(tmp_path: Path) -> None:
+    touch(tmp_path, *_frames("run/a", "a_take{}.jpg"), *_frames("swim/b", "b_take{}.jpg"))
+    manifest = from_folder(tmp_path)
+    assert manifest.records.num_by_kind() == {"image": 10}
+    assert manifest.notes == ["numbered images in 2 folders read as images (data.kind=frames reads videos)"]
+
+
 def test_an_images_folder_in_each_class_holds_images(tmp_path: Path) -> None:
     touch(tmp_path, *_frames("cat/images"), *_frames("dog/images"))
     assert from_folder(tmp_path).records.num_by_kind() == {"image": 10}
@@ -147,7 +162,7 @@ def test_scattered_numbers_alone_are_images(tmp_path: Path) -> None:
 
 def test_trees_in_which_some_folders_look_like_frames_are_an_error_with_the_choices(tmp_path: Path) -> None:
     touch(tmp_path, *_frames("run/a"), "swim/b/sunset.jpg", "swim/b/beach.jpg")
-    with pytest.raises(ConfigError, match=r"1 folder hold.*swim/b are not numbered.*kind=image.*kind=frames.*list"):
+    with pytest.raises(ConfigError, match=r"1 folder holds.*swim/b are not numbered.*kind=image.*kind=frames.*list"):
         from_folder(tmp_path)
     assert from_folder(tmp_path, choice=IMAGE).records.num_by_kind() == {"image": 7}
     assert from_folder(tmp_path, choice=FRAMES).records.num_by_kind() == {"frames": 2}

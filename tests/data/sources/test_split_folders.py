@@ -44,10 +44,11 @@ def test_val_beside_test_is_an_error_with_the_choices(tmp_path: Path) -> None:
     assert labels(open_layout("auto", tmp_path, test_root=tmp_path / "test"))[1] == {"test": 1}
 
 
-def test_a_test_folder_without_classes_leaves_val_as_the_test_split_and_says_so(tmp_path: Path) -> None:
-    splits = open_layout("auto", touch(tmp_path, *_labeled("train", "val"), "test/a.mp4"))
-    assert labels(splits)[1] == {"val": 1}
-    assert splits.notes == ("test split: val; test is not used, which has no class folders",)
+@pytest.mark.parametrize(("split", "other"), [("val", "test"), ("test", "val")])
+def test_of_val_and_test_the_one_with_classes_is_the_test_split(tmp_path: Path, split: str, other: str) -> None:
+    splits = open_layout("auto", touch(tmp_path, *_labeled("train", split), f"{other}/a.mp4"))
+    assert labels(splits)[1] == {split: 1}
+    assert splits.notes == (f"test split: {split}; {other} is not used, as it has no class folders",)
 
 
 def test_known_layouts_test_on_val_and_accept_other_folders(tmp_path: Path) -> None:
