@@ -23,6 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     accept_any_text()
     try:
         _run(command, rest)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
+        sys.exit(1)
     except (ConfigError, MediaError, TrainingError) as error:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise

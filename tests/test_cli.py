@@ -1,5 +1,6 @@
 """Tests of the command line: how errors are printed, and how the process exits."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -96,3 +97,10 @@ def test_errors_in_a_run_by_hydra_are_messages(
     assert "eztorch-sce knn: invalid configuration:\n" in err
     assert expected in err
     assert "Traceback" not in err
+
+
+def test_a_closed_pipe_ends_the_output_silently() -> None:
+    program = f"{sys.executable} -c 'from eztorch_sce.cli import main; main()' {{}} | true"
+    for words in ("pretrain --help all", "recipes", "recipes k400_r3d50"):
+        done = subprocess.run(["bash", "-c", program.format(words)], capture_output=True, text=True, check=False)
+        assert done.stderr == ""
