@@ -249,7 +249,8 @@ class DataConfig:
             splits = open_splits(self.location(), self.layout)
             if self.on_error == "skip":
                 splits = splits._replace(train=without_unusable(splits.train, self.folder()))
-            folders = [self.folder()] + [Path(os.path.expanduser(path)) for path in (self.test_root,) if path]
+            tests = [self.test_root, os.path.dirname(self.test_list) if self.test_list else None]
+            folders = [self.folder()] + [Path(os.path.expanduser(path)) for path in tests if path]
             same = check_same_files(splits, folders, self.duplicates == "keep", is_published(self.layout))
         return splits._replace(notes=splits.notes + same.notes), same.numbers
 
