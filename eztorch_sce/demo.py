@@ -14,6 +14,7 @@ from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
 from eztorch_sce.files import open_text
+from eztorch_sce.opening import saying_once
 from eztorch_sce.printing import PlainConsole
 from eztorch_sce.progress import console
 from eztorch_sce.report.plots import plot_demo
@@ -33,6 +34,11 @@ def demo(config: DemoConfig) -> Report:
     started = time.perf_counter()
     _announce(1, f"writing {config.num_train + config.num_test} mp4 files to {run_dir / 'videos'}")
     _write_videos(run_dir, config)
+    with saying_once():
+        return _train_and_evaluate(run_dir, config, started)
+
+
+def _train_and_evaluate(run_dir: Path, config: DemoConfig, started: float) -> Report:
     _announce(2, "pretraining on the train split, without labels")
     pretrained = _pretrain(run_dir, config)
     _announce(3, "extracting features of both splits, untrained and pretrained")

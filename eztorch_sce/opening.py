@@ -1,6 +1,8 @@
 """Opening of a run: data, weights and network, checked for compatibility before any expensive work starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -200,10 +202,26 @@ def summarize_features(train: FeatureBank, test: FeatureBank, run_dir: str) -> d
     return summary.card()
 
 
+_said: ContextVar[set[str] | None] = ContextVar("_said", default=None)  # lines that need not be said again
+
+
+@contextmanager
+def saying_once() -> Iterator[None]:
+    """Print each line about the data only once, for a command that runs others on the same data."""
+    token = _said.set(set())
+    try:
+        yield
+    finally:
+        _said.reset(token)
+
+
 def _print_summary(summary: DataSummary, online: DataSummary | None = None) -> None:
-    if is_first_process():
-        for line in summary.lines(online):
+    said = _said.get()
+    for line in summary.lines(online) if is_first_process() else []:
+        if said is None or line not in said:
             print_above(line)
+        if said is not None:
+            said.add(line)
 
 
 def open_training(

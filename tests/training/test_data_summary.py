@@ -16,6 +16,7 @@ from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
+from eztorch_sce.opening import saying_once, summarize
 
 HELD_OUT = "split: 0.2 of each class held out, seed 0"
 
@@ -145,8 +146,6 @@ def test_the_choice_of_pretraining_records_is_refused_elsewhere(
 def test_only_the_first_process_says_what_was_understood(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eztorch_sce.opening import summarize
-
     monkeypatch.setenv("RANK", "1")
     summarize(DataConfig(root=str(photos)).open())
     assert capsys.readouterr().err == ""
@@ -173,3 +172,10 @@ def test_an_evaluation_says_whether_its_test_records_were_seen_in_pretraining(
     ]
     assert protocol(tmp_path / "again")["seen_in_pretraining"] == {"seen": 3, "test_records": 3}
     assert protocol(tmp_path / "knn-earlier")["seen_in_pretraining"]["seen"] is None
+
+
+def test_a_command_that_runs_others_says_each_line_once(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with saying_once():
+        for _ in range(2):
+            summarize(DataConfig(root=str(photos)).open())
+    assert len(capsys.readouterr().err.splitlines()) == 3
