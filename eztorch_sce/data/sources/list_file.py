@@ -43,8 +43,7 @@ def from_list(
     """
     list_file = Path(os.path.abspath(os.path.expanduser(list_file)))
     where = f"{setting}={list_file}"
-    if not list_file.is_file():
-        raise ConfigError([f"{where} does not exist"])
+    _check_is_file(list_file, setting)
     disk = ListedFiles(os.path.abspath(os.path.expanduser(root or list_file.parent)))
     columns = assign_columns(read_table(list_file, where, disk.exists), where, disk.locate, group)
     if not columns.paths:
@@ -91,6 +90,17 @@ def _records(columns: ListColumns, files: FoundFiles, labels: list[int] | None) 
     )
 
 
+def _check_is_file(list_file: Path, setting: str) -> None:
+    if not list_file.is_file():
+        problem = f"is a folder; pass it as {_root_of(setting)}" if list_file.is_dir() else "does not exist"
+        raise ConfigError([f"{setting}={list_file} {problem}"])
+
+
+def _root_of(setting: str) -> str:
+    """Return the setting of the folder that listed paths are relative to."""
+    return setting.replace("list", "root") if setting.startswith("data.") else "FOLDER"
+
+
 def _missing(columns: ListColumns, absent: list[int], disk: ListedFiles, setting: str) -> str:
     """Return the message about files that do not exist, with what is near the first ones."""
     names: list[str] = []
@@ -98,7 +108,7 @@ def _missing(columns: ListColumns, absent: list[int], disk: ListedFiles, setting
         path = columns.paths[row]
         near = disk.hint(path) if path and len(names) < 3 else ""
         names.append(path + near if path else f"({columns.unit} {columns.lines[row]} has no path)")
-    root = setting.replace("list", "root")
+    root = _root_of(setting)
     cure = f"paths are relative to {disk.base}; set {root} to the folder they start from"
     if all(os.path.isabs(columns.paths[row]) for row in absent):
         cure = f"the paths are absolute: correct them, or make them relative and set {root}"

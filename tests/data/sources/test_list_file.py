@@ -88,3 +88,5 @@ def test_empty_and_missing_lists_are_errors(tmp_path: Path) -> None:
         from_list(write(tmp_path / "list.csv", "path,label\n"))
     with pytest.raises(ConfigError, match=r"data\.list=.*none\.csv does not exist"):
         from_list(tmp_path / "none.csv")
+    with pytest.raises(ConfigError, match=r"data\.test_list=.* is a folder; pass it as data\.test_root"):
+        from_list(tmp_path, setting="data.test_list")
