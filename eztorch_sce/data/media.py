@@ -27,8 +27,8 @@ MEDIA_SUFFIXES = VIDEO_SUFFIXES | IMAGE_SUFFIXES
 KNOWN_SUFFIXES = MEDIA_SUFFIXES | UNREADABLE_SUFFIXES.keys()
 """Suffixes of media, readable here or not: a list means the same on every machine."""
 
-HEIC = "a HEIC image"
-"""What `content_of` calls a photo as iPhones write it."""
+AVIF, HEIC = "an AVIF image", "a HEIC image"
+"""What `content_of` calls them; HEIC is what iPhones write."""
 _SIGNATURES = (
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x89PNG\r\n", "a PNG image"),
@@ -45,8 +45,8 @@ _SIGNATURES = (
     (b"version https://git-lfs", "a Git LFS pointer instead of the file; run `git lfs pull`"),
 )
 _BRANDS = {
-    b"avif": "an AVIF image",
-    b"avis": "an AVIF image",
+    b"avif": AVIF,
+    b"avis": AVIF,
     b"heic": HEIC,
     b"heix": HEIC,
     b"hevc": HEIC,

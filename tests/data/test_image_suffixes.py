@@ -9,10 +9,11 @@ from PIL import Image
 
 from eztorch_sce import cli
 from eztorch_sce.curation.doctor import diagnose
+from eztorch_sce.data import media
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.media import IMAGE_SUFFIXES
-from eztorch_sce.data.sources import list_file
+from eztorch_sce.data.sources import list_file, media_kinds
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan
 
@@ -81,3 +82,16 @@ def test_a_list_of_heic_photos_without_the_package_is_an_error_with_the_install_
         ConfigError, match=r"names 2 \.heic files, which cannot be read here: run pip install 'eztorch-sce"
     ):
         DataConfig(list=str(tmp_path / "list.csv")).open()
+
+
+def test_a_folder_counts_heic_photos_that_cannot_be_read_with_the_install_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(media, "UNREADABLE_SUFFIXES", {".heic": "pip install 'eztorch-sce[heif]'"})
+    monkeypatch.setattr(media_kinds, "IMAGE_SUFFIXES", IMAGE_SUFFIXES - {".heic"})
+    for name in ("a.heic", "b.HEIC", "c.jpg"):
+        (tmp_path / name).touch()
+    assert DataConfig(root=str(tmp_path)).open().train.ignored == {".heic (pip install 'eztorch-sce[heif]')": 2}
+    (tmp_path / "c.jpg").unlink()
+    with pytest.raises(ConfigError, match=r"only 2 x \.heic \(pip install 'eztorch-sce\[heif\]'\)"):
+        DataConfig(root=str(tmp_path)).open()

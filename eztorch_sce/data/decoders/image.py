@@ -22,7 +22,7 @@ from jaxtyping import UInt8
 
 from eztorch_sce.data.decoders.base import Spans, Timing, check_is_file, choose_spans, frame_times
 from eztorch_sce.data.decoders.image_depth import is_wide, remark_on_range, to_8_bits
-from eztorch_sce.data.media import HEIC, UNREADABLE_SUFFIXES, content_of
+from eztorch_sce.data.media import AVIF, HEIC, UNREADABLE_SUFFIXES, content_of
 from eztorch_sce.data.members import is_member, read_member
 from eztorch_sce.errors import MediaError
 from eztorch_sce.printing import visible
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LeastScale: TypeAlias = Callable[[int, int], float]
 ByteFile: TypeAlias = io.BytesIO | io.BufferedReader
 
+_OPTIONAL = {AVIF: ".avif", HEIC: ".heic"}  # what `content_of` calls formats that not every installation reads
 _ORIENTATION = 0x0112  # the EXIF tag
 _TO_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # for pixels (H, W, 3), by EXIF orientation
     2: lambda pixels: pixels[:, ::-1],
@@ -208,8 +209,10 @@ def open_image(path: str, file: ByteFile) -> "Iterator[Image]":
     content = content_of(head)
     if not head:
         raise MediaError(path, "is empty (0 bytes)")
-    if content == HEIC and not _register_heic():
-        raise MediaError(path, f"is {content}: run {UNREADABLE_SUFFIXES['.heic']}")
+    if cure := UNREADABLE_SUFFIXES.get(_OPTIONAL.get(content, "")):
+        raise MediaError(path, f"is {content}: run {cure}")
+    if content in _OPTIONAL:
+        _prepare_optional(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about odd metadata, which does not matter here
@@ -226,15 +229,17 @@ def open_image(path: str, file: ByteFile) -> "Iterator[Image]":
 
 
 @cache
-def _register_heic() -> bool:
-    """Let Pillow read HEIC images through pillow-heif, and return whether that is installed."""
-    if ".heic" in UNREADABLE_SUFFIXES:
-        return False
-    import pillow_heif
+def _prepare_optional(content: str) -> None:
+    """Let Pillow read a format that needs another library, on one thread: workers decode files in parallel."""
+    if content == AVIF:
+        from PIL import AvifImagePlugin
 
-    pillow_heif.options.DECODE_THREADS = 1  # workers decode files in parallel; more threads would only wait
-    pillow_heif.register_heif_opener(thumbnails=False)
-    return True
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    else:
+        import pillow_heif
+
+        pillow_heif.options.DECODE_THREADS = 1
+        pillow_heif.register_heif_opener(thumbnails=False)
 
 
 def upright_size(image: "Image") -> tuple[int, int]:

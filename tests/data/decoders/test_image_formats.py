@@ -63,11 +63,9 @@ def test_a_heic_photo_without_its_package_is_an_error_with_the_install_command(
 ) -> None:
     cure = "pip install 'eztorch-sce[heif]'"
     monkeypatch.setattr(image_module, "UNREADABLE_SUFFIXES", {".heic": cure})
-    image_module._register_heic.cache_clear()
     path = save(tmp_path / "photo.heic", b"\0\0\0\x18ftypheic" + bytes(100))
     with pytest.raises(MediaError, match=r"is a HEIC image: run pip install 'eztorch-sce\[heif\]'"):
         load_image(path)
-    image_module._register_heic.cache_clear()
 
 
 @pytest.mark.parametrize("suffix", sorted(IMAGE_SUFFIXES))
