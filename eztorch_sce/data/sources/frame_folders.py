@@ -51,9 +51,8 @@ def find_frame_folders(root: str, images: dict[str, list[str]], videos: Iterable
             continue
         parsed = ImageNames(names)
         is_class = level == 1 or (level == 2 and parts[-1].lower() in _IMAGE_FOLDERS)
-        if (parsed.are_synchronized and (not is_class or parsed.name_channels)) or (
-            parsed.are_mostly_numbered and not is_class
-        ):
+        has_several = parsed.are_synchronized or parsed.are_mostly_numbered
+        if has_several and (not is_class or (parsed.are_synchronized and parsed.name_channels)):
             found.several[folder] = sequences(names)
         elif parsed.are_numbered and not is_class:
             found.single.append(folder)

@@ -182,10 +182,8 @@ def _test_folder(
         return root / val, [f"test split: {val}; {test} is not used"]
     with_classes = [name for name in names if _has_class_folders(root / name)]
     if len(with_classes) == 1:
-        [other] = {val, test} - {*with_classes}
-        return root / with_classes[0], [
-            f"test split: {with_classes[0]}; {other} is not used, as it has no class folders"
-        ]
+        chosen, other = (val, test) if with_classes == [val] else (test, val)
+        return root / chosen, [f"test split: {chosen}; {other} is not used, as it has no class folders"]
     cure = f"set {' or '.join(typed(('data.test_root', root / name)) for name in names)}"
     raise ConfigError([f"data.root={root} has two test splits, {val} and {test}; {cure}"])
 
