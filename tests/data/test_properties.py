@@ -67,6 +67,9 @@ def check_opened(plan: Plan, splits: Splits, root: Path) -> None:
     assert not files[0] & files[1]
     has_labels = any(truth.label is not None for truth in plan.media.values())
     assert (splits.test is not None) == (has_labels or any(truth.split for truth in plan.media.values()))
+    names = {truth.label for truth in plan.media.values() if truth.label is not None}
+    expected = sorted(names, key=lambda name: (int(name), "") if name.isdecimal() else (0, name))
+    assert all(split.classes == expected for split in splits[:2] if split is not None)
     check_counts(plan, splits)
 
 

@@ -199,7 +199,7 @@ class _Tree:
         """Return functions that add what neither loses nor moves a record."""
         adding = [self._leftover, self._leftover_folder, self._other_file, self._loop, self._broken_text_link]
         if self.kind != "frames":
-            adding += [self._link_in_class, self._hard_link_in_class, self._linked_folder, self._broken_link]
+            adding += 2 * [self._link_in_class, self._hard_link_in_class] + [self._linked_folder, self._broken_link]
             adding += [self._other_kind_with_choice]
         if self.classes:
             adding += [self._empty_class]
@@ -297,9 +297,9 @@ class _Tree:
         if self.is_labeled and self.layout == "auto":
             adding += [self._stray_record]
         if self.is_labeled and self.kind != "frames":
-            adding += [self._link_to_other_class]
+            adding += 2 * [self._link_to_other_class]
         if self.divided != "no" and self.kind != "frames":
-            adding += [self._link_to_other_split]
+            adding += 2 * [self._link_to_other_split]
         if self.divided != "no" and self.is_labeled:
             adding += [self._class_of_test_alone]
         if self.divided == "inside":
@@ -347,7 +347,7 @@ class _Tree:
         return self.rng.choice([path for path in media if path in self.plan.files and media[path].label in labels])
 
     def _link(self, path: str, folder: str) -> None:
-        target = os.path.join(folder, "other name" + os.path.splitext(path)[1])
+        target = os.path.join(folder, self.new_name() + os.path.splitext(path)[1])
         links = self.rng.choice((self.plan.links, self.plan.hard_links))
         links[target] = path
 
