@@ -148,7 +148,7 @@ def test_training_skips_lists_and_limits_unreadable_files(pretrained: Path, vide
     listed.write_text(
         "\n".join(["path,label", *(f"{p},{p.parent.name}" for p in readable), f"{tmp_path}/broken.mp4,up"])
     )
-    words = ["pretrain", f"data.list={listed}", "views=motion", *TINY]
+    words = ["pretrain", f"data.list={listed}", "data.pretrain_on=all", "views=motion", *TINY]
     stopped = run(*words, f"run.dir={tmp_path / 'strict'}", ok=False)
     assert "broken.mp4" in stopped.stderr
     assert "data.max_unreadable=0.05" in stopped.stderr

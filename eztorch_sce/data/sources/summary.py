@@ -51,9 +51,9 @@ class ClassSummary:
             return "none, the records have no labels"
         names = shorten([_cut(name, _NAME_WIDTH) for name in self.first] + [""] * (self.number - len(self.first)))
         if self.smallest[1] == self.largest[1]:
-            return f"{self.number} ({names}), each with {self.largest[1]} train records"
+            return f"{self.number} ({names}), each with {_train_records(self.largest[1])}"
         (fewest, least), (most, largest) = self.smallest, self.largest
-        smallest = f"{least} train records in the smallest ({_cut(fewest, _NAME_WIDTH)})"
+        smallest = f"{_train_records(least)} in the smallest ({_cut(fewest, _NAME_WIDTH)})"
         return f"{self.number} ({names}), {smallest} to {largest} in the largest ({_cut(most, _NAME_WIDTH)})"
 
 
@@ -152,6 +152,10 @@ def ignored_in_words(ignored: Mapping[str, int]) -> list[str]:
     items = sorted(ignored.items(), key=lambda item: -item[1])
     words = [what if what.startswith("column") else f"{number} {what}" for what, number in items]
     return [f"ignored: {', '.join(words)}"] if words else []
+
+
+def _train_records(number: int) -> str:
+    return f"{number} train record{'' if number == 1 else 's'}"
 
 
 def _cut(text: str, width: int) -> str:
