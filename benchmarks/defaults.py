@@ -42,22 +42,16 @@ def main() -> None:
     sources = {
         "2000 CIFAR-10 images": [f"data.root={cifar}"],
         "47 ImageNet images": [f"data.root={options.data / 'pictures'}"],
-        "148 gestures": [f"data.list={gestures / 'train.csv'}"],
+        "148 gestures": [f"data.list={gestures / 'train.csv'}", f"data.test_list={gestures / 'test.csv'}"],
         "8 Kinetics videos": [f"data.root={options.data / 'kinetics'}"],
         "40 frame folders": [f"data.root={frames}"],
     }
     lines = [line for name, words in sources.items() for line in choices(name, words)]
-    evaluations = {
-        "cifar": (sources["2000 CIFAR-10 images"], sources["2000 CIFAR-10 images"]),
-        "gestures": (
-            sources["148 gestures"],
-            [*sources["148 gestures"], f"data.test_list={gestures / 'test.csv'}"],
-        ),
-    }
+    names = {"cifar": "2000 CIFAR-10 images", "gestures": "148 gestures"}
     rows = []
     lines += ["", "| data | minutes | kNN, untrained | kNN | R@1, untrained | R@1 |", "|---|---|---|---|---|---|"]
     for name in options.train:
-        minutes, metrics = trained(options.runs / name, *evaluations[name], options.seed)
+        minutes, metrics = trained(options.runs / name, sources[names[name]], options.seed)
         lines.append(f"| {name} | {minutes:.1f} | {' | '.join(f'{value:.3f}' for value in metrics.values())} |")
         rows += [row(f"{name}, {metric}", "eztorch_sce", value, "rate") for metric, value in metrics.items()]
         rows.append(row(f"{name}, pretrain", "eztorch_sce", minutes, "minutes"))
@@ -67,20 +61,20 @@ def main() -> None:
 def choices(name: str, words: list[str]) -> list[str]:
     """Return the lines that `pretrain` prints about its choices."""
     config = validate(compose("pretrain", words))
-    _, made = fit_to_data(config, config.data.open().train)
+    _, made = fit_to_data(config, config.data.open_for_pretraining(config.seed).train)
     return [f"{name}:", *(f"  {choice}" for choice in made)]
 
 
-def trained(runs: Path, train: list[str], evaluated: list[str], seed: int) -> tuple[float, dict[str, float]]:
+def trained(runs: Path, data: list[str], seed: int) -> tuple[float, dict[str, float]]:
     """Pretrain; return the minutes it took, and the metrics of the untrained and the pretrained network."""
     seconds = runs / "seconds.txt"
     started = time.perf_counter()
-    if command("pretrain", runs / "pretrain", *train, f"seed={seed}"):
+    if command("pretrain", runs / "pretrain", *data, f"seed={seed}"):
         seconds.write_text(str(time.perf_counter() - started))
     metrics = {}
     for kind, words in (("untrained", ["untrained=true"]), ("pretrained", [])):
         features = runs / f"{kind}-features"
-        command("extract", features, *evaluated, f"weights={runs / 'pretrain'}", "test.num_clips=1", *words)
+        command("extract", features, *data, f"weights={runs / 'pretrain'}", "test.num_clips=1", *words)
         for name, metric in _METRICS.items():
             command(name, runs / f"{kind}-{name}", f"features={features}")
             report = json.loads((runs / f"{kind}-{name}" / "report.json").read_text())

@@ -314,7 +314,7 @@ def _choose_batch(config: schema.PretrainConfig, records: Survey, memory: float 
 
 def _rounded(batch_size: int, passes: int) -> int:
     """Round down to what the devices can share, and at least 2 samples for each."""
-    unit = 8 * passes if batch_size >= 8 * passes else passes
+    unit = 8 * passes if batch_size >= 32 * passes else 2 * passes
     return max(batch_size - batch_size % unit, 2 * passes)
 
 

@@ -36,7 +36,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int]) -> Path:
 
 def fitted(*overrides: str) -> tuple[Any, list[Choice]]:
     config = validate(compose("pretrain", [CPU, *overrides]))
-    return fit_to_data(config, config.data.open().train)
+    return fit_to_data(config, config.data.open_for_pretraining(config.seed).train)
 
 
 def on_gpus(devices: int = 1, **changes: Any) -> PretrainConfig:
@@ -250,15 +250,22 @@ def test_the_defaults_of_other_commands_stay() -> None:
 @pytest.mark.parametrize(
     ("where", "backbone", "size", "clip", "batch_size", "queue_size"),
     [
-        ("data.root={}/pictures", "resnet18", 96, (1, None), 8, 8),
-        ("data.list={}/gestures/train.csv", "r2plus1d_small", 64, (16, 3.22), 16, 32),
-        ("data.root={}/kinetics", "r2plus1d_small", 64, (8, 2.56), 4, 4),
+        ("data.root={0}/pictures", "resnet18", 96, (1, None), 8, 8),
+        (
+            "data.list={0}/gestures/train.csv data.test_list={0}/gestures/test.csv",
+            "r2plus1d_small",
+            64,
+            (16, 3.22),
+            18,
+            36,
+        ),
+        ("data.root={0}/kinetics", "r2plus1d_small", 64, (8, 2.56), 4, 4),
     ],
 )
 def test_real_data_get_settings_of_their_kind(
     where: str, backbone: str, size: int, clip: tuple[int, float | None], batch_size: int, queue_size: int, shared: Path
 ) -> None:
-    config, _ = fitted(where.format(shared / "data"))
+    config, _ = fitted(*where.format(shared / "data").split(" "))
     assert (name_of(config.backbone), config.views[0].size) == (backbone, size)
     assert (config.data.num_frames, config.data.clip_s) == clip
     assert (config.data.batch_size, config.method.queue_size) == (batch_size, queue_size)

@@ -43,7 +43,7 @@ def pretraining(images: Path, run_dir: Path) -> list[str]:
     # Without norms: batch statistics of half a batch differ from those of the whole batch.
     norms = ["backbone.norm=false", "method.projector.num_hidden=0", "method.predictor=null"]
     heads = ["method.projector.hidden_dim=16", "method.projector.output_dim=8", "method.projector.output_norm=false"]
-    others = ["views=image", "views.*.size=32", "method.queue_size=32", "schedule.warmup_epochs=0"]
+    others = ["views=image", "views.*.size=32", "method.queue_size=32", "optimizer=sgd", "schedule.warmup_epochs=0"]
     return [*NETWORK[:3], *others, *norms, *heads, *SETTINGS, f"data.root={images}", f"run.dir={run_dir}"]
 
 
