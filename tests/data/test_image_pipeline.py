@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_files import smooth
+from image_files import jpeg, smooth
 from PIL import Image
 
 from eztorch_sce.augment.policies import policy
@@ -98,3 +98,15 @@ def test_evaluation_decodes_no_smaller_than_its_short_side(tmp_path: Path) -> No
     with Image.open(tmp_path / "large.jpg") as image:
         middle = np.asarray(image.resize((160, 100), Image.Resampling.BILINEAR))[38:62, 68:92]
     assert (batch.frames[1][0, :, 0].permute(1, 2, 0).float() - torch.tensor(middle)).abs().mean() < 2
+
+
+@pytest.mark.parametrize("canvas", [None, 32])
+def test_a_cut_jpeg_whose_end_was_put_back_is_a_failure_in_training(canvas: int | None, tmp_path: Path) -> None:
+    whole = jpeg(400, 400)
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) * 6 // 10] + b"\xff\xd9")
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    clips = TrainingClips(from_folder(tmp_path), VIEWS, SPEC, ImageDecoder(), seed=0, canvas=canvas)
+    failure = clips[0, 0]
+    assert isinstance(failure, Failure)
+    assert failure.reason == "is damaged (Corrupt JPEG data: premature end of data segment)"
+    assert isinstance(clips[0, 1], Sample)
