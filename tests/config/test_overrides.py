@@ -184,3 +184,9 @@ def test_a_mistyped_key_is_named_although_its_value_needs_quotes() -> None:
 
 def test_the_directory_of_a_sweep_is_one_directory() -> None:
     assert take_literally(PretrainConfig, ["run.dir=a,b"], sweep=True) == ['run.dir="a,b"']
+
+
+def test_a_folder_named_null_can_be_given_in_quotes() -> None:
+    (word,) = take_literally(PretrainConfig, ["data.root='null'"])
+    assert OverridesParser.create().parse_override(word).value() == "null"
+    assert take_literally(PretrainConfig, ["data.root=null"]) == ["data.root=null"]
