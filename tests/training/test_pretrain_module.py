@@ -21,6 +21,7 @@ from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumCont
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.optim.ramp import Ramp
+from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.training.pretrain_module import CollapseWarning
 from eztorch_sce.types import StepOutput
 
@@ -139,7 +140,7 @@ def test_ramps_change_settings_of_loss_and_method_and_resume(
 
 
 def test_a_diverging_training_stops_and_names_the_cure(config: PretrainConfig) -> None:
-    config.optimizer.lr, config.schedule.warmup_epochs = 1e30, 0
+    config.optimizer, config.schedule.warmup_epochs = SGDConfig(lr=1e30), 0
     with pytest.raises(TrainingError, match=r"step \d+: .*lower optimizer.lr=1e\+30"):
         api.pretrain(config)
 
