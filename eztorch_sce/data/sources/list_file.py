@@ -110,6 +110,9 @@ def _missing(columns: ListColumns, absent: list[int], disk: ListedFiles, setting
         names.append(path + near if path else f"({columns.unit} {columns.lines[row]} has no path)")
     root = _root_of(setting)
     cure = f"paths are relative to {disk.base}; set {root} to the folder they start from"
+    if any("://" in columns.paths[row] for row in absent):
+        cure = "lists name local files: download them, or read remote tar shards with data.layout=shards"
+        names = [columns.paths[row] for row in absent]
     if all(os.path.isabs(columns.paths[row]) for row in absent):
         cure = f"the paths are absolute: correct them, or make them relative and set {root}"
     elif folder := disk.folder_below(columns.paths[absent[0]]):

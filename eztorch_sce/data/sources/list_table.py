@@ -14,6 +14,7 @@ from eztorch_sce.data.sources.text import read_text
 from eztorch_sce.errors import ConfigError, first_messages
 
 ARROW_SUFFIXES = (".parquet", ".arrow", ".feather", ".ipc")
+_OTHER_SUFFIXES = (".json", ".jsonl", ".xml", ".xlsx", ".xls", ".ods", ".pkl", ".pickle", ".mat", ".npy", ".yaml")
 
 _SEPARATORS = ("\t", ";", ",", "|")  # in the order in which they are tried; spaces come last
 _SAMPLE = 200  # lines from which the format is detected
@@ -67,6 +68,8 @@ def read_table(file: Path, where: str, exists: Callable[[str], bool]) -> ListTab
     """
     if file.suffix.lower() in ARROW_SUFFIXES:
         return _read_arrow(file, where)
+    if file.suffix.lower() in _OTHER_SUFFIXES:
+        raise ConfigError([f"{where} must be text such as CSV, Parquet or Arrow; convert it"])
     lines, num_comments = _content_lines(read_text(file), exists)
     separator = None
     if lines.texts and re.fullmatch("sep=.", lines.texts[0], re.IGNORECASE):  # a hint for Excel

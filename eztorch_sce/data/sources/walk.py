@@ -10,6 +10,8 @@ from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.errors import ConfigError, did_you_mean
 
+_ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"})
+
 PREPARED_FILE = "prepare.json"
 """File in which `data prepare` records its settings, in the folder of the copies."""
 OWN_FILES = frozenset({"manifest.arrow", "manifest.parquet", "decoder.json", PREPARED_FILE, "unpack.json"})
@@ -103,6 +105,8 @@ def list_root(folder: str | Path, setting: str, skipped: Skipped | None = None) 
     folder = os.path.abspath(folder)
     if os.path.isfile(folder):
         cure = f"pass a list file as {setting.replace('root', 'list')}"
+        if suffix_of(folder) in _ARCHIVE_SUFFIXES:
+            cure = "unpack it, or set data.layout=shards for WebDataset tar files"
         raise ConfigError([f"{setting}={folder} is a file, not a folder; {cure}"])
     try:
         return list_folder(folder, skipped)

@@ -220,3 +220,9 @@ def test_a_folder_that_vanishes_during_the_walk_is_counted(tmp_path: Path) -> No
         if folder == str(tmp_path):
             (tmp_path / "swim").rmdir()
     assert skipped.unreadable == {str(tmp_path / "swim"): "No such file or directory"}
+
+
+def test_an_archive_in_place_of_a_folder_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "videos.zip").write_bytes(b"PK\x03\x04")
+    with pytest.raises(ConfigError, match=r"is a file, not a folder; unpack it"):
+        from_folder(tmp_path / "videos.zip")

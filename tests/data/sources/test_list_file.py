@@ -90,3 +90,16 @@ def test_empty_and_missing_lists_are_errors(tmp_path: Path) -> None:
         from_list(tmp_path / "none.csv")
     with pytest.raises(ConfigError, match=r"data\.test_list=.* is a folder; pass it as data\.test_root"):
         from_list(tmp_path, setting="data.test_list")
+
+
+@pytest.mark.parametrize("name", ["train.json", "train.XLSX", "train.pkl"])
+def test_a_list_in_another_format_is_refused_by_its_suffix(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text('[{"path": "a.mp4"}]')
+    with pytest.raises(ConfigError, match="must be text such as CSV, Parquet or Arrow; convert it"):
+        from_list(tmp_path / name)
+
+
+def test_a_list_of_addresses_is_refused_with_the_way_to_read_remote_files(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("path,label\nhttps://host/a.mp4,run\n")
+    with pytest.raises(ConfigError, match=r"https://host/a.mp4; .*data.layout=shards"):
+        from_list(tmp_path / "train.csv")
