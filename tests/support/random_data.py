@@ -314,7 +314,7 @@ class _Tree:
         split = self.rng.choice(list(self.folder_of))
         path = self.add_record(self.folder_of[split], None, split)
         del self.plan.media[path]
-        self.plan.faults.append(r"lies? beside \d+ folders")
+        self.plan.faults.append(r"lies? beside \d+ folders?")
         if self.kind == "frames":  # a folder of images at the level of the classes may be a class, too
             self.plan.faults.append(r"numbered|beside|is not in the train split")
 

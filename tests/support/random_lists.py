@@ -152,7 +152,7 @@ class _Lists:
     def _missing_file(self) -> None:
         split = self.rng.choice(list(self.rows))
         self.rows[split].append((self.new_path(), self.a_label()))
-        self.plan.faults.append(r"\d+ of \d+ files do not exist")
+        self.plan.faults.append(r"\d+ of \d+ files? do(es)? not exist")
 
     def _repeated_line(self) -> None:
         split = self.rng.choice(list(self.rows))
@@ -165,7 +165,7 @@ class _Lists:
         links = self.plan.links if self.kind == "frames" else self.rng.choice((self.plan.links, self.plan.hard_links))
         links[self.on_disk(other)] = self.on_disk(path)
         self.rows["train"].append((other, label))
-        self.plan.faults.append(r"lists \d+ files twice")
+        self.plan.faults.append(r"lists \d+ files? twice")
 
     def _other_kind(self) -> None:
         other = "image" if self.kind == "video" else "video"
@@ -206,7 +206,7 @@ class _Lists:
         other = self.new_path()
         self.plan.links[self.on_disk(other)] = self.on_disk(path)
         self.rows["test"].append((other, label))
-        self.plan.faults.append(r"in train .* and in test|lists \d+ files twice")
+        self.plan.faults.append(r"in train .* and in test|lists \d+ files? twice")
 
     def _class_of_test_alone(self) -> None:
         name = "only here" if self.label_kind == "names" and self.has_header else "99"
