@@ -25,7 +25,7 @@ HELD_OUT = "split: 0.2 of each class held out, seed 0"
 def photos(tmp_path: Path) -> Path:
     """Return a folder of 10 images of class a and 5 of class [b]."""
     for number in range(15):
-        file = tmp_path / "photos" / ("a" if number < 10 else "[b]") / f"photo-{number}-x.png"
+        file = tmp_path / "photos" / ("a" if number < 10 else "[b]") / f"{chr(ord('a') + number)}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 40), (10 * number, 200, 30)).save(file)
     return tmp_path / "photos"
