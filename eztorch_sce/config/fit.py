@@ -373,7 +373,9 @@ def _choose_optimization(config: schema.PretrainConfig, records: Survey) -> Iter
     if config.schedule.warmup_epochs is None:
         warmup = min(5.0, round(config.trainer.epochs / 10, 2))
         config.schedule = replace(config.schedule, warmup_epochs=warmup)
-        yield Choice(f"schedule.warmup_epochs={show(warmup)}", f"epochs of {config.trainer.epochs}")
+        yield Choice(
+            f"schedule.warmup_epochs={show(warmup)}", f"a tenth of max_epochs={config.trainer.epochs}, at most 5"
+        )
 
 
 def _as_typed(choice: str, path: str, defaults: list[Any], chosen: list[Any]) -> str:

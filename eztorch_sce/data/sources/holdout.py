@@ -16,6 +16,8 @@ from eztorch_sce.errors import ConfigError, shorten
 
 _Groups = dict[int, list[int]]  # indices of the records of each group
 
+_AS_IN = ", as in the training of "
+
 
 def can_hold_out(manifest: Manifest) -> bool:
     """Return whether some class has records in two groups, so that one of them can be held out."""
@@ -126,7 +128,8 @@ def holdout_as_trained(
         if num_new:
             notes += (f"{num_new} records that {training.weights} was neither trained on nor held out are in train",)
         drawn = f"the records held out in the training of {training.weights} ({training.origin})"
-        origin = f"{training.origin}, as in the training of {training.weights}"
+        first = training.origin.partition(_AS_IN)[0]  # of several trainings in a row, only the last one is named
+        origin = f"{first}{_AS_IN}{training.weights}"
         return _divide(splits, match.held_out, drawn)._replace(origin=origin, draw=training.draw, notes=notes)
     return None
 
