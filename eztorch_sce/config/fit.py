@@ -45,7 +45,7 @@ WHOLE_S = 2 * CLIP_S  # videos up to this length are taken whole: one short acti
 FEW_VIDEOS = 2000  # fewer are told apart by their appearance, so color teaches nothing about motion
 MANY_IMAGES = 100_000
 MEMORY_SHARE = 0.85  # of a GPU; the rest is left to the CUDA context, libraries and fragmentation
-CPU_STEPS = 400  # some ten minutes on two cores
+CPU_STEPS = {"image": 400, "video": 800}  # some ten minutes on two cores, with the networks for small data
 MIN_GPU_STEPS, MAX_GPU_STEPS = 5_000, 250_000
 SHORT_TRAINING = 10_000  # steps up to which AdamW learns faster than SGD
 
@@ -329,7 +329,7 @@ def _choose_length(config: schema.PretrainConfig, records: Survey) -> Iterator[C
     if _on_gpu(config):
         epochs = min(max(200, math.ceil(MIN_GPU_STEPS / steps)), max(1, MAX_GPU_STEPS // steps))
     else:
-        epochs = min(max(1, round(CPU_STEPS / steps)), 200)
+        epochs = min(max(1, round(CPU_STEPS[records.kind] / steps)), 200)
     config.trainer = replace(config.trainer, max_epochs=epochs)
     where = "" if _on_gpu(config) else ", on a CPU"
     yield Choice(f"trainer.max_epochs={epochs}", f"{epochs * steps} steps{where}")
