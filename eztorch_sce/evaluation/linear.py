@@ -232,8 +232,8 @@ def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: to
         probe = replace(probe, lrs=[choice["linear_lr"]])
     heads = train_heads(train, num_classes, probe, device)
     on_test = sweep_metrics(probe.lrs, _accuracies(heads, test, device))
-    on_train = sweep_metrics(probe.lrs, _accuracies(heads, train, device))
-    metrics = on_test | {"linear_train_top1": on_train["linear_top1"]} | choice
+    chosen = probe.lrs.index(on_test.get("linear_lr", probe.lrs[0]))
+    metrics = on_test | {"linear_train_top1": _accuracies(heads, train, device)[chosen]["linear_top1"]} | choice
     if num_constant := heads.num_unused_features():
         metrics["constant_features"] = float(num_constant)
     return metrics

@@ -50,6 +50,8 @@ def test_a_sweep_in_one_pass_equals_one_pass_per_learning_rate() -> None:
     assert [sweep[f"linear_top1@{lr:g}"] for lr in lrs] == alone
     assert sweep["linear_top1"] == max(alone)
     assert sweep["linear_lr"] == lrs[alone.index(max(alone))]
+    chosen = probed(train, test, (sweep["linear_lr"],))
+    assert sweep["linear_train_top1"] == chosen["linear_train_top1"]  # of the same classifier, not the best on train
 
 
 def test_the_rate_chosen_on_held_out_train_records_gives_the_result_of_that_rate_alone() -> None:
