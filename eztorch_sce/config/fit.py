@@ -332,7 +332,7 @@ def _choose_length(config: schema.PretrainConfig, records: Survey) -> Iterator[C
         epochs = min(max(1, round(CPU_STEPS[records.kind] / steps)), 200)
     config.trainer = replace(config.trainer, max_epochs=epochs)
     where = "" if _on_gpu(config) else ", on a CPU"
-    yield Choice(f"trainer.max_epochs={epochs}", f"{epochs * steps} steps{where}")
+    yield Choice(f"trainer.max_epochs={epochs}", f"{_count(epochs * steps, 'step')}{where}")
 
 
 def _choose_negatives(config: schema.PretrainConfig, records: Survey) -> Iterator[Choice]:
@@ -355,7 +355,7 @@ def _choose_negatives(config: schema.PretrainConfig, records: Survey) -> Iterato
         steps = _steps_per_epoch(config, records) * config.trainer.epochs
         momentum = round(min(max(1 - 50 / steps, 0.9), 0.99), 2)
         method = replace(method, momentum=momentum)
-        yield Choice(f"method.momentum={momentum:g}", f"{steps} steps")
+        yield Choice(f"method.momentum={momentum:g}", _count(steps, "step"))
     config.method = method
 
 
@@ -369,13 +369,17 @@ def _choose_optimization(config: schema.PretrainConfig, records: Survey) -> Iter
         config.optimizer = adjusted("optimizer", optimizer, config.adjust)
         name = registry.name_of(optimizer)
         typed = _as_typed(f"optimizer={name}", "optimizer", [type(optimizer)()], [config.optimizer])
-        yield Choice(typed, f"{steps} steps of {config.data.samples_per_step} records")
+        yield Choice(typed, f"{_count(steps, 'step')} of {config.data.samples_per_step} records")
     if config.schedule.warmup_epochs is None:
         warmup = min(5.0, round(config.trainer.epochs / 10, 2))
         config.schedule = replace(config.schedule, warmup_epochs=warmup)
         yield Choice(
             f"schedule.warmup_epochs={show(warmup)}", f"a tenth of max_epochs={config.trainer.epochs}, at most 5"
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _as_typed(choice: str, path: str, defaults: list[Any], chosen: list[Any]) -> str:
