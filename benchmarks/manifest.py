@@ -94,16 +94,18 @@ import sys, time
 from pathlib import Path
 from eztorch_sce.config.compose import compose
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.opening import input_spec
+from eztorch_sce.opening import input_spec, summarize
 from eztorch_sce.types import InputSpec, Sample
 
 def private_bytes():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
 
-config = compose("pretrain", ["recipe=cifar10_resnet18", "data.layout=auto", f"data.root={sys.argv[1]}"])
+config = compose("pretrain", ["recipe=cifar10_resnet18", "data.layout=unlabeled", f"data.root={sys.argv[1]}"])
 started = time.perf_counter()
-train = config.data.open().train
+splits = config.data.open_for_pretraining(seed=0)
+summarize(splits)
+train = splits.train
 opened = time.perf_counter()
 data = TrainingData(config.data, train, config.views, input_spec(config.data, train, InputSpec(), config.views[0]), 0)
 sample = data.dataset[next(iter(data.sampler))]
