@@ -179,7 +179,7 @@ def test_a_mistyped_key_is_named_although_its_value_needs_quotes() -> None:
     with pytest.raises(ConfigError, match=r"loss=it's must be one of cosine, "):
         compose("pretrain", ["data.root=.", "loss=it's"])
     with pytest.raises(ConfigError, match=r"views\.\*\.size=it's must be of the form key=value; quote"):
-        compose("pretrain", ["data.root=.", "views.*.size=it's"])
+        compose("pretrain", ["data.root=.", "views=kinetics", "views.*.size=it's"])
 
 
 def test_the_directory_of_a_sweep_is_one_directory() -> None:
