@@ -124,7 +124,7 @@ def fit_finetuning(config: schema.FinetuneConfig, manifest: Manifest) -> schema.
         passes = (config.trainer.world_size or 1) * config.trainer.accumulate
         batch_size = _rounded(max(min(64, num_records // 4), min(8, num_records // 2)), passes)
         config.data = replace(config.data, batch_size=batch_size)
-        choices.append(Choice(f"data.batch_size={batch_size}", f"{num_records} training records"))
+        choices.append(Choice(f"data.batch_size={batch_size}", f"a quarter of {num_records} records, at most 64"))
     if config.weights is None:
         records = survey(manifest, config.data.build_decoder())
         if records.is_video and _takes_clips(config.backbone):

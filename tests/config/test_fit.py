@@ -238,7 +238,7 @@ def test_fine_tuning_from_scratch_fits_the_data(tmp_path: Path) -> None:
     config = compose("finetune", [f"data.root={root}", "backbone=resnet18", CPU])
     config = fit_finetuning(validate(config), config.data.open().train)
     assert isinstance(config, FinetuneConfig)
-    assert (config.views[0].size, config.data.batch_size) == (32, 8)
+    assert (config.views[0].size, config.data.batch_size) == (32, 10)
 
 
 def test_the_defaults_of_other_commands_stay() -> None:
