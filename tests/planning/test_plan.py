@@ -99,7 +99,7 @@ def test_the_sum_of_the_components_is_the_peak_memory_of_a_run(precision: str, t
     (tmp_path / "images").mkdir()
     for number in range(128):
         Image.effect_noise((72, 72), 64).convert("RGB").save(tmp_path / "images" / f"{number}.png")
-    shared = [*TOY, f"trainer.precision={precision}", "trainer.max_epochs=1"]
+    shared = [*TOY, "optimizer=sgd", f"trainer.precision={precision}", "trainer.max_epochs=1"]
     local = [f"data.root={tmp_path}/images", "data.num_workers=0", f"run.dir={tmp_path}/run"]
     trace = tmp_path / "trace.json"
     command = [sys.executable, "-c", PEAK_OF_A_RUN, str(trace), *shared, *local, "trainer.accelerator=cpu"]
