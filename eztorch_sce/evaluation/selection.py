@@ -48,9 +48,9 @@ def validation_rows(
 
 
 def groups_of(bank: FeatureBank) -> npt.NDArray[np.int64] | None:
-    """Return the group of each record, int64 (N,): those of the data, and records with equal features.
+    """Return the group of each record, int64 (N,): the group in the data, joined with that of equal features.
 
-    Equal features are those of a file under two names. Returns None if every record stands alone.
+    Records with equal features are one file under two names. Returns None if every record stands alone.
     """
     codes = torch.cat([_hashes(bank.features[start : start + _CHUNK]) for start in range(0, len(bank.labels), _CHUNK)])
     equal = codes.numpy()

@@ -238,17 +238,16 @@ class _Tree:
 
     def _link_in_class(self) -> None:
         """A second name of a record in the same class: allowed, but never in the other split."""
-        path = self.rng.choice(list(self.plan.media))
-        again = os.path.join(os.path.dirname(path), "again" + os.path.splitext(path)[1])
-        if again not in self.plan.media and path in self.plan.files:
-            self.plan.links[again] = path
-            self.plan.media[again] = self.plan.media[path]
+        self._name_again("again", self.plan.links)
 
     def _hard_link_in_class(self) -> None:
+        self._name_again("hard", self.plan.hard_links)
+
+    def _name_again(self, stem: str, links: dict[str, str]) -> None:
         path = self.rng.choice(list(self.plan.media))
-        again = os.path.join(os.path.dirname(path), "hard" + os.path.splitext(path)[1])
+        again = os.path.join(os.path.dirname(path), stem + os.path.splitext(path)[1])
         if again not in self.plan.media and path in self.plan.files:
-            self.plan.hard_links[again] = path
+            links[again] = path
             self.plan.media[again] = self.plan.media[path]
 
     def _linked_folder(self) -> None:

@@ -1,7 +1,7 @@
 """Files of a list: where they are on disk, and under which name if not the listed one."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -256,21 +256,15 @@ class _Folder:
     @cached_property
     def by_stem(self) -> dict[str, list[str]]:
         """Names by what precedes their media suffix."""
-        names: dict[str, list[str]] = {}
-        for name in self.kinds:
-            names.setdefault(_stem(name), []).append(name)
-        return names
+        return _names_by(_stem, self.kinds)
 
     @cached_property
     def by_spelling(self) -> dict[str, list[str]]:
         """Names by their characters without case."""
-        names: dict[str, list[str]] = {}
-        for name in self.kinds:
-            names.setdefault(_spelling(name), []).append(name)
-        return names
+        return _names_by(_spelling, self.kinds)
 
     def find(self, name: str) -> tuple[str, str | None, str]:
-        """Return the name, the kind and the difference of the one file that a listed name means; no kind if none."""
+        """Return (name, kind, difference) of the only file that a listed name matches, with kind None if none does."""
         if kind := self.kind(name):
             return name, kind, ""
         if alike := self.by_spelling.get(_spelling(name)):
@@ -290,6 +284,14 @@ class _Folder:
             if len(media) == 1:
                 return media[0], self.kinds[media[0]], _STEM
         return name, None, ""
+
+
+def _names_by(key: Callable[[str], str], names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names in lists, by their keys."""
+    by_key: dict[str, list[str]] = {}
+    for name in names:
+        by_key.setdefault(key(name), []).append(name)
+    return by_key
 
 
 def _has_image(folder: str) -> bool:

@@ -176,7 +176,7 @@ class Provenance:
         return candidates[int(np.argmax(counts))], max(counts)
 
     def _has_other_content(self, files: RealFiles, keys: npt.NDArray[np.int64]) -> bool:
-        """Return whether the files whose content is remembered differ from it."""
+        """Return whether a file no longer has the content that is remembered of it."""
         index_of = {key: index for index, key in enumerate(keys.tolist())}
         prints = [(index_of[key], value) for key, value in self.fingerprints.tolist() if key in index_of]
         num_same = sum(_fingerprint(files.path(index)) == value for index, value in prints)

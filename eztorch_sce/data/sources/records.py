@@ -125,12 +125,10 @@ class Records(Sequence[MediaRecord]):
             names: Names of the files.
             kinds, labels, segments, groups: As in `from_columns`.
         """
-        import pyarrow as pa
-
         columns = Columns(
-            pa.array(map(os.fsencode, folders), pa.large_binary(), size=len(folders)),
+            _byte_column(folders),
             np.array(folder_of, np.int32),
-            pa.array(map(os.fsencode, names), pa.large_binary(), size=len(names)),
+            _byte_column(names),
             np.fromiter(map({kind: code for code, kind in enumerate(KINDS)}.__getitem__, kinds), np.uint8, len(kinds)),
         )
         array = None if labels is None else np.asarray(labels, np.int32)
@@ -145,8 +143,6 @@ class Records(Sequence[MediaRecord]):
         Args:
             groups: Absolute path of a folder, names in it, and their kind; a folder may occur once per kind.
         """
-        import pyarrow as pa
-
         by_folder: dict[str, list[tuple[str, int]]] = {}
         for folder, names, kind in groups:
             by_folder.setdefault(folder, []).extend((name, KINDS.index(kind)) for name in names)
@@ -156,9 +152,9 @@ class Records(Sequence[MediaRecord]):
         if any(later.startswith(earlier) for earlier, later in pairwise(starts)):  # "a.jpg" sorts before "a/b.jpg"
             rows.sort(key=lambda row: starts[row[0]] + row[1])
         columns = Columns(
-            pa.array(map(os.fsencode, folders), pa.large_binary(), size=len(folders)),
+            _byte_column(folders),
             np.fromiter((code for code, _, _ in rows), np.int32, len(rows)),
-            pa.array((os.fsencode(name) for _, name, _ in rows), pa.large_binary(), size=len(rows)),
+            _byte_column([name for _, name, _ in rows]),
             np.fromiter((kind for _, _, kind in rows), np.uint8, len(rows)),
         )
         return cls(columns)
@@ -347,6 +343,13 @@ def group_code(name: str) -> int:
     """Return a number for the name of a group, the same on every machine."""
     digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+def _byte_column(names: Sequence[str]) -> Any:
+    """Return names as an Arrow array of type large_binary."""
+    import pyarrow as pa
+
+    return pa.array(map(os.fsencode, names), pa.large_binary(), size=len(names))
 
 
 def _number(value: float) -> float | None:

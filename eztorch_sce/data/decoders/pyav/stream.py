@@ -144,9 +144,8 @@ class VideoFile:
 
     def duration_s(self) -> float:
         """Return the duration of the video stream; the audio may be longer."""
-        if (
-            self._shifts or self.container.format.name == "mpeg"
-        ):  # its header may cover one part, or miss the last frames
+        # The header of a joined file may cover one part only, and that of a program stream may miss the last frames.
+        if self._shifts or self.container.format.name == "mpeg":
             return self._end_of_last_packet_s()
         if self.stream.duration:
             duration_s = float(self.stream.duration * self.tick_s)
