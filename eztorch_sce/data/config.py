@@ -17,7 +17,6 @@ from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.groups import check_groups, check_groups_apart, group_codes, merge
 from eztorch_sce.data.sources.holdout import can_hold_out, holdout, holdout_as_trained
 from eztorch_sce.data.sources.layouts import LAYOUTS, is_published, open_splits
-from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.same_files import check_same_files
@@ -291,11 +290,13 @@ class DataConfig:
 
     def _open_in_groups(self) -> Splits:
         """Return the splits, with the groups of the train records, which every draw from them respects."""
-        splits, files = self._open()
-        if splits.test is not None and self.group is not None:
-            codes = [group_codes(split, self.group, self.folder()) for split in (splits.train, splits.test)]
-            check_groups_apart(splits.train, splits.test, codes, self.group)
-        groups = self._groups(splits.train, files)
+        splits, groups = self._open()  # records of the same file are a group
+        if self.group is not None:
+            codes = group_codes(splits.train, self.group, self.folder())
+            if splits.test is not None:
+                test_codes = group_codes(splits.test, self.group, self.folder())
+                check_groups_apart(splits.train, splits.test, [codes, test_codes], self.group)
+            groups = codes if groups is None else merge(codes, groups)
         if groups is None:
             return splits
         train = splits.train.with_records(splits.train.records.with_groups(groups), splits.train.source)
@@ -316,18 +317,6 @@ class DataConfig:
         if self.group is not None and groups is not None:
             check_groups(groups, self.group)
         return holdout(splits, Draw(self.test_fraction or TEST_FRACTION, seed, self.group), groups)
-
-    def _groups(self, manifest: Manifest, files: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.int64] | None:
-        """Return the group of each record, or None if every record stands alone.
-
-        Args:
-            manifest: The records.
-            files: Number of the file of each record: records of the same file stay together.
-        """
-        if self.group is None:
-            return files
-        codes = group_codes(manifest, self.group, self.folder())
-        return codes if files is None else merge(codes, files)
 
     def build_decoder(self) -> Decoder:
         """Return the video decoder."""

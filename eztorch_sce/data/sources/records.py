@@ -161,8 +161,26 @@ class Records(Sequence[MediaRecord]):
 
     @classmethod
     def concatenate(cls, parts: Sequence["Records"]) -> "Records":
-        """Return the records of several splits, one after the other."""
-        return cls.of(record for part in parts for record in part)
+        """Return the records of several splits, one after the other, without their groups."""
+        import pyarrow as pa
+
+        starts = np.cumsum([0, *(len(part._columns.folders) for part in parts)])
+        columns = Columns(
+            pa.concat_arrays([part._columns.folders for part in parts]),
+            np.concatenate(
+                [part.folder_codes + start for part, start in zip(parts, starts, strict=False)], dtype=np.int32
+            ),
+            pa.concat_arrays([part._name_column() for part in parts]),
+            np.concatenate([part.kind_codes for part in parts]),
+        )
+        labels = (
+            None if all(part._labels is None for part in parts) else np.concatenate([part.labels for part in parts])
+        )
+        segments = None
+        if any(part._segments is not None for part in parts):
+            whole = [np.full((len(part), 2), np.nan) if part._segments is None else part._segments for part in parts]
+            segments = np.concatenate(whole)
+        return cls(columns, labels=labels, segments=segments)
 
     def __len__(self) -> int:
         return len(self._columns.folder_of) if self._rows is None else len(self._rows)
@@ -201,8 +219,10 @@ class Records(Sequence[MediaRecord]):
 
     def names(self) -> list[bytes]:
         """Return the names of the files in their folders."""
-        names = self._columns.names if self._rows is None else self._columns.names.take(self._rows)
-        return list(names.to_pylist())
+        return list(self._name_column().to_pylist())
+
+    def _name_column(self) -> Any:
+        return self._columns.names if self._rows is None else self._columns.names.take(self._rows)
 
     def folders(self) -> list[str]:
         """Return the folders of the table, by their codes."""
