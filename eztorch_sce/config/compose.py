@@ -21,6 +21,7 @@ from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.recipes import CONFIG_MODULE
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
+from eztorch_sce.objects import PassedObject, name_of_object
 
 GROUPS = ("backbone", "loss", "method", "optimizer")
 """Registry groups that `group=name` chooses from. `views` and `recipe` are chosen in the same way."""
@@ -92,11 +93,15 @@ def settings_of(config: Any) -> Any:
     """Return a config as nested dictionaries, including the names of its registered choices."""
     if isinstance(config, list):
         return [settings_of(item) for item in config]
+    if isinstance(config, PassedObject):
+        return {"object": str(config)}
     if not is_dataclass(config) or isinstance(config, type):
         return config
     values = {item.name: settings_of(getattr(config, item.name)) for item in fields(config)}
-    group, name = registry.place_of(config) or ("", "")
-    return {"name": name, **values} if group in GROUPS else values
+    if (place := registry.place_of(config)) is not None:
+        return {"name": place[1], **values} if place[0] in GROUPS else values
+    is_own = callable(getattr(config, "build", None)) and not type(config).__module__.startswith("eztorch_sce.")
+    return {"object": name_of_object(config), **values} if is_own else values
 
 
 def _escaped(node: Any) -> Any:
