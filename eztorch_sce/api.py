@@ -239,6 +239,9 @@ def test(config: schema.ClassifierTestConfig) -> Report:
     return _report("test", config, scores.metrics, protocol, run_dir, chance)
 
 
+test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it from a file that imports it
+
+
 def extract(config: ExtractConfig) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
 

@@ -1,0 +1,41 @@
+"""Tests of the public names, which `eztorch_sce/__init__.pyi` lists."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eztorch_sce
+
+RECORDED = (Path(__file__).parent / "public_names.txt").read_text().split()
+FIRST_IMPORT = """
+import sys, time
+start = time.perf_counter()
+import eztorch_sce
+seconds = time.perf_counter() - start
+print(min(name for name in ("torch", "none") if name in sys.modules or name == "none"), seconds)
+"""
+
+
+@pytest.mark.parametrize("name", eztorch_sce.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(eztorch_sce, name) is not None
+    assert name in dir(eztorch_sce)
+
+
+def test_no_public_name_disappeared() -> None:
+    missing = set(RECORDED) - set(eztorch_sce.__all__)
+    assert not missing, "if this is meant, remove the names from tests/public_names.txt and say so in CHANGELOG.md"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="pretran"):
+        _ = eztorch_sce.pretran  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_is_fast_and_does_not_import_torch() -> None:
+    first = subprocess.run([sys.executable, "-c", FIRST_IMPORT], capture_output=True, text=True, check=True, timeout=60)
+    torch, seconds = first.stdout.split()
+    assert torch == "none"
+    assert float(seconds) < 0.3
