@@ -56,6 +56,7 @@ from .methods.simclr import SimCLRConfig as SimCLRConfig
 from .models.backbones.base import Backbone as Backbone
 from .models.backbones.base import BackboneConfig as BackboneConfig
 from .models.backbones.base import NetworkBackbone as NetworkBackbone
+from .models.backbones.base import as_backbone as as_backbone
 from .models.backbones.r2plus1d import R2Plus1D18Config as R2Plus1D18Config
 from .models.backbones.r2plus1d import R2Plus1D50Config as R2Plus1D50Config
 from .models.backbones.resnet2d import ResNet18Config as ResNet18Config

@@ -85,11 +85,46 @@ def test_every_backbone_fulfills_the_contract(backbone: Backbone) -> None:
             other = backbone(random_clips(backbone, num_frames, height, width))
             assert other.shape == (2, backbone.num_features)
 
-    with pytest.raises(ValueError, match=rf"{backbone.name} takes \(B, C, T, H, W\), got shape \(3, 4, 32, 32\)"):
+    with pytest.raises(ValueError, match=rf"{backbone.name} takes \(B, C, T, H, W\), got shape \(3, 32, 32\)"):
+        backbone(torch.zeros(3, 32, 32))
+    with pytest.raises(ValueError, match=r"3 channels, got shape \(3, 4, 32, 32\); .* clip.unsqueeze\(0\)"):
         backbone(torch.zeros(3, 4, 32, 32))
+    with pytest.raises(ValueError, match=r"3 channels, got shape \(2, 8, 3, 32, 32\); .* clips.transpose\(1, 2\)"):
+        backbone(torch.zeros(2, 8, 3, 32, 32))
     if not backbone.takes_clips:
         with pytest.raises(ValueError, match=rf"{backbone.name} takes images .* T = 2 .* data.num_frames=1"):
             backbone(torch.zeros(1, 3, 2, 32, 32))
+
+
+def test_a_batch_of_images_is_a_batch_of_clips_of_one_frame(backbone: Backbone) -> None:
+    backbone.eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(backbone(images), backbone(images.unsqueeze(2)))
+
+
+def test_feature_maps_are_the_stages_before_pooling(backbone: Backbone) -> None:
+    backbone.eval()
+    clips = random_clips(backbone, height=64, width=96)
+    maps = backbone.feature_maps(clips)
+    assert [tuple(stage.shape[-2:]) for stage in maps.values()][-3:] == [(8, 12), (4, 6), (2, 3)] or (
+        backbone.name in ("r2plus1d_18", "r2plus1d_small")  # they reduce height and width by 16, not 32
+    )
+    assert all(stage.ndim == 5 and len(stage) == 2 for stage in maps.values())
+    assert {name: stage.shape[1] for name, stage in maps.items()} == backbone.stage_channels()
+    parameters = [name.rpartition(".")[0] for name in backbone.state_dict()]
+    assert all(any(parameter.startswith(f"{name}.") for parameter in parameters) for name in maps)
+    last = list(maps.values())[-1]
+    if not backbone.name.startswith("x3d"):  # its head convolves the last map before and after pooling
+        torch.testing.assert_close(last.mean(dim=(2, 3, 4)), backbone(clips))
+
+    of_images = backbone.feature_maps(clips[:, :, 0])
+    assert all(stage.ndim == 4 for stage in of_images.values())
+    assert list(of_images) == list(maps)
+
+    backbone.zero_grad()
+    next(iter(maps.values())).sum().backward()
+    assert next(backbone.parameters()).grad is not None
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -17,6 +17,8 @@ from eztorch_sce.registry import register
 class R2Plus1D18(Backbone):
     """torchvision's `r2plus1d_18` without its classifier."""
 
+    stage_names = ("layer1", "layer2", "layer3", "layer4")
+
     def __init__(self) -> None:
         from torchvision.models.video import r2plus1d_18  # takes a second to import
 

@@ -24,6 +24,7 @@ class ResNet2d(Backbone):
     """
 
     takes_clips = False
+    stage_names = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(self, name: str, small_input: bool = False) -> None:
         from torchvision.models import get_model  # takes a second to import

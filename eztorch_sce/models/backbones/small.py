@@ -62,6 +62,8 @@ class SmallR2Plus1D(Backbone):
         ValueError: If `width` or `num_blocks` is less than 1.
     """
 
+    stage_names = ("stages.0", "stages.1", "stages.2", "stages.3")
+
     def __init__(self, width: int, num_blocks: int, norm: bool = True) -> None:
         if width < 1 or num_blocks < 1:
             raise ValueError(f"width={width} and num_blocks={num_blocks} must both be at least 1")
