@@ -14,7 +14,7 @@ test: .venv/test
 	$(BIN)/pytest -n 2
 
 clean:
-	rm -rf .venv build eztorch_sce.egg-info
+	rm -rf .venv dist
 
 # Stamp files record what is installed; a change of the package lists makes them out of date.
 .venv/demo: pyproject.toml constraints.txt | $(BIN)/python

@@ -157,7 +157,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     from eztorch_sce.config import compose
     from eztorch_sce.config.explain import explain
     from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
-    from eztorch_sce.config.recipes import CONFIG_MODULE
+    from eztorch_sce.config.recipes import config_folder
 
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
     is_sweep = any(flag in ("-m", "--multirun") for flag in flags)
@@ -175,7 +175,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
     sys.argv = [sys.argv[0], *flags, *hydra_settings, *overrides]
 
-    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name=command)
+    @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
     def job(composed: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             composed.run.dir = HydraConfig.get().runtime.output_dir

@@ -5,7 +5,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_module
+from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
@@ -18,7 +18,7 @@ from eztorch_sce.config import schema
 from eztorch_sce.config.adjust import redirected
 from eztorch_sce.config.overrides import escape_interpolations, take_literally
 from eztorch_sce.config.parts import CommandConfig
-from eztorch_sce.config.recipes import CONFIG_MODULE
+from eztorch_sce.config.recipes import config_folder
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
 from eztorch_sce.objects import PassedObject, name_of_object
@@ -158,5 +158,5 @@ def compose_by_hydra(command: str, overrides: Sequence[str]) -> DictConfig:
         HydraException, OmegaConfBaseException: If the overrides do not compose.
     """
     GlobalHydra.instance().clear()
-    with initialize_config_module(CONFIG_MODULE, version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
         return hydra_compose(command, list(overrides))

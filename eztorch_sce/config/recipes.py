@@ -1,18 +1,22 @@
 """Recipes: files with the settings of published results."""
 
-from importlib import resources
+from pathlib import Path
 
 from eztorch_sce.errors import ConfigError, did_you_mean
 
-CONFIG_MODULE = "eztorch_sce.configs"
+
+def config_folder() -> Path:
+    """Return the folder of the YAML files: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
 
 
 def recipes() -> dict[str, dict[str, str]]:
     """Return the header of each recipe by name: its `# key: value` lines."""
     headers = {}
-    for file in sorted(resources.files(f"{CONFIG_MODULE}.recipe").iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".yaml"):
-            headers[file.name.removesuffix(".yaml")] = _header(file.read_text(encoding="utf-8"))
+    for file in sorted((config_folder() / "recipe").glob("*.yaml")):
+        headers[file.stem] = _header(file.read_text(encoding="utf-8"))
     return headers
 
 
@@ -25,7 +29,7 @@ def recipe_text(name: str) -> str:
     known = list(recipes())
     if name not in known:
         raise ConfigError([f"{name} is not a recipe; `eztorch-sce recipes` lists all{did_you_mean(name, known)}"])
-    return resources.files(f"{CONFIG_MODULE}.recipe").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return (config_folder() / "recipe" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def _header(text: str) -> dict[str, str]:

@@ -1,1 +1,0 @@
-"""YAML files: the defaults of each command, and one recipe per published result."""
