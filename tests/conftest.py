@@ -123,3 +123,18 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the real videos and images are missing: they belong next to the checkout, in ../shared/data")
     return folder
+
+
+@pytest.fixture
+def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Remove what the test registers, and the plugins it loads, when it ends."""
+    from eztorch_sce import plugins, registry
+
+    for group in registry.GROUPS:
+        registry.choices(group)  # load the built-in choices before copying them
+    copied = {group: dict(members) for group, members in registry._CHOICES.items()}
+    monkeypatch.setattr(registry, "_CHOICES", copied)
+    monkeypatch.setattr(plugins, "_as_typed", {})
+    monkeypatch.setattr(plugins, "_remarks", [])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(plugins.FILES_VARIABLE, "{}")

@@ -23,7 +23,7 @@ FLOORS = (
 ALLOWED = {
     "pytorch_lightning": ("training/", "data/datamodule.py"),
     "hydra": ("config/", "cli.py"),
-    "omegaconf": ("config/", "cli.py"),
+    "omegaconf": ("config/", "cli.py", "choice_checks.py"),
     "av": ("data/decoders/pyav/", "curation/", "report/environment.py"),
     "decord": ("data/decoders/decord.py",),
     "torchcodec": ("data/decoders/torchcodec.py",),

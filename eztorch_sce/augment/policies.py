@@ -11,7 +11,9 @@ import copy
 from dataclasses import replace
 
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.plugins import place_as_typed
+from eztorch_sce.registry import choices, register, unknown_choice
 
 _IMAGE = ViewConfig(scale=[0.2, 1.0], brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, flip=0.5)
 _IMAGE_VIEWS = [replace(_IMAGE, blur=1.0), replace(_IMAGE, blur=0.1, solarize=0.2)]
@@ -60,16 +62,31 @@ POLICIES: dict[str, list[ViewConfig]] = {
     "finetune_video": [replace(_VIDEO_CROP, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray=0.2)],
     "linear_video": [_VIDEO_CROP],
 }
-"""Policies by name. Use `policy` to get a copy: the views here share their lists."""
+"""Published policies by name. Use `policy` to get a copy: the views here share their lists."""
+
+
+def _register_published(name: str) -> None:
+    @register("views", name)
+    def views() -> list[ViewConfig]:
+        # Copy view by view: a deep copy of the list would keep repeated views one object, and change all at once.
+        return [copy.deepcopy(view) for view in POLICIES[name]]
+
+
+for _name in POLICIES:
+    _register_published(_name)
 
 
 def policy(name: str) -> list[ViewConfig]:
-    """Return a fresh copy of the views of a policy.
+    """Return a fresh copy of the views of a policy: one of POLICIES, or one that a user has registered.
 
     Raises:
-        ConfigError: If there is no policy of this name.
+        ConfigError: If there is no policy of this name, or if it does not return a list of views.
     """
-    if name not in POLICIES:
-        raise ConfigError([f"views={name} must be one of {', '.join(sorted(POLICIES))}{did_you_mean(name, POLICIES)}"])
-    # Copy view by view: a deep copy of the list would keep repeated views one object, so an override would change all.
-    return [copy.deepcopy(view) for view in POLICIES[name]]
+    policies = choices("views")
+    if name not in policies:
+        raise ConfigError([f"views={name} must be one of {', '.join(policies)}{unknown_choice(name, 'views')}"])
+    views = policies[name]()
+    if not isinstance(views, list) or not views or not all(isinstance(view, ViewConfig) for view in views):
+        place = f"{policies[name].__name__} of {place_as_typed(policies[name])}"
+        raise ConfigError([f"views={name}: {place} must return a list of ViewConfig, not {views!r}"])
+    return views
