@@ -37,6 +37,7 @@ from eztorch_sce.evaluation.linear import (
 )
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
+from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.weights import save_weights
 from eztorch_sce.opening import (
@@ -257,7 +258,7 @@ def extract(config: ExtractConfig) -> Report:
     metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
     if test is not None:
         metrics["test_records"] = float(len(test.features))
-    if distributed.rank() == 0:
+    if is_first_process():
         train.save(run_dir / "features_train.pt")
         if test is not None:
             test.save(run_dir / "features_test.pt")
@@ -364,6 +365,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.report.contact_sheet import sheet_rows, write_contact_sheet
 
+    refuse_several("show-views")
     config = schema.validate(config)
     splits = config.data.open_for_pretraining(config.seed)
     summary, manifest = summarize(splits, config.data.seen_by_pretraining(splits)), splits.train
@@ -407,6 +409,7 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
     """
     from eztorch_sce.curation.bench import bench as bench_decoders
 
+    refuse_several("data bench")
     config = schema.validate(config)
     config.data = replace(config.data, decoder="pyav")  # "auto" would read the result of this measurement
     splits = config.data.open_for_pretraining(config.seed)

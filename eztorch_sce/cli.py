@@ -6,13 +6,16 @@ torch, and errors in settings do not load Lightning.
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from eztorch_sce.errors import ConfigError, MediaError, TrainingError, did_you_mean, first_line
+from eztorch_sce.launch import find_launch, is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, visible
 
 _HELP_WORDS = ("-h", "--help", "help")
+_FROM_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=", "hydra.output_subdir=")  # added for its child processes
 _RESUMABLE = ("pretrain", "finetune")
 
 
@@ -30,11 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ConfigError, MediaError, TrainingError) as error:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise
-        print(f"eztorch-sce {visible(command)}: {_describe(error)}", file=sys.stderr)
+        _print_error(f"eztorch-sce {visible(command)}: {_describe(error)}")
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"\neztorch-sce {command}: interrupted{_how_to_continue(command)}", file=sys.stderr)
         sys.exit(130)
+
+
+def _print_error(text: str) -> None:
+    """Print an error, once if it occurs in several processes."""
+    launch = find_launch()
+    if launch is not None and launch.world_size > 1:
+        from eztorch_sce.distributed import words_of_error
+
+        text = words_of_error(text)
+    if text:
+        print(text, file=sys.stderr)
 
 
 def _describe(error: Exception) -> str:
@@ -115,6 +129,7 @@ def _run_data(words: list[str]) -> None:
         raise ConfigError([f"data {name} is not a command{cure}"])
     if any(word in _HELP_WORDS for word in rest):
         return print(help_pages.data_help(name))
+    refuse_several(f"data {name}")
     command = DATA_COMMANDS[name]
     line = parse(command, rest)
     if command.run is None:
@@ -142,7 +157,8 @@ def _start(command: str, config: object) -> None:
     function: Callable[[Any], Any] = getattr(demo if command == "demo" else api, name)
     result = function(config)
     if command == "plan":
-        print_plan(result)
+        if is_first_process():
+            print_plan(result)
     else:
         print_report(result)
 
@@ -159,6 +175,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
     from eztorch_sce.config.recipes import config_folder
 
+    rest = [word for word in rest if not word.startswith(_FROM_LIGHTNING)]
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
     is_sweep = any(flag in ("-m", "--multirun") for flag in flags)
     texts = take_literally(compose.commands()[command], [word for word in rest if word not in flags], is_sweep)
@@ -173,10 +190,13 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     # A run writes its own directory: Hydra adds none, except a numbered one for each job of a sweep.
     hydra_settings = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]
     hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
-    sys.argv = [sys.argv[0], *flags, *hydra_settings, *overrides]
+    if not is_first_process():  # runs in the directories of the first process, and may only write where nobody looks
+        hydra_settings[-1] = f"hydra.sweep.dir={quoted(tempfile.mkdtemp())}"
+    command_line, sys.argv = sys.argv, [sys.argv[0], *flags, *hydra_settings, *overrides]
 
     @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
     def job(composed: DictConfig) -> None:
+        sys.argv = command_line  # which Lightning repeats to start further processes
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             composed.run.dir = HydraConfig.get().runtime.output_dir
         _start(command, compose.to_config(composed))

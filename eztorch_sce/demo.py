@@ -14,6 +14,7 @@ from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
 from eztorch_sce.files import open_text
+from eztorch_sce.launch import refuse_several
 from eztorch_sce.opening import saying_once
 from eztorch_sce.printing import PlainConsole
 from eztorch_sce.progress import console
@@ -29,6 +30,7 @@ def demo(config: DemoConfig) -> Report:
 
     The run directory contains the videos, the run of each command, `table.txt`, `demo.png` and `report.json`.
     """
+    refuse_several("demo")
     config = validate(config)
     run_dir = open_run("demo", config)
     started = time.perf_counter()

@@ -1,45 +1,182 @@
 """Collectives across processes. Without a process group, every function treats this process as the only one."""
 
+import atexit
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # documented, not in __all__
 
-from eztorch_sce.launch import find_launch, local_rank
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.launch import Launch, find_launch, is_first_process, local_rank, process_number
 
-
-def join(on_gpu: bool) -> None:
-    """Join the process group of the processes that torchrun or srun started, unless already joined."""
-    launch = find_launch()
-    if launch is None or launch.world_size == 1 or dist.is_initialized():
-        return
-    if launch.launcher == "srun":
-        os.environ.update(_variables_from_slurm(os.environ))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+_LONG, _SHORT = timedelta(hours=1), timedelta(seconds=5)  # waits for processes that work, and for those that failed
+_UNSURE = timedelta(seconds=30)  # wait for processes of which only the variables of a SLURM job tell
+_command = 0  # number of the command whose processes have yet to meet; the same in all processes
 
 
-def _variables_from_slurm(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that torch needs to form a process group, from those of srun.
+def join() -> None:
+    """Form the process group of the processes that torchrun or srun started, unless there is one.
 
-    >>> job = {"SLURM_NTASKS": "8", "SLURM_PROCID": "3", "SLURM_NODELIST": "gpu[07-08],cpu1", "SLURM_JOB_ID": "123456"}
-    >>> _variables_from_slurm(job)
-    {'WORLD_SIZE': '8', 'RANK': '3', 'MASTER_ADDR': 'gpu07', 'MASTER_PORT': '18456'}
+    Processes that Lightning starts repeat the commands of the first, alone, up to the training that started them.
+
+    Raises:
+        ConfigError: If the launcher is not supported, or the other processes do not come.
     """
-    nodes = environ.get("SLURM_NODELIST", "127.0.0.1")
+    launch = find_launch()
+    if launch is None or launch.world_size == 1 or launch.launcher == "Lightning" or dist.is_initialized():
+        return
+    if launch.launcher == "mpirun":
+        raise ConfigError([f"{launch.started}, which is not supported: use torchrun or srun instead"])
+    if torch.cuda.is_available():
+        torch.cuda.set_device(local_rank())
+        atexit.register(_leave)  # NCCL warns of a group that is left open
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    if launch.launcher == "srun":
+        store = _meet(launch, os.environ)
+        dist.init_process_group(
+            backend, store=store, rank=int(os.environ["SLURM_PROCID"]), world_size=launch.world_size
+        )
+        return
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise ConfigError([f"{launch.variables}, but {' and '.join(missing)} not set: start the processes by torchrun"])
+    dist.init_process_group(backend)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _meet(launch: Launch, environ: Mapping[str, str]) -> Store:
+    """Return the store through which the processes that srun started form their group.
+
+    Raises:
+        ConfigError: If not all processes come, as in a batch script that starts one process without srun.
+    """
+    host, port = _meeting_point(environ)
+    timeout = _LONG if _is_step(environ) else _UNSURE
+    try:
+        return TCPStore(host, port, launch.world_size, environ["SLURM_PROCID"] == "0", timeout)
+    except dist.DistError as error:
+        raise ConfigError(
+            [
+                f"{launch.variables}, but {launch.world_size} processes did not meet at {host}:{port} "
+                f"({str(error).splitlines()[0]}): start them with srun, or unset SLURM_NTASKS to run this one alone"
+            ]
+        ) from None
+
+
+def _is_step(environ: Mapping[str, str]) -> bool:
+    """Return whether srun started this process. A batch script has SLURM_NTASKS, too, but is a single process."""
+    return "SLURM_STEP_ID" in environ or "SLURM_STEPID" in environ
+
+
+def _meeting_point(environ: Mapping[str, str]) -> tuple[str, int]:
+    """Return the host and the port at which the processes of a SLURM job meet: different for each job.
+
+    >>> _meeting_point({"SLURM_NODELIST": "gpu[07-08],cpu1", "SLURM_JOB_ID": "123456"})
+    ('gpu07', 18456)
+    """
+    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST", "127.0.0.1")
     first_node = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
-    port = 15000 + int(
-        environ.get("SLURM_JOB_ID", "0")[-4:]
-    )  # the same for all processes of a job, and different between jobs
-    return {
-        "WORLD_SIZE": environ["SLURM_NTASKS"],
-        "RANK": environ["SLURM_PROCID"],
-        "MASTER_ADDR": environ.get("MASTER_ADDR", first_node),
-        "MASTER_PORT": environ.get("MASTER_PORT", str(port)),
-    }
+    port = environ.get("MASTER_PORT") or 15000 + int(environ.get("SLURM_JOB_ID", "0")[-4:])
+    return environ.get("MASTER_ADDR", first_node), int(port)
+
+
+def decide_together(decide: Callable[[], str]) -> str:
+    """Return what `decide` returns in the first process, once every process has come here.
+
+    Raises:
+        ConfigError: In every process, if `decide` raises one, or if a process failed on its way here, as `says_error`
+            told.
+    """
+    store = _store()
+    if store is None:
+        return decide()
+    meeting = _end_of_command()
+    store.set(f"{meeting}/came/{rank()}", "")
+    answers = _gather(store, f"{meeting}/came")
+    if problems := [f"process {number}: {text}" for number, text in enumerate(answers) if text]:
+        raise ConfigError(problems)
+    if rank() == 0:
+        try:
+            answer = {"decision": decide()}
+        except ConfigError as error:
+            store.set(f"{meeting}/answer", json.dumps({"problems": error.problems}))
+            raise
+        store.set(f"{meeting}/answer", json.dumps(answer))
+        return answer["decision"]
+    store.wait([f"{meeting}/answer"], _LONG)
+    answer = json.loads(store.get(f"{meeting}/answer"))
+    if "problems" in answer:
+        raise ConfigError(answer["problems"])
+    return str(answer["decision"])
+
+
+def words_of_error(text: str) -> str:
+    """Return what this process, which fails with an error, should print: nothing if the first process prints the same.
+
+    All processes learn of the error, so that none of them waits for this one.
+    """
+    launch = find_launch()
+    if launch is None or launch.world_size == 1 or launch.launcher == "mpirun":
+        return text if is_first_process() else ""
+    number = process_number()
+    here = text if number == 0 else f"process {number}: {text}"
+    if launch.launcher == "srun" and not _is_step(os.environ):
+        return here  # the others may not exist
+    try:
+        join()
+        if (store := _store()) is None:
+            return here
+        store.set(f"{_command}/came/{rank()}", text)
+        store.set(f"{_command}/failed/{rank()}", text)
+        if rank() == 0:
+            return text
+        store.wait([f"{_command}/failed/0"], _SHORT)
+        return "" if text in store.get(f"{_command}/failed/0").decode() else here
+    except (ConfigError, RuntimeError):  # the store is gone with the first process, or there is none
+        return here
+
+
+def raise_together(error: Exception | None) -> None:
+    """Raise, in every process, the error of the first process that has one. Every process must call this."""
+    errors: list[Exception | None] = [error]
+    if world_size() > 1:
+        errors = [None] * world_size()
+        dist.all_gather_object(errors, error)
+    for each in errors:
+        if each is not None:
+            raise each
+
+
+def _end_of_command() -> int:
+    """Return the number of the current command, and begin the next."""
+    global _command
+    number = _command
+    _command += 1
+    return number
+
+
+def _store() -> Store | None:
+    """Return the store through which the processes exchange texts, or None if this process is alone."""
+    if world_size() == 1:
+        return None
+    return PrefixStore("eztorch_sce", dist.distributed_c10d._get_default_store())
+
+
+def _gather(store: Store, key: str) -> list[str]:
+    """Return the text of each process, in the order of their ranks, as soon as all have set theirs."""
+    keys = [f"{key}/{number}" for number in range(world_size())]
+    store.wait(keys, _LONG)
+    return [store.get(name).decode() for name in keys]
 
 
 def local_device(accelerator: str) -> torch.device:
@@ -51,11 +188,8 @@ def local_device(accelerator: str) -> torch.device:
 
 def join_on(accelerator: str) -> torch.device:
     """Join the processes that were launched together, and return the device of this one."""
-    device = local_device(accelerator)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    join(device.type == "cuda")
-    return device
+    join()
+    return local_device(accelerator)
 
 
 def rank() -> int:
@@ -83,6 +217,23 @@ def gather_rows(rows: Tensor) -> Tensor:
     Differentiable: the gradient of a row is the sum of its gradients in all processes.
     """
     return gather_with_offset(rows)[0]
+
+
+def gather_rows_of_some(parts: list[Tensor], device: torch.device) -> Tensor:
+    """Return the rows of the parts of all processes on the CPU. A process may have no part, if it has no records.
+
+    Args:
+        parts: Parts (N, ...) on the CPU; all processes agree in shape and type, except for N.
+        device: The device of this process, on which they are gathered: NCCL cannot send CPU tensors.
+    """
+    own: list[tuple[torch.Size, torch.dtype] | None] = [(parts[0].shape[1:], parts[0].dtype) if parts else None]
+    kinds = own
+    if world_size() > 1:
+        kinds = [None] * world_size()
+        dist.all_gather_object(kinds, own[0])
+    shape, dtype = next(filter(None, kinds))
+    rows = torch.cat([torch.empty(0, *shape, dtype=dtype), *parts])
+    return gather_rows(rows.to(device)).cpu()
 
 
 def gather_with_offset(rows: Tensor) -> tuple[Tensor, int]:

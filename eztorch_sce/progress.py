@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eztorch_sce.launch import is_first_process
 from eztorch_sce.printing import PlainConsole, visible
 
 T = TypeVar("T")
@@ -38,7 +39,7 @@ def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
 @contextmanager
 def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
     """Yield a function to call after each item: `advance()`, or `advance("status")` to show a status too."""
-    if not _is_first_process():
+    if not is_first_process():
         yield lambda status="": None
     elif console.is_terminal:
         title_column = TextColumn("{task.description}", markup=False)
@@ -56,13 +57,6 @@ def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
         lines = _Lines(total, title)
         yield lines.advance
         lines.end()
-
-
-def _is_first_process() -> bool:
-    from eztorch_sce.distributed import rank  # torch takes seconds to import
-    from eztorch_sce.launch import is_first_process
-
-    return is_first_process() and rank() == 0
 
 
 class Clock:

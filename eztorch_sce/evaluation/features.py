@@ -15,7 +15,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EvaluationSampling
 from eztorch_sce.data.loading import TimedLoader, evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.distributed import gather_rows
+from eztorch_sce.distributed import gather_rows_of_some, raise_together
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.banks import bank_messages, check_banks, non_finite_messages
 from eztorch_sce.progress import track
@@ -147,25 +147,26 @@ def mean_over_views(
     normalize = View(evaluation_view(views.spec)).to(device)
     means: list[Tensor] = []
     records: list[Tensor] = []
+    unreadable: MediaError | None = None
     for batch in track(views.loader, len(views.loader), f"{views.title}, batches"):
-        if not views.skip_unreadable:
-            _raise_on_failures(batch)
+        if batch.failures and not views.skip_unreadable:
+            unreadable = _first_failure(batch)
+            break
         if not batch.frames:
             continue
         inputs = [normalize(clips.to(device, non_blocking=True), []) for clips in batch.frames]
         outputs = torch.stack([finish(network(clips)).float() for clips in inputs])  # (V, B, ...)
         means.append(outputs.mean(dim=0).cpu())
         records.append(batch.record)
-    # Gathered on the device: NCCL cannot send CPU tensors.
-    return gather_rows(torch.cat(means).to(device)).cpu(), gather_rows(torch.cat(records).to(device)).cpu()
+    raise_together(unreadable)
+    rows, indices = (gather_rows_of_some(parts, device) for parts in (means, records))
+    return rows, indices
 
 
-def _raise_on_failures(batch: Batch) -> None:
-    """Raise MediaError if a file could not be read. Not synchronized: processes have different numbers of batches."""
-    if batch.failures:
-        first = batch.failures[0]
-        more = "" if len(batch.failures) == 1 else f" (and {len(batch.failures) - 1} more in the same batch)"
-        raise MediaError(
-            first.path,
-            f"{first.reason}{more}. Evaluation requires every file: repair it or remove it from the list",
-        )
+def _first_failure(batch: Batch) -> MediaError:
+    """Return an error that names the first file of the batch that could not be read."""
+    first = batch.failures[0]
+    more = "" if len(batch.failures) == 1 else f" (and {len(batch.failures) - 1} more in the same batch)"
+    return MediaError(
+        first.path, f"{first.reason}{more}. Evaluation requires every file: repair it or remove it from the list"
+    )

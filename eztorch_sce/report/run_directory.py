@@ -7,16 +7,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
+from eztorch_sce import distributed
 from eztorch_sce.config.compose import to_yaml
-from eztorch_sce.distributed import rank
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.files import open_text, replacing, write_text
-from eztorch_sce.launch import Launch, find_launch, is_first_process
+from eztorch_sce.launch import is_first_process
 from eztorch_sce.report.versions import installed_versions
 from eztorch_sce.training.config import RunConfig
 from eztorch_sce.types import Report
 
-_DIR_VARIABLE = "EZTORCH_SCE_RUN_DIR"  # passes the directory chosen by the first process to those Lightning starts
+_DIRS_VARIABLE = "EZTORCH_SCE_RUN_DIRS"  # tells processes that Lightning starts the directories of the first so far
 
 
 class RunSettings(Protocol):
@@ -26,20 +26,23 @@ class RunSettings(Protocol):
 
 
 def open_run(command: str, config: RunSettings) -> Path:
-    """Return the run directory. The first process creates it, with `config.yaml` and `versions.json`.
+    """Return the run directory, the same in all processes. The first creates it, with config.yaml and versions.json.
 
     Raises:
         ConfigError: If the directory already contains a run and `run.resume` is not set, if there is nothing to resume,
-            or if `run.dir` is not set although several processes must agree on one directory.
+            or, in every process, if one of several processes could not come this far.
     """
-    launch = find_launch()
-    if not is_first_process():
-        directory = config.run.dir or os.environ.get(_DIR_VARIABLE)
-        if not directory:
-            raise _directory_missing(launch)
-        return Path(directory)
-    if config.run.dir is None and launch is not None and launch.world_size > 1:
-        raise _directory_missing(launch)
+    distributed.join()
+    if distributed.world_size() > 1 or is_first_process():
+        return Path(distributed.decide_together(lambda: str(_create(command, config))))
+    return _repeated(config)
+
+
+_opened: list[str] = []  # run directories of this process, in order
+
+
+def _create(command: str, config: RunSettings) -> Path:
+    """Create the run directory."""
     run_dir = _next_free(command) if config.run.dir is None else Path(config.run.dir)
     if config.run.resume and not (run_dir / "last.ckpt").is_file():
         raise ConfigError(
@@ -53,15 +56,26 @@ def open_run(command: str, config: RunSettings) -> Path:
             [f"run.dir={run_dir} already contains a run: choose another directory, or resume it with run.resume=true"]
         )
     run_dir.mkdir(parents=True, exist_ok=True)
-    os.environ[_DIR_VARIABLE] = str(run_dir)
+    _opened.append(str(run_dir))
+    os.environ[_DIRS_VARIABLE] = json.dumps(_opened)
     write_text(run_dir / "config.yaml", f"# eztorch-sce {command}\n{to_yaml(config)}")
     _write_json(run_dir / "versions.json", installed_versions())
     return run_dir
 
 
+def _repeated(config: RunSettings) -> Path:
+    """Return the directory that the first process created, for a process that repeats its commands."""
+    all_dirs: list[str] = json.loads(os.environ.get(_DIRS_VARIABLE, "[]"))
+    run_dir = all_dirs[len(_opened)] if len(_opened) < len(all_dirs) else config.run.dir
+    if run_dir is None:
+        raise ConfigError(["run.dir is not set: processes on several machines need a common directory (run.dir=...)"])
+    _opened.append(run_dir)
+    return Path(run_dir)
+
+
 def write_report(report: Report) -> Report:
     """Write `report.json` in the first process, and return the report."""
-    if rank() == 0:
+    if is_first_process():
         content = {**asdict(report), "run_dir": str(report.run_dir), "versions": installed_versions()}
         _write_json(report.run_dir / "report.json", content)
     return report
@@ -69,7 +83,7 @@ def write_report(report: Report) -> Report:
 
 def write_by_class(run_dir: Path, by_class: dict[str, dict[str, float]]) -> None:
     """Write the metrics of each class to `by_class.csv` in the first process."""
-    if rank() != 0:
+    if not is_first_process():
         return
     columns = ["class", *next(iter(by_class.values()))]
     with replacing(run_dir / "by_class.csv") as partial, open_text(partial, "w") as stream:
@@ -80,11 +94,6 @@ def write_by_class(run_dir: Path, by_class: dict[str, dict[str, float]]) -> None
 
 def _write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def _directory_missing(launch: Launch | None) -> ConfigError:
-    processes = "several processes" if launch is None else f"the {launch.world_size} processes"
-    return ConfigError([f"run.dir is not set: {processes} need a common directory (run.dir=...)"])
 
 
 def _next_free(command: str) -> Path:

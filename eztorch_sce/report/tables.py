@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from eztorch_sce.launch import is_first_process
 from eztorch_sce.printing import PlainConsole, print_line
 
 if TYPE_CHECKING:  # torch takes seconds to import
@@ -19,9 +20,7 @@ _GIB, _MIB = 2**30, 2**20
 
 def print_report(report: Report) -> None:
     """Print the metrics of a run, what they would be by guessing, and its directory, in the first process."""
-    from eztorch_sce.distributed import rank
-
-    if rank() != 0:
+    if not is_first_process():
         return
     table = Table(title=report.command, title_justify="left")
     table.add_column("metric")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from eztorch_sce.launch import Launch, find_launch
+from eztorch_sce.launch import Launch, can_be_repeated, find_launch
 from eztorch_sce.settings import setting
 
 
@@ -25,10 +25,12 @@ class Machine(NamedTuple):
     Attributes:
         num_gpus: GPUs that torch can use.
         launch: How this process was launched together with others, or None if it was started by itself.
+        is_interactive: Whether this is a notebook or an interactive session, which can start no further processes.
     """
 
     num_gpus: int
     launch: Launch | None = None
+    is_interactive: bool = False
 
 
 @dataclass
@@ -63,7 +65,7 @@ class TrainerConfig:
     def on(self, machine: Machine) -> "TrainerConfig":
         """Return a copy with every setting that depends on the machine resolved."""
         on_gpu = self.accelerator != "cpu" and machine.num_gpus > 0
-        devices, num_nodes = (machine.num_gpus if on_gpu else 1), 1
+        devices, num_nodes = (machine.num_gpus if on_gpu and not machine.is_interactive else 1), 1
         if machine.launch is not None:
             world_size, per_node = machine.launch.world_size, machine.launch.per_node
             if per_node is None:
@@ -97,6 +99,12 @@ class TrainerConfig:
             messages.append("trainer.sync_batchnorm=true requires GPUs: use trainer.sync_batchnorm=false")
         if machine.launch is not None and (message := self._disagreement(here, machine.launch)):
             messages.append(message)
+        elif machine.launch is None and machine.is_interactive and here.world_size != 1:
+            messages.append(
+                f"trainer.devices={here.devices} starts this script again for each process, which an interactive "
+                "session cannot: use trainer.devices=1, or write a script and run torchrun --nproc-per-node "
+                f"{here.devices} SCRIPT"
+            )
         elif here.accelerator == "gpu" and here.devices is not None and here.devices > machine.num_gpus:
             noun = "GPU" if machine.num_gpus == 1 else "GPUs"
             messages.append(
@@ -107,17 +115,18 @@ class TrainerConfig:
 
     def _disagreement(self, here: "TrainerConfig", launch: Launch) -> str | None:
         """Return a message if the settings disagree with the launched processes, else None."""
-        noun = "process" if launch.world_size == 1 else "processes"
-        started = f"{launch.launcher} started {launch.world_size} {noun} ({launch.variables})"
+        started = launch.started
         if launch.launcher == "srun" and launch.per_node is None:
             return f"{started} without saying how many per machine: use srun --ntasks-per-node=..."
         if launch.per_node is not None and launch.world_size % launch.per_node:
             return f"{started}, which is not a multiple of the number per machine: start the same number on each"
         if here.world_size == launch.world_size and launch.per_node in (None, here.devices):
             return None
+        noun = "process" if here.devices == 1 else "processes"
+        machines = "one machine" if here.num_nodes == 1 else f"each of {here.num_nodes} machines"
         return (
             f"trainer.devices={here.devices} and trainer.num_nodes={here.num_nodes}, but {started}: leave both "
-            f"settings out, or launch {here.devices} processes on each of {here.num_nodes} machines"
+            f"settings out, or launch {here.devices} {noun} on {machines}"
         )
 
 
@@ -125,4 +134,5 @@ def this_machine() -> Machine:
     """Return the GPUs and the launcher of this process."""
     import torch
 
-    return Machine(torch.cuda.device_count() if torch.cuda.is_available() else 0, find_launch())
+    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return Machine(num_gpus, find_launch(), is_interactive=not can_be_repeated())

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Protocol
 
 import pytorch_lightning as pl
+import torch.distributed as dist
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
+from eztorch_sce import distributed
 from eztorch_sce.data.datamodule import TrainingData
+from eztorch_sce.launch import local_rank
 from eztorch_sce.training.callbacks import RunProgress, UnreadableFiles
 from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
@@ -58,6 +62,7 @@ def fit(
             accelerator=settings.accelerator,
             devices=settings.devices,
             strategy=_strategy(settings.world_size),
+            plugins=[_processes(settings.devices)],
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
             max_epochs=settings.epochs,
@@ -87,16 +92,59 @@ def _strategy(world_size: int | None) -> Strategy | str:
     return DDPStrategy(forward_sync_buffers=False)
 
 
+def _processes(per_node: int) -> LightningEnvironment:
+    """Return the processes that exist, if there is a process group, or those that Lightning starts."""
+    return JoinedProcesses(per_node) if dist.is_initialized() else LightningEnvironment()
+
+
+class JoinedProcesses(LightningEnvironment):
+    """Processes that have formed a group, whoever started them. Lightning knows those of a few launchers only.
+
+    Args:
+        per_node: Processes per machine.
+    """
+
+    def __init__(self, per_node: int) -> None:
+        super().__init__()
+        self.per_node = per_node
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Return True: the processes exist."""
+        return True
+
+    def world_size(self) -> int:
+        """Return the number of processes on all machines."""
+        return distributed.world_size()
+
+    def global_rank(self) -> int:
+        """Return the rank of this process."""
+        return distributed.rank()
+
+    def local_rank(self) -> int:
+        """Return the number of this process on its machine, which is that of its GPU."""
+        return local_rank()
+
+    def node_rank(self) -> int:
+        """Return the number of this machine."""
+        return distributed.rank() // self.per_node
+
+    def teardown(self) -> None:
+        """Keep the variables of the launcher, which later commands of the same script need."""
+
+
 @contextmanager
 def _without_advice() -> Iterator[None]:
     """Hide Lightning's startup messages and the warnings listed in `_ADVICE`."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in _ADVICE:
                 warnings.filterwarnings("ignore", message=message)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -7,6 +7,7 @@ import pytest
 
 from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.report import run_directory
 from eztorch_sce.report.run_directory import open_run, write_by_class
 
 
@@ -16,29 +17,34 @@ def config_of(run_dir: Path | None, resume: bool = False) -> PretrainConfig:
     return config
 
 
-def launch_as(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "RANK": rank, "LOCAL_RANK": rank}.items():
-        monkeypatch.setenv(name, str(value))
-
-
 @pytest.fixture(autouse=True)
-def no_directory_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EZTORCH_SCE_RUN_DIR", "")
+def no_directories_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EZTORCH_SCE_RUN_DIRS", raising=False)
+    monkeypatch.setattr(run_directory, "_opened", [])
 
 
-def test_only_the_first_process_writes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    launch_as(1, monkeypatch)
-    assert open_run("pretrain", config_of(tmp_path / "run")) == tmp_path / "run"
-    assert not (tmp_path / "run").exists()
-    launch_as(0, monkeypatch)
-    assert open_run("pretrain", config_of(tmp_path / "run")) == tmp_path / "run"
+def become_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables of a process that Lightning starts, which repeats the commands of the first from the start."""
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "1", "NODE_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(run_directory, "_opened", [])
+
+
+def test_a_process_that_repeats_the_commands_gets_the_same_directories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = [("extract", config_of(None)), ("extract", config_of(None)), ("pretrain", config_of(tmp_path / "run"))]
+    directories = [open_run(command, config) for command, config in configs]
+    assert [path.name for path in directories] == ["extract-1", "extract-2", "run"]
     assert (tmp_path / "run/config.yaml").read_text().startswith("# eztorch-sce pretrain\n")
+    become_second_process(monkeypatch)
+    assert [open_run(command, config) for command, config in configs] == directories
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_several_processes_require_run_dir(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    launch_as(rank, monkeypatch)
-    with pytest.raises(ConfigError, match=r"run\.dir is not set: the 2 processes need a common directory"):
+def test_a_process_on_another_machine_needs_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    become_second_process(monkeypatch)
+    with pytest.raises(ConfigError, match=r"processes on several machines need a common directory"):
         open_run("pretrain", config_of(None))
 
 

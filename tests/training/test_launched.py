@@ -108,13 +108,3 @@ def test_settings_that_disagree_with_torchrun_stop_the_command(
     printed = capsys.readouterr().err
     assert "trainer.devices=4 and trainer.num_nodes=1, but torchrun started 2 processes (WORLD_SIZE=2" in printed
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.usefixtures("first_of_two")
-def test_launched_processes_require_a_run_directory(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = [word for word in pretraining(images, tmp_path) if not word.startswith("run.dir")]
-    with pytest.raises(SystemExit):
-        main(["pretrain", *words])
-    assert "run.dir is not set: the 2 processes need a common directory" in capsys.readouterr().err
