@@ -36,7 +36,6 @@ _IMPORTING = (str(Path(__file__).parent), os.path.dirname(importlib.__file__), "
 _ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # quotes protect a comma in a path
 
 _as_typed: dict[str, str] = {}  # how the plugin of a module was named, such as "./parts.py"
-_remarks: list[str] = []  # about plugins that registered nothing or failed, for whoever misses a choice
 _installed: list[str] | None = None  # the modules of the entry points; None before they are loaded
 
 
@@ -88,12 +87,7 @@ def load_defaults() -> None:
     load(names_in(os.environ.get(VARIABLE, "")), VARIABLE)
 
 
-def remarks() -> list[str]:
-    """Return one sentence for each plugin that failed or registered nothing, which may explain a missing choice."""
-    return list(dict.fromkeys(_remarks))
-
-
-def place_as_typed(choice: Any) -> str:
+def plugin_of(choice: Any) -> str:
     """Return where a registered class is defined, as one would type it after `plugins=`.
 
     It is the module, or the file as it was named; for a class of the program itself, the program's file, or "__main__"
@@ -131,7 +125,7 @@ def _load(name: str, source: str) -> list[str]:
     if registry.added_choices() == choices_before and not any(
         _place_is_in(module, choice) for members in choices_before.values() for choice in members.values()
     ):
-        _remarks.append(f"{source}={name} registers nothing")
+        registry.remark(f"{source}={name} registers nothing")
     return []
 
 
@@ -149,8 +143,9 @@ def _load_entry_point(point: EntryPoint) -> None:
     except (Exception, SystemExit) as error:  # whatever the code of the plugin raises
         package = point.dist.name if point.dist is not None else "an installed package"
         reason = "; ".join(_reasons(point.module, point.module, error)).removeprefix(": ")
-        _remarks.append(f"the plugin {point.module} of {package} is not loaded: {reason}")
-        print(f"eztorch-sce: warning: {_remarks[-1]}", file=sys.stderr)
+        sentence = f"the plugin {point.module} of {package} is not loaded: {reason}"
+        registry.remark(sentence)
+        print(f"eztorch-sce: warning: {sentence}", file=sys.stderr)
 
 
 # Files -------------------------------------------------------------------------------------------

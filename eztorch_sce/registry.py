@@ -32,6 +32,7 @@ _PACKAGES = {
 GROUPS = tuple(_PACKAGES)
 _CHOICES: dict[str, dict[str, Any]] = {}
 _PLACES: dict[Any, tuple[str, str]] = {}  # of replaced classes too, whose objects may still be in use
+_remarks: list[str] = []
 _loaded: set[str] = set()
 
 
@@ -99,9 +100,18 @@ def is_own(choice: Any) -> bool:
 
 def unknown_choice(name: str, group: str) -> str:
     """Return the end of the message for a name that is not a choice: the nearest, and plugins that may lack it."""
-    from eztorch_sce import plugins
+    return did_you_mean(name, choices(group)) + "".join(f"; {sentence}" for sentence in _remarks)
 
-    return did_you_mean(name, choices(group)) + "".join(f"; {remark}" for remark in plugins.remarks())
+
+def remark(sentence: str) -> None:
+    """Keep a sentence about a plugin that registered nothing, for whoever misses a choice."""
+    if sentence not in _remarks:
+        _remarks.append(sentence)
+
+
+def remarks() -> list[str]:
+    """Return the sentences about plugins that registered nothing."""
+    return list(_remarks)
 
 
 def place_of(config: object) -> tuple[str, str] | None:
@@ -176,11 +186,11 @@ def _is_still_in_file(choice: Any) -> bool:
 
 def _taken(group: str, name: str, choice: Any, earlier: Any) -> str:
     """Return the message for a name that two choices claim."""
-    from eztorch_sce.plugins import place_as_typed
+    from eztorch_sce.plugins import plugin_of
 
     if is_own(earlier):
         return (
             f"{group}={name} is taken by {earlier.__name__} of this package: register {choice.__name__} as another name"
         )
-    places = [f"{each.__name__} of {place_as_typed(each)}" for each in (earlier, choice)]
+    places = [f"{each.__name__} of {plugin_of(each)}" for each in (earlier, choice)]
     return f"{group}={name} is registered twice: {places[0]} and {places[1]}; rename one of them"

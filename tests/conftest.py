@@ -135,6 +135,6 @@ def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
     copied = {group: dict(members) for group, members in registry._CHOICES.items()}
     monkeypatch.setattr(registry, "_CHOICES", copied)
     monkeypatch.setattr(plugins, "_as_typed", {})
-    monkeypatch.setattr(plugins, "_remarks", [])
+    monkeypatch.setattr(registry, "_remarks", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv(plugins.FILES_VARIABLE, "{}")

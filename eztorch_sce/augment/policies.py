@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.plugins import place_as_typed
+from eztorch_sce.plugins import plugin_of
 from eztorch_sce.registry import choices, register, unknown_choice
 
 _IMAGE = ViewConfig(scale=[0.2, 1.0], brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, flip=0.5)
@@ -87,6 +87,6 @@ def policy(name: str) -> list[ViewConfig]:
         raise ConfigError([f"views={name} must be one of {', '.join(policies)}{unknown_choice(name, 'views')}"])
     views = policies[name]()
     if not isinstance(views, list) or not views or not all(isinstance(view, ViewConfig) for view in views):
-        place = f"{policies[name].__name__} of {place_as_typed(policies[name])}"
+        place = f"{policies[name].__name__} of {plugin_of(policies[name])}"
         raise ConfigError([f"views={name}: {place} must return a list of ViewConfig, not {views!r}"])
     return views

@@ -12,7 +12,7 @@ from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.files import replacing
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.classifier import Classifier
-from eztorch_sce.registry import choices, name_of
+from eztorch_sce.models.network_config import describe_network, rebuild_network
 from eztorch_sce.types import InputSpec
 
 FORMAT = "eztorch_sce weights 1"
@@ -70,7 +70,7 @@ def save_weights(
     """
     content = {
         "format": FORMAT,
-        "backbone": {"name": name_of(config), "settings": asdict(config)},
+        "backbone": describe_network(config),
         "input": asdict(spec),
         "state": {key: value.cpu() for key, value in backbone.state_dict().items()},
         "head": None if classifier is None else {k: v.cpu() for k, v in classifier.linear.state_dict().items()},
@@ -85,7 +85,7 @@ def load_weights(path: str) -> Weights:
     """Read a weights file, or the one in a run directory.
 
     Raises:
-        ConfigError: If the file is missing or is not a weights file.
+        ConfigError: If the file is missing, is not a weights file, or holds a network that is not registered.
     """
     file = Path(path)
     if file.is_dir():
@@ -98,7 +98,7 @@ def load_weights(path: str) -> Weights:
         content = torch.load(file, weights_only=True, map_location="cpu")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']} instead of {FORMAT}")
-        config = choices("backbone")[content["backbone"]["name"]](**content["backbone"]["settings"])
+        description = content["backbone"]
     except Exception as error:
         raise ConfigError(
             [
@@ -106,6 +106,7 @@ def load_weights(path: str) -> Weights:
                 "classifier.pt of a run"
             ]
         ) from error
+    config = rebuild_network(description, path)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     data = content.get("data")  # files of earlier versions have none
     return Weights(
