@@ -94,7 +94,8 @@ import sys, time
 from pathlib import Path
 from eztorch_sce.config.compose import compose
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.opening import input_spec, summarize
+from eztorch_sce.data.loading import input_spec
+from eztorch_sce.opening import summarize
 from eztorch_sce.types import InputSpec, Sample
 
 def private_bytes():

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import torch
 
+from eztorch_sce.augment.views import Views
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.data.dataset import EpochSampler, TrainingClips
-from eztorch_sce.data.loading import clip_loader
+from eztorch_sce.data.loading import clip_loader, input_spec
 from eztorch_sce.evaluation.features import extract_features, record_views
 from eztorch_sce.evaluation.knn import KnnConfig
-from eztorch_sce.opening import input_spec
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import InputSpec
 
 EPOCHS, BATCH_SIZE, LR, CPU = 30, 32, 0.01, torch.device("cpu")
@@ -31,7 +30,7 @@ with tempfile.TemporaryDirectory() as folder:
     torch.manual_seed(config.seed)
     backbone = config.backbone.build()
     method = config.method.build(backbone, config.loss.build())  # momentum contrast with the loss of SCE
-    augment = BatchAugmentation(config.views, config.seed, canvas=None)
+    augment = Views(config.views, config.seed, canvas=None)
     optimizer = config.optimizer.build(method.parameters(), LR)
 
     def knn_accuracy() -> float:

@@ -15,7 +15,9 @@ from .api import retrieve as retrieve
 from .api import show_views as show_views
 from .api import svm as svm
 from .api import test as test
+from .augment.policies import views as views
 from .augment.view import ViewConfig as ViewConfig
+from .augment.views import Views as Views
 from .config.parts import EvaluationViewsConfig as EvaluationViewsConfig
 from .config.schema import ClassifierTestConfig as ClassifierTestConfig
 from .config.schema import FinetuneConfig as FinetuneConfig
@@ -25,6 +27,8 @@ from .config.schema import ShowViewsConfig as ShowViewsConfig
 from .curation.synthetic import MovingShapes as MovingShapes
 from .curation.synthetic import write_moving_shapes as write_moving_shapes
 from .data.config import DataConfig as DataConfig
+from .data.loading import TrainingLoader as TrainingLoader
+from .data.loading import training_loader as training_loader
 from .errors import ConfigError as ConfigError
 from .errors import MediaError as MediaError
 from .errors import TrainingError as TrainingError

@@ -13,10 +13,12 @@ import torch
 
 from eztorch_sce import distributed, registry
 from eztorch_sce.augment.view import View
+from eztorch_sce.augment.views import Views
 from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
 from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_to_data, fit_to_plan
 from eztorch_sce.config.parts import EvaluationViewsConfig
+from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance
@@ -44,7 +46,6 @@ from eztorch_sce.opening import (
     BackboneSource,
     Opened,
     check_classes,
-    input_spec,
     open_evaluation,
     open_for_extraction,
     open_labeled,
@@ -55,7 +56,6 @@ from eztorch_sce.opening import (
 )
 from eztorch_sce.report.protocol import evaluation_card, seen_card, train_card, training_card
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import FeatureBank, InputSpec, Report
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def pretrain(config: schema.PretrainConfig) -> Report:
 
     run_dir = open_run("pretrain", config)
     method = config.method.build(opened.backbone, config.loss.build())
-    views = BatchAugmentation(opened.views, config.seed, config.data.canvas)
+    views = Views(opened.views, config.seed, config.data.canvas)
     module = PretrainModule(
         method, views, config.optimizer, config.schedule, config.data.samples_per_step, config.ramps
     )
@@ -166,7 +166,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         _start_from_probe(classifier, opened, config)
     module = ClassifyModule(
         classifier,
-        BatchAugmentation(opened.views, config.seed, config.data.canvas),
+        Views(opened.views, config.seed, config.data.canvas),
         config.optimizer,
         config.schedule,
         config.data.samples_per_step,
@@ -329,7 +329,7 @@ def _linear_on_views(config: LinearConfig) -> Report:
 
     run_dir = open_run("linear", config)
     heads = LinearHeads(opened.backbone.num_features, len(opened.train.classes), config.probe().lrs)
-    views = BatchAugmentation(opened.views, config.seed, config.data.canvas)
+    views = Views(opened.views, config.seed, config.data.canvas)
     validation = None if held_out is None else ValidationHeads(heads, held_out)
     module = ProbeModule(
         opened.backbone, heads, views, config.optimizer, config.schedule, config.data.samples_per_step, validation
@@ -387,7 +387,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     batch = collate(samples)
     if not batch.frames:
         raise MediaError(batch.failures[0].path, batch.failures[0].reason)
-    on_device = BatchAugmentation(views, config.seed, config.data.canvas)
+    on_device = Views(views, config.seed, config.data.canvas)
     file = write_contact_sheet(run_dir / "views", sheet_rows(data.dataset, on_device, batch))
     counts = {"records": len(batch.record), "unreadable": len(batch.failures), "views": len(views)}
     metrics = {name: float(count) for name, count in counts.items()}

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.loading import check_batch_size, input_spec
 from eztorch_sce.data.sources.holdout import holdout_as_trained
 from eztorch_sce.data.sources.labels import check_labels, label_messages
 from eztorch_sce.data.sources.manifest import Manifest
@@ -240,14 +241,7 @@ def open_training(
         ConfigError: If the data, the views and the backbone are incompatible.
     """
     views = [view.filled_in(source.spec) for view in views]
-    num_records, batch_size = len(splits.train.records), data.samples_per_step
-    if num_records < batch_size:
-        raise ConfigError(
-            [
-                f"data.batch_size={batch_size} is more than the {num_records} records of {splits.train.source}: "
-                f"set it to {num_records} or less"
-            ]
-        )
+    check_batch_size(data, splits.train)
     return _open(data, splits, views, source, seed)
 
 
@@ -277,18 +271,6 @@ def check_classes(manifest: Manifest, classes: list[str]) -> None:
 
 def _number_of(names: Sequence[str]) -> str:
     return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
-
-
-def input_spec(data: DataConfig, manifest: Manifest, base: InputSpec, view: ViewConfig | None = None) -> InputSpec:
-    """Return the input of a network: `base`, overridden by the settings of the data and of the view."""
-    if manifest.records.all_images():
-        data = replace(data, num_frames=1)  # an image is a clip with T = 1
-    spec = replace(base, num_frames=data.num_frames or base.num_frames, clip_s=data.clip_s or base.clip_s)
-    if data.frame_stride or data.clip_s:  # overrides the sampling that the weights were trained with
-        spec = replace(spec, frame_stride=data.frame_stride)
-    if view is None:
-        return spec
-    return replace(spec, size=view.size or spec.size, stats=view.stats or spec.stats, input=view.input or spec.input)
 
 
 def _open(data: DataConfig, splits: Splits, views: list[ViewConfig], source: BackboneSource, seed: int) -> Opened:

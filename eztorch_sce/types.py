@@ -111,6 +111,17 @@ class Batch(NamedTuple):
     aspect: Float[Tensor, " B"]
     failures: list[Failure]
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """Return the batch with frames and labels on a device; the other columns are used on the host and stay there.
+
+        Args:
+            device: The device of the network.
+            non_blocking: Do not wait for the copy; see `torch.Tensor.to`. The loaders pin memory, so it is then
+                concurrent.
+        """
+        frames = [clips.to(device, non_blocking=non_blocking) for clips in self.frames]
+        return self._replace(frames=frames, label=self.label.to(device, non_blocking=non_blocking))
+
 
 class ViewBatch(NamedTuple):
     """Augmented and normalized views on the device, as the training step receives them.

@@ -239,6 +239,12 @@ def check_has_differences(clips: Shaped[Tensor, "B C T H W"]) -> None:
         )
 
 
+def check_pixels(clips: Tensor) -> None:
+    """Raise ValueError unless the pixels are uint8, or floats (in [0, 1])."""
+    if clips.dtype != torch.uint8 and not clips.is_floating_point():
+        raise ValueError(f"views take uint8 pixels, or floats in [0, 1], not {clips.dtype}: images.to(torch.uint8)")
+
+
 def normalize(
     clips: Clips, mean: Float[Tensor, "3"], std: Float[Tensor, "3"], out: Tensor | None = None
 ) -> Float[Tensor, "B 3 T H W"]:

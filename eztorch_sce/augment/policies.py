@@ -8,12 +8,18 @@ only if a recipe needs it. The clips and crops of an evaluation are declared in 
 """
 
 import copy
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, TypedDict
 
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.plugins import plugin_of
 from eztorch_sce.registry import choices, register, unknown_choice
+from eztorch_sce.settings import invalid_settings
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _IMAGE = ViewConfig(scale=[0.2, 1.0], brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, flip=0.5)
 _IMAGE_VIEWS = [replace(_IMAGE, blur=1.0), replace(_IMAGE, blur=0.1, solarize=0.2)]
@@ -76,6 +82,55 @@ for _name in POLICIES:
     _register_published(_name)
 
 
+class ViewChanges(TypedDict, total=False):
+    """The settings of a `ViewConfig`, for type checkers."""
+
+    size: int | None
+    scale: list[float]
+    short_side: list[float]
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    jitter_p: float
+    gray: float
+    blur: float
+    solarize: float
+    flip: float
+    temporal_difference: float
+    input: str | None
+    stats: str | None
+
+
+def views(name: str, **changes: "Unpack[ViewChanges]") -> list[ViewConfig]:
+    """Return the views of a published policy, with some settings changed in all of them.
+
+    Args:
+        name: Name of the policy, as in `views=cifar` on the command line.
+        changes: Settings of `ViewConfig`.
+
+    Raises:
+        ConfigError: If there is no policy or setting of this name, or a value is invalid.
+
+    >>> [view.size for view in views("motion", size=64)]
+    [64, 64]
+    """
+    known = [item.name for item in fields(ViewConfig)]
+    if unknown := [key for key in changes if key not in known]:
+        raise ConfigError([f"a view has no setting {key}{did_you_mean(key, known)}" for key in unknown])
+    changed = [replace(view, **changes) for view in policy(name)]
+    if messages := view_messages(changed):
+        raise ConfigError(messages)
+    return changed
+
+
+def view_messages(configs: Sequence[ViewConfig]) -> list[str]:
+    """Return one message per invalid setting of a list of views, and one if the list is empty."""
+    if not configs:
+        return ["views is empty: give at least one view"]
+    return [message for number, view in enumerate(configs) for message in invalid_settings(view, f"views.{number}")]
+
+
 def policy(name: str) -> list[ViewConfig]:
     """Return a fresh copy of the views of a policy: one of POLICIES, or one that a user has registered.
 
@@ -85,8 +140,8 @@ def policy(name: str) -> list[ViewConfig]:
     policies = choices("views")
     if name not in policies:
         raise ConfigError([f"views={name} must be one of {', '.join(policies)}{unknown_choice(name, 'views')}"])
-    views = policies[name]()
-    if not isinstance(views, list) or not views or not all(isinstance(view, ViewConfig) for view in views):
+    made = policies[name]()
+    if not isinstance(made, list) or not made or not all(isinstance(view, ViewConfig) for view in made):
         place = f"{policies[name].__name__} of {plugin_of(policies[name])}"
-        raise ConfigError([f"views={name}: {place} must return a list of ViewConfig, not {views!r}"])
-    return views
+        raise ConfigError([f"views={name}: {place} must return a list of ViewConfig, not {made!r}"])
+    return made

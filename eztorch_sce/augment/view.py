@@ -181,17 +181,21 @@ class View(nn.Module):
         return repr(self.config)
 
     @torch.no_grad()
-    def forward(self, clips: Shaped[Tensor, "B 3 T S S"], seeds: Sequence[int] = ()) -> Float[Tensor, "B 3 T S S"]:
-        """Return the augmented and normalized clips; the input is left unchanged.
+    def forward(self, clips: Shaped[Tensor, "B 3 *T S S"], seeds: Sequence[int] = ()) -> Float[Tensor, "B 3 *T S S"]:
+        """Return the augmented and normalized clips or images; the input is left unchanged.
 
         Args:
-            clips: Crops, uint8 or float in [0, 1].
+            clips: Crops, uint8 or float in [0, 1]; without T, they are images.
             seeds: One seed per sample; may be omitted if nothing is random.
 
         Raises:
-            ValueError: If the view is random and there is not one seed per sample, or if it needs differences and the
-                clips have one frame.
+            ValueError: If the view is random and there is not one seed per sample, if it needs differences and the
+                clips have one frame, or if the pixels are neither uint8 nor floats.
         """
+        if clips.ndim == 4:
+            of_images: Tensor = self(clips.unsqueeze(2), seeds)
+            return of_images.squeeze(2)
+        ops.check_pixels(clips)
         if self.is_random and len(seeds) != len(clips):
             raise ValueError(f"a random view needs one seed per sample: {len(seeds)} seeds for {len(clips)} clips")
         if self.needs_frames:
@@ -201,6 +205,7 @@ class View(nn.Module):
         dtype = torch.float32 if per_clip else self.dtype
         views = torch.empty((len(clips), 3, *clips.shape[2:]), dtype=dtype, device=clips.device)
         white = 255.0 if clips.dtype == torch.uint8 else 1.0
+        mean, std = self.mean.to(clips.device), self.std.to(clips.device)
         # Inference mode is a tenth faster. `views` is created outside it, so that autograd can use it.
         with torch.inference_mode():
             for samples, all_frames in _chunks(clips):
@@ -209,7 +214,7 @@ class View(nn.Module):
                 for frames in all_frames:
                     pixels = chunk[:, :, frames].to(torch.float32, copy=True)
                     pixels = _augment(pixels, 1 / white, drawn)
-                    ops.normalize(pixels, self.mean, self.std, out=views[samples, :, frames])
+                    ops.normalize(pixels, mean, std, out=views[samples, :, frames])
         return ops.standardize(views).to(self.dtype) if per_clip else views
 
     def draw(self, seed: int) -> ViewParameters:
@@ -224,16 +229,19 @@ class View(nn.Module):
 
     @torch.no_grad()
     def crop_on_device(
-        self, clips: Shaped[Tensor, "B C T H W"], aspect: Float[Tensor, " B"], seeds: Sequence[int]
-    ) -> Float[Tensor, "B C T S S"]:
-        """Draw a crop for each clip and resize it; return float32 in [0, 1].
+        self, clips: Shaped[Tensor, "B C *T H W"], aspect: Float[Tensor, " B"], seeds: Sequence[int]
+    ) -> Float[Tensor, "B C *T S S"]:
+        """Draw a crop for each clip or image and resize it; return float32 in [0, 1].
 
         Args:
-            clips: Whole frames stretched to one size, uint8 or float in [0, 1].
+            clips: Whole frames stretched to one size, uint8 or float in [0, 1]; without T, they are images.
             aspect: Width over height of each video before stretching. Crops are drawn in this geometry, so the stretch
                 is undone.
             seeds: One seed per sample.
         """
+        if clips.ndim == 4:
+            return self.crop_on_device(clips.unsqueeze(2), aspect, seeds).squeeze(2)
+        ops.check_pixels(clips)
         height, stretched_width = clips.shape[-2:]
         boxes = []
         for ratio, seed in zip(aspect.tolist(), seeds, strict=True):

@@ -3,11 +3,10 @@
 import pytorch_lightning as pl
 import torch
 
-from eztorch_sce import distributed
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, TrainingClips
-from eztorch_sce.data.loading import TimedLoader, clip_loader
+from eztorch_sce.data.loading import TrainingLoader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.types import Batch, InputSpec
 
@@ -41,11 +40,9 @@ class TrainingData(pl.LightningDataModule):
         self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move frames and labels to the device; the other columns are used on the host and stay there."""
-        frames = [clips.to(device, non_blocking=True) for clips in batch.frames]
-        return batch._replace(frames=frames, label=batch.label.to(device, non_blocking=True))
+        """Move frames and labels to the device."""
+        return batch.to(device, non_blocking=True)
 
-    def train_dataloader(self) -> TimedLoader:
+    def train_dataloader(self) -> TrainingLoader:
         """Return the loader of the batches of this process."""
-        batch_size = self.config.samples_per_step // (distributed.world_size() * self.accumulate)
-        return clip_loader(self.dataset, self.sampler, batch_size, self.config.workers(), drop_last=True)
+        return TrainingLoader(self.dataset, self.sampler, self.config, self.accumulate)

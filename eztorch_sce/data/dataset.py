@@ -214,14 +214,18 @@ class EvaluationClips(Clips):
 class EpochSampler(Sampler[tuple[int, int]]):
     """Sampler of (epoch, record index) pairs for this process, so that a worker knows the epoch of each sample.
 
-    The order of an epoch depends only on (seed, epoch). Process r of W takes every W-th record, so the batches of all
-    processes together are the batch that a single process would draw.
+    Each iteration is the next epoch, whether or not the last one ran to its end; `set_epoch` chooses another. The order
+    of an epoch depends only on (seed, epoch). Process r of W takes every W-th record, so the batches of all processes
+    together are the batch that a single process would draw.
 
     Args:
         num_records: Number of records in the manifest.
         seed: Seed of the run.
         shuffle: Draw a new order for each epoch, and drop the remainder so that all processes have equally many
             records; otherwise keep the order of the manifest.
+
+    Attributes:
+        epoch: The epoch of the next iteration.
     """
 
     def __init__(self, num_records: int, seed: int, shuffle: bool) -> None:
@@ -234,6 +238,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank, world_size, epoch = distributed.rank(), distributed.world_size(), self.epoch
+        self.epoch += 1
         own: Iterable[int] = range(rank, self.num_records, world_size)
         if self.shuffle:
             own = shuffled(self.num_records, self.seed, epoch, rank, world_size)

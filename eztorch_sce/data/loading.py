@@ -1,17 +1,26 @@
 """Loaders of batches of clips."""
 
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
+from eztorch_sce import distributed
+from eztorch_sce.augment.policies import policy, view_messages
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.augment.views import Views
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.data.dataset import Clips, EpochSampler, EvaluationClips, EvaluationSampling
+from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, EvaluationSampling, TrainingClips
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.types import InputSpec
+from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.launch import find_launch
+from eztorch_sce.settings import invalid_settings, with_home_folders
+from eztorch_sce.types import Batch, Failure, InputSpec
 
 
 class TimedLoader(DataLoader[Any]):
@@ -23,7 +32,7 @@ class TimedLoader(DataLoader[Any]):
 
     waited_s: float = 0.0
 
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         started = time.perf_counter()
         batches = super().__iter__()  # starts the workers
         while True:
@@ -47,20 +56,141 @@ def evaluation_loader(
     if sampling.clips == "even":
         num_views = sampling.num_clips * sampling.num_crops
         batch_size = max(1, config.samples_per_step // num_views)  # as many clips at once as in training
-    return clip_loader(dataset, sampler, batch_size, config.workers(), drop_last=False)
+    return TimedLoader(dataset, **_settings(sampler, batch_size, config.workers(), drop_last=False))
 
 
-def clip_loader(
-    dataset: Clips, sampler: EpochSampler, batch_size: int, num_workers: int, drop_last: bool
-) -> TimedLoader:
-    """Return a loader of batches of `dataset` in the order of `sampler`."""
-    return TimedLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=sampler,
-        num_workers=num_workers,
-        collate_fn=collate,
-        drop_last=drop_last,
-        pin_memory=torch.cuda.is_available(),
-        persistent_workers=num_workers > 0,
-    )
+class TrainingLoader(TimedLoader):
+    """Loader of the training batches of this process: each iteration is a new epoch of random clips.
+
+    The processes and the accumulated batches of a step share `data.batch_size`. The last batch of an epoch is left out
+    if it has fewer samples.
+
+    Args:
+        clips: The dataset.
+        sampler: Order of the records.
+        config: Settings of the data.
+        accumulate: Loader batches per optimizer step.
+
+    Attributes:
+        manifest: The records.
+        spec: Input of the network: give it to `extract_features`.
+        augment: Turns a batch into the views that the network receives.
+    """
+
+    def __init__(self, clips: TrainingClips, sampler: EpochSampler, config: DataConfig, accumulate: int = 1) -> None:
+        batch_size = config.samples_per_step // (distributed.world_size() * accumulate)
+        super().__init__(clips, **_settings(sampler, batch_size, config.workers(), drop_last=True))
+        self.manifest, self.spec = clips.manifest, clips.spec
+        self.augment = Views(clips.views, clips.seed, clips.canvas)
+
+
+class ReportingLoader(TrainingLoader):
+    """Training loader for a loop of one's own, which reports unreadable files as the training commands do.
+
+    A file that cannot be read is left out of its batch with a warning, or raises MediaError if `data.on_error=raise` or
+    if more than `data.max_unreadable` of the records cannot be read.
+    """
+
+    def __init__(self, clips: TrainingClips, sampler: EpochSampler, config: DataConfig) -> None:
+        super().__init__(clips, sampler, config)
+        self.unreadable: set[str] = set()
+        self.most_unreadable = config.max_unreadable * len(clips) if config.on_error == "skip" else 0.0
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        for batch in super().__iter__():
+            for failure in batch.failures:
+                self._report(failure)
+            if len(batch.record) >= 2 or not batch.failures:
+                yield batch
+            elif distributed.world_size() > 1:  # the other processes take the step, and wait for this one
+                first = batch.failures[0]
+                raise MediaError(first.path, f"{first.reason}. Too few files of a batch can be read to train on it")
+
+    def _report(self, failure: Failure) -> None:
+        if failure.path in self.unreadable:
+            return
+        self.unreadable.add(failure.path)
+        if len(self.unreadable) > self.most_unreadable:
+            count = f"{len(self.unreadable)} of {len(self.manifest.records)} files"
+            cure = "repair or remove them, or raise data.max_unreadable"
+            raise MediaError(failure.path, f"{failure.reason}. {count} could not be read: {cure}")
+        warnings.warn(f"left out of training: {failure.path}: {failure.reason}", stacklevel=4)
+
+
+def training_loader(config: DataConfig, views: str | Sequence[ViewConfig], seed: int = 0) -> TrainingLoader:
+    """Open data and return a loader of batches to train on in a loop of one's own.
+
+    Records and draws are those of `pretrain` with the same settings: labeled data without a test split are divided, and
+    the part that an evaluation tests on is left out. Settings of the clips that are null are those of `InputSpec`.
+
+    Where several processes are launched (by torchrun, for instance), call `torch.distributed.init_process_group` first.
+
+    Args:
+        config: The data, and the batch size of an optimizer step over all processes.
+        views: The views of each sample, or the name of a published list of views.
+        seed: Seed of the order, the clips and the views.
+
+    Raises:
+        ConfigError: If settings are invalid, files are missing, there are fewer records than samples in a batch, or
+            processes were launched and are not connected.
+    """
+    view_configs = policy(views) if isinstance(views, str) else list(views)
+    config = with_home_folders(config)
+    if messages := [*invalid_settings(config, "data"), *view_messages(view_configs), *_process_messages(config)]:
+        raise ConfigError(messages)
+    manifest = config.open_for_pretraining(seed).train
+    check_batch_size(config, manifest)
+    view_configs = [view.filled_in(InputSpec()) for view in view_configs]
+    spec = input_spec(config, manifest, InputSpec(), view_configs[0])
+    clips = TrainingClips(manifest, view_configs, spec, config.build_decoder(), seed, config.canvas, config.near_power)
+    return ReportingLoader(clips, EpochSampler(len(manifest.records), seed, shuffle=True), config)
+
+
+def input_spec(data: DataConfig, manifest: Manifest, base: InputSpec, view: ViewConfig | None = None) -> InputSpec:
+    """Return the input of a network: `base`, overridden by the settings of the data and of the view."""
+    if manifest.records.all_images():
+        data = replace(data, num_frames=1)  # an image is a clip with T = 1
+    spec = replace(base, num_frames=data.num_frames or base.num_frames, clip_s=data.clip_s or base.clip_s)
+    if data.frame_stride or data.clip_s:  # overrides the sampling that the weights were trained with
+        spec = replace(spec, frame_stride=data.frame_stride)
+    if view is None:
+        return spec
+    return replace(spec, size=view.size or spec.size, stats=view.stats or spec.stats, input=view.input or spec.input)
+
+
+def check_batch_size(data: DataConfig, manifest: Manifest) -> None:
+    """Raise ConfigError if a batch has more samples than there are records."""
+    num_records, batch_size = len(manifest.records), data.samples_per_step
+    if num_records < batch_size:
+        raise ConfigError(
+            [
+                f"data.batch_size={batch_size} is more than the {num_records} records of {manifest.source}: "
+                f"set it to {num_records} or less"
+            ]
+        )
+
+
+def _process_messages(config: DataConfig) -> list[str]:
+    """Return a message if launched processes are not connected, or cannot share a batch equally."""
+    launch, world_size = find_launch(), distributed.world_size()
+    if launch is not None and launch.world_size > 1 and world_size == 1:
+        started = f"{launch.launcher} started {launch.world_size} processes ({launch.variables})"
+        return [f"{started}, which are not connected: call torch.distributed.init_process_group first"]
+    if config.samples_per_step % world_size:
+        nearest = max(1, round(config.samples_per_step / world_size)) * world_size
+        what = f"data.batch_size={config.samples_per_step} is divided among {world_size} processes"
+        return [f"{what}: set a multiple of {world_size}, such as {nearest}"]
+    return []
+
+
+def _settings(sampler: EpochSampler, batch_size: int, num_workers: int, drop_last: bool) -> dict[str, Any]:
+    """Return the arguments of a DataLoader besides the dataset."""
+    return {
+        "batch_size": batch_size,
+        "sampler": sampler,
+        "num_workers": num_workers,
+        "collate_fn": collate,
+        "drop_last": drop_last,
+        "pin_memory": torch.cuda.is_available(),
+        "persistent_workers": num_workers > 0,
+    }

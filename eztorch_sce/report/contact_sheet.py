@@ -12,10 +12,10 @@ from torch import Tensor
 from eztorch_sce.augment.crops import Box
 from eztorch_sce.augment.draws import ViewParameters
 from eztorch_sce.augment.view import View
+from eztorch_sce.augment.views import Views
 from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.decoders.by_kind import decoder_for
 from eztorch_sce.printing import visible
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import Batch
 
 _VIEW_PX, _GAP_PX, _LINE_PX, _CAPTION_GAP_PX = 192, 12, 15, 4
@@ -47,7 +47,7 @@ class SheetRow(NamedTuple):
     views: Sequence[CaptionedView]
 
 
-def sheet_rows(dataset: TrainingClips, augmentation: BatchAugmentation, batch: Batch) -> list[SheetRow]:
+def sheet_rows(dataset: TrainingClips, augmentation: Views, batch: Batch) -> list[SheetRow]:
     """Return one row per record of a batch, with the views that the network would receive."""
     views, parameters = augmentation(batch).views, augmentation.parameters_of(batch)
     rows = []

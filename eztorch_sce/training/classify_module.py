@@ -1,7 +1,5 @@
 """Supervised training of a classifier as a LightningModule: fine-tuning, or training from scratch."""
 
-from typing import cast
-
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -9,11 +7,11 @@ from jaxtyping import Float, Int64
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from eztorch_sce.augment.views import Views
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import blocks_in_order, effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -34,7 +32,7 @@ class ClassifyModule(pl.LightningModule):
     def __init__(
         self,
         classifier: Classifier,
-        augmentation: BatchAugmentation,
+        augmentation: Views,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
@@ -48,7 +46,7 @@ class ClassifyModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Augment the batch on the device."""
-        return cast(ViewBatch, self.augmentation(batch))
+        return self.augmentation(batch)
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss, or skip a batch with too few readable samples for batch statistics."""

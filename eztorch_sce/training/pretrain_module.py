@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from eztorch_sce.augment.views import Views
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.methods.base import Method
@@ -16,7 +17,6 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.ramp import MovingSetting, Ramp
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, StepOutput, ViewBatch
 
@@ -40,7 +40,7 @@ class PretrainModule(pl.LightningModule):
     def __init__(
         self,
         method: Method,
-        augmentation: BatchAugmentation,
+        augmentation: Views,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
@@ -54,7 +54,7 @@ class PretrainModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Augment the batch on the device."""
-        return cast(ViewBatch, self.augmentation(batch))
+        return self.augmentation(batch)
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss, or skip a batch with too few readable samples for batch statistics."""

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Float, Int64
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
+from eztorch_sce.augment.views import Views
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -61,7 +61,7 @@ class ProbeModule(pl.LightningModule):
         self,
         backbone: Backbone,
         heads: LinearHeads,
-        augmentation: BatchAugmentation,
+        augmentation: Views,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         batch_size: int,
@@ -84,7 +84,7 @@ class ProbeModule(pl.LightningModule):
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Augment the batch on the device."""
-        return cast(ViewBatch, self.augmentation(batch))
+        return self.augmentation(batch)
 
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the sum of the heads' losses, or skip a batch without readable samples."""

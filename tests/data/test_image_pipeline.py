@@ -11,13 +11,13 @@ from PIL import Image
 
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.augment.views import Views
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import EvaluationSampling, TrainingClips
 from eztorch_sce.data.decoders.image import ImageDecoder
 from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.folder import from_folder
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.types import Failure, InputSpec, Sample
 
 SPEC = InputSpec(num_frames=1, size=24)
@@ -78,7 +78,7 @@ def test_views_do_not_depend_on_the_batch_size_or_the_number_of_workers(canvas: 
     def views_by_record(workers: int, batch_size: int) -> dict[int, list[torch.Tensor]]:
         config = DataConfig(root="x", batch_size=batch_size, num_workers=workers, canvas=canvas)
         batches = TrainingData(config, manifest, configs, SPEC, seed=1).train_dataloader()
-        augment = BatchAugmentation(configs, seed=1, canvas=canvas)
+        augment = Views(configs, seed=1, canvas=canvas)
         by_record = {}
         for batch in batches:
             views = augment(batch).views

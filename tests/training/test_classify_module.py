@@ -11,6 +11,7 @@ from torch import Tensor
 from eztorch_sce import api
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.augment.views import Views
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.config.schema import FinetuneConfig
 from eztorch_sce.data.config import DataConfig
@@ -24,7 +25,6 @@ from eztorch_sce.optim.groups import blocks_in_order
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.registry import choices
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.classify_module import ClassifyModule
 from eztorch_sce.types import ViewBatch
 
@@ -100,7 +100,7 @@ def test_mixup_mixes_clips_and_labels_with_the_same_weight(monkeypatch: pytest.M
     classifier = Classifier(MeanValue(), 2)
     with torch.no_grad():
         classifier.linear.weight.copy_(torch.tensor([[1.0], [-1.0]]))
-    module = ClassifyModule(classifier, BatchAugmentation([], 0, None), SGDConfig(), ScheduleConfig(), 2, mixup=1.0)
+    module = ClassifyModule(classifier, Views([], 0, None), SGDConfig(), ScheduleConfig(), 2, mixup=1.0)
     monkeypatch.setattr(module, "log_dict", lambda *_, **__: None)
     monkeypatch.setattr(torch.distributions.Beta, "sample", lambda self: torch.tensor(0.75))
     clips = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1, 1)

@@ -8,21 +8,19 @@ import torch
 
 from eztorch_sce import api
 from eztorch_sce.augment.policies import policy
+from eztorch_sce.augment.views import Views
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
-from eztorch_sce.training.augmentation import BatchAugmentation
 from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
 
 
 def test_the_backbone_stays_frozen_in_every_mode() -> None:
     backbone = SmallR2Plus1DConfig(width=4, num_blocks=1).build()
-    module = ProbeModule(
-        backbone, LinearHeads(32, 2, [0.1]), BatchAugmentation([], 0, None), SGDConfig(), ScheduleConfig(), 4
-    )
+    module = ProbeModule(backbone, LinearHeads(32, 2, [0.1]), Views([], 0, None), SGDConfig(), ScheduleConfig(), 4)
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     for mode in (True, False, True):  # as around a validation in the middle of an epoch
         module.train(mode)

@@ -1,0 +1,112 @@
+"""Augmentation of a training batch on its device, from raw frames to the views that the network receives."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, cast, overload
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from eztorch_sce import distributed
+from eztorch_sce.augment.draws import ViewParameters
+from eztorch_sce.augment.policies import policy
+from eztorch_sce.augment.view import View, ViewConfig
+from eztorch_sce.seeding import seed_for
+from eztorch_sce.types import Batch, ViewBatch
+
+
+class Views(nn.Module):
+    """Crop (unless the workers already did), augment and normalize each view of a batch.
+
+    Called with a batch of our loaders, the draws of a sample depend only on (seed, epoch, record, view). Called with a
+    tensor of whole images or clips, such as those of an own loader, every view is a random crop of it, and the draws
+    depend on (seed, number of the call, row, view).
+
+    Args:
+        views: One config per view, or the name of a published list of views.
+        seed: Seed of the run.
+        canvas: Value of `data.canvas`: None if the workers crop the frames, or the side in pixels of the square to
+            which they stretch them.
+
+    Attributes:
+        num_calls: Number of calls with a tensor so far.
+    """
+
+    def __init__(self, views: str | Sequence[ViewConfig], seed: int = 0, canvas: int | None = None) -> None:
+        super().__init__()
+        configs = policy(views) if isinstance(views, str) else views
+        self.views = nn.ModuleList(View(config) for config in configs)
+        self.seed, self.canvas = seed, canvas
+        self.num_calls = 0
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __call__(self, batch: Batch) -> ViewBatch: ...
+        @overload
+        def __call__(self, batch: Tensor) -> list[Tensor]: ...
+        def __call__(self, batch: Batch | Tensor) -> ViewBatch | list[Tensor]:
+            """Call `forward`, of which the type checker then knows what it returns."""
+
+    def forward(self, batch: Batch | Tensor) -> ViewBatch | list[Tensor]:
+        """Return the augmented views, float (B, 3, T, S, S) each, or (B, 3, S, S) of images.
+
+        Args:
+            batch: A batch of a loader, which gives a `ViewBatch`, without views if no record of the batch could be
+                read; or uint8 clips (B, 3, T, H, W) or images (B, 3, H, W), which give a list of views.
+
+        Raises:
+            ValueError: If the batch was loaded for other views.
+        """
+        if isinstance(batch, Tensor):
+            return self._of_whole(batch)
+        views = []
+        for number, (view, frames) in enumerate(zip(self._views_for(batch.frames), batch.frames, strict=True)):
+            if self.canvas is not None:
+                frames = view.crop_on_device(frames, batch.aspect, self._seeds(batch, number, "crop"))
+            views.append(cast(Tensor, view(frames, self._seeds(batch, number, "pixels"))))
+        return ViewBatch(views, batch.label, batch.record, batch.failures)
+
+    def parameters_of(self, batch: Batch) -> list[list[ViewParameters]]:
+        """Return the parameters that `forward` draws, by view and then by sample."""
+        return [
+            [cast(View, view).draw(seed) for seed in self._seeds(batch, number, "pixels")]
+            for number, view in enumerate(self.views)
+        ]
+
+    def _of_whole(self, frames: Tensor) -> list[Float[Tensor, "B 3 *T S S"]]:
+        """Return the views of whole clips (B, 3, T, H, W) or images (B, 3, H, W)."""
+        call, first_row = self.num_calls, distributed.rank() * len(frames)
+        self.num_calls += 1
+        rows = range(first_row, first_row + len(frames))  # processes have rows of their own
+        aspect = torch.full((len(frames),), frames.shape[-1] / frames.shape[-2])
+        views = []
+        for number, module in enumerate(self.views):
+            view = cast(View, module)
+            crop_seeds, pixel_seeds = (
+                [seed_for(self.seed, call, row, number, purpose) for row in rows] for purpose in ("crop", "pixels")
+            )
+            views.append(cast(Tensor, view(view.crop_on_device(frames, aspect, crop_seeds), pixel_seeds)))
+        return views
+
+    def _views_for(self, frames: Sequence[Tensor]) -> list[View]:
+        """Return the views of the frames of a batch, after checking that they were loaded for these views."""
+        views = [cast(View, view) for view in self.views]
+        if not frames:  # no record could be read
+            return []
+        if len(frames) != len(views):
+            raise ValueError(
+                f"the batch was loaded for {len(frames)} views, not {len(views)}: give Views the views of its loader"
+            )
+        for number, (view, clips) in enumerate(zip(views, frames, strict=True)):
+            size, side = (view.size, clips.shape[-1])
+            if self.canvas is None and side != size:
+                raise ValueError(
+                    f"view {number} is of size {size}, but the batch holds frames of {side} pixels: give Views the "
+                    f"views and the canvas of its loader (canvas={side} if these are whole frames)"
+                )
+        return views
+
+    def _seeds(self, batch: Batch, view: int, purpose: str) -> list[int]:
+        samples: Iterable[tuple[int, int]] = zip(batch.epoch.tolist(), batch.record.tolist(), strict=True)
+        return [seed_for(self.seed, epoch, record, view, purpose) for epoch, record in samples]

@@ -1,0 +1,82 @@
+"""Tests of `Views` on plain tensors, and of the views of a policy with changed settings."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from eztorch_sce.augment.policies import ViewChanges, views
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.augment.views import Views
+from eztorch_sce.data.collate import collate
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.types import Sample
+
+
+def images() -> torch.Tensor:
+    return torch.randint(256, (4, 3, 24, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def test_images_become_float_views_of_images() -> None:
+    first, second = Views(views("cifar", size=16))(images())
+    assert first.shape == second.shape == (4, 3, 16, 16)
+    assert first.dtype == torch.float32
+    assert not torch.equal(first, second)
+
+
+def test_an_image_gives_the_views_of_a_clip_of_one_frame() -> None:
+    of_images, of_clips = Views("cifar")(images()), Views("cifar")(images().unsqueeze(2))
+    assert all(torch.equal(a, b.squeeze(2)) for a, b in zip(of_images, of_clips, strict=True))
+
+
+def test_each_call_draws_anew_and_a_seed_repeats_the_calls() -> None:
+    augment, again = Views("cifar", seed=3), Views("cifar", seed=3)
+    first, second = augment(images())[0], augment(images())[0]
+    assert not torch.equal(first, second)
+    assert torch.equal(again(images())[0], first)
+    assert torch.equal(again(images())[0], second)
+    assert not torch.equal(Views("cifar", seed=4)(images())[0], first)
+
+
+def test_processes_draw_for_rows_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = images()[:1].expand(2, -1, -1, -1)
+    monkeypatch.setattr("eztorch_sce.distributed.rank", lambda: 1)
+    other = Views("cifar")(same)[0]
+    monkeypatch.setattr("eztorch_sce.distributed.rank", lambda: 0)
+    assert not torch.equal(Views("cifar")(same)[0], other)
+
+
+def test_pixels_of_another_type_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"uint8 pixels, or floats in \[0, 1\], not torch.int64"):
+        Views("cifar")(images().long())
+
+
+def test_a_batch_for_other_views_is_an_error() -> None:
+    frames = [torch.zeros(3, 1, 16, 16, dtype=torch.uint8)] * 2
+    batch = collate([Sample(frames, label=0, record=0, epoch=0, aspect=1.0)])
+    with pytest.raises(ValueError, match=r"loaded for 2 views, not 1: give Views the views of its loader"):
+        Views([ViewConfig(size=16)])(batch)
+    with pytest.raises(ValueError, match=r"view 0 is of size 8, but the batch holds frames of 16 pixels: .*canvas=16"):
+        Views([ViewConfig(size=8)] * 2)(batch)
+
+
+def test_settings_change_in_all_views_of_a_policy() -> None:
+    assert [(view.size, view.flip) for view in views("motion", size=64, flip=0.5)] == [(64, 0.5)] * 2
+    assert [view.size for view in views("motion")] == [112, 112]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: views("cifra"), "views=cifra must be one of .*; did you mean cifar"),
+        (lambda: views("cifar", sise=3), "a view has no setting sise; did you mean size"),  # type: ignore[call-arg]
+        (lambda: views("cifar", flip=2), "views.0.flip=2 must be between 0 and 1\n- views.1.flip=2"),
+    ],
+)
+def test_an_invalid_change_is_named(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_type_checkers_know_the_settings_of_a_view() -> None:
+    assert ViewChanges.__annotations__ == ViewConfig.__annotations__
