@@ -29,8 +29,11 @@ from .curation.synthetic import write_moving_shapes as write_moving_shapes
 from .data.config import DataConfig as DataConfig
 from .data.loading import TrainingLoader as TrainingLoader
 from .data.loading import training_loader as training_loader
+from .data.sources.source import Source as Source
+from .data.sources.source import SourceConfig as SourceConfig
 from .errors import ConfigError as ConfigError
 from .errors import MediaError as MediaError
+from .errors import SourceError as SourceError
 from .errors import TrainingError as TrainingError
 from .evaluation.base import EvaluationConfig as EvaluationConfig
 from .evaluation.base import ExtractConfig as ExtractConfig

@@ -36,6 +36,15 @@ class MediaError(RuntimeError):
         return type(self), (self.path, self.reason)
 
 
+class SourceError(RuntimeError):
+    """A mistake in the code of a data source; the message names the record, the mistake and the line."""
+
+    @property
+    def summary(self) -> str:
+        """The message, without the traceback that torch adds to an error of a worker process."""
+        return str(self).rpartition(f"{type(self).__name__}: ")[2].strip()
+
+
 class TrainingError(RuntimeError):
     """Training that cannot continue; the message gives the step, the reason and the cure."""
 

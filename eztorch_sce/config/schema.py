@@ -233,8 +233,8 @@ def validate(config: C) -> C:
         ConfigError: With one message per invalid setting.
     """
     config = with_home_folders(config)
-    if isinstance(config, PlanConfig):
-        config = replace(config, data=replace(config.data, root=config.data.root or "."))  # plan reads no data
+    if isinstance(config, PlanConfig) and config.data.source is None:  # plan reads no data
+        config = replace(config, data=replace(config.data, root=config.data.root or "."))
     machine, messages = config.machine(), list[str]()
     if machine is not None:
         trainer: TrainerConfig = config.trainer  # type: ignore[attr-defined]

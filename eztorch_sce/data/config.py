@@ -6,8 +6,9 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +18,26 @@ from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.groups import check_groups, check_groups_apart, group_codes, merge
 from eztorch_sce.data.sources.holdout import can_hold_out, holdout, holdout_as_trained
 from eztorch_sce.data.sources.layouts import LAYOUTS, is_published, open_splits
+from eztorch_sce.data.sources.open_source import PassedSource, open_source
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.same_files import check_same_files
 from eztorch_sce.data.sources.shards import shard_image_message
+from eztorch_sce.data.sources.source import Source
 from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
-from eztorch_sce.settings import setting, show
+from eztorch_sce.settings import choice, setting, show
 
 TEST_FRACTION = 0.2
 """Fraction of each class that is held out unless data.test_fraction is set."""
+
+_OF_FILES = (
+    *("root", "list", "test_root", "test_list", "layout", "kind", "frames_pattern", "annotations", "split"),
+    *("shard_image", "shard_label"),
+)
+"""Settings that say where files are and what they are."""
 
 DECODER_FILE = "decoder.json"
 """File in the data folder that names the fastest decoder, as measured by `data bench`."""
@@ -61,6 +70,9 @@ class DataConfig:
         None,
         is_path=True,
         help="List file of the test split, in any form of data.list; numbers of classes mean what they mean there.",
+    )
+    source: Any = choice(
+        "source", None, help="Data that are not files of a folder, read by a registered source; null reads files."
     )
     layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")
     kind: str | None = setting(
@@ -178,26 +190,52 @@ class DataConfig:
     )
 
     def conflicts(self, prefix: str) -> Sequence[str]:
-        """Return one message per pair of mutually exclusive settings, and one if neither `root` nor `list` is set."""
-        messages = []
-        if self.root is None and self.list is None:
-            messages.append(f"{prefix}.root is not set; set a folder ({prefix}.root=...) or a list ({prefix}.list=...)")
-        for name in ("shard_image", "shard_label"):
-            value = getattr(self, name)
-            if value is not None and self.layout != "shards":
-                cure = f"set {prefix}.layout=shards, or remove it"
-                messages.append(f"{prefix}.{name}={value} is not used by {prefix}.layout={self.layout}; {cure}")
-        if self.shard_image is not None and (message := shard_image_message(self.shard_image)):
-            messages.append(message)
-        if self.frames_pattern and self.kind in ("video", "image"):
-            pair = f"{prefix}.kind={self.kind} and {prefix}.frames_pattern={self.frames_pattern}"
-            messages.append(f"{pair} are mutually exclusive; set only one of them")
+        """Return one message per pair of mutually exclusive settings, and one if there are no data."""
+        messages = [*(self._conflicts_of_files(prefix) if self.source is None else self._unused_with_source(prefix))]
         for first, second in (("train_share", "train_subset"), ("frame_stride", "clip_s")):
             values = getattr(self, first), getattr(self, second)
             if None not in values:
                 pair = f"{prefix}.{first}={show(values[0])} and {prefix}.{second}={show(values[1])}"
                 messages.append(f"{pair} are mutually exclusive; set only one of them")
         return messages
+
+    def _conflicts_of_files(self, prefix: str) -> Iterator[str]:
+        """Yield one message per conflict of the settings of files, and one if neither `root` nor `list` is set."""
+        if self.root is None and self.list is None:
+            yield f"{prefix}.root is not set; set a folder ({prefix}.root=...) or a list ({prefix}.list=...)"
+        for name in ("shard_image", "shard_label"):
+            value = getattr(self, name)
+            if value is not None and self.layout != "shards":
+                cure = f"set {prefix}.layout=shards, or remove it"
+                yield f"{prefix}.{name}={value} is not used by {prefix}.layout={self.layout}; {cure}"
+        if self.shard_image is not None and (message := shard_image_message(self.shard_image)):
+            yield message
+        if self.frames_pattern and self.kind in ("video", "image"):
+            pair = f"{prefix}.kind={self.kind} and {prefix}.frames_pattern={self.frames_pattern}"
+            yield f"{pair} are mutually exclusive; set only one of them"
+
+    def _unused_with_source(self, prefix: str) -> Iterator[str]:
+        """Yield one message per setting of files that is set beside a source."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name in _OF_FILES and value != item.default:
+                cure = "remove it" if item.default is None else f"set {prefix}.{item.name}={show(item.default)}"
+                yield f"{prefix}.{item.name}={show(value)} is about files and not used with a source: {cure}"
+        if self.decoder == "auto":
+            cure = f"set {prefix}.decoder=pyav"
+            yield f"{prefix}.decoder=auto needs files that `data bench` has measured, not a source: {cure}"
+
+    def with_source(self, train: Source, test: Source | None = None) -> "DataConfig":
+        """Return the same settings for records that sources read, in the place of files.
+
+        The layout and the kind of files, which recipes set, are left out.
+
+        Args:
+            train: The train split.
+            test: The test split; None holds out `test_fraction` of each class, as of a folder without one.
+        """
+        source = PassedSource(train, test)
+        return replace(self, source=source, layout="auto", kind=None, frames_pattern=None, annotations=None, split=1)
 
     def open(self) -> Splits:
         """Return the records of the train split and, if there is one, the test split.
@@ -244,6 +282,8 @@ class DataConfig:
     def _open(self) -> tuple[Splits, npt.NDArray[np.int64] | None]:
         """Return the splits, and the number of the file of each train record if some records share their file."""
         self.build_decoder()  # if the decoder does not load, fail now rather than in the first worker
+        if self.source is not None:
+            return open_source(self.source, self.decoder, self.workers(), self.duplicates == "keep"), None
         with _without_garbage_collection():
             splits = open_splits(self.location(), self.layout)
             if self.on_error == "skip":

@@ -17,11 +17,11 @@ from eztorch_sce import distributed
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.clip_sampling import COVERS, near_spans, random_span, strided_clip_s, uniform_spans
 from eztorch_sce.data.decoders.base import Decoder, Timing, grace_s
-from eztorch_sce.data.decoders.by_kind import decoder_for
+from eztorch_sce.data.decoders.by_kind import decoder_of
 from eztorch_sce.data.epoch_order import shuffled
 from eztorch_sce.data.shaping import crop_resize, scale_box, short_side_crops, stretch
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.errors import MediaError
+from eztorch_sce.errors import MediaError, SourceError
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.types import Clip, ClipSpan, Failure, InputSpec, MediaRecord, Sample
 
@@ -77,14 +77,17 @@ class Clips(Dataset[Sample | Failure], ABC):
     def __getitem__(self, key: tuple[int, int]) -> Sample | Failure:
         """Return the sample of (epoch, record index)."""
         epoch, index = key
-        record = self.manifest.records[index]
-        decoder = decoder_for(record.kind, self.decoder, partial(self.least_scale, epoch, index))
+        records = self.manifest.records
+        record = records[index]
+        decoder = decoder_of(records, index, self.decoder, partial(self.least_scale, epoch, index))
         try:
             clips = decoder.read(
                 record.path, partial(self._spans_in_segment, epoch, index, record), self.spec.num_frames
             )
         except MediaError as error:
             return Failure(index, error.path, error.reason)
+        except SourceError:
+            raise
         except Exception as error:  # a bug in a library or in this package stops the run and names the file
             raise RuntimeError(f"reading {record.path} failed: please report this file") from error
         frames = self.make_stackable(epoch, index, clips)

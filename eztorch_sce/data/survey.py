@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eztorch_sce.data.decoders.base import Decoder
-from eztorch_sce.data.decoders.by_kind import decoder_for
+from eztorch_sce.data.decoders.by_kind import decoder_of
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import KINDS
 from eztorch_sce.errors import MediaError
@@ -51,9 +51,10 @@ def survey(manifest: Manifest, decoder: Decoder) -> Survey:
     probed = records.where(records.kind_codes != KINDS.index("image")) if is_video else records
     rows = np.unique(np.linspace(0, len(probed) - 1, min(len(probed), _NUM_PROBED)).round().astype(np.int64))
     infos, failures = [], []
-    for record in probed.take(rows):
+    for index in rows.tolist():
+        record = probed[index]
         try:
-            info = decoder_for(record.kind, decoder).probe(record.path)
+            info = decoder_of(probed, index, decoder).probe(record.path)
             infos.append(info._replace(duration_s=_used_s(record, info)))
         except MediaError as error:
             failures.append(error)

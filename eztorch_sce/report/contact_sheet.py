@@ -14,7 +14,7 @@ from eztorch_sce.augment.draws import ViewParameters
 from eztorch_sce.augment.view import View
 from eztorch_sce.augment.views import Views
 from eztorch_sce.data.dataset import TrainingClips
-from eztorch_sce.data.decoders.by_kind import decoder_for
+from eztorch_sce.data.decoders.by_kind import decoder_of
 from eztorch_sce.printing import visible
 from eztorch_sce.types import Batch
 
@@ -52,8 +52,9 @@ def sheet_rows(dataset: TrainingClips, augmentation: Views, batch: Batch) -> lis
     views, parameters = augmentation(batch).views, augmentation.parameters_of(batch)
     rows = []
     for sample, (epoch, index) in enumerate(zip(batch.epoch.tolist(), batch.record.tolist(), strict=True)):
-        record = dataset.manifest.records[index]
-        info = decoder_for(record.kind, dataset.decoder).probe(record.path)
+        records = dataset.manifest.records
+        record = records[index]
+        info = decoder_of(records, index, dataset.decoder).probe(record.path)
         # The box is drawn relative to this size; see `View.crop_on_device`.
         height = dataset.canvas or info.height
         width = max(1, round(height * batch.aspect[sample].item())) if dataset.canvas else info.width

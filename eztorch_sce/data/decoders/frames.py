@@ -43,20 +43,12 @@ class FramesDecoder:
             MediaError: If the folder has no images, a required image cannot be read, or they differ in size.
         """
         names = _image_names(path)
-        pts_s = [number / self.fps for number in range(len(names))]
-        end_s = len(names) / self.fps
-        rows = []
-        for span in choose_spans(spans, lambda: Timing(end_s, self.fps)):
-            times_s = frame_times(span, num_frames)
-            if times_s[-1] > end_s + grace_s(1 / self.fps):
-                raise ends_early(path, times_s[-1], end_s, end_s)
-            rows.append([shown_at(pts_s, time_s) for time_s in times_s])
-
+        rows = frames_shown(path, len(names), self.fps, spans, num_frames)
         images = _load(path, names, sorted({number for row in rows for number in row}))
         return [
             Clip(
                 torch.from_numpy(np.stack([images[number] for number in row])).permute(3, 0, 1, 2),  # (3, T, H, W)
-                torch.tensor([pts_s[number] for number in row], dtype=torch.float64),
+                torch.tensor([number / self.fps for number in row], dtype=torch.float64),
             )
             for row in rows
         ]
@@ -82,6 +74,29 @@ class FramesDecoder:
         if len(shapes) > 1:
             raise MediaError(path, "contains images of different sizes")
         return len(names), list(remarks)
+
+
+def frames_shown(path: str, length: int, fps: float, spans: Spans, num_frames: int) -> list[list[int]]:
+    """Return the numbers of the frames of each clip of a video whose frames are equally far apart.
+
+    Args:
+        path: The video, named in errors.
+        length: Number of its frames.
+        fps: Frames per second.
+        spans: The spans, or a function that chooses them.
+        num_frames: Frames per clip.
+
+    Raises:
+        MediaError: If a span ends after the video.
+    """
+    pts_s, end_s = [number / fps for number in range(length)], length / fps
+    rows = []
+    for span in choose_spans(spans, lambda: Timing(end_s, fps)):
+        times_s = frame_times(span, num_frames)
+        if times_s[-1] > end_s + grace_s(1 / fps):
+            raise ends_early(path, times_s[-1], end_s, end_s)
+        rows.append([shown_at(pts_s, time_s) for time_s in times_s])
+    return rows
 
 
 def _load(path: str, names: list[str], numbers: Iterable[int]) -> dict[int, UInt8[np.ndarray, "_ _ 3"]]:

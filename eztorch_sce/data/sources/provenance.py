@@ -19,6 +19,7 @@ MAX_RECORDS = 2_000_000
 """Records of larger data sets are not remembered: they would take more than 16 MB of a weights file."""
 
 _NUM_PRINTS = 32  # files of each split whose content is remembered
+_NUM_READ = 8  # records of each split of a source that are read for the same purpose
 _BLOCK = 4096  # bytes at both ends of a file that stand for its content
 _NO_KEY = np.int64(-1)  # matches no hash, which are not negative
 _NUM_LEVELS = 3  # folders that a moved data set may be opened above or below the one it was trained from
@@ -85,9 +86,9 @@ class Provenance:
         folder = _common_folder([name for files in located for name in files.folders])
         keys = [_keys(files, part, _below(files, folder)) for files, part in zip(located, parts, strict=True)]
         prints = [
-            (int(key[index]), _fingerprint(files.path(index)))
-            for files, key in zip(located, keys, strict=True)
-            for index in np.argsort(key)[:_NUM_PRINTS].tolist()
+            (int(key[index]), _fingerprint_of(part, files, index))
+            for part, files, key in zip(parts, located, keys, strict=True)
+            for index in np.argsort(key)[: _NUM_READ if part.has_source else _NUM_PRINTS].tolist()
         ]
         known.folder, known.trained = _hash(os.fsencode(folder)), np.unique(keys[0])
         known.held_out = np.unique(keys[1]) if len(keys) > 1 else np.zeros(0, np.int64)
@@ -137,9 +138,9 @@ class Provenance:
             return None
         files = locate(records, RealFolders())
         keys = self._keys_in_place(files, records)
-        if keys is None:
-            keys, num_named = self._keys_moved(files, records)
-            if num_named and self._has_other_content(files, keys):
+        if keys is None or records.has_source:  # names without folders say little: other data may have the same ones
+            keys, num_named = self._keys_moved(files, records) if keys is None else (keys, self._num_named(keys))
+            if num_named and self._has_other_content(records, files, keys):
                 if 2 * num_named >= len(records):
                     return None
                 keys = np.full(len(records), _NO_KEY)
@@ -168,18 +169,21 @@ class Provenance:
 
     def _keys_moved(self, files: RealFiles, records: Records) -> tuple[npt.NDArray[np.int64], int]:
         """Return the hashes of records as if they had been moved since the training, and how many are remembered."""
-        assert self.trained is not None
-        assert self.held_out is not None
-        remembered = np.concatenate([self.trained, self.held_out])
         candidates = [_keys(files, records, folders) for folders in _alignments(files)]
-        counts = [len(np.intersect1d(keys, remembered)) for keys in candidates]  # each remembered record counts once
+        counts = [self._num_named(keys) for keys in candidates]
         return candidates[int(np.argmax(counts))], max(counts)
 
-    def _has_other_content(self, files: RealFiles, keys: npt.NDArray[np.int64]) -> bool:
+    def _num_named(self, keys: npt.NDArray[np.int64]) -> int:
+        """Return how many of the remembered records have one of these hashes."""
+        assert self.trained is not None
+        assert self.held_out is not None
+        return len(np.intersect1d(keys, np.concatenate([self.trained, self.held_out])))
+
+    def _has_other_content(self, records: Records, files: RealFiles, keys: npt.NDArray[np.int64]) -> bool:
         """Return whether a file no longer has the content that is remembered of it."""
         index_of = {key: index for index, key in enumerate(keys.tolist())}
         prints = [(index_of[key], value) for key, value in self.fingerprints.tolist() if key in index_of]
-        num_same = sum(_fingerprint(files.path(index)) == value for index, value in prints)
+        num_same = sum(_fingerprint_of(records, files, index) == value for index, value in prints)
         return not num_same or num_same < 0.9 * len(prints)
 
 
@@ -253,6 +257,15 @@ def _alignments(files: RealFiles) -> Iterator[list[str | None]]:
     parts = [(name or "").split(os.sep) for name in relative]
     for count in range(1, _NUM_LEVELS + 1):
         yield [os.sep.join(names[count:]) if len(names) >= count else None for names in parts]
+
+
+def _fingerprint_of(records: Records, files: RealFiles, index: int) -> int:
+    """Return a hash of the content of a record, in memory or in a file; -1 if it cannot be read."""
+    if (place := records.place_in_source(index)) is None:
+        return _fingerprint(files.path(index))
+    source, row = place
+    content = source.fingerprint(row, records.path(index))
+    return _fingerprint(os.path.realpath(content)) if isinstance(content, str) else content
 
 
 def _fingerprint(path: str) -> int:

@@ -14,6 +14,9 @@ import numpy.typing as npt
 from eztorch_sce.data.members import shard_of
 from eztorch_sce.data.sources.records import Records
 
+SOURCE = "source:"
+"""Folder of the records of sources."""
+
 
 class RealFiles(NamedTuple):
     """Locations of the files of some records, with links resolved.
@@ -65,6 +68,11 @@ def locate(
         real_folder: Resolves the links of folders.
         skips_listing: Whether a real folder need not be listed, because its links and hard links do not matter.
     """
+    if records.has_source:
+        folders = [os.path.join(SOURCE, folder).rstrip(os.sep) for folder in records.folders()]
+        return RealFiles(
+            folders, records.folder_codes.astype(np.int64), records.names(), np.zeros(len(records), np.int64)
+        )
     if len(records) and shard_of(records.path(0)):
         return _locate_members(records, real_folder)
     texts, codes, names = records.folders(), records.folder_codes, records.names()

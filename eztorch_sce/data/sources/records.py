@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from eztorch_sce.data.sources.source import OpenedSource, SourceRows
 from eztorch_sce.types import MediaRecord
 
 KINDS = ("video", "image", "frames")
@@ -32,12 +33,14 @@ class Columns(NamedTuple):
         folder_of: Index into `folders`, int32 (N,).
         names: Names of the files, an Arrow array of type large_binary (N,): a name may be bytes of any encoding.
         kinds: Index into `KINDS`, uint8 (N,).
+        source: The source that reads the rows, whose paths are then names; None for files.
     """
 
     folders: Any
     folder_of: npt.NDArray[np.int32]
     names: Any
     kinds: npt.NDArray[np.uint8]
+    source: SourceRows | None = None
 
 
 class Records(Sequence[MediaRecord]):
@@ -137,6 +140,23 @@ class Records(Sequence[MediaRecord]):
         return cls(columns, labels=array, segments=spans, groups=codes_of_groups)
 
     @classmethod
+    def of_source(
+        cls, source: OpenedSource, folder: str, names: Sequence[str], labels: npt.NDArray[np.int32] | None
+    ) -> "Records":
+        """Return the records of a source.
+
+        Args:
+            source: The source.
+            folder: What their paths begin with, "" if the names are enough.
+            names: Name of each record.
+            labels: Class index of each record, or None.
+        """
+        kinds = np.full(len(names), KINDS.index(source.kind), np.uint8)
+        folder_of = np.zeros(len(names), np.int32)
+        columns = Columns(_byte_column([folder]), folder_of, _byte_column(names), kinds, SourceRows([source]))
+        return cls(columns, labels=labels)
+
+    @classmethod
     def from_folders(cls, groups: Iterable[tuple[str, Sequence[str], str]]) -> "Records":
         """Return unlabeled records, sorted by path.
 
@@ -172,6 +192,7 @@ class Records(Sequence[MediaRecord]):
             ),
             pa.concat_arrays([part._name_column() for part in parts]),
             np.concatenate([part.kind_codes for part in parts]),
+            _joined_sources(parts),
         )
         labels = (
             None if all(part._labels is None for part in parts) else np.concatenate([part.labels for part in parts])
@@ -233,6 +254,16 @@ class Records(Sequence[MediaRecord]):
         import pyarrow.compute as pc
 
         return bool(pc.any(pc.match_substring(self._columns.names, text)).as_py())
+
+    @property
+    def has_source(self) -> bool:
+        """Whether a source reads the records, so that their paths are names."""
+        return self._columns.source is not None
+
+    def place_in_source(self, index: int) -> tuple[OpenedSource, int] | None:
+        """Return the source that reads a record and the index of the record in it; None for a file."""
+        source = self._columns.source
+        return None if source is None else source.at(index if self._rows is None else int(self._rows[index]))
 
     @property
     def folder_codes(self) -> npt.NDArray[np.int32]:
@@ -357,6 +388,16 @@ class Records(Sequence[MediaRecord]):
         if self._labels is None:
             return UNLABELED
         return int(self._labels[self._columns.folder_of[row]] if self._labels_by_folder else self._labels[index])
+
+
+def _joined_sources(parts: Sequence[Records]) -> SourceRows | None:
+    """Return the sources of all parts; either all or none of them have one."""
+    tables = []
+    for part in parts:
+        if part._columns.source is None:
+            return None
+        tables.append((part._columns.source, np.arange(len(part)) if part._rows is None else part._rows))
+    return SourceRows.join(tables)
 
 
 def group_code(name: str) -> int:
