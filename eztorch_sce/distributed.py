@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,8 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.launch import Launch, find_launch, is_first_process, local_rank, process_number
+
+T = TypeVar("T")
 
 _LONG, _SHORT = timedelta(hours=1), timedelta(seconds=5)  # waits for processes that work, and for those that failed
 _UNSURE = timedelta(seconds=30)  # wait for processes of which only the variables of a SLURM job tell
@@ -144,6 +146,14 @@ def words_of_error(text: str) -> str:
         return "" if text in store.get(f"{_command}/failed/0").decode() else here
     except (ConfigError, RuntimeError):  # the store is gone with the first process, or there is none
         return here
+
+
+def from_first(value: T) -> T:
+    """Return the value of the first process, which must be picklable. Every process must call this."""
+    values = [value]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def raise_together(error: Exception | None) -> None:

@@ -1,50 +1,87 @@
 """Comparison of runs: their metrics, and the differences between their protocol cards."""
 
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.table import Table
 
 from eztorch_sce.chance import Chance
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.printing import PlainConsole
+from eztorch_sce.printing import PlainConsole, print_line
+from eztorch_sce.report.finished_runs import Run, find_runs, flat
+from eztorch_sce.report.sweep_table import print_sweep, sweep_tables
 from eztorch_sce.report.tables import chance_columns
 
 Row = tuple[str, list[Any]]
 """Name of an entry, and its value in each run; None if a run lacks it."""
+
+_MOST_SIDE_BY_SIDE = 3  # more runs are rows
+_TOO_FEW = "compare takes at least two finished runs, or a folder of them: eztorch-sce compare RUN RUN ..."
 
 
 def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
     """Return the metrics of runs by name, and the entries in which their protocol cards differ.
 
     Args:
-        run_dirs: Run directories, or their `report.json`.
+        run_dirs: Run directories, their `report.json`, or folders of runs, such as a sweep.
 
     Raises:
-        ConfigError: If there are fewer than two runs, or one has no report.
+        ConfigError: If there are fewer than two finished runs, or a path holds no run.
     """
-    reports = _read(run_dirs)
+    runs = find_runs(run_dirs)
+    if len(runs.finished) < 2:
+        raise ConfigError([_TOO_FEW, *(f"{name} is unfinished: it has no report.json" for name in runs.unfinished)])
+    return _compare(runs.finished)
+
+
+def _compare(runs: Sequence[Run]) -> tuple[list[Row], list[Row]]:
+    reports = [run.report for run in runs]
     metrics = _side_by_side([_current_names(report["metrics"]) for report in reports])
-    cards = _side_by_side([{"command": report["command"], **_flat(report["protocol"])} for report in reports])
+    cards = _side_by_side([{"command": report["command"], **flat(report["protocol"])} for report in reports])
     return metrics, [(name, values) for name, values in cards if any(value != values[0] for value in values)]
 
 
-def print_comparison(run_dirs: Sequence[str]) -> None:
-    """Print the metrics, each beside its chance level, and the differences that `compare` returns."""
-    metrics, differences = compare(run_dirs)
+def print_comparison(words: Sequence[str]) -> None:
+    """Print the metrics of the runs that are named, and in what they differ.
+
+    Up to three runs stand side by side, each metric beside its chance level, with the differences that `compare`
+    returns. More runs, and those below a folder, are rows of one table, with the settings that differ.
+
+    Args:
+        words: Run directories, folders of runs, or patterns of them; `--json` prints the rows as JSON.
+
+    Raises:
+        ConfigError: If fewer than two runs are finished, or a path holds no run.
+    """
+    as_json = "--json" in words
+    paths = [word for word in words if word != "--json"]
+    runs = find_runs(paths)
+    if len(runs.finished) < 2:
+        raise ConfigError([_TOO_FEW, *(f"{name} is unfinished: it has no report.json" for name in runs.unfinished)])
+    if as_json:
+        rows = [row for table in sweep_tables(runs.finished) for row in table.rows()]
+        return print(json.dumps(rows, indent=2))
+    if runs.walked or len(runs.finished) > _MOST_SIDE_BY_SIDE:
+        for table in sweep_tables(runs.finished):
+            print_sweep(table)
+    else:
+        _print_side_by_side(runs.finished)
+    for name in runs.unfinished:
+        print_line(f"unfinished, without report.json: {name}")
+
+
+def _print_side_by_side(runs: Sequence[Run]) -> None:
+    metrics, differences = _compare(runs)
+    names = [run.name for run in runs]
     console = PlainConsole()
-    chances = [
-        {name: Chance(**chance) for name, chance in report.get("chance", {}).items()} for report in _read(run_dirs)
-    ]
+    chances = [{name: Chance(**chance) for name, chance in run.report.get("chance", {}).items()} for run in runs]
     columns = chance_columns([name for name, _ in metrics], chances)
     numbers = [
         (name, [*("" if value is None else f"{value:.4f}" for value in values), *(c[row] for c in columns.values())])
         for row, (name, values) in enumerate(metrics)
     ]
-    console.print(_table("metric", [*run_dirs, *columns], numbers, justify="right"))
+    console.print(_table("metric", [*names, *columns], numbers, justify="right"))
     if not differences:
         console.print("The protocol cards are identical: the metrics are comparable.")
         return
@@ -52,26 +89,7 @@ def print_comparison(run_dirs: Sequence[str]) -> None:
     texts = [
         (name, ["not recorded" if value is None else str(value) for value in values]) for name, values in differences
     ]
-    console.print(_table("protocol", run_dirs, texts, justify="left"))
-
-
-def _read(run_dirs: Sequence[str]) -> list[dict[str, Any]]:
-    problems = []
-    if len(run_dirs) < 2:
-        problems.append("compare takes at least two run directories: eztorch-sce compare RUN RUN ...")
-    paths = [Path(os.path.expanduser(name)) for name in run_dirs]
-    files = [path if path.suffix == ".json" else path / "report.json" for path in paths]
-    missing = [file for file in files if not file.is_file()]
-    problems += [f"{file} does not exist: name the directory of a finished run" for file in missing]
-    if problems:
-        raise ConfigError(problems)
-    reports = []
-    for file in files:
-        report = json.loads(file.read_text())
-        if not {"command", "metrics", "protocol"} <= report.keys():
-            raise ConfigError([f"{file} is not the report of a run: name the directory of a finished run"])
-        reports.append(report)
-    return reports
+    console.print(_table("protocol", names, texts, justify="left"))
 
 
 def _current_names(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -82,18 +100,6 @@ def _current_names(metrics: dict[str, Any]) -> dict[str, Any]:
 def _side_by_side(columns: list[dict[str, Any]]) -> list[Row]:
     names = dict.fromkeys(name for column in columns for name in column)
     return [(name, [column.get(name) for column in columns]) for name in names]
-
-
-def _flat(card: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in card.items():
-        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            value = dict(zip(map(str, range(len(value))), value, strict=True))
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
 
 
 def _table(

@@ -3,7 +3,7 @@
 import csv
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -74,7 +74,11 @@ def _repeated(config: RunSettings) -> Path:
 
 
 def write_report(report: Report) -> Report:
-    """Write `report.json` in the first process, and return the report."""
+    """Write `report.json` in the first process, and return the report, in every process with the metrics of the first.
+
+    Processes that choose by a metric, such as the loss of their share of the data, thus choose the same.
+    """
+    report = replace(report, metrics=distributed.from_first(report.metrics))
     if is_first_process():
         content = {**asdict(report), "run_dir": str(report.run_dir), "versions": installed_versions()}
         _write_json(report.run_dir / "report.json", content)
