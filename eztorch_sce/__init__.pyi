@@ -16,6 +16,7 @@ from .api import show_views as show_views
 from .api import svm as svm
 from .api import test as test
 from .augment.policies import views as views
+from .augment.statistics import register_statistics as register_statistics
 from .augment.view import ViewConfig as ViewConfig
 from .augment.views import Views as Views
 from .config.parts import EvaluationViewsConfig as EvaluationViewsConfig

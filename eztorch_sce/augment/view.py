@@ -17,7 +17,7 @@ from eztorch_sce.augment import ops
 from eztorch_sce.augment.crops import Box, random_crop_box, random_square_box, stretch_box
 from eztorch_sce.augment.draws import UNCHANGED, ViewParameters, draw_parameters
 from eztorch_sce.augment.ops import LinearColor
-from eztorch_sce.augment.statistics import PER_CLIP, STATISTICS, STATISTICS_NAMES, ChannelStatistics
+from eztorch_sce.augment.statistics import PER_CLIP, STATISTICS, ChannelStatistics, statistics_names
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import invalid_settings, setting, show
 from eztorch_sce.types import InputSpec
@@ -81,7 +81,7 @@ class ViewConfig:
     )
     stats: str | None = setting(
         "image",
-        choices=STATISTICS_NAMES,
+        choices=statistics_names,
         help="Mean and standard deviation for normalization; clip computes them for each clip; null means those "
         "that the weights were trained on.",
     )

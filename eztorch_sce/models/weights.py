@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.files import replacing
@@ -72,6 +73,7 @@ def save_weights(
         "format": FORMAT,
         "backbone": describe_network(config),
         "input": asdict(spec),
+        "normalization": normalization_of(spec.stats),  # of pixels in [0, 1], for other programs
         "state": {key: value.cpu() for key, value in backbone.state_dict().items()},
         "head": None if classifier is None else {k: v.cpu() for k, v in classifier.linear.state_dict().items()},
         "classes": classes,
@@ -107,11 +109,14 @@ def load_weights(path: str) -> Weights:
             ]
         ) from error
     config = rebuild_network(description, path)
+    spec = InputSpec(**content["input"])
+    if spec.stats not in statistics_names():
+        register_statistics(spec.stats, **content["normalization"])  # of the process that trained the network
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     data = content.get("data")  # files of earlier versions have none
     return Weights(
         config,
-        InputSpec(**content["input"]),
+        spec,
         content["state"],
         content["head"],
         content["classes"],
