@@ -11,15 +11,18 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from eztorch_sce import registry
-from eztorch_sce.errors import did_you_mean
+from eztorch_sce.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+Read = TypeVar("Read", covariant=True)
+Write = TypeVar("Write", contravariant=True)
 Choices = Sequence[str] | Callable[[], Sequence[str]]
 
 _KEY = "setting"
+_MISSING = "???"  # how OmegaConf writes a value that is still to be set
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -32,6 +35,7 @@ class Setting:
         choices: Allowed words, or a function that returns them.
         group: Registry group whose config dataclasses are the allowed values, such as "optimizer".
         optional: Whether a choice of a group may be None; without a group, the annotation decides.
+        named: Registry group whose names stand for values of this setting, such as "views".
         is_path: Whether the value is a path, or a list of paths, in which a leading ~ stands for the home folder.
         help: One sentence: what the setting means, and its unit.
     """
@@ -43,6 +47,7 @@ class Setting:
     choices: Choices | None = None
     group: str | None = None
     optional: bool = False
+    named: str | None = None
     is_path: bool = False
     help: str = ""
 
@@ -91,6 +96,7 @@ def setting(
     below: float | None = None,
     at_most: float | None = None,
     choices: Choices | None = None,
+    named: str | None = None,
     is_path: bool = False,
     help: str,
 ) -> T:
@@ -102,6 +108,7 @@ def setting(
         default: Default value.
         above, at_least, below, at_most: Bounds of a number, or of each number of a list.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
+        named: Registry group whose names may be assigned in place of a value, as in `views="cifar"`; see `Settings`.
         is_path: Whether the value is a path or a list of paths; see `with_home_folders`.
         help: One sentence: what the setting means, and its unit.
 
@@ -111,20 +118,22 @@ def setting(
     >>> invalid_settings(Config(lr=-1), "optimizer")
     ['optimizer.lr=-1 must be greater than 0']
     """
-    return _declared_field(default, Setting(above, at_least, below, at_most, choices, is_path=is_path, help=help))
+    bounds = Setting(above, at_least, below, at_most, choices)
+    return _declared_field(default, replace(bounds, named=named, is_path=is_path, help=help))
 
 
 def choice(group: str, default: Any, *, help: str) -> Any:
     """Declare a field whose value is a config dataclass of a registry group, such as `optimizer=lars`.
 
-    Any other dataclass with a `build` method is allowed too.
+    Any other dataclass with a `build` method is allowed too. If the config class inherits `Settings`, the name of a
+    choice may be assigned: it becomes the config object.
 
     Args:
         group: The registry group.
         default: Config object, or None if the choice is optional.
         help: One sentence: what the choice determines.
     """
-    return _declared_field(default, Setting(group=group, optional=default is None, help=help))
+    return _declared_field(default, Setting(group=group, optional=default is None, named=group, help=help))
 
 
 def _declared_field(default: T, declared: Setting) -> T:
@@ -134,6 +143,76 @@ def _declared_field(default: T, declared: Setting) -> T:
     else:
         item = field(default=default, metadata={_KEY: declared})
     return typing.cast(T, item)
+
+
+class Choice(Generic[Read, Write]):
+    """Type of a setting that takes names, for type checkers only: reading it gives `Read`, assigning takes `Write`.
+
+    At run time such a setting is annotated as Any, because OmegaConf accepts neither protocols nor Literals.
+    """
+
+    if TYPE_CHECKING:
+
+        def __get__(self, instance: object, owner: object) -> Read: ...
+        def __set__(self, instance: object, value: Write) -> None: ...
+
+
+class Settings:
+    """Base class of config dataclasses, which catches misspelled settings and takes choices by name.
+
+    >>> @dataclass
+    ... class Config(Settings):
+    ...     queue_size: int = setting(4096, at_least=0, help="Number of keys.")
+    ...     loss: Any = choice("loss", None, help="Loss.")
+    >>> Config().queue_sise = 3
+    Traceback (most recent call last):
+    AttributeError: Config has no setting queue_sise; did you mean queue_size?
+    >>> Config(loss="ntxent").loss
+    NTXentConfig(temperature=0.1)
+    """
+
+    if not TYPE_CHECKING:  # a type checker would accept every name
+
+        def __new__(cls, *values: object, **settings: object) -> "Settings":
+            """Create the object that `__init__` fills.
+
+            Raises:
+                TypeError: If a keyword is not a setting; names the nearest.
+            """
+            generated = vars(cls).get("__dataclass_params__")
+            unknown = [name for name in settings if name not in cls.__dataclass_fields__]
+            if unknown and generated is not None and generated.init:  # not an __init__ of the user
+                raise TypeError("; ".join(_no_setting(cls, name) for name in unknown))
+            return super().__new__(cls)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Set a setting. The name of a choice is replaced by its config.
+
+            Raises:
+                AttributeError: If there is no such setting; names the nearest.
+                ConfigError: If a name is not one of the choices; names them.
+            """
+            item = self.__dataclass_fields__.get(name)
+            if item is None and not name.startswith("_") and not hasattr(type(self), name):
+                raise AttributeError(_no_setting(type(self), name))
+            super().__setattr__(name, value if item is None else _from_name(item, value))
+
+
+def _no_setting(cls: type, name: str) -> str:
+    known = [item.name for item in fields(cls)]
+    return f"{cls.__name__} has no setting {name}{did_you_mean(name, known)}"
+
+
+def _from_name(item: "Field[Any]", value: object) -> object:
+    """Return what a value stands for, if it is the name of a choice, else the value."""
+    group = (declaration(item) or Setting()).named
+    if group is None or not isinstance(value, str) or value == _MISSING:
+        return value
+    known = registry.choices(group)
+    if value not in known:
+        cure = registry.unknown_choice(value, group)
+        raise ConfigError([f"{item.name}={value} must be one of {', '.join(known)}{cure}"])
+    return known[value]()
 
 
 def declaration(item: "Field[Any]") -> Setting | None:

@@ -1,12 +1,22 @@
 """Tests of settings: declarations, and the messages derived from them."""
 
-from dataclasses import dataclass, field
+import copy
+import pickle
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, ClassVar
 
 import pytest
+from omegaconf import OmegaConf
 
+from eztorch_sce import registry
+from eztorch_sce.config.compose import commands
+from eztorch_sce.config.schema import PretrainConfig
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.losses.ntxent import NTXentConfig
+from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.optim.lars import LARSConfig
 from eztorch_sce.optim.sgd import SGDConfig
-from eztorch_sce.settings import Setting, choice, invalid_settings, problem_with, setting
+from eztorch_sce.settings import Setting, Settings, choice, invalid_settings, problem_with, setting
 
 
 @dataclass
@@ -111,3 +121,76 @@ def test_a_choice_rejects_everything_else(value: object) -> None:
     (message,) = invalid_settings(TrainingConfig(value))
     assert message.startswith("optimizer=")
     assert "must be the config of one of adamw, lars, sgd, or a dataclass with a build method" in message
+
+
+def settings_classes() -> set[type]:
+    """Return every config class of the package: those of the commands, of the choices, and of the configs in them."""
+    groups = ("backbone", "decoder", "loss", "method", "optimizer")
+    found = {*commands().values(), *(cls for group in groups for cls in registry.choices(group).values())}
+    pending = list(found)
+    while pending:
+        values = vars(pending.pop()()).values()
+        inner = {type(item) for value in values for item in (value if isinstance(value, list) else [value])}
+        new = {cls for cls in inner if is_dataclass(cls)} - found
+        found |= new
+        pending += new
+    return found
+
+
+def test_every_config_class_rejects_unknown_attributes() -> None:
+    for cls in settings_classes():
+        with pytest.raises(AttributeError, match=f"{cls.__name__} has no setting nonsense"):
+            cls().nonsense = 1
+
+
+def test_a_misspelled_setting_names_the_nearest() -> None:
+    config = PretrainConfig()
+    with pytest.raises(
+        AttributeError, match="MomentumContrastConfig has no setting queue_sise; did you mean queue_size"
+    ):
+        config.method.queue_sise = 3
+    with pytest.raises(TypeError, match=r"PretrainConfig has no setting seeds; did you mean seed\?"):
+        PretrainConfig(seeds=1)  # type: ignore[call-arg]
+
+
+def test_names_of_choices_become_their_configs() -> None:
+    config = PretrainConfig(loss="ntxent")
+    assert config.loss == NTXentConfig()
+    config.optimizer = "lars"
+    assert config.optimizer == LARSConfig()
+    assert replace(config, method="momentum_contrast").method == MomentumContrastConfig()
+
+
+def test_an_unknown_choice_is_an_error_that_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"optimizer=larz must be one of adamw, lars, sgd; did you mean lars\?"):
+        PretrainConfig(optimizer="larz")
+
+
+@dataclass
+class ConfigWithMore(InnerConfig, Settings):
+    shared: ClassVar[int] = 1
+    extra: int = setting(2, at_least=0, help="More.")
+
+    def __post_init__(self) -> None:
+        self._cached = self.extra
+
+
+class ConfigWithItsOwnInit(ConfigWithMore):
+    def __init__(self, width: int) -> None:
+        super().__init__(extra=width)
+
+
+def test_configs_of_users_may_add_settings_private_attributes_and_constructors() -> None:
+    config = ConfigWithMore(rate=0.1, extra=4)
+    config.extra, config.shared = 5, 3  # type: ignore[misc]
+    assert config._cached == 4
+    assert ConfigWithItsOwnInit(width=7).extra == 7
+
+
+def test_configs_can_be_copied_pickled_and_made_by_omegaconf() -> None:
+    config = PretrainConfig(loss=NTXentConfig(temperature=0.5))
+    assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
+    structured: Any = OmegaConf.structured(PretrainConfig(loss="???", method="???"))
+    assert OmegaConf.is_missing(structured, "loss")
+    structured.loss, structured.method = NTXentConfig(temperature=0.5), MomentumContrastConfig()
+    assert OmegaConf.to_object(structured) == config

@@ -19,7 +19,7 @@ from eztorch_sce.augment.draws import UNCHANGED, ViewParameters, draw_parameters
 from eztorch_sce.augment.ops import LinearColor
 from eztorch_sce.augment.statistics import PER_CLIP, STATISTICS, ChannelStatistics, statistics_names
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.settings import invalid_settings, setting, show
+from eztorch_sce.settings import Settings, invalid_settings, setting, show
 from eztorch_sce.types import InputSpec
 
 _UNNORMALIZED = ChannelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -28,7 +28,7 @@ _LARGE_SAMPLE_PIXELS = 2**14  # process larger samples one by one, which saves c
 
 
 @dataclass
-class ViewConfig:
+class ViewConfig(Settings):
     """A random crop, and operations applied to each sample independently with the given probabilities."""
 
     size: int | None = setting(

@@ -4,14 +4,14 @@ from dataclasses import dataclass, field
 
 from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.settings import setting, show
+from eztorch_sce.settings import Settings, setting, show
 from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig
 
 ACCELERATORS = ("auto", "gpu", "cpu")
 
 
 @dataclass
-class CommandConfig:
+class CommandConfig(Settings):
     """Settings that all commands share."""
 
     recipe: str | None = setting(None, help="Published result to start from; `eztorch-sce recipes` lists them.")
@@ -24,7 +24,7 @@ class CommandConfig:
 
 
 @dataclass
-class EvaluationViewsConfig:
+class EvaluationViewsConfig(Settings):
     """Clips and crops to evaluate for each record: clips are spread over time, crops over space."""
 
     clips: str = setting(

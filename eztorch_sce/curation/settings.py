@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @dataclass
-class DoctorConfig:
+class DoctorConfig(Settings):
     """Settings of `data doctor`."""
 
     full: bool = setting(
@@ -25,7 +25,7 @@ class DoctorConfig:
 
 
 @dataclass
-class PrepareConfig:
+class PrepareConfig(Settings):
     """Settings of `data prepare`."""
 
     short_side: int = setting(
@@ -69,7 +69,7 @@ class PrepareConfig:
 
 
 @dataclass
-class CheckConfig:
+class CheckConfig(Settings):
     """Settings of `data check`."""
 
     split: int = setting(1, at_least=1, help="Number of the publisher's split, from 1.")
@@ -91,5 +91,5 @@ class CheckConfig:
 
 
 @dataclass
-class UnpackConfig:
+class UnpackConfig(Settings):
     """Settings of `data unpack`, which has none."""

@@ -28,7 +28,7 @@ from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
-from eztorch_sce.settings import choice, setting, show
+from eztorch_sce.settings import Settings, choice, setting, show
 
 TEST_FRACTION = 0.2
 """Fraction of each class that is held out unless data.test_fraction is set."""
@@ -44,7 +44,7 @@ DECODER_FILE = "decoder.json"
 
 
 @dataclass
-class DataConfig:
+class DataConfig(Settings):
     """The data set, and how clips are loaded from it."""
 
     root: str | None = setting(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from eztorch_sce.losses.checks import check_finite, check_pair
 from eztorch_sce.losses.pairs import squared_distance
 from eztorch_sce.registry import register
+from eztorch_sce.settings import Settings
 
 
 class CosineLoss(nn.Module):
@@ -29,7 +30,7 @@ class CosineLoss(nn.Module):
 
 @register("loss", "cosine")
 @dataclass
-class CosineConfig:
+class CosineConfig(Settings):
     """Squared distance between query and key, as in BYOL; no settings."""
 
     needs_negatives = False

@@ -10,12 +10,12 @@ from eztorch_sce.losses.contrastive import ContrastiveLoss, SampleLosses
 from eztorch_sce.losses.negatives import Negatives
 from eztorch_sce.losses.pairs import PairLosses, ViewPairs
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @register("loss", "infonce")
 @dataclass
-class InfoNCEConfig:
+class InfoNCEConfig(Settings):
     """InfoNCE: classify the positive among the negatives, as in MoCo."""
 
     temperature: float = setting(0.1, above=0, help="Temperature of the similarities.")

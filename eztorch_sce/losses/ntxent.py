@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from eztorch_sce.losses.infonce import InfoNCELoss
 from eztorch_sce.losses.pairs import ViewPairs
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @register("loss", "ntxent")
 @dataclass
-class NTXentConfig:
+class NTXentConfig(Settings):
     """NT-Xent: InfoNCE in which keys receive gradients too, as in SimCLR."""
 
     temperature: float = setting(0.1, above=0, help="Temperature of the similarities.")

@@ -17,12 +17,12 @@ from torch import Tensor
 from eztorch_sce.losses.contrastive import ContrastiveLoss, SampleLosses
 from eztorch_sce.losses.negatives import Negatives
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @register("loss", "sce")
 @dataclass
-class SCEConfig:
+class SCEConfig(Settings):
     """Similarity Contrastive Estimation: contrast the positive, and rank the negatives as the momentum encoder does."""
 
     temperature: float = setting(0.1, above=0, help="Temperature of the similarities of the query (tau in the paper).")

@@ -15,7 +15,7 @@ from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
 from eztorch_sce.models.momentum import MomentumEncoder, cosine_momentum
 from eztorch_sce.models.queue import Queue
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 from eztorch_sce.types import StepOutput
 
 
@@ -104,7 +104,7 @@ class MomentumContrast(nn.Module):
 
 
 @dataclass
-class MomentumConfig:
+class MomentumConfig(Settings):
     """Settings of the methods with a momentum encoder."""
 
     projector: ProjectorConfig = setting(ProjectorConfig(), help="Head from backbone features to embeddings.")

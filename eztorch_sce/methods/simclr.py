@@ -12,7 +12,7 @@ from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.encoder import Encoder, embed_views
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 from eztorch_sce.types import StepOutput
 
 
@@ -56,7 +56,7 @@ class SimCLR(nn.Module):
 
 @register("method", "simclr")
 @dataclass
-class SimCLRConfig:
+class SimCLRConfig(Settings):
     """SimCLR: one encoder, every view contrasted with the rest of the batch."""
 
     projector: ProjectorConfig = setting(ProjectorConfig(), help="Head from backbone features to embeddings.")

@@ -5,11 +5,11 @@ from itertools import pairwise
 
 from torch import nn
 
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @dataclass
-class ProjectorConfig:
+class ProjectorConfig(Settings):
     """Projector: a multi-layer perceptron from backbone features to the space of the loss."""
 
     hidden_dim: int | None = setting(
@@ -31,7 +31,7 @@ class ProjectorConfig:
 
 
 @dataclass
-class PredictorConfig:
+class PredictorConfig(Settings):
     """Predictor: a perceptron with one hidden layer and no biases, from online to momentum projections."""
 
     hidden_dim: int | None = setting(

@@ -10,12 +10,12 @@ from torch.optim import Optimizer
 from eztorch_sce.optim.base import LR_HELP
 from eztorch_sce.optim.groups import decay_groups
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting, show
+from eztorch_sce.settings import Settings, setting, show
 
 
 @register("optimizer", "adamw")
 @dataclass
-class AdamWConfig:
+class AdamWConfig(Settings):
     """Adam with decoupled weight decay, except for norms and biases (Loshchilov and Hutter, arXiv:1711.05101)."""
 
     lr: float = setting(1e-3, above=0, help=LR_HELP)

@@ -12,7 +12,7 @@ from torch.optim.optimizer import ParamsT
 from eztorch_sce.optim.base import LR_HELP
 from eztorch_sce.optim.groups import decay_groups
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 class LARS(Optimizer):
@@ -79,7 +79,7 @@ class LARS(Optimizer):
 
 @register("optimizer", "lars")
 @dataclass
-class LARSConfig:
+class LARSConfig(Settings):
     """Layer-wise adaptive rates for large batches (You et al., arXiv:1708.03888)."""
 
     lr: float = setting(0.3, above=0, help=LR_HELP)

@@ -8,10 +8,11 @@ from typing import Any
 
 from eztorch_sce import settings
 from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.settings import Settings
 
 
 @dataclass
-class Ramp:
+class Ramp(Settings):
     """Change a setting from `start` to its configured value over a fraction of training, then keep that value."""
 
     setting: str = settings.setting("", help="Setting to change, such as loss.positive_weight or method.momentum.")

@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from eztorch_sce.settings import setting, show
+from eztorch_sce.settings import Settings, setting, show
 
 
 @dataclass
-class ScheduleConfig:
+class ScheduleConfig(Settings):
     """Linear warm-up from 0, then a cosine decay to 0, or a drop to a tenth at each milestone."""
 
     warmup_epochs: float | None = setting(

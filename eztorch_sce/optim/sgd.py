@@ -9,12 +9,12 @@ from torch.optim import Optimizer
 
 from eztorch_sce.optim.base import LR_HELP
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @register("optimizer", "sgd")
 @dataclass
-class SGDConfig:
+class SGDConfig(Settings):
     """Stochastic gradient descent with momentum. Weight decay applies to all parameters."""
 
     lr: float = setting(0.06, above=0, help=LR_HELP)

@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from eztorch_sce.launch import Launch, can_be_repeated, find_launch
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @dataclass
-class RunConfig:
+class RunConfig(Settings):
     """The run directory, and how often a run writes to it."""
 
     dir: str | None = setting(None, is_path=True, help="Run directory; null means the next free runs/<command>-<n>.")
@@ -34,7 +34,7 @@ class Machine(NamedTuple):
 
 
 @dataclass
-class TrainerConfig:
+class TrainerConfig(Settings):
     """Epochs, devices and precision of a training."""
 
     max_epochs: int | None = setting(

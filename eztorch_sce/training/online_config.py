@@ -9,11 +9,11 @@ from eztorch_sce.data.sources.labels import check_labels
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 @dataclass
-class OnlineConfig:
+class OnlineConfig(Settings):
     """Evaluation of the backbone during pretraining; off by default."""
 
     every_n_epochs: int | None = setting(None, at_least=1, help="Epochs between two evaluations; null turns it off.")

@@ -16,12 +16,13 @@ from eztorch_sce.data.decoders import base
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.errors import MediaError, first_line
 from eztorch_sce.registry import register
+from eztorch_sce.settings import Settings
 from eztorch_sce.types import Clip, MediaInfo
 
 
 @register("decoder", "decord")
 @dataclass
-class DecordConfig:
+class DecordConfig(Settings):
     """decord, with one decoding thread per call."""
 
     def build(self) -> base.Decoder:

@@ -10,6 +10,7 @@ from eztorch_sce.data.decoders import base
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
 from eztorch_sce.errors import ConfigError, MediaError, first_line
 from eztorch_sce.registry import register
+from eztorch_sce.settings import Settings
 from eztorch_sce.types import Clip, MediaInfo
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @register("decoder", "torchcodec")
 @dataclass
-class TorchcodecConfig:
+class TorchcodecConfig(Settings):
     """torchcodec, with one decoding thread per call."""
 
     def build(self) -> base.Decoder:

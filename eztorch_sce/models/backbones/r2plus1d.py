@@ -12,6 +12,7 @@ from torch import Tensor
 from eztorch_sce.compat import import_pytorchvideo_models
 from eztorch_sce.models.backbones.base import Backbone, BlockBackbone
 from eztorch_sce.registry import register
+from eztorch_sce.settings import Settings
 
 
 class R2Plus1D18(Backbone):
@@ -36,7 +37,7 @@ class R2Plus1D18(Backbone):
 
 @register("backbone", "r2plus1d_18")
 @dataclass
-class R2Plus1D18Config:
+class R2Plus1D18Config(Settings):
     """R(2+1)D-18 with 31.3 M parameters and 512 features."""
 
     def build(self) -> Backbone:
@@ -46,7 +47,7 @@ class R2Plus1D18Config:
 
 @register("backbone", "r2plus1d_50")
 @dataclass
-class R2Plus1D50Config:
+class R2Plus1D50Config(Settings):
     """R(2+1)D-50 with 27.3 M parameters and 2048 features."""
 
     def build(self) -> Backbone:

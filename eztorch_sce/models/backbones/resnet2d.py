@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.models.backbones.base import Backbone, init_convolutions
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 class ResNet2d(Backbone):
@@ -47,7 +47,7 @@ class ResNet2d(Backbone):
 
 
 @dataclass
-class ResNetConfig:
+class ResNetConfig(Settings):
     """Settings shared by the ResNets."""
 
     name: ClassVar[str]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.models.backbones.base import Backbone, BlockBackbone, init_convolutions, zero_batch_norm
 from eztorch_sce.registry import register
+from eztorch_sce.settings import Settings
 
 _TEMPORAL_KERNELS = (1, 1, 3, 3)  # first convolution of each block, by stage
 
@@ -97,7 +98,7 @@ def _build(name: str, depths: tuple[int, ...], bottleneck: bool) -> BlockBackbon
 
 @register("backbone", "r3d18")
 @dataclass
-class R3D18Config:
+class R3D18Config(Settings):
     """R3D-18 with 20.0 M parameters and 512 features."""
 
     def build(self) -> Backbone:
@@ -107,7 +108,7 @@ class R3D18Config:
 
 @register("backbone", "r3d50")
 @dataclass
-class R3D50Config:
+class R3D50Config(Settings):
     """R3D-50 with 31.6 M parameters and 2048 features."""
 
     def build(self) -> Backbone:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.models.backbones.base import Backbone, init_convolutions
 from eztorch_sce.registry import register
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import Settings, setting
 
 
 def _convolution(
@@ -95,7 +95,7 @@ class SmallR2Plus1D(Backbone):
 
 @register("backbone", "r2plus1d_small")
 @dataclass
-class SmallR2Plus1DConfig:
+class SmallR2Plus1DConfig(Settings):
     """A small (2+1)D residual network for CPUs, with 8 * width features."""
 
     width: int = setting(32, at_least=1, help="Channels of the first stage; each later stage doubles them.")

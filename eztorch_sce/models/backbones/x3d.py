@@ -11,6 +11,7 @@ from torch import nn
 from eztorch_sce.compat import import_pytorchvideo_models
 from eztorch_sce.models.backbones.base import Backbone, BlockBackbone
 from eztorch_sce.registry import register
+from eztorch_sce.settings import Settings
 
 
 def _build(name: str, depth_factor: float) -> BlockBackbone:
@@ -26,7 +27,7 @@ def _build(name: str, depth_factor: float) -> BlockBackbone:
 
 @register("backbone", "x3d_xs")
 @dataclass
-class X3DXSConfig:
+class X3DXSConfig(Settings):
     """X3D-XS with 3.0 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
@@ -36,7 +37,7 @@ class X3DXSConfig:
 
 @register("backbone", "x3d_s")
 @dataclass
-class X3DSConfig:
+class X3DSConfig(Settings):
     """X3D-S with 3.0 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
@@ -46,7 +47,7 @@ class X3DSConfig:
 
 @register("backbone", "x3d_m")
 @dataclass
-class X3DMConfig:
+class X3DMConfig(Settings):
     """X3D-M with 3.0 M parameters and 2048 features."""
 
     def build(self) -> Backbone:
@@ -56,7 +57,7 @@ class X3DMConfig:
 
 @register("backbone", "x3d_l")
 @dataclass
-class X3DLConfig:
+class X3DLConfig(Settings):
     """X3D-L with 5.3 M parameters and 2048 features."""
 
     def build(self) -> Backbone:

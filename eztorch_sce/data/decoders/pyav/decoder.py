@@ -25,12 +25,13 @@ from eztorch_sce.data.decoders.pyav.select import drop_stray_timestamps, frames_
 from eztorch_sce.data.decoders.pyav.stream import VideoFile
 from eztorch_sce.errors import MediaError
 from eztorch_sce.registry import register
+from eztorch_sce.settings import Settings
 from eztorch_sce.types import Clip, ClipSpan, MediaInfo
 
 
 @register("decoder", "pyav")
 @dataclass
-class PyAVConfig:
+class PyAVConfig(Settings):
     """FFmpeg through PyAV: reads nearly everything, with one decoding thread per call."""
 
     def build(self) -> Decoder:
