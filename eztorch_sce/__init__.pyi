@@ -51,11 +51,13 @@ from .losses.infonce import InfoNCELoss as InfoNCELoss
 from .losses.ntxent import NTXentConfig as NTXentConfig
 from .losses.ntxent import NTXentLoss as NTXentLoss
 from .losses.pairs import Loss as Loss
+from .losses.pairs import LossConfig as LossConfig
 from .losses.ressl import ReSSLConfig as ReSSLConfig
 from .losses.ressl import ReSSLLoss as ReSSLLoss
 from .losses.sce import SCEConfig as SCEConfig
 from .losses.sce import SCELoss as SCELoss
 from .methods.base import Method as Method
+from .methods.base import MethodConfig as MethodConfig
 from .methods.momentum_contrast import MomentumContrast as MomentumContrast
 from .methods.momentum_contrast import MomentumContrastConfig as MomentumContrastConfig
 from .methods.momentum_predict import MomentumPredictConfig as MomentumPredictConfig

@@ -40,6 +40,8 @@ from eztorch_sce.evaluation.linear import (
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
 from eztorch_sce.launch import is_first_process, refuse_several
+from eztorch_sce.methods.base import build_method
+from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.weights import save_weights
 from eztorch_sce.opening import (
@@ -89,11 +91,12 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     if labeled is not None:
         online = OnlineEvaluation(config.online, config.data, labeled, opened.spec, config.seed)
 
+    method, loss = build_method(config.method, config.loss, opened.backbone)
+
     run_dir = open_run("pretrain", config)
-    method = config.method.build(opened.backbone, config.loss.build())
     views = Views(opened.views, config.seed, config.data.canvas)
     module = PretrainModule(
-        method, views, config.optimizer, config.schedule, config.data.samples_per_step, config.ramps
+        method, views, config.optimizer, config.schedule, config.data.samples_per_step, config.ramps, loss
     )
     data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     callbacks: list[Any] = [] if online is None else [online]
@@ -107,7 +110,8 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     provenance = Provenance.of(splits, labeled=False)
     if trainer.is_global_zero:
         classes = opened.train.classes
-        save_weights(run_dir / "backbone.pt", method.backbone, config.backbone, opened.spec, None, classes, provenance)
+        trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
+        save_weights(run_dir / "backbone.pt", trained, config.backbone, opened.spec, None, classes, provenance)
     protocol = {
         "data": opened.train.source,
         "data_summary": summary,

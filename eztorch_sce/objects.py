@@ -45,6 +45,12 @@ def name_of_object(value: object) -> str:
     return f"{definition.__module__}.{definition.__qualname__}"
 
 
+def title_of(config: object) -> str:
+    """Return the name of a registered config, the place of a passed object, or else the name of the config's class."""
+    place = registry.place_of(config)
+    return place[1] if place else str(config) if isinstance(config, PassedObject) else type(config).__name__
+
+
 def with_objects(config: C, objects: Mapping[str, Any]) -> C:
     """Return a config whose choices are replaced by names, configs or objects; those that are None are left as set.
 

@@ -144,8 +144,8 @@ class Embeddings(NamedTuple):
 
     Attributes:
         h: Backbone features (B, F).
-        z: Projections, unit vectors (B, D).
-        q: Predictions, unit vectors (B, D); z if there is no predictor.
+        z: Projections (B, D), unit vectors unless the loss takes others.
+        q: Predictions (B, D), likewise; z if there is no predictor.
     """
 
     h: Float[Tensor, "B F"]

@@ -23,10 +23,14 @@ from eztorch_sce.data.sources.published import published
 from eztorch_sce.data.survey import Survey, survey
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.launch import is_first_process
+from eztorch_sce.losses.pairs import LossConfig
+from eztorch_sce.methods.loss_calls import use_of_negatives
+from eztorch_sce.methods.momentum_contrast import MomentumConfig
 from eztorch_sce.models.backbones.base import BackboneConfig
 from eztorch_sce.models.backbones.resnet2d import ResNet18Config, ResNet50Config
 from eztorch_sce.models.backbones.resnet3d import R3D18Config
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.objects import title_of
 from eztorch_sce.optim.adamw import AdamWConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
@@ -176,9 +180,22 @@ def fit_to_survey(config: C, records: Survey, memory: float | None) -> tuple[C, 
 
 def _is_open(config: schema.PretrainConfig) -> bool:
     open_values = (config.backbone, config.optimizer, config.data.batch_size, config.trainer.max_epochs)
-    of_method = [getattr(config.method, name, 0) for name in ("queue_size", "momentum")]
+    of_method = [getattr(config.method, name, 0) for name in ("queue_size", "momentum") if _is_ours(config.method)]
     is_open = any(value is None for value in (*open_values, *of_method, config.schedule.warmup_epochs))
     return is_open or not config.views or _needs_clip(config.data)
+
+
+def _is_ours(method: object) -> bool:
+    """Return whether null means a value to choose in the settings of a method: in another's it may mean anything."""
+    return isinstance(method, MomentumConfig)
+
+
+def _uses_negatives(loss: LossConfig | None) -> bool:
+    """Return whether a loss makes use of a queue: what its config says, or else whether it has a parameter for one."""
+    if loss is None:
+        return False
+    declared: bool | None = getattr(loss, "needs_negatives", None)
+    return use_of_negatives(loss.build()) != "none" if declared is None else declared
 
 
 def _needs_clip(data: DataConfig) -> bool:
@@ -197,7 +214,7 @@ def _choose_input(config: schema.PretrainConfig, records: Survey) -> Iterator[Ch
     elif config.data.num_frames is None:
         config.data = replace(config.data, num_frames=1)
         if records.is_video:
-            yield Choice("data.num_frames=1", f"backbone={registry.name_of(config.backbone)} takes images")
+            yield Choice("data.num_frames=1", f"backbone={title_of(config.backbone)} takes images")
     if not config.views:
         name, views, reason = _views(config, records)
         config.views = [adjusted("views", view, config.adjust) for view in views]
@@ -338,6 +355,8 @@ def _choose_length(config: schema.PretrainConfig, records: Survey) -> Iterator[C
 def _choose_negatives(config: schema.PretrainConfig, records: Survey) -> Iterator[Choice]:
     """Choose the queue and the momentum of the key encoder, which must keep up with the training."""
     method: Any = config.method
+    if not _is_ours(method):
+        return
     if getattr(method, "queue_size", 0) is None:
         batch = config.data.samples_per_step
         quarter = max(1, round(records.num_records / 4 / batch)) * batch
@@ -347,11 +366,11 @@ def _choose_negatives(config: schema.PretrainConfig, records: Survey) -> Iterato
             reason = "as published for large data sets"
         elif quarter == batch:
             reason = f"one batch; there are {records.num_records} records"
-        if not getattr(config.loss, "needs_negatives", True):
-            size, reason = 0, f"loss={registry.name_of(config.loss)} uses no negatives"
+        if not _uses_negatives(config.loss):
+            size, reason = 0, f"loss={title_of(config.loss)} uses no negatives"
         method = replace(method, queue_size=size)
         yield Choice(f"method.queue_size={size}", reason)
-    if getattr(method, "momentum", 0) is None:
+    if method.momentum is None:
         steps = _steps_per_epoch(config, records) * config.trainer.epochs
         momentum = round(min(max(1 - 50 / steps, 0.9), 0.99), 2)
         method = replace(method, momentum=momentum)

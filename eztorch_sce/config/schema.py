@@ -16,7 +16,9 @@ from eztorch_sce.config.parts import (
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.sce import SCEConfig
+from eztorch_sce.methods.base import has_own_loss
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
+from eztorch_sce.objects import title_of
 from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
@@ -56,18 +58,15 @@ class PretrainConfig(CommandConfig):
         """Return one message per broken rule across settings."""
         messages = adjust_conflicts(self.adjust, self)
         num_views = len(self.views) or 2  # views that are chosen from the data are two
-        if num_views < 2:
-            messages.append(f"views has too few entries ({num_views}): pretraining compares at least two views")
-        elif num_views < self.method.num_global_views:
-            messages.append(
-                f"method.num_global_views={self.method.num_global_views} must be at most {num_views}, the number of "
-                "views"
-            )
-        if not self.method.has_negatives and getattr(self.loss, "needs_negatives", True):
+        needed = getattr(self.method, "num_global_views", 1)
+        if num_views < needed:
+            messages.append(f"method.num_global_views={needed} must be at most {num_views}, the number of views")
+        if not getattr(self.method, "has_negatives", True) and getattr(self.loss, "needs_negatives", False):
             messages.append(
                 "method has neither queue nor batch_keys: set method.queue_size or method.batch_keys=true, or use a "
                 "loss without negatives (loss=cosine)"
             )
+        messages += self._loss_conflicts()
         for name in ("size", "stats", "input"):
             messages += [
                 f"views.{number}.{name} is not set, and pretraining has no weights file to take it from"
@@ -77,6 +76,17 @@ class PretrainConfig(CommandConfig):
         messages += self._batch_norm_conflicts()
         messages += ramp_conflicts(self.ramps, {"loss": self.loss, "method": self.method}, "ramps")
         return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
+
+    def unused_settings(self) -> list[str]:
+        """Return the loss, if the method has its own."""
+        return ["loss"] if has_own_loss(self.method) else []
+
+    def _loss_conflicts(self) -> list[str]:
+        """Return a message if a loss is set although the method has its own."""
+        if not has_own_loss(self.method) or self.loss is None:
+            return []
+        method, loss = title_of(self.method), title_of(self.loss)
+        return [f"loss={loss} has no effect: method={method} has its own loss; leave loss out, or set it to null"]
 
     def _batch_norm_conflicts(self) -> list[str]:
         """Return one message per conflict between split or shuffled batch norm and the devices."""
@@ -233,6 +243,8 @@ def validate(config: C) -> C:
         ConfigError: With one message per invalid setting.
     """
     config = with_home_folders(config)
+    if isinstance(config, PretrainConfig) and has_own_loss(config.method) and config.loss == SCEConfig():
+        config = replace(config, loss=None)  # the default, which nobody has set
     if isinstance(config, PlanConfig) and config.data.source is None:  # plan reads no data
         config = replace(config, data=replace(config.data, root=config.data.root or "."))
     machine, messages = config.machine(), list[str]()

@@ -12,7 +12,9 @@ NAMES = ("spread", "effective_rank", "uniformity")
 
 @torch.no_grad()
 def embedding_diagnostics(embeddings: Float[Tensor, "B D"]) -> dict[str, Float[Tensor, ""]]:
-    """Return scalars that measure how unit vectors (B, D) are spread. They are NaN if an embedding is not finite.
+    """Return scalars that measure how embeddings (B, D) are spread. They are NaN if an embedding is not finite.
+
+    Embeddings are normalized, unless they are unit vectors.
 
     `spread`: mean over dimensions of the standard deviation, times sqrt(D). 1 on the whole sphere, 0 for one point.
     `effective_rank`: exponential of the entropy of the normalized singular values of the centered embeddings (Roy and
@@ -27,6 +29,8 @@ def embedding_diagnostics(embeddings: Float[Tensor, "B D"]) -> dict[str, Float[T
         rows = embeddings[:MAX_ROWS].float()
         if not bool(rows.isfinite().all()):  # the eigenvalue routine would fail
             return dict.fromkeys(NAMES, rows.new_tensor(torch.nan))
+        norms = rows.norm(dim=1, keepdim=True)
+        rows = torch.where((norms - 1).abs() < 1e-3, rows, rows / norms.clamp_min(1e-12))
         values = (_spread(rows), _effective_rank(rows), _uniformity(rows))
     return dict(zip(NAMES, values, strict=True))
 

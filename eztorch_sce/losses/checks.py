@@ -1,10 +1,43 @@
 """Checks of the inputs of a loss, with errors that name the tensor and its shape or values."""
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from eztorch_sce.losses.pairs import ViewPairs
+from eztorch_sce.losses.pairs import ViewPairs, at_least_float32
 
 NORM_TOLERANCE = 0.05  # bfloat16 and finite-difference steps stay below it
+
+
+class NotFiniteError(ValueError):
+    """An embedding has NaN or infinite values."""
+
+
+class UnitVectorLoss(nn.Module):
+    """A loss of unit vectors.
+
+    Args:
+        normalize: Whether the arguments of `forward` are normalized first; methods pass unit vectors.
+    """
+
+    def __init__(self, normalize: bool) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self._norms_checked = False
+
+    def extra_repr(self) -> str:
+        """Return the settings that are shown when the loss is printed."""
+        return "normalize=True" if self.normalize else ""
+
+    def unit(self, rows: Tensor) -> Tensor:
+        """Return rows (..., D) normalized in at least float32 if the loss normalizes, else as they are."""
+        return F.normalize(at_least_float32(rows), dim=-1) if self.normalize else rows
+
+    def check_norms_once(self, embeddings: list[tuple[str, Tensor]]) -> None:
+        """Check that all embeddings are unit vectors, in the first call only: the norms of a large queue are costly."""
+        if not (self._norms_checked or self.normalize):
+            for name, rows in embeddings:
+                check_norms(name, rows)
+            self._norms_checked = True
 
 
 def check_views(views: ViewPairs) -> list[tuple[str, Tensor]]:
@@ -22,12 +55,12 @@ def check_views(views: ViewPairs) -> list[tuple[str, Tensor]]:
     others += [("batch_keys", rows) for rows in views.batch_keys or []]
     for name, rows in others:
         _check_rows(name, rows, query, views.batch_offset)
-    embeddings = [("query", x) for x in queries] + [("key", x) for x in keys] + others
-    for name, rows in embeddings:
-        if rows.dtype != query.dtype or not rows.is_floating_point():
-            raise ValueError(f"{name} must have the floating-point type of the query ({query.dtype}): got {rows.dtype}")
     if views.negatives is None and not any(rows.shape[-2] > 1 for _, rows in others):
-        raise ValueError("there are no negatives: pass negatives (a queue), or batch_keys of more than one sample")
+        raise ValueError("there are no negatives: pass negatives (K, D), such as a queue, or at least 2 samples")
+    embeddings = [("query", query), *[("key", x) for x in keys], *[("query", x) for x in queries[1:]], *others]
+    for name, rows in embeddings:
+        if not rows.is_floating_point():
+            raise ValueError(f"{name} must be of a floating-point type: got {rows.dtype}")
     return embeddings
 
 
@@ -47,7 +80,7 @@ def check_finite(loss: Tensor, embeddings: list[tuple[str, Tensor]]) -> None:
     """Check that the loss is finite, on a CPU only: on a GPU, the check would wait for the device.
 
     Raises:
-        ValueError: If the loss is not finite because of an embedding (..., D); names it and counts its invalid rows.
+        NotFiniteError: If an embedding (..., D) is the cause; names it and counts its invalid rows.
     """
     if loss.is_cuda or bool(loss.isfinite()):
         return
@@ -66,7 +99,7 @@ def check_norms(name: str, rows: Tensor) -> None:
         lowest, highest = norms.min().item(), norms.max().item()
         raise ValueError(
             f"{name} must hold unit vectors, but its norms range from {lowest:.3g} to {highest:.3g}: "
-            "normalize first (F.normalize)"
+            "pass normalize=True to the loss, or normalize first (F.normalize)"
         )
 
 
@@ -88,5 +121,5 @@ def _finite_norms(name: str, rows: Tensor) -> Tensor:
     """Return the norms (...,) of rows (..., D), or raise if any is not finite."""
     norms: Tensor = rows.detach().norm(dim=-1)  # not in float32: converting a large queue would copy it
     if num_invalid := int((~norms.isfinite()).sum()):
-        raise ValueError(f"{name} has NaN or infinite values in {num_invalid} of {norms.numel()} rows")
+        raise NotFiniteError(f"{name} has NaN or infinite values in {num_invalid} of {norms.numel()} rows")
     return norms

@@ -2,15 +2,16 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from eztorch_sce.losses.checks import check_finite, check_norms, check_views
+from eztorch_sce.losses.checks import UnitVectorLoss, check_finite, check_pair, check_views
 from eztorch_sce.losses.negatives import Negatives, SharedNegatives, in_batch_keys
-from eztorch_sce.losses.pairs import PairLosses, ViewPairs, alignment, at_least_float32
+from eztorch_sce.losses.pairs import PairLosses, ViewPairs, alignment
 from eztorch_sce.settings import invalid_settings
 
 
@@ -26,7 +27,7 @@ class SampleLosses(NamedTuple):
     positive_mass: Float[Tensor, " B"] | None = None
 
 
-class ContrastiveLoss(nn.Module, ABC):
+class ContrastiveLoss(UnitVectorLoss, ABC):
     """A loss that contrasts each query with its key and with negatives.
 
     A subclass writes its formula in `per_sample`. The similarities with all negatives are never held in memory: a
@@ -34,19 +35,20 @@ class ContrastiveLoss(nn.Module, ABC):
 
     Args:
         config: The settings, including `temperature`; shown when the loss is printed.
+        normalize: Whether to normalize the embeddings first; otherwise they must be unit vectors.
 
     Raises:
         ValueError: If a setting is out of range.
     """
 
     temperature: float
+    needs_negatives = True
 
-    def __init__(self, config: Any) -> None:
-        super().__init__()
+    def __init__(self, config: Any, normalize: bool = False) -> None:
+        super().__init__(normalize)
         if messages := invalid_settings(config, type(self).__name__):
             raise ValueError("; ".join(messages))
         self.config = config
-        self._norms_checked = False
 
     @abstractmethod
     def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:
@@ -68,7 +70,9 @@ class ContrastiveLoss(nn.Module, ABC):
         batch_keys: Tensor | None = None,
         batch_offset: int = 0,
     ) -> Tensor:
-        """Return the batch mean, a scalar, from unit vectors.
+        """Return the batch mean, a scalar, from embeddings of any floating-point types.
+
+        Without `negatives` and `batch_keys`, the other samples of the batch are the negatives.
 
         Args:
             query: Online embeddings (B, D).
@@ -80,17 +84,27 @@ class ContrastiveLoss(nn.Module, ABC):
             ValueError: If a shape or type is invalid, if there are no negatives, or if an embedding is not finite or
                 not a unit vector. Norms, and on a GPU finiteness, are checked in the first call only.
         """
-        in_batch = None if batch_keys is None else [batch_keys]
-        return self.over_pairs(ViewPairs([query], [key], [(0, 0)], negatives, in_batch, batch_offset)).loss
+        check_pair(query, key)
+        query, key = self.unit(query), self.unit(key)
+        if negatives is None and batch_keys is None:
+            return self.over_pairs(self.within_batch(query, key)).loss
+        shared = None if negatives is None else self.unit(negatives)
+        in_batch = None if batch_keys is None else [self.unit(batch_keys)]
+        return self.over_pairs(ViewPairs([query], [key], [(0, 0)], shared, in_batch, batch_offset)).loss
+
+    def within_batch(self, query: Tensor, key: Tensor) -> ViewPairs:
+        """Return the views of a batch in which the other samples are the negatives."""
+        return ViewPairs([query], [key], [(0, 0)], batch_keys=[key])
 
     def over_pairs(self, views: ViewPairs) -> PairLosses:
         """Return the mean over pairs. The queue is read twice, once for all queries and once for all keys."""
         embeddings = check_views(views)
-        self._check_norms_once(embeddings)
+        self.check_norms_once(embeddings)
         views = self.targets(views)
         with torch.autocast(views.queries[0].device.type, enabled=False):
-            queries = [at_least_float32(query) for query in views.queries]
-            keys = [at_least_float32(key) for key in views.keys]
+            types = [rows.dtype for rows in (*views.queries, *views.keys)]
+            dtype = reduce(torch.promote_types, types, torch.float32)  # similarities are divided by small temperatures
+            queries, keys = ([rows.to(dtype) for rows in each] for each in (views.queries, views.keys))
             shared = None
             if views.negatives is not None:
                 shared = SharedNegatives(views.negatives, queries, keys, self.temperature)
@@ -102,14 +116,8 @@ class ContrastiveLoss(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Return the current values of the settings, shown when the loss is printed."""
-        return ", ".join(f"{item.name}={getattr(self, item.name)}" for item in fields(self.config))
-
-    def _check_norms_once(self, embeddings: list[tuple[str, Tensor]]) -> None:
-        """Check that all embeddings are unit vectors, in the first call only: the norms of a large queue are costly."""
-        if not self._norms_checked:
-            for name, rows in embeddings:
-                check_norms(name, rows)
-            self._norms_checked = True
+        settings = [f"{item.name}={getattr(self, item.name)}" for item in fields(self.config)]
+        return ", ".join(filter(None, [*settings, super().extra_repr()]))
 
 
 @torch.no_grad()

@@ -23,6 +23,8 @@ class InfoNCEConfig(Settings):
         1.0, above=0, help="Weight of the loss. MoCo v3 uses 4 * temperature: 2 * temperature, summed over two pairs."
     )
 
+    needs_negatives = True
+
     def build(self) -> "InfoNCELoss":
         """Return the loss."""
         return InfoNCELoss(self.temperature, self.weight)
@@ -35,8 +37,14 @@ class InfoNCELoss(ContrastiveLoss):
     Chen et al., ICCV 2021, arXiv:2104.02057.
     """
 
-    def __init__(self, temperature: float = InfoNCEConfig.temperature, weight: float = InfoNCEConfig.weight) -> None:
-        super().__init__(InfoNCEConfig(temperature, weight))
+    def __init__(
+        self,
+        temperature: float = InfoNCEConfig.temperature,
+        weight: float = InfoNCEConfig.weight,
+        *,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(InfoNCEConfig(temperature, weight), normalize)
         self.temperature, self.weight = temperature, weight
 
     def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:

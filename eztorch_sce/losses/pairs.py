@@ -1,12 +1,36 @@
-"""Contract of the losses, and the mean of a loss over pairs of views."""
+"""Contract of the losses, and the pairs of views that they compare."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import Field
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor] | Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A loss of queries (B, D) and keys (B, D) of the same samples, and of negatives (K, D): any module or function.
+
+It returns a scalar, the batch mean. `loss(query, key)` is enough without a queue. The third parameter receives the keys
+of a queue; a loss for both is `loss(query, key, negatives=None)`. Two attributes are optional:
+
+- `takes_unit_vectors = False`: the loss receives projections as they are, rather than unit vectors.
+- `needs_negatives = True`: the loss cannot work without negatives, although its signature allows None.
+"""
+
+
+@runtime_checkable
+class LossConfig(Protocol):
+    """A config dataclass that builds a loss; `@register("loss", name)` makes it a choice.
+
+    Its class may set `needs_negatives`: True if the loss cannot work without negatives, False if it ignores them.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    def build(self) -> Loss:
+        """Return the loss."""
+        ...
 
 
 class ViewPairs(NamedTuple):
@@ -43,38 +67,11 @@ class PairLosses(NamedTuple):
 
 
 @runtime_checkable
-class Loss(Protocol):
-    """A loss of queries and of keys of the same samples: any module or function with this signature."""
-
-    def __call__(
-        self,
-        query: Float[Tensor, "B D"],
-        key: Float[Tensor, "B D"],
-        negatives: Float[Tensor, "K D"] | None = None,
-    ) -> Float[Tensor, ""]:
-        """Return the batch mean from unit vectors; `negatives` is the queue, or None if the method has none."""
-
-
-@runtime_checkable
-class PairsLoss(Loss, Protocol):
+class PairsLoss(Protocol):
     """A loss that computes all pairs of views at once, to share work between them or to use the in-batch keys."""
 
     def over_pairs(self, views: ViewPairs) -> PairLosses:
         """Return the mean over pairs."""
-
-
-def over_pairs_of(loss: Loss) -> Callable[[ViewPairs], PairLosses]:
-    """Return the function that averages a loss over pairs of views: its own `over_pairs` if it has one.
-
-    A loss without `over_pairs` is called once per pair, with the queue as negatives. It does not receive
-    `views.batch_keys`; the keys of its own process are in `key`.
-    """
-    return loss.over_pairs if isinstance(loss, PairsLoss) else partial(_one_call_per_pair, loss)
-
-
-def _one_call_per_pair(loss: Loss, views: ViewPairs) -> PairLosses:
-    terms = [loss(views.queries[i], views.keys[j], views.negatives) for i, j in views.pairs]
-    return PairLosses(torch.stack(terms).mean(), {"alignment": alignment(views)})
 
 
 @torch.no_grad()

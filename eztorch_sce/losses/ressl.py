@@ -23,6 +23,8 @@ class ReSSLConfig(Settings):
         help="Temperature of the similarities of the key; lower values give sharper targets.",
     )
 
+    needs_negatives = True
+
     def build(self) -> "ReSSLLoss":
         """Return the loss."""
         return ReSSLLoss(self.temperature, self.target_temperature)
@@ -38,8 +40,10 @@ class ReSSLLoss(ContrastiveLoss):
         self,
         temperature: float = ReSSLConfig.temperature,
         target_temperature: float = ReSSLConfig.target_temperature,
+        *,
+        normalize: bool = False,
     ) -> None:
-        super().__init__(ReSSLConfig(temperature, target_temperature))
+        super().__init__(ReSSLConfig(temperature, target_temperature), normalize)
         self.temperature, self.target_temperature = temperature, target_temperature
 
     def per_sample(self, query: Float[Tensor, "B D"], key: Float[Tensor, "B D"], negatives: Negatives) -> SampleLosses:

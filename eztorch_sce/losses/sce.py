@@ -35,6 +35,8 @@ class SCEConfig(Settings):
         0.5, at_least=0, at_most=1, help="Weight of the positive in the target; 1 is InfoNCE (lambda in the paper)."
     )
 
+    needs_negatives = True
+
     def build(self) -> "SCELoss":
         """Return the loss."""
         return SCELoss(self.temperature, self.target_temperature, self.positive_weight)
@@ -51,8 +53,10 @@ class SCELoss(ContrastiveLoss):
         temperature: float = SCEConfig.temperature,
         target_temperature: float = SCEConfig.target_temperature,
         positive_weight: float = SCEConfig.positive_weight,
+        *,
+        normalize: bool = False,
     ) -> None:
-        super().__init__(SCEConfig(temperature, target_temperature, positive_weight))
+        super().__init__(SCEConfig(temperature, target_temperature, positive_weight), normalize)
         self.temperature, self.target_temperature = temperature, target_temperature
         self.positive_weight = positive_weight
 

@@ -7,15 +7,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.distributed import gather_rows, gather_with_offset, same_permutation
-from eztorch_sce.losses.pairs import Loss, ViewPairs, over_pairs_of
-from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.losses.pairs import Loss, ViewPairs
+from eztorch_sce.methods.base import check_loss, check_views
+from eztorch_sce.methods.loss_calls import module_within, negatives_problems, over_pairs_of, takes_unit_vectors
+from eztorch_sce.models.backbones.base import Backbone, as_backbone
 from eztorch_sce.models.batch_norm import split_batch_norms
 from eztorch_sce.models.encoder import Encoder, embed_views
 from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
 from eztorch_sce.models.momentum import MomentumEncoder, cosine_momentum
 from eztorch_sce.models.queue import Queue
 from eztorch_sce.registry import register
-from eztorch_sce.settings import Settings, setting
+from eztorch_sce.settings import Settings, invalid_settings, setting
 from eztorch_sce.types import StepOutput
 
 
@@ -30,22 +33,32 @@ class MomentumContrast(nn.Module):
     Source: He et al., CVPR 2020, arXiv:1911.05722; with `SCELoss`: Denize et al., WACV 2023, arXiv:2111.14585.
 
     Args:
-        backbone: The network to train.
+        backbone: The network to train; see `as_backbone` for modules that are no `Backbone`.
         loss: The loss of pairs of queries and keys.
         config: Heads, queue and momentum.
+
+    Raises:
+        ConfigError: If a setting is invalid, or if the loss does not fit the negatives of the method.
     """
 
-    def __init__(self, backbone: Backbone, loss: Loss, config: "MomentumContrastConfig") -> None:
+    def __init__(self, backbone: nn.Module, loss: Loss, config: "MomentumContrastConfig | None" = None) -> None:
         super().__init__()
+        config = MomentumContrastConfig() if config is None else config
+        queue_size = 4096 if config.queue_size is None else config.queue_size
+        backbone = as_backbone(backbone)
+        check_loss(loss)
+        queue, batch_keys = f"queue_size={queue_size}" * bool(queue_size), "batch_keys=true" * config.batch_keys
+        if problems := invalid_settings(config, "method") or negatives_problems(loss, queue, batch_keys):
+            raise ConfigError(problems)
+
         width, dim = backbone.num_features, config.projector.output_dim
         predictor = None if config.predictor is None else config.predictor.build(width, dim)
-        self.online = Encoder(backbone, config.projector.build(width), predictor)
+        self.online = Encoder(backbone, config.projector.build(width), predictor, takes_unit_vectors(loss))
         if config.bn_splits > 1:
             split_batch_norms(self.online, config.bn_splits)
         self.momentum_encoder = MomentumEncoder(self.online)
-        queue_size = 4096 if config.queue_size is None else config.queue_size
-        self.queue = Queue(queue_size, dim) if queue_size else None
-        self.loss = loss
+        self.queue = Queue(queue_size, dim, takes_unit_vectors(loss)) if queue_size else None
+        self.loss, self.module_of_loss = loss, module_within(loss)
         self.over_pairs = over_pairs_of(loss)
         self.config = config
         self.momentum = 0.99 if config.momentum is None else config.momentum
@@ -55,8 +68,12 @@ class MomentumContrast(nn.Module):
         """The online backbone, which the papers evaluate."""
         return self.online.backbone
 
-    def forward(self, views: list[Float[Tensor, "B C _ _ _"]]) -> StepOutput:
-        """Return the loss of one batch from normalized views (B, C, T, S, S), global views first."""
+    def forward(self, views: list[Tensor]) -> StepOutput:
+        """Return the loss of one batch from normalized views (B, C, T, S, S), global views first.
+
+        In training mode, the keys are enqueued after the loss.
+        """
+        check_views(views, self.config.num_global_views, self)
         num_targets = self.config.num_global_views if self.config.symmetric else 1
         keys = [self._keys(view) for view in views[:num_targets]]  # each (B, D)
         first_query = 0 if num_targets > 1 else 1
@@ -70,24 +87,22 @@ class MomentumContrast(nn.Module):
         if self.config.batch_keys:
             batch_keys = list(all_keys.unbind(dim=1))
         if self.queue is not None:
-            self.queue.update()  # keys of the last accumulated batch: its backward pass is over
             negatives = self.queue.keys
         loss, metrics = self.over_pairs(ViewPairs(queries, keys, pairs, negatives, batch_keys, offset))
         if self.queue is not None:
-            self.queue.put(all_keys.transpose(0, 1).flatten(0, 1))
+            if self.training:
+                self.queue.enqueue(all_keys.transpose(0, 1).flatten(0, 1))
             metrics["queue_age"] = torch.tensor(len(self.queue.keys) / all_keys[:, :, 0].numel())  # steps
         return StepOutput(loss, metrics, keys[0])
 
     def after_step(self, progress: float) -> None:
-        """Enqueue the keys of the step and update the momentum encoder, at `progress` in [0, 1] of training."""
-        if self.queue is not None:
-            self.queue.update()
+        """Update the momentum encoder, at `progress` in [0, 1] of training."""
         is_cosine = self.config.momentum_schedule == "cosine"
         momentum = cosine_momentum(self.momentum, progress) if is_cosine else self.momentum
         self.momentum_encoder.update(self.online, momentum)
 
     @torch.no_grad()
-    def _keys(self, view: Float[Tensor, "B C _ _ _"]) -> Float[Tensor, "B D"]:
+    def _keys(self, view: Tensor) -> Float[Tensor, "B D"]:
         """Embed a global view with the momentum encoder.
 
         With `shuffle_bn`, the global batch is embedded in a random order, so batch norm cannot leak which key matches.

@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.distributed import gather_with_offset
-from eztorch_sce.losses.pairs import Loss, ViewPairs, over_pairs_of
-from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.losses.pairs import Loss, ViewPairs
+from eztorch_sce.methods.base import check_loss, check_views
+from eztorch_sce.methods.loss_calls import module_within, negatives_problems, over_pairs_of, takes_unit_vectors
+from eztorch_sce.models.backbones.base import Backbone, as_backbone
 from eztorch_sce.models.encoder import Encoder, embed_views
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.registry import register
-from eztorch_sce.settings import Settings, setting
+from eztorch_sce.settings import Settings, invalid_settings, setting
 from eztorch_sce.types import StepOutput
 
 
@@ -25,12 +27,21 @@ class SimCLR(nn.Module):
         backbone: The network to train.
         loss: The loss of pairs of views; `NTXentLoss` in the paper.
         config: The projector and the number of global views.
+
+    Raises:
+        ConfigError: If a setting is invalid, or if the loss needs a queue.
     """
 
-    def __init__(self, backbone: Backbone, loss: Loss, config: "SimCLRConfig") -> None:
+    def __init__(self, backbone: nn.Module, loss: Loss, config: "SimCLRConfig | None" = None) -> None:
         super().__init__()
-        self.online = Encoder(backbone, config.projector.build(backbone.num_features))
-        self.loss = loss
+        config = SimCLRConfig() if config is None else config
+        backbone = as_backbone(backbone)
+        check_loss(loss)
+        if problems := invalid_settings(config, "method") or negatives_problems(loss, "", "batch_keys"):
+            raise ConfigError(problems)
+        projector = config.projector.build(backbone.num_features)
+        self.online = Encoder(backbone, projector, normalize=takes_unit_vectors(loss))
+        self.loss, self.module_of_loss = loss, module_within(loss)
         self.over_pairs = over_pairs_of(loss)
         self.config = config
 
@@ -39,8 +50,9 @@ class SimCLR(nn.Module):
         """The backbone to keep after training."""
         return self.online.backbone
 
-    def forward(self, views: list[Float[Tensor, "B C _ _ _"]]) -> StepOutput:
+    def forward(self, views: list[Tensor]) -> StepOutput:
         """Return the loss of one batch from normalized views (B, C, T, S, S), global views first."""
+        check_views(views, self.config.num_global_views, self)
         num_targets = self.config.num_global_views
         queries = [embedded.z for embedded in embed_views(self.online, views, num_targets)]  # each (B, D)
         keys = queries[:num_targets]

@@ -1,5 +1,7 @@
 """A backbone with its projector and predictor."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -16,22 +18,34 @@ class Encoder(nn.Module):
         backbone: (B, C, T, H, W) to (B, F).
         projector: (B, F) to (B, D).
         predictor: (B, D) to (B, D), or None.
+        normalize: Whether the embeddings are unit vectors; otherwise they are projections and predictions as they are.
     """
 
-    def __init__(self, backbone: Backbone, projector: nn.Module, predictor: nn.Module | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, projector: nn.Module, predictor: nn.Module | None = None, normalize: bool = True
+    ) -> None:
         super().__init__()
-        self.backbone, self.projector, self.predictor = backbone, projector, predictor
+        self.backbone, self.projector, self.predictor, self.normalize = backbone, projector, predictor, normalize
 
-    def forward(self, clips: Float[Tensor, "B C T H W"]) -> Embeddings:
-        """Embed normalized clips."""
+    def forward(self, clips: Tensor) -> Embeddings:
+        """Embed normalized clips (B, C, T, H, W)."""
         h = self.backbone(clips)  # (B, F)
         projection = self.projector(h)  # (B, D)
-        z = _unit(projection)
-        q = z if self.predictor is None else _unit(self.predictor(projection))
+        z = self._embedding(projection)
+        q = z if self.predictor is None else self._embedding(self.predictor(projection))
         return Embeddings(h, z, q)
 
+    def without_predictor(self) -> "Encoder":
+        """Return a copy of the backbone and the projector."""
+        return Encoder(copy.deepcopy(self.backbone), copy.deepcopy(self.projector), normalize=self.normalize)
 
-def embed_views(encoder: Encoder, views: list[Float[Tensor, "B C _ _ _"]], num_global: int) -> list[Embeddings]:
+    def _embedding(self, rows: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        """Convert to at least float32, since the losses divide similarities by small temperatures, and normalize."""
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        return F.normalize(rows, dim=1) if self.normalize else rows
+
+
+def embed_views(encoder: Encoder, views: list[Tensor], num_global: int) -> list[Embeddings]:
     """Embed each global view separately, and all local views of the same shape in one forward pass.
 
     Args:
@@ -48,8 +62,3 @@ def embed_views(encoder: Encoder, views: list[Float[Tensor, "B C _ _ _"]], num_g
         chunks = zip(*(tensor.chunk(len(indices)) for tensor in merged), strict=True)
         local_embeddings |= {index: Embeddings(*chunk) for index, chunk in zip(indices, chunks, strict=True)}
     return global_embeddings + [local_embeddings[index] for index in range(len(local_views))]
-
-
-def _unit(x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
-    """Normalize in at least float32, since the losses divide similarities by small temperatures."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=1)

@@ -4,14 +4,14 @@ import copy
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from eztorch_sce.models.encoder import Encoder
+from eztorch_sce.types import Embeddings
 
 
 class MomentumEncoder(nn.Module):
-    """An exponential moving average of the backbone and the projector of an encoder.
+    """An exponential moving average of a network; of an `Encoder`, of its backbone and projector.
 
     It starts as a copy. Its parameters are averages and receive no gradients; its batch norms keep their own statistics
     and always run in training mode, as in the papers.
@@ -19,23 +19,32 @@ class MomentumEncoder(nn.Module):
     Source: He et al., CVPR 2020, arXiv:1911.05722.
     """
 
-    def __init__(self, online: Encoder) -> None:
+    def __init__(self, online: nn.Module) -> None:
         super().__init__()
-        self.encoder = Encoder(copy.deepcopy(online.backbone), copy.deepcopy(online.projector))
+        self.encoder = online.without_predictor() if isinstance(online, Encoder) else copy.deepcopy(online)
         self.encoder.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B D"]:
-        """Return the keys of clips, unit vectors."""
-        keys: Tensor = self.encoder(clips).z
+    def forward(self, clips: Tensor) -> Tensor:
+        """Return the keys (B, D) of clips (B, C, T, H, W): the projections of an encoder, or the network's output."""
+        output = self.encoder(clips)
+        keys: Tensor = output.z if isinstance(output, Embeddings) else output
         return keys
 
     @torch.no_grad()
-    def update(self, online: Encoder, momentum: float) -> None:
-        """Set the average to `momentum * average + (1 - momentum) * online`; call once per optimizer step."""
-        averaged: list[Tensor] = list(self.encoder.parameters())  # backbone, then projector; it has no predictor
-        latest: list[Tensor] = [*online.backbone.parameters(), *online.projector.parameters()]
-        torch._foreach_lerp_(averaged, latest, 1 - momentum)
+    def update(self, online: nn.Module, momentum: float) -> None:
+        """Set the average to `momentum * average + (1 - momentum) * online`; call once per optimizer step.
+
+        Raises:
+            ValueError: If the parameters of `online` are not those of the network that is averaged.
+        """
+        averaged, latest = dict(self.encoder.named_parameters()), dict(online.named_parameters())
+        if missing := averaged.keys() - latest.keys():
+            raise ValueError(
+                f"the online network has no parameter {min(missing)}: pass the network that the momentum encoder "
+                "copied, without a wrapper such as DistributedDataParallel (its .module)"
+            )
+        torch._foreach_lerp_(list(averaged.values()), [latest[name] for name in averaged], 1 - momentum)
 
 
 def cosine_momentum(start: float, progress: float) -> float:

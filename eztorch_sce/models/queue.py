@@ -7,39 +7,42 @@ from torch import Tensor, nn
 
 
 class Queue(nn.Module):
-    """Ring buffer of the last `size` keys; checkpoints include its position.
+    """The last `size` keys; it starts full of random ones. Checkpoints include its position.
 
-    It starts full of random unit vectors. New keys wait until the backward pass is over, because autograd may still
-    need the old ones: `put` them after the forward pass, `update` after the backward pass.
+    Read it before the loss, and enqueue after it: `loss = criterion(query, key, queue.keys); queue.enqueue(key)`.
 
     Args:
         size: Number of keys; > 0.
         dim: Dimension of a key.
+        normalize: Whether the random keys are unit vectors; otherwise they have a normal distribution.
     """
 
     keys: Float[Tensor, "size dim"]
     position: Int64[Tensor, ""]
 
-    def __init__(self, size: int, dim: int) -> None:
+    def __init__(self, size: int, dim: int, normalize: bool = True) -> None:
         super().__init__()
-        self.register_buffer("keys", F.normalize(torch.randn(size, dim), dim=1))
+        if size < 1 or dim < 1:
+            raise ValueError(f"Queue({size}, {dim}): size and dim must be at least 1")
+        keys = torch.randn(size, dim)
+        self.register_buffer("keys", F.normalize(keys, dim=1) if normalize else keys)
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
-        self._waiting: Tensor | None = None
-
-    def put(self, keys: Float[Tensor, "N D"]) -> None:
-        """Hold any number of new keys until the next `update`."""
-        self._waiting = keys.detach()
-
-    def update(self) -> None:
-        """Enqueue the waiting keys, if any."""
-        if self._waiting is not None:
-            self.enqueue(self._waiting)
-            self._waiting = None
 
     @torch.no_grad()
-    def enqueue(self, keys: Float[Tensor, "N D"]) -> None:
-        """Replace the oldest keys immediately; if there are more than `size` new keys, use the last `size`."""
-        size = len(self.keys)
+    def enqueue(self, keys: Tensor) -> None:
+        """Replace the oldest keys by new ones (N, D) of the whole batch; if N is larger than the queue, by the last.
+
+        `keys` becomes another tensor: autograd may still need the one that the loss has read. With several processes,
+        pass the keys of all of them, so that their queues are the same.
+
+        Raises:
+            ValueError: If the keys have another dimension than the queue.
+        """
+        size, dim = self.keys.shape
+        if keys.ndim != 2 or keys.shape[1] != dim:
+            raise ValueError(f"keys must be (N, {dim}), like the queue: got {tuple(keys.shape)}")
         rows = (self.position + torch.arange(len(keys), device=self.keys.device)) % size
-        self.keys[rows[-size:]] = keys[-size:].to(self.keys.dtype)
+        latest = self.keys.clone()
+        latest[rows[-size:]] = keys[-size:].to(latest)
+        self.keys = latest
         self.position.add_(len(keys)).remainder_(size)

@@ -8,6 +8,7 @@ from typing import Any
 
 from eztorch_sce import settings
 from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.objects import PassedObject
 from eztorch_sce.settings import Settings
 
 
@@ -44,16 +45,20 @@ class MovingSetting:
         modules: Modules by the prefix of their settings ("loss", "method").
 
     Raises:
-        ConfigError: If the module does not have the setting as an attribute.
+        ConfigError: If the module does not have the setting as an attribute, or if it is not a number.
     """
 
     def __init__(self, ramp: Ramp, modules: Mapping[str, Any]) -> None:
         prefix, self.name = ramp.setting.split(".", 1)
         self.ramp, self.module = ramp, modules[prefix]
+        owner, value = type(self.module).__name__, getattr(self.module, self.name, None)
         if not hasattr(self.module, self.name):
-            owner = type(self.module).__name__
-            raise ConfigError([f"ramps: {ramp.setting} cannot be ramped, because {owner} has no attribute {self.name}"])
-        self.end: float = getattr(self.module, self.name)
+            problem = f"{owner} has no attribute {self.name}: keep the setting in one, and read it in every step"
+            raise ConfigError([f"ramps: {ramp.setting} cannot be ramped, because {problem}"])
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            problem = f"{owner}.{self.name} is a {type(value).__name__}, not a number"
+            raise ConfigError([f"ramps: {ramp.setting} cannot be ramped, because {problem}"])
+        self.end = float(value)
 
     def move(self, progress: float) -> None:
         """Set the attribute to its value at `progress` in [0, 1] of training."""
@@ -65,7 +70,8 @@ def ramp_conflicts(ramps: Sequence[Ramp], configs: Mapping[str, Any], path: str)
 
     Args:
         ramps: The ramps.
-        configs: Config dataclasses whose numeric settings may be ramped, by prefix ("loss", "method").
+        configs: Configs whose numeric settings may be ramped, by prefix ("loss", "method"); of a passed object, the
+            numbers among its attributes. None has no settings.
         path: Path of the ramps, for the messages.
     """
     known = {f"{prefix}.{name}": declared for prefix, config in configs.items() for name, declared in _numbers(config)}
@@ -89,6 +95,14 @@ def ramp_conflicts(ramps: Sequence[Ramp], configs: Mapping[str, Any], path: str)
 
 def _numbers(config: Any) -> list[tuple[str, settings.Setting]]:
     """Return the name and declaration of each setting of a config that is a real number."""
+    if config is None:
+        return []
+    if config is None:
+        return []
+    if isinstance(config, PassedObject):
+        attributes = vars(config.value).items() if hasattr(config.value, "__dict__") else ()
+        names = [name for name, value in attributes if isinstance(value, float) and not name.startswith("_")]
+        return [(name, settings.Setting()) for name in names]
     hints = typing.get_type_hints(type(config))
     numbers = [item for item in fields(config) if hints[item.name] in (float, float | None)]
     return [(item.name, settings.declaration(item) or settings.Setting()) for item in numbers]

@@ -16,7 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.losses.pairs import PairLosses, ViewPairs, over_pairs_of
+from eztorch_sce.losses.pairs import Loss, LossConfig, PairLosses, ViewPairs
+from eztorch_sce.methods.base import MethodConfig, check_method
+from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
 from eztorch_sce.models.backbones.base import BackboneConfig
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.training.config import TrainerConfig
@@ -32,8 +34,8 @@ class TrainingSettings(Protocol):
     data: DataConfig
     views: list[ViewConfig]
     backbone: BackboneConfig
-    method: Any  # no common type: each config of a method or loss builds its own
-    loss: Any
+    method: MethodConfig
+    loss: LossConfig | None
     optimizer: OptimizerConfig
     trainer: TrainerConfig
 
@@ -63,12 +65,25 @@ class Size(NamedTuple):
 
 
 class LossInputs(nn.Module):
-    """Stand-in for the loss while the networks run without values; it records the inputs of the loss."""
+    """Stand-in for the loss while the networks run without values; it records the inputs of the last call.
+
+    Args:
+        loss: The loss; None if the method has its own.
+    """
+
+    def __init__(self, loss: Loss | None) -> None:
+        super().__init__()
+        self.takes_unit_vectors = loss is None or takes_unit_vectors(loss)
+        self.views = ViewPairs([], [], [])
+
+    def forward(self, query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+        """Record a call; return a scalar whose gradient reaches the query and the key."""
+        self.views = ViewPairs([query], [key], [(0, 0)], negatives)
+        return (query + key).sum()
 
     def over_pairs(self, views: ViewPairs) -> PairLosses:
         """Record the views; return a scalar whose gradient reaches all queries."""
-        self.queries, self.keys, self.pairs = views.queries, views.keys, views.pairs
-        self.negatives, self.batch_keys = views.negatives, views.batch_keys
+        self.views = views
         return PairLosses(torch.cat(views.queries).sum(), {})
 
 
@@ -98,7 +113,7 @@ class NetworkCost(NamedTuple):
     flops: dict[str, Flops]
     activations: Size
     norms: list[tuple[int, bool]]
-    loss_inputs: LossInputs
+    loss_inputs: ViewPairs
     measured_on: str
 
 
@@ -125,20 +140,22 @@ def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int) -> N
         return _network_cost(config, shapes, 2 * getattr(config.method, "bn_splits", 1), fake=False)
 
 
-def loss_cost(config: TrainingSettings, inputs: LossInputs, global_batch: int) -> tuple[Flops, Size]:
+def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> tuple[Flops, Size]:
     """Return the FLOPs of the loss per sample, and the bytes it keeps in addition to the queue.
 
     Args:
-        config: A validated config of a pretraining.
-        inputs: The inputs of the loss.
+        loss: The loss; None if the method has its own, whose cost is part of the networks.
+        inputs: The inputs of the loss; without queries if the method does not call it.
         global_batch: Samples per forward pass on all devices; their keys may be gathered.
     """
+    if loss is None or not inputs.queries:
+        return Flops(0.0, 0.0), Size(0.0)
 
     def unit_rows(like: Tensor, num_rows: int) -> Tensor:
         rows = nn.functional.normalize(torch.randn(*like.shape[:-2], num_rows, like.shape[-1]), dim=-1)
         return rows.requires_grad_(like.requires_grad)
 
-    over_pairs = over_pairs_of(config.loss.build())
+    over_pairs = over_pairs_of(loss)
     negatives = None if inputs.negatives is None else unit_rows(inputs.negatives, len(inputs.negatives))
     batch_keys = [unit_rows(rows, max(4, global_batch)) for rows in inputs.batch_keys or []]
     known = batch_keys if negatives is None else [negatives, *batch_keys]
@@ -156,9 +173,11 @@ def loss_cost(config: TrainingSettings, inputs: LossInputs, global_batch: int) -
 
 def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fake: bool) -> NetworkCost:
     """Run the method on a batch and on one twice as large, since the activations grow linearly with the batch."""
-    loss_inputs, norms = LossInputs(), list[tuple[int, bool]]()
+    loss, norms = None if config.loss is None else config.loss.build(), list[tuple[int, bool]]()
+    loss_inputs = LossInputs(loss)
     with torch.device("meta" if fake else "cpu"):
-        method = config.method.build(config.backbone.build(), loss_inputs)
+        method: Any = config.method.build(config.backbone.build(), None if loss is None else loss_inputs)
+    check_method(method, config.method)
 
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
         if fake:
@@ -181,22 +200,28 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
         flops=_flops_by_component(method, once, batch),
         activations=Size.through(batch, once.kept, twice.kept),
         norms=norms,
-        loss_inputs=loss_inputs,
+        loss_inputs=loss_inputs.views,
         measured_on="tensors without values" if fake else f"{batch} and {2 * batch} real samples",
     )
 
 
-def _parameters_by_component(method: Any) -> dict[str, int]:
-    parameters = {name: _numel(module.parameters()) for name, module in method.online.named_children()}
+def _parameters_by_component(method: nn.Module) -> dict[str, int]:
+    """Return the number of parameters of each network in `online`, or of each submodule, and of what is frozen."""
+    networks = getattr(method, "online", method)
+    parameters = {
+        name: _numel(parameter for parameter in module.parameters() if parameter.requires_grad)
+        for name, module in networks.named_children()
+    }
     if frozen := _numel(parameter for parameter in method.parameters() if not parameter.requires_grad):
-        parameters["momentum copies"] = frozen
-    return parameters
+        parameters["momentum copies" if hasattr(method, "momentum_encoder") else "frozen"] = frozen
+    return {name: count for name, count in parameters.items() if count}
 
 
-def _flops_by_component(method: Any, step: _StepCost, batch: int) -> dict[str, Flops]:
+def _flops_by_component(method: nn.Module, step: _StepCost, batch: int) -> dict[str, Flops]:
     """Return the FLOPs of the encoders per sample."""
     momentum = step.by_module.get(f"{type(method).__name__}.momentum_encoder", 0.0)
-    flops = {"online encoder": Flops((step.flops.forward - momentum) / batch, step.flops.backward / batch)}
+    trained = "online encoder" if hasattr(method, "online") else "networks"
+    flops = {trained: Flops((step.flops.forward - momentum) / batch, step.flops.backward / batch)}
     if momentum:
         flops["momentum encoder"] = Flops(momentum / batch, 0.0)
     return flops

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.streaming import BLOCK_NUMBERS, BLOCK_NUMBERS_GPU
+from eztorch_sce.objects import title_of
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, TrainingSettings, loss_cost, network_cost
 from eztorch_sce.planning.devices import DEVICES, Measurement, find_measurement
-from eztorch_sce.registry import name_of
 from eztorch_sce.types import InputSpec
 
 GIB = 2**30
@@ -102,7 +102,8 @@ def plan_pretraining(config: PlanSettings, num_records: int | None, chosen: Sequ
     batch = config.data.samples_per_step // (num_devices * config.trainer.accumulate)
     shapes = _view_shapes(config)
     networks = network_cost(config, shapes, batch)
-    loss_flops, loss_kept = loss_cost(config, networks.loss_inputs, global_batch=batch * num_devices)
+    loss = None if config.loss is None else config.loss.build()
+    loss_flops, loss_kept = loss_cost(loss, networks.loss_inputs, global_batch=batch * num_devices)
 
     flops = networks.flops | {"loss": loss_flops}
     memory = _memory(config, networks, loss_kept, shapes, num_devices)
@@ -150,7 +151,8 @@ def largest_batch(config: TrainingSettings, usable: float) -> int:
     batch = max(1, config.data.samples_per_step // (num_devices * config.trainer.accumulate))
     shapes = _view_shapes(config)
     networks = network_cost(config, shapes, batch)
-    _, loss_kept = loss_cost(config, networks.loss_inputs, global_batch=batch * num_devices)
+    loss = None if config.loss is None else config.loss.build()
+    _, loss_kept = loss_cost(loss, networks.loss_inputs, global_batch=batch * num_devices)
     return _largest(_memory(config, networks, loss_kept, shapes, num_devices), usable)
 
 
@@ -167,7 +169,7 @@ def _view_shapes(config: TrainingSettings) -> list[Shape]:
     if num_frames > 1 and not takes_clips:
         raise ConfigError(
             [
-                f"data.num_frames={num_frames}, but backbone={name_of(config.backbone)} takes single images: choose "
+                f"data.num_frames={num_frames}, but backbone={title_of(config.backbone)} takes single images: choose "
                 "a video backbone (backbone=r3d18) or data.num_frames=1"
             ]
         )
@@ -176,7 +178,8 @@ def _view_shapes(config: TrainingSettings) -> list[Shape]:
 
 
 def _title(config: PlanSettings, shapes: list[Shape], num_devices: int) -> str:
-    networks = ", ".join(name_of(choice) for choice in (config.backbone, config.method, config.loss))
+    choices = [config.backbone, config.method] + ([] if config.loss is None else [config.loss])
+    networks = ", ".join(map(title_of, choices))
     sizes = " + ".join(str(size) for *_, size in shapes)
     samples = f"{config.data.samples_per_step} samples per step on {num_devices} x {config.device}"
     kind = "images" if shapes[0][1] == 1 else f"clips of {shapes[0][1]} frames"
@@ -192,7 +195,7 @@ def _memory(
     pixels = sum(math.prod(shape) for shape in shapes)
     decoded = pixels if canvas is None else sum(channels * frames * canvas**2 for channels, frames, *_ in shapes)
     block = _FLOAT * (BLOCK_NUMBERS if config.trainer.accelerator == "cpu" else BLOCK_NUMBERS_GPU)
-    if not isinstance(config.loss.build(), ContrastiveLoss):
+    if config.loss is None or not isinstance(config.loss.build(), ContrastiveLoss):
         block = 0
     return {
         "weights": Size(networks.weights),
@@ -262,7 +265,8 @@ def _step_seconds(
     device = DEVICES[config.device]
     peak = device.peak(config.trainer.precision)
     # The momentum encoder moves as many bytes as the online encoder does forward, in proportion to its FLOPs.
-    momentum = flops["momentum encoder"].forward / flops["online encoder"].forward if "momentum encoder" in flops else 0
+    online = next(iter(flops.values()))
+    momentum = flops["momentum encoder"].forward / online.forward if "momentum encoder" in flops else 0
     moved = memory["activations kept"].per_sample * (_MOVED_FORWARD * (1 + momentum) + _MOVED_BACKWARD)
     computing = sum(map(sum, flops.values())) / (peak * 1e12) + moved / (device.bandwidth_gb_s * 1e9)
     sending = sum(network.values()) / (device.link_gb_s * 1e9)
@@ -280,6 +284,6 @@ def _step_seconds(
 def _measurement(config: PlanSettings, shapes: list[Shape]) -> Measurement | None:
     """Return a measurement of this training on one device, or None. Only image trainings in float32 were measured."""
     same_images = len(set(shapes)) == 1 and shapes[0][1] == 1
-    if not same_images or config.trainer.precision != "32-true" or name_of(config.method) != "momentum_contrast":
+    if not same_images or config.trainer.precision != "32-true" or title_of(config.method) != "momentum_contrast":
         return None
-    return find_measurement(config.device, f"{name_of(config.backbone)}, {len(shapes)} views of {shapes[0][2]} px,")
+    return find_measurement(config.device, f"{title_of(config.backbone)}, {len(shapes)} views of {shapes[0][2]} px,")

@@ -12,7 +12,9 @@ from torch import Tensor
 from eztorch_sce.augment.views import Views
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
-from eztorch_sce.methods.base import Method
+from eztorch_sce.losses.checks import NotFiniteError
+from eztorch_sce.losses.pairs import Loss
+from eztorch_sce.methods.base import Method, problems_with_output
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.ramp import MovingSetting, Ramp
@@ -35,6 +37,7 @@ class PretrainModule(pl.LightningModule):
         schedule: Schedule of the learning rate.
         batch_size: Global batch size per optimizer step.
         ramps: Settings of the method or its loss that change during training.
+        loss: The loss whose settings may be ramped; None if the method has its own.
     """
 
     def __init__(
@@ -45,11 +48,12 @@ class PretrainModule(pl.LightningModule):
         schedule: ScheduleConfig,
         batch_size: int,
         ramps: Sequence[Ramp] = (),
+        loss: Loss | None = None,
     ) -> None:
         super().__init__()
         self.method, self.augmentation = method, augmentation
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
-        self.moving_settings = [MovingSetting(ramp, {"loss": method.loss, "method": method}) for ramp in ramps]
+        self.moving_settings = [MovingSetting(ramp, {"loss": loss, "method": method}) for ramp in ramps]
         self.warned_of_collapse = False
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
@@ -82,9 +86,12 @@ class PretrainModule(pl.LightningModule):
 
     def _forward(self, batch: ViewBatch) -> StepOutput:
         try:
-            return self.method(batch.views)
-        except ValueError as error:  # the loss rejects non-finite embeddings
+            output = self.method(batch.views)
+        except NotFiniteError as error:
             raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
+        if problems := problems_with_output(output, self.method):
+            raise TrainingError(f"step {self.trainer.global_step}: {'; '.join(problems)}")
+        return output
 
     def _progress(self) -> float:
         """Return the progress of training at the current optimizer step, from 0 at the first to 1 at the last."""

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from torch import Tensor
 from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.cosine import CosineLoss
 from eztorch_sce.losses.infonce import InfoNCELoss
-from eztorch_sce.losses.pairs import Loss, PairsLoss, ViewPairs, over_pairs_of
+from eztorch_sce.losses.ntxent import NTXentLoss
+from eztorch_sce.losses.pairs import ViewPairs
 from eztorch_sce.losses.ressl import ReSSLLoss
 from eztorch_sce.losses.sce import SCELoss
 from eztorch_sce.registry import choices
@@ -86,6 +88,54 @@ def test_in_batch_negatives_of_two_views_equal_a_queue_of_both(name: str) -> Non
     torch.testing.assert_close(both, torch.stack(one_by_one).mean())
 
 
+@pytest.mark.parametrize("name", ["infonce", "ressl", "sce"])
+def test_the_other_samples_are_the_negatives_of_a_plain_batch(name: str) -> None:
+    loss: ContrastiveLoss = choices("loss")[name]().build()
+    query, key = unit(4, 8, 0), unit(4, 8, 1)
+    assert loss(query, key) == loss(query, key, batch_keys=key)
+
+
+def test_infonce_of_a_plain_batch_is_the_cross_entropy_of_its_similarities() -> None:
+    query, key = unit(4, 8, 0), unit(4, 8, 1)
+    expected = F.cross_entropy(query @ key.T / 0.2, torch.arange(4))
+    torch.testing.assert_close(InfoNCELoss(temperature=0.2)(query, key), expected)
+
+
+def test_ntxent_of_a_plain_batch_matches_a_sum_over_all_rows() -> None:
+    z0, z1 = unit(3, 8, 0).requires_grad_(), unit(3, 8, 1).requires_grad_()
+    rows, terms = torch.cat([z0, z1]), []
+    for row in range(6):
+        similarities = [rows[row] @ rows[other] / 0.5 for other in range(6) if other != row]
+        positive = rows[row] @ rows[(row + 3) % 6] / 0.5
+        terms.append(torch.stack(similarities).logsumexp(dim=0) - positive)
+    expected = torch.stack(terms).mean()
+    value = NTXentLoss(temperature=0.5)(z0, z1)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, [z0, z1]), torch.autograd.grad(expected, [z0, z1]))
+
+
+def test_ntxent_has_known_values_for_orthogonal_and_for_equal_samples() -> None:
+    x, y, _ = torch.eye(3)
+    loss = NTXentLoss(temperature=1)
+    orthogonal, equal = torch.stack([x, y]), torch.stack([x, x])
+    assert loss(orthogonal, orthogonal).item() == pytest.approx(math.log(math.e + 2) - 1)
+    assert loss(equal, equal).item() == pytest.approx(math.log(3))  # three candidates that are alike
+
+
+@pytest.mark.parametrize("name", choices("loss"))
+def test_normalize_accepts_raw_embeddings_of_mixed_types(name: str) -> None:
+    class_of_loss: Any = type(choices("loss")[name]().build())
+    query, key, queue = (torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (4, 4, 9))
+    unit_rows = [F.normalize(rows, dim=1) for rows in (query, key, queue)]
+    loss = class_of_loss(normalize=True)
+    torch.testing.assert_close(loss(query, key), class_of_loss()(*unit_rows[:2]))
+    torch.testing.assert_close(loss(query, key, queue), class_of_loss()(*unit_rows))
+    torch.testing.assert_close(loss(query.half(), key), loss(query.half().float(), key))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loss(query.bfloat16(), key.bfloat16(), queue).dtype == torch.float32
+    assert "normalize=True" in repr(loss)
+
+
 @pytest.mark.parametrize("name", CONTRASTIVE)
 def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
     loss: ContrastiveLoss = choices("loss")[name]().build()
@@ -94,21 +144,19 @@ def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
         loss(query, unit(3, 8, 0), negatives)
     with pytest.raises(ValueError, match=r"negatives must be \(N, 8\) like the query: got \(4, 9\)"):
         loss(query, key, unit(4, 9, 0))
-    with pytest.raises(ValueError, match="there are no negatives"):
-        loss(query, key)
+    with pytest.raises(ValueError, match=r"there are no negatives: pass .* such as a queue, or at least 2 samples"):
+        loss(query[:1], key[:1])
     with pytest.raises(ValueError, match="there are no negatives"):
         loss(query[:1], key[:1], batch_keys=key[:1])
     with pytest.raises(ValueError, match="negatives is empty"):
         loss(query, key, negatives[:0])
     with pytest.raises(ValueError, match="batch_offset=1: the 2 samples"):
         loss(query, key, batch_keys=key, batch_offset=1)
-    with pytest.raises(
-        ValueError,
-        match=r"negatives must have the floating-point type of the query \(torch.float32\): got torch.float64",
-    ):
-        loss(query, key, negatives.double())
-    with pytest.raises(ValueError, match="key must hold unit vectors, but its norms range from 3 to 3"):
-        choices("loss")[name]().build()(query, 3 * key, negatives)
+    with pytest.raises(ValueError, match=r"negatives must be of a floating-point type: got torch.int64"):
+        loss(query, key, negatives.long())
+    for arguments in ((query, 3 * key, negatives), (query, 3 * key)):
+        with pytest.raises(ValueError, match=r"key must hold unit vectors, .* from 3 to 3: pass normalize=True to the"):
+            choices("loss")[name]().build()(*arguments)
     with pytest.raises(ValueError, match=r"query and key are empty, \(0, 8\)"):
         loss(query[:0], key[:0], negatives)
     with pytest.raises(ValueError, match=r"query and key must both be \(B, D\): got \(3, 8\) and \(2, 8\)"):
@@ -134,6 +182,11 @@ def test_cosine_reports_infinite_keys() -> None:
         CosineLoss()(unit(2, 8, 0), unit(2, 8, 1) * torch.inf)
 
 
+def test_cosine_rejects_raw_embeddings() -> None:
+    with pytest.raises(ValueError, match=r"query must hold unit vectors, .*normalize=True"):
+        CosineLoss()(3 * unit(2, 8, 0), unit(2, 8, 1))
+
+
 def test_cosine_matches_hand_computation() -> None:
     x, y, _ = torch.eye(3)
     loss = CosineLoss()
@@ -142,7 +195,7 @@ def test_cosine_matches_hand_computation() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"temperature": 0}, {"target_temperature": -1}, {"positive_weight": 1.5}])
-def test_invalid_settings_name_the_setting_and_its_value(settings: dict[str, float]) -> None:
+def test_invalid_settings_name_the_setting_and_its_value(settings: dict[str, Any]) -> None:
     (name, value) = next(iter(settings.items()))
     with pytest.raises(ValueError, match=rf"{name}={value}"):
         SCELoss(**settings)
@@ -152,20 +205,8 @@ def test_invalid_settings_name_the_setting_and_its_value(settings: dict[str, flo
 def test_constructor_and_config_have_the_same_defaults(name: str) -> None:
     config = choices("loss")[name]()
     loss = config.build()
-    assert isinstance(loss, Loss)
     assert {key: getattr(loss, key) for key in vars(config)} == vars(config)
     assert repr(type(loss)()) == repr(loss)
-
-
-def test_a_plain_loss_is_averaged_over_the_pairs() -> None:
-    def mean_similarity(query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
-        return (query * key).sum(dim=1).mean()
-
-    x, y, _ = torch.eye(3)
-    assert not isinstance(mean_similarity, PairsLoss)
-    losses = over_pairs_of(mean_similarity)(ViewPairs([x[None], y[None]], [x[None]], [(0, 0), (1, 0)]))
-    assert losses.loss.item() == 0.5
-    assert losses.metrics["alignment"].item() == 1  # squared distances 0 and 2
 
 
 @pytest.mark.real_data

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eztorch_sce.losses.pairs import Loss
@@ -12,7 +13,7 @@ from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
-from eztorch_sce.models.momentum import cosine_momentum
+from eztorch_sce.models.momentum import MomentumEncoder, cosine_momentum
 from eztorch_sce.models.queue import Queue
 
 
@@ -49,15 +50,13 @@ def test_every_target_is_compared_with_all_other_views(symmetric: bool, num_view
         assert not torch.equal(query, key)
 
 
-def test_the_queue_is_read_before_the_step_and_holds_its_keys_afterward() -> None:
+def test_the_loss_reads_the_queue_before_the_keys_of_its_batch_are_enqueued() -> None:
     loss = Recorder()
     contrast = build_method(loss)
     assert contrast.queue is not None
     before = contrast.queue.keys.clone()
     contrast(views(2))
     assert all(torch.equal(negatives, before) for _, _, negatives in loss.calls)
-    assert torch.equal(contrast.queue.keys, before)  # unchanged until the backward pass is over
-    contrast.after_step(progress=0.0)
     torch.testing.assert_close(contrast.queue.keys[:8], torch.cat([loss.calls[0][1], loss.calls[1][1]]))
     assert torch.equal(contrast.queue.keys[8:], before[8:])
 
@@ -71,6 +70,48 @@ def test_the_queue_wraps_around_and_accepts_any_number_of_keys() -> None:
     assert sorted(queue.keys[:, 0].tolist()) == [107, 108, 109, 110, 111]
     queue.enqueue(torch.full((1, 2), 200.0))
     assert sorted(queue.keys[:, 0].tolist()) == [108, 109, 110, 111, 200]  # the oldest key was replaced
+
+
+def test_a_loss_may_be_differentiated_after_its_keys_are_enqueued() -> None:
+    queue = Queue(size=6, dim=4)
+    query, key = (F.normalize(torch.randn(2, 4), dim=1) for _ in range(2))
+    query.requires_grad_()
+    negatives = queue.keys.clone()
+    loss = (query @ queue.keys.T).exp().sum()  # autograd keeps the queue for the backward pass
+    queue.enqueue(key)
+    loss.backward()
+    torch.testing.assert_close(query.grad, (query @ negatives.T).exp() @ negatives)
+    assert torch.equal(queue.keys[:2], key)
+
+
+def test_a_queue_names_the_shape_of_keys_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"keys must be \(N, 4\), like the queue: got \(2, 8\)"):
+        Queue(size=6, dim=4).enqueue(torch.zeros(2, 8))
+    with pytest.raises(ValueError, match=r"Queue\(0, 4\): size and dim must be at least 1"):
+        Queue(size=0, dim=4)
+
+
+def test_the_momentum_encoder_averages_any_network() -> None:
+    online = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    slow: Any = MomentumEncoder(online)
+    inputs = torch.randn(4, 3)
+    torch.testing.assert_close(slow(inputs), online(inputs))
+    bias = online[0].get_parameter("bias")
+    start = bias.clone()
+    with torch.no_grad():
+        bias.add_(1)
+    slow.update(online, momentum=0.75)
+    torch.testing.assert_close(slow.encoder[0].bias, start + 0.25)
+    with pytest.raises(ValueError, match=r"has no parameter 0\.bias: .*without a wrapper such as DistributedDataPar"):
+        slow.update(nn.Sequential(online), momentum=0.75)
+
+
+def test_evaluation_mode_leaves_the_queue_alone() -> None:
+    contrast = build_method(SCEConfig().build()).eval()
+    assert contrast.queue is not None
+    before = contrast.queue.keys
+    contrast(views(2))
+    assert contrast.queue.keys is before
 
 
 def test_a_resumed_queue_continues_at_its_saved_position() -> None:
