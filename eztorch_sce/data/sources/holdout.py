@@ -51,9 +51,11 @@ def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = N
         )
     is_test = held_out(manifest.records.labels, manifest.classes, draw.fraction, str(draw.seed), groups)
     if not is_test.any():
-        cure = "add files, or set data.test_root or data.test_list"
+        cure, where = "add files, or set data.test_root or data.test_list", f"data.root={manifest.source}"
+        if manifest.records.has_source:
+            cure, where = "add records, or give a test source", manifest.source
         unit = "files" if groups is None else "groups"
-        raise ConfigError([f"data.root={manifest.source}: no class has two {unit}, one for each split; {cure}"])
+        raise ConfigError([f"{where}: no class has two {unit}, one for each split; {cure}"])
     drawn = f"the fraction {draw.fraction} held out with seed {draw.seed}"
     if draw.group:
         drawn += f", grouped by {draw.group}"

@@ -40,7 +40,9 @@ def label_messages(manifest: Manifest, split: str, setting: str) -> list[str]:
     unlabeled = np.flatnonzero(labels == UNLABELED)
     if not manifest.classes or len(unlabeled) == len(labels):
         cure = f"put the files in one subfolder per class, or set {setting} to a list with labels"
-        if setting == "data.test_list":
+        if manifest.records.has_source:
+            cure = "return a class number or name from its method `label`"
+        elif setting == "data.test_list":
             cure += "; if data.root is the folder of the train split alone, a part of it is held out for testing"
         return [f"{split}, {manifest.source}, has no labels: {cure}"]
     if len(unlabeled):

@@ -10,7 +10,6 @@ import numpy as np
 
 from eztorch_sce import registry
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.media_kinds import check_same_kind
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.source import OpenedSource, Source, SourceConfig, kind_of, mistake, title_of
 from eztorch_sce.data.sources.source_listing import Listing, common_labels
@@ -80,14 +79,15 @@ def open_source(config: SourceConfig, decoder: str, num_workers: int, keep_same:
         MediaError: If no record can be read that would tell whether the source holds images or videos.
         SourceError: If the source cannot be opened, or its length, a name or a label, because of an exception.
     """
-    sources = {name: source for name in ("train", "test") if (source := _build(config, name)) is not None}
-    if "train" not in sources:
-        raise ConfigError([f"{_title(config)}: build('train') returned None; it must return a source"])
+    sources = {name: _build(config, name) for name in ("train", "test")}
+    if sources["test"] is None:
+        del sources["test"]
     if messages := [text for name, source in sources.items() for text in _interface_messages(source, name)]:
         raise ConfigError(messages)
     splits: list[_Split] = []
     cause: SourceError | None = None
     for name, source in sources.items():
+        assert source is not None
         title = title_of(source) if isinstance(config, PassedSource) else _title(config)
         listing = Listing.of(source, f"{title} ({name})")
         messages += listing.messages() + _pickling_messages(source, listing.where, num_workers)
@@ -130,6 +130,10 @@ def _title(config: SourceConfig) -> str:
 def _interface_messages(source: object, split: str) -> list[str]:
     """Return a message if an object is no source."""
     what = f"{title_of(source)} ({split})"
+    if source is None:
+        return [f"the {split} source is None: pass an object, or return it from `build`"]
+    if isinstance(source, (str, os.PathLike)):
+        return [f"the {split} source is the text {os.fspath(source)!r}: pass an object, or set data.root to read files"]
     if isinstance(source, type):
         return [f"{what} is a class: pass an object, such as {source.__name__}(...)"]
     absent = [signature for name, signature in _METHODS.items() if not callable(getattr(source, name, None))]
@@ -160,7 +164,8 @@ def _read_first(title: str, source: Source, listing: Listing) -> _Split:
         opened.kind = kind or kind_of(value)
         return _Split(title, listing, opened, not isinstance(value, str))
     if kind is None:
-        raise failures[0]
+        reason = f"{failures[0].reason} (none of the {len(failures)} records tried can be read)"
+        raise MediaError(failures[0].path, reason)
     return _Split(title, listing, opened, in_memory=False)
 
 
@@ -186,6 +191,10 @@ def _as_splits(train: _Split, test: _Split | None, keep_same: bool) -> Splits:
     if test is None:
         records = Records.of_source(train.opened, "", train.listing.names, labels.train)
         return Splits(Manifest(records, labels.classes, train.title), None, f"no test split, one source: {train.title}")
+    kinds = train.opened.kind, test.opened.kind
+    if kinds[0] != kinds[1]:
+        has = f"{train.listing.where} has {kinds[0]}s, but {test.listing.where} has {kinds[1]}s"
+        raise ConfigError([f"{has}; give both the same kind of records"])
     shared = _shared_names(train, test, keep_same)
     titles = [train.title, test.title]
     if train.title == test.title:
@@ -196,7 +205,6 @@ def _as_splits(train: _Split, test: _Split | None, keep_same: bool) -> Splits:
             (train, test), ("", "test" if shared else ""), (labels.train, labels.test), titles, strict=True
         )
     ]
-    check_same_kind(*manifests)
     return Splits(manifests[0], manifests[1], f"sources {titles[0]} and {titles[1]}")
 
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -25,6 +26,7 @@ Frames: TypeAlias = Tensor | npt.NDArray[Any] | str | os.PathLike[str]
 """What `Source.read` returns."""
 
 _EXPECTED = "expected uint8 (C, T, H, W) or (C, H, W) with C = 1 or 3, or the path of a file"
+_PACKAGE = os.path.join(str(Path(__file__).parents[2]), "")
 _WORDS = {"image": "images", "video": "videos"}
 
 
@@ -192,7 +194,7 @@ class SourceRows(NamedTuple):
 
 def title_of(source: object) -> str:
     """Return the name of the class of a source, with its module unless that is the script itself."""
-    return name_of_object(source).removeprefix("__main__.")
+    return name_of_object(source).removeprefix("__main__.").removeprefix("builtins.")
 
 
 def read_record(source: Source, index: int, name: str) -> Any:
@@ -220,11 +222,13 @@ def mistake(error: Exception, call: str, about: str = "") -> SourceError:
         call: The call, as in "MySource.read(3)".
         about: What else to say about the call.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if frame.filename == frames[min(1, len(frames) - 1)].filename]
-    where = f"{own[-1].filename}, line {own[-1].lineno}"
-    reason = f"{type(error).__name__}: {first_line(error)}".replace(f"{type(error).__name__}: " * 2, "", 1)
-    return SourceError(f"{call} raised {reason}{about}, at {where}: {own[-1].line}")
+    name, text = type(error).__name__, first_line(error)
+    message = f"{call} raised {text if text.startswith(name) else f'{name}: {text}'}{about}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_PACKAGE)]
+    if frames:  # the last line of the file that was called, not of a library that it calls
+        last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
+        message += f", at {last.filename}, line {last.lineno}: {last.line}"
+    return SourceError(message)
 
 
 def kind_of(value: Any) -> str:

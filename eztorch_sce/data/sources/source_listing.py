@@ -13,7 +13,7 @@ import numpy.typing as npt
 from eztorch_sce.data.sources.manifest import class_name, differ_in_case, unknown_classes
 from eztorch_sce.data.sources.records import UNLABELED
 from eztorch_sce.data.sources.source import Source, mistake, title_of
-from eztorch_sce.errors import did_you_mean, shorten
+from eztorch_sce.errors import did_you_mean, first_messages, shorten
 from eztorch_sce.progress import track
 
 T = TypeVar("T")
@@ -48,13 +48,13 @@ class Listing:
         Raises:
             SourceError: If one of them raises an exception.
         """
-        number = _call(len, source, f"len({title_of(source)})")
+        [number] = _call_each(lambda _: len(source), [0], f"len({title_of(source)})")
         blocks = [range(start, min(start + _BLOCK, number)) for start in range(0, number, _BLOCK)]
         names: list[Any] = []
         labels: list[Any] = []
         for rows in track(blocks, len(blocks), f"{where}, thousands of records"):
-            names += [_call(source.name, index, f"{title_of(source)}.name({index})") for index in rows]
-            labels += [_as_label(_call(source.label, index, f"{title_of(source)}.label({index})")) for index in rows]
+            names += _call_each(source.name, rows, f"{title_of(source)}.name({{}})")
+            labels += map(_as_label, _call_each(source.label, rows, f"{title_of(source)}.label({{}})"))
         attributes = [getattr(source, name, None) for name in ("classes", "kind", "fps")]
         return cls(where, names, labels, *attributes)
 
@@ -84,10 +84,11 @@ class Listing:
         return messages
 
     def _name_messages(self) -> list[str]:
-        for index, name in enumerate(self.names):
-            if not isinstance(name, str) or not name:
-                cure = f"expected a text, such as {str(index)!r}"
-                return [f"{self.where}: name({index}) returned {_shown(name)}; {cure}"]
+        if set(map(type, self.names)) != {str} or "" in self.names:
+            for index, name in enumerate(self.names):
+                if not isinstance(name, str) or not name:
+                    cure = f"expected a text, such as {str(index)!r}"
+                    return [f"{self.where}: name({index}) returned {_shown(name)}; {cure}"]
         if len(set(self.names)) == len(self.names):
             return []
         first_of: dict[str, int] = {}
@@ -99,30 +100,22 @@ class Listing:
 
     def _label_messages(self) -> list[str]:
         known = None if self.given_classes is None else list(map(class_name, self.given_classes))
-        problem_of_label: dict[Any, str] = {}  # labels repeat, so each is looked at once
+        types = set(map(type, self.labels))
         wrong: dict[str, list[int]] = {}
-        for index, label in enumerate(self.labels):
-            key = (type(label), label) if isinstance(label, (int, str)) else index
-            problem = problem_of_label.get(key)
-            if problem is None:
-                problem = problem_of_label[key] = _problem(label, known)
-            if problem:
-                wrong.setdefault(problem, []).append(index)
+        if not types <= {type(None), int, str} or any(_problem(label, known) for label in set(self.labels)):
+            for index, label in enumerate(self.labels):
+                if problem := _problem(label, known):
+                    wrong.setdefault(problem, []).append(index)
         messages = []
         for problem, indices in wrong.items():
+            returned = f"label({indices[0]}) returned {_shown(self.labels[indices[0]])}"
             more = "" if len(indices) == 1 else f", and {len(indices) - 1} more are like it"
-            messages.append(
-                f"{self.where}: label({indices[0]}) returned {_shown(self.labels[indices[0]])}{more}; {problem}"
-            )
-        if messages:
-            return messages
-        first_of = {type(label): index for index, label in reversed(list(enumerate(self.labels)))}
-        if int in first_of and str in first_of:
-            pair = " and ".join(
-                f"label({first_of[kind]}) returned {self.labels[first_of[kind]]!r}" for kind in (int, str)
-            )
-            return [f"{self.where}: {pair}; return either numbers or names of classes"]
-        return []
+            messages.append(f"{self.where}: {returned}{more}; {problem}")
+        if not messages and {int, str} <= types:
+            of_type = {type(label): index for index, label in enumerate(self.labels)}
+            pair = " and ".join(f"label({of_type[each]}) {self.labels[of_type[each]]!r}" for each in (int, str))
+            messages.append(f"{self.where}: {pair} are a class number and a class name; return one kind of label")
+        return first_messages(messages)
 
     def class_names(self, classes: Sequence[str] | None) -> list[str | None]:
         """Return the name of the class of each record; that of a number is at its position in `classes`, or itself."""
@@ -185,12 +178,21 @@ def common_labels(train: Listing, test: Listing | None) -> Labels:
     return Labels(classes, labeled[0], labeled[1] if test is not None else None, messages)
 
 
-def _call(function: Callable[[Any], T], argument: object, call: str) -> T:
-    """Return what a function of a source returns, and name the line if it raises an exception."""
+def _call_each(function: Callable[[int], T], indices: Sequence[int], call: str) -> list[T]:
+    """Return what a method of a source returns for each index, and name the line if it raises an exception.
+
+    Args:
+        function: The method.
+        indices: The arguments.
+        call: The call as messages name it, with braces for the argument.
+    """
+    values: list[T] = []
     try:
-        return function(argument)
+        for index in indices:
+            values.append(function(index))
     except Exception as error:
-        raise mistake(error, call) from error
+        raise mistake(error, call.format(indices[len(values)])) from error
+    return values
 
 
 def _as_label(value: Any) -> Any:
@@ -219,7 +221,7 @@ def _problem(label: Any, classes: Sequence[str] | None) -> str:
         return ""
     if isinstance(label, int):
         return f"classes has only {len(classes)} names (0 to {len(classes) - 1})" if label >= len(classes) else ""
-    return "" if label in classes else f"which is not in classes ({shorten(classes)}){did_you_mean(label, classes)}"
+    return "" if label in classes else f"classes has no such name: {shorten(classes)}{did_you_mean(label, classes)}"
 
 
 def _shown(value: object) -> str:
