@@ -67,10 +67,8 @@ def _how_to_continue(command: str) -> str:
 
 def _run(command: str, rest: list[str]) -> None:
     """Show help or run a command."""
-    from eztorch_sce.config import help as help_pages
-
     if command in _HELP_WORDS:
-        print(help_pages.overview())
+        _show_overview(rest)
     elif command == "data":
         _run_data(rest)
     elif command == "recipes":
@@ -79,18 +77,39 @@ def _run(command: str, rest: list[str]) -> None:
         _compare(rest)
     elif command == "env":
         _show_environment()
-    elif command not in help_pages.command_names():
-        known = help_pages.command_names()
+    else:
+        _run_with_settings(command, rest)
+
+
+def _show_overview(rest: list[str]) -> None:
+    from eztorch_sce.config import help as help_pages
+    from eztorch_sce.config.plugin_words import with_plugins
+
+    with_plugins(rest)  # their evaluations are commands
+    print(help_pages.overview())
+
+
+def _run_with_settings(command: str, rest: list[str]) -> None:
+    """Run a command that takes key=value settings, or show its help."""
+    from eztorch_sce import registry
+    from eztorch_sce.config import help as help_pages
+    from eztorch_sce.config.plugin_words import with_plugins, without_plugins
+
+    words = with_plugins(rest)
+    if command not in (known := help_pages.command_names()):
         cure = did_you_mean(command, known) or f"; the commands are {', '.join(known)}"
+        cure += "".join(f"; {remark}" for remark in registry.remarks())
         raise ConfigError([f"{command} is not a command{cure}"])
-    elif topic := [word for word in rest if word in _HELP_WORDS]:
-        print(help_pages.command_help(command, rest[rest.index(topic[0]) + 1 :]))
-    elif any(word.startswith(("-", "hydra")) for word in rest):
-        _run_by_hydra(command, rest)
+    if any(word in _HELP_WORDS for word in words):
+        topics = without_plugins(words)
+        first = next(number for number, word in enumerate(topics) if word in _HELP_WORDS)
+        print(help_pages.command_help(command, topics[first + 1 :]))
+    elif any(word.startswith(("-", "hydra")) for word in words):
+        _run_by_hydra(command, words)
     else:
         from eztorch_sce.config.compose import compose
 
-        _start(command, compose(command, rest))
+        _start(command, compose(command, words))
 
 
 def _list_recipes(rest: list[str]) -> None:

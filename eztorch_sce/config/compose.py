@@ -13,11 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from eztorch_sce import registry
-from eztorch_sce.augment.policies import POLICIES, policy
+from eztorch_sce.augment.policies import policy
 from eztorch_sce.config import schema
 from eztorch_sce.config.adjust import redirected
 from eztorch_sce.config.overrides import escape_interpolations, take_literally
 from eztorch_sce.config.parts import CommandConfig
+from eztorch_sce.config.plugin_words import with_plugins
 from eztorch_sce.config.recipes import config_folder
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
@@ -63,7 +64,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
         ConfigError: With one message per mistake. Unknown keys are reported with the nearest known key, invalid values
             with the allowed ones.
     """
-    overrides = take_literally(commands()[command], overrides)
+    overrides = take_literally(commands()[command], with_plugins(overrides))
     prepare_hydra(command)
     try:
         return to_config(compose_by_hydra(command, for_each_view(command, overrides)))
@@ -122,12 +123,16 @@ def prepare_hydra(command: str) -> None:
         for name, choice in registry.choices(group).items():
             store.store(group=group, name=name, node=choice)
     if "views" in names:
-        for name in POLICIES:
+        for name in registry.choices("views"):
             store.store(group="views", name=name, node={"views": policy(name)}, package="_global_")
     # Mark the groups as missing, so that only the YAML file of the command determines their default choices.
     open_groups = [item for item in fields(config_class) if item.name in GROUPS and item.type is Any]
     missing = {item.name: "???" for item in open_groups if item.default is not None}
     store.store(group="schema", name=command, node=config_class(**missing), package="_global_")
+    if not registry.is_own(config_class):  # an evaluation of a plugin, which has no YAML file
+        chosen = [{f"/{item.name}": registry.name_of(item.default)} for item in open_groups if item.default is not None]
+        node = {"defaults": [f"/schema/{command}", "_self_", *chosen, {"recipe": None}]}
+        store.store(name=command, node=node)
 
 
 def for_each_view(command: str, overrides: Sequence[str]) -> list[str]:

@@ -13,7 +13,6 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eztorch_sce import registry
-from eztorch_sce.augment.policies import POLICIES
 from eztorch_sce.config.adjust import needs_names, open_group
 from eztorch_sce.config.compose import GROUPS, INVALID, RENAMED_KEYS, commands, compose_by_hydra, to_config
 from eztorch_sce.config.overrides import quoted
@@ -57,7 +56,7 @@ class _Explanation:
         self.command = command
         names = {item.name for item in fields(commands()[command])}
         self.choices = {group: list(registry.choices(group)) for group in GROUPS if group in names}
-        self.choices |= {"views": list(POLICIES)} if "views" in names else {}
+        self.choices |= {"views": list(registry.choices("views"))} if "views" in names else {}
         self.choices["recipe"] = list(recipes())
         self.messages: list[str] = []
         self.unquoted: dict[str, str] = {}  # messages about values that Hydra cannot parse, by key
@@ -105,7 +104,8 @@ class _Explanation:
             group, value = override.key_or_group, str(override.value())
             known = self.choices.get(group, [])
             if group in self.choices and value not in [*known, "None"]:
-                self.messages.append(f"{group}={value} must be one of {', '.join(known)}{did_you_mean(value, known)}")
+                cure = registry.unknown_choice(value, group) if group != "recipe" else did_you_mean(value, known)
+                self.messages.append(f"{group}={value} must be one of {', '.join(known)}{cure}")
                 guess = nearest(value, known)
                 if guess is None:
                     self.doubtful.append(group)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from eztorch_sce.config.added import with_added
 from eztorch_sce.config.reference import Description, Reference, describe, load
 from eztorch_sce.errors import ConfigError, did_you_mean
 
@@ -128,8 +129,13 @@ class Section:
 
 
 @lru_cache(maxsize=1)
-def _reference() -> Reference:
+def _own_reference() -> Reference:
     return load()
+
+
+def _reference() -> Reference:
+    """Return the reference, with the choices of the plugins that are loaded."""
+    return with_added(_own_reference())
 
 
 def command_names() -> list[str]:

@@ -61,7 +61,7 @@ def _texts(config_class: type, prefix: str) -> Iterator[str]:
 
 
 def _is_text(hint: Any) -> bool:
-    return set(typing.get_args(hint) or (hint,)) <= {str, type(None)}
+    return typing.get_origin(hint) is not list and set(typing.get_args(hint) or (hint,)) <= {str, type(None)}
 
 
 def _literal(override: str, config_class: type, sweep: bool) -> str:

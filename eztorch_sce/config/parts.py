@@ -17,6 +17,9 @@ class CommandConfig(Settings):
     recipe: str | None = setting(None, help="Published result to start from; `eztorch-sce recipes` lists them.")
     seed: int = setting(0, at_least=0, at_most=2**32 - 1, help="Seed of all random numbers.")
     run: RunConfig = field(default_factory=RunConfig)
+    plugins: list[str] = setting(
+        [], help="Modules or files that register choices of your own, such as my_package.parts or ./parts.py."
+    )
 
     def machine(self) -> Machine | None:
         """Return the machine that the command trains on, or None if it does not train."""

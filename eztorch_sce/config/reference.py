@@ -93,8 +93,10 @@ def build() -> Reference:
 
     reference = Reference({}, {}, {}, sorted(POLICIES))
     for group in GROUPS:
-        reference.choices[group] = {name: describe(cls, reference) for name, cls in registry.choices(group).items()}
+        reference.choices[group] = {name: describe(cls, reference) for name, cls in registry.own_choices(group).items()}
     for name, cls in commands().items():
+        if not registry.is_own(cls):
+            continue
         reference.commands[name] = describe(cls, reference)
     reference.configs = dict(sorted(reference.configs.items()))
     return reference

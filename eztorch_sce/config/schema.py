@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from eztorch_sce import plugins
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.adjust import ADJUST_HELP, adjust_conflicts
@@ -242,6 +243,7 @@ def validate(config: C) -> C:
     Raises:
         ConfigError: With one message per invalid setting.
     """
+    plugins.load(config.plugins)
     config = with_home_folders(config)
     if isinstance(config, PretrainConfig) and has_own_loss(config.method) and config.loss == SCEConfig():
         config = replace(config, loss=None)  # the default, which nobody has set
