@@ -69,7 +69,7 @@ class MomentumContrast(nn.Module):
         return self.online.backbone
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Return the loss of one batch from normalized views (B, C, T, S, S), global views first.
+        """Return the loss of one batch from normalized views (B, C, T, S, S) or (B, C, S, S), global views first.
 
         In training mode, the keys are enqueued after the loss.
         """

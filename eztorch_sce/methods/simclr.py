@@ -51,7 +51,7 @@ class SimCLR(nn.Module):
         return self.online.backbone
 
     def forward(self, views: list[Tensor]) -> StepOutput:
-        """Return the loss of one batch from normalized views (B, C, T, S, S), global views first."""
+        """Return the loss of one batch from normalized views (B, C, T, S, S) or (B, C, S, S), global views first."""
         check_views(views, self.config.num_global_views, self)
         num_targets = self.config.num_global_views
         queries = [embedded.z for embedded in embed_views(self.online, views, num_targets)]  # each (B, D)

@@ -22,8 +22,8 @@ class Classifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.linear = linear_head(backbone.num_features, num_classes)
 
-    def forward(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B N"]:
-        """Return the logits of normalized clips."""
+    def forward(self, clips: Float[Tensor, "B C ..."]) -> Float[Tensor, "B N"]:
+        """Return the logits of normalized clips (B, C, T, H, W) or images (B, C, H, W)."""
         logits: Tensor = self.linear(self.dropout(self.backbone(clips)))
         return logits
 

@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         self.backbone, self.projector, self.predictor, self.normalize = backbone, projector, predictor, normalize
 
     def forward(self, clips: Tensor) -> Embeddings:
-        """Embed normalized clips (B, C, T, H, W)."""
+        """Embed normalized clips (B, C, T, H, W) or images (B, C, H, W)."""
         h = self.backbone(clips)  # (B, F)
         projection = self.projector(h)  # (B, D)
         z = self._embedding(projection)
