@@ -39,8 +39,11 @@ from .errors import TrainingError as TrainingError
 from .evaluation.base import EvaluationConfig as EvaluationConfig
 from .evaluation.base import ExtractConfig as ExtractConfig
 from .evaluation.base import Scores as Scores
+from .evaluation.features import extract_features as extract_features
+from .evaluation.features import extract_splits as extract_splits
 from .evaluation.few_shot import FewShotConfig as FewShotConfig
 from .evaluation.knn import KnnConfig as KnnConfig
+from .evaluation.knn import knn_accuracy as knn_accuracy
 from .evaluation.linear import LinearConfig as LinearConfig
 from .evaluation.retrieval import RetrieveConfig as RetrieveConfig
 from .evaluation.svm import SvmConfig as SvmConfig

@@ -25,7 +25,7 @@ from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, FeaturesConfig
 from eztorch_sce.evaluation.classifier import classifier_accuracy
-from eztorch_sce.evaluation.features import extract_features, read_features, record_views
+from eztorch_sce.evaluation.features import read_features, record_features, record_views
 from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import (
@@ -207,12 +207,11 @@ def _start_from_probe(classifier: Classifier, opened: Opened, config: schema.Fin
     device = distributed.local_device(config.trainer.accelerator)
     one_clip = EvaluationViewsConfig(num_clips=1, num_crops=1)
     title = "features for the initial classifier"
-    bank = extract_features(
+    bank = record_features(
         opened.backbone, record_views(config.data, one_clip, opened.spec, opened.train, title), device
     )
     heads = train_heads(bank, len(opened.train.classes), Probe(seed=config.seed), device)
     classifier.linear.load_state_dict(heads.heads[0].state_dict())
-    classifier.train()  # extraction leaves the backbone in evaluation mode
 
 
 def test(config: schema.ClassifierTestConfig) -> Report:
@@ -457,7 +456,7 @@ def _features(
 def _extract(
     opened: Opened, manifest: Manifest, config: FeaturesConfig, device: torch.device, title: str
 ) -> FeatureBank:
-    return extract_features(
+    return record_features(
         opened.backbone, record_views(config.data, config.test, opened.spec, manifest, title), device
     )
 

@@ -1,7 +1,7 @@
 """Outputs of a frozen network for each record of a split: the mean over the record's clips and crops."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +13,17 @@ from eztorch_sce.augment.view import View, evaluation_view
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EvaluationSampling
-from eztorch_sce.data.loading import TimedLoader, evaluation_loader
+from eztorch_sce.data.loading import TimedLoader, evaluation_loader, input_spec
+from eztorch_sce.data.sources.labels import check_labels
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows_of_some, raise_together
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.banks import bank_messages, check_banks, non_finite_messages
+from eztorch_sce.models.backbones.base import as_backbone
+from eztorch_sce.models.backbones.probing import device_of
+from eztorch_sce.models.modes import evaluation_mode
 from eztorch_sce.progress import track
+from eztorch_sce.settings import invalid_settings, with_home_folders
 from eztorch_sce.types import Batch, FeatureBank, InputSpec
 
 
@@ -79,11 +84,77 @@ def record_views(
     return RecordViews(manifest, spec, loader, protocol, title)
 
 
-def extract_features(backbone: torch.nn.Module, views: RecordViews, device: torch.device) -> FeatureBank:
+def extract_features(
+    backbone: torch.nn.Module, data: DataConfig, spec: InputSpec, num_clips: int = 1, num_crops: int = 1
+) -> FeatureBank:
+    """Return the features of every record of the data, averaged over its clips and crops.
+
+    The backbone runs in evaluation mode on its own device; its mode is restored. With several processes, call it in all
+    of them: each computes its share, and all get the features of all records.
+
+    Args:
+        backbone: Maps clips (B, C, T, S, S) or images (B, C, S, S) to (B, F).
+        data: The data; a train and a test split are joined.
+        spec: The input that the backbone was trained on, such as `loader.spec`. Clip settings in `data` override it.
+        num_clips: Evenly spaced clips per video.
+        num_crops: Crops per clip: 1 (center) or 3 along the long side.
+
+    Raises:
+        ConfigError: If settings are invalid, files are missing, or features are NaN or infinite.
+        MediaError: If a file cannot be read.
+    """
+    data = _checked(data)
+    manifest = replace(data, pretrain_on="all").open_for_pretraining(seed=0).train
+    return _bank_of(backbone, data, spec, manifest, EvaluationViewsConfig(num_clips=num_clips, num_crops=num_crops))
+
+
+def extract_splits(
+    backbone: torch.nn.Module,
+    data: DataConfig,
+    spec: InputSpec,
+    num_clips: int = 1,
+    num_crops: int = 1,
+    seed: int = 0,
+) -> tuple[FeatureBank, FeatureBank]:
+    """Return the features of the train and the test split of labeled data; see `extract_features`.
+
+    If the data have no test split, the records are held out that `training_loader` leaves out with the same seed.
+
+    Raises:
+        ConfigError: If settings are invalid, files or labels are missing, or features are NaN or infinite.
+        MediaError: If a file cannot be read.
+    """
+    data = _checked(data)
+    splits = data.open_with_test(seed)
+    check_labels(splits)
+    views = EvaluationViewsConfig(num_clips=num_clips, num_crops=num_crops)
+    train, test = (_bank_of(backbone, data, spec, split, views) for split in (splits.train, splits.labeled_test))
+    return train, test
+
+
+def _checked(data: DataConfig) -> DataConfig:
+    """Return the settings with full paths, or raise ConfigError if they are invalid."""
+    data = with_home_folders(data)
+    if messages := invalid_settings(data, "data"):
+        raise ConfigError(messages)
+    return data
+
+
+def _bank_of(
+    backbone: torch.nn.Module, data: DataConfig, spec: InputSpec, manifest: Manifest, views: EvaluationViewsConfig
+) -> FeatureBank:
+    if messages := invalid_settings(views, "views"):
+        raise ConfigError(messages)
+    spec = input_spec(data, manifest, spec)
+    backbone = as_backbone(backbone, spec.num_frames, spec.size)
+    return record_features(backbone, record_views(data, views, spec, manifest, "features"), device_of(backbone))
+
+
+def record_features(backbone: torch.nn.Module, views: RecordViews, device: torch.device) -> FeatureBank:
     """Return the pooled backbone features of each record, averaged over its clips and crops.
 
     Args:
-        backbone: Maps (B, C, T, S, S) to (B, F); put in evaluation mode.
+        backbone: Maps (B, C, T, S, S) to (B, F); runs in evaluation mode.
         views: The clips and crops.
         device: The device to compute on.
 
@@ -135,7 +206,7 @@ def mean_over_views(
     """Return the mean of `finish(network(view))` over the clips and crops of each record, and the records.
 
     Args:
-        network: Maps (B, C, T, S, S) to (B, ...); put in evaluation mode.
+        network: Maps (B, C, T, S, S) to (B, ...). It is moved to the device, and runs in evaluation mode.
         finish: Function applied to each output before averaging, such as softmax.
         views: The clips and crops.
         device: The device to compute on.
@@ -143,21 +214,21 @@ def mean_over_views(
     Raises:
         MediaError: If a file cannot be read.
     """
-    network.to(device).eval()
     normalize = View(evaluation_view(views.spec)).to(device)
     means: list[Tensor] = []
     records: list[Tensor] = []
     unreadable: MediaError | None = None
-    for batch in track(views.loader, len(views.loader), f"{views.title}, batches"):
-        if batch.failures and not views.skip_unreadable:
-            unreadable = _first_failure(batch)
-            break
-        if not batch.frames:
-            continue
-        inputs = [normalize(clips.to(device, non_blocking=True), []) for clips in batch.frames]
-        outputs = torch.stack([finish(network(clips)).float() for clips in inputs])  # (V, B, ...)
-        means.append(outputs.mean(dim=0).cpu())
-        records.append(batch.record)
+    with evaluation_mode(network.to(device)):
+        for batch in track(views.loader, len(views.loader), f"{views.title}, batches"):
+            if batch.failures and not views.skip_unreadable:
+                unreadable = _first_failure(batch)
+                break
+            if not batch.frames:
+                continue
+            inputs = [normalize(clips) for clips in batch.to(device, non_blocking=True).frames]
+            outputs = torch.stack([finish(network(clips)).float() for clips in inputs])  # (V, B, ...)
+            means.append(outputs.mean(dim=0).cpu())
+            records.append(batch.record)
     raise_together(unreadable)
     rows, indices = (gather_rows_of_some(parts, device) for parts in (means, records))
     return rows, indices

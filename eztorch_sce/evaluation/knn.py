@@ -35,8 +35,8 @@ class KnnConfig(EvaluationConfig):
 def knn_accuracy(
     train: FeatureBank,
     test: FeatureBank,
-    k: int,
-    temperature: float,
+    k: int = NUM_NEIGHBORS,
+    temperature: float = TEMPERATURE,
     device: torch.device = CPU,
     centered: bool = False,
 ) -> dict[str, float]:

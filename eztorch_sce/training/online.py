@@ -1,8 +1,6 @@
 """Online evaluation: kNN and a linear probe on labeled data, every few epochs of pretraining."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -19,7 +17,7 @@ from eztorch_sce.data.sources.provenance import Provenance, num_seen
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, TrainingError
-from eztorch_sce.evaluation.features import extract_features, record_views
+from eztorch_sce.evaluation.features import record_features, record_views
 from eztorch_sce.evaluation.knn import TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
 from eztorch_sce.progress import print_above
@@ -94,7 +92,7 @@ class OnlineEvaluation(pl.Callback):
 
     def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the top-1 accuracies of kNN and of a linear probe."""
-        with isolate_rng(), _modes_restored(backbone), torch.autocast(device.type, enabled=False):
+        with isolate_rng(), torch.autocast(device.type, enabled=False):
             train = self._features(backbone, self.splits.train, device)
             test = self._features(backbone, self.splits.labeled_test, device)
             metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, device)
@@ -104,15 +102,4 @@ class OnlineEvaluation(pl.Callback):
     def _features(self, backbone: nn.Module, split: Manifest, device: torch.device) -> FeatureBank:
         clips_and_crops = EvaluationViewsConfig(num_clips=self.config.num_clips, num_crops=self.config.num_crops)
         views = record_views(self.data, clips_and_crops, self.spec, split, "online evaluation")
-        return extract_features(backbone, views, device)
-
-
-@contextmanager
-def _modes_restored(network: nn.Module) -> Iterator[None]:
-    """Restore the training or evaluation mode of each module on exit."""
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+        return record_features(backbone, views, device)

@@ -13,7 +13,7 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.classifier import classifier_accuracy
-from eztorch_sce.evaluation.features import RecordViews, extract_features, mean_over_views
+from eztorch_sce.evaluation.features import RecordViews, mean_over_views, record_features
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.types import Failure, FeatureBank, InputSpec, MediaRecord, Sample
 
@@ -77,7 +77,7 @@ def test_the_mean_of_thirty_softmaxes_equals_a_loop() -> None:
 
 def test_features_come_in_the_order_of_the_manifest() -> None:
     samples, network = draw_samples(7), Network()
-    bank = extract_features(network, record_views([*reversed(samples)]), CPU)
+    bank = record_features(network, record_views([*reversed(samples)]), CPU)
     for sample, feature in zip(samples, bank.features, strict=True):
         expected = mean([slow_logits(network, view) for view in sample.frames])
         assert feature.tolist() == pytest.approx(expected, abs=1e-5)
@@ -105,7 +105,7 @@ def test_records_with_features_that_are_not_finite_are_named(bad: list[int]) -> 
     network.register_forward_hook(spoil)
     names = ", ".join(f"{n}.mp4" for n in bad[:3])
     with pytest.raises(ConfigError, match=rf"here has NaN or infinite features \({len(bad)} of 4: {names}"):
-        extract_features(network, record_views([*draw_samples(4)]), CPU)
+        record_features(network, record_views([*draw_samples(4)]), CPU)
 
 
 def test_a_classifier_that_returns_nan_is_not_scored() -> None:
@@ -116,7 +116,7 @@ def test_a_classifier_that_returns_nan_is_not_scored() -> None:
 
 
 def test_a_saved_bank_loads_again(tmp_path: Path) -> None:
-    saved = extract_features(Network(), record_views([*draw_samples(4)]), CPU)
+    saved = record_features(Network(), record_views([*draw_samples(4)]), CPU)
     saved.save(tmp_path / "features_train.pt")
     loaded = FeatureBank.load(tmp_path / "features_train.pt")
     assert torch.equal(loaded.features, saved.features)

@@ -16,6 +16,7 @@ from eztorch_sce.methods.momentum_predict import MomentumPredictConfig
 from eztorch_sce.methods.simclr import SimCLRConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.batch_norm import SplitBatchNorm, split_batch_norms
+from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.encoder import Encoder, embed_views
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.registry import choices
@@ -130,3 +131,15 @@ def test_splits_reach_every_norm_and_shuffling_keeps_the_order_of_keys() -> None
     )  # chunks of other samples have other statistics
     method.eval()  # statistics frozen: any order gives the same keys
     torch.testing.assert_close(method._keys(view), method.momentum_encoder(view))
+
+
+@pytest.mark.parametrize("name", choices("method"))
+def test_a_batch_of_images_is_a_batch_of_clips_of_one_frame(name: str) -> None:
+    images = [view[:, :, 0] for view in views(32, 32, 48)]
+    outputs = []
+    for batch in (images, [view.unsqueeze(2) for view in images]):
+        loss = NTXentConfig() if name == "simclr" else SCEConfig()
+        outputs.append(build(choices("method")[name](projector=PROJECTOR), loss)(batch))
+    assert torch.equal(outputs[0].loss, outputs[1].loss)
+    classifier = Classifier(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), num_classes=3)
+    assert torch.equal(classifier(images[0]), classifier(images[0].unsqueeze(2)))
