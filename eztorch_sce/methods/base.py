@@ -24,7 +24,7 @@ class Method(Protocol):
         """The backbone to keep after training, a submodule: the one that was passed to `build`, or a copy of it."""
 
     def __call__(self, views: list[Tensor]) -> StepOutput:
-        """Return the loss of one batch from normalized views (B, C, T, S, S) or (B, C, S, S), in the order of the config.
+        """Return the loss of a batch from normalized views (B, C, T, S, S) or (B, C, S, S), in the order of the config.
 
         A module defines it as `forward`.
         """
