@@ -96,7 +96,6 @@ def setting(
     below: float | None = None,
     at_most: float | None = None,
     choices: Choices | None = None,
-    named: str | None = None,
     is_path: bool = False,
     help: str,
 ) -> T:
@@ -108,7 +107,6 @@ def setting(
         default: Default value.
         above, at_least, below, at_most: Bounds of a number, or of each number of a list.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
-        named: Registry group whose names may be assigned in place of a value, as in `views="cifar"`; see `Settings`.
         is_path: Whether the value is a path or a list of paths; see `with_home_folders`.
         help: One sentence: what the setting means, and its unit.
 
@@ -118,8 +116,7 @@ def setting(
     >>> invalid_settings(Config(lr=-1), "optimizer")
     ['optimizer.lr=-1 must be greater than 0']
     """
-    bounds = Setting(above, at_least, below, at_most, choices)
-    return _declared_field(default, replace(bounds, named=named, is_path=is_path, help=help))
+    return _declared_field(default, Setting(above, at_least, below, at_most, choices, is_path=is_path, help=help))
 
 
 def choice(group: str, default: Any, *, help: str) -> Any:
@@ -130,9 +127,12 @@ def choice(group: str, default: Any, *, help: str) -> Any:
 
     Args:
         group: The registry group.
-        default: Config object, or None if the choice is optional.
+        default: Config object; a list of configs if the choices of the group are lists, as the views are; or None if
+            the choice is optional.
         help: One sentence: what the choice determines.
     """
+    if isinstance(default, list):
+        return _declared_field(default, Setting(named=group, help=help))
     return _declared_field(default, Setting(group=group, optional=default is None, named=group, help=help))
 
 

@@ -5,8 +5,15 @@ from typing import Any, TypeVar
 
 from eztorch_sce import plugins
 from eztorch_sce.augment.policies import policy
-from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.adjust import ADJUST_HELP, adjust_conflicts
+from eztorch_sce.config.choice_types import (
+    BackboneChoice,
+    LossChoice,
+    MethodChoice,
+    OptimizerChoice,
+    SGDChoice,
+    ViewsChoice,
+)
 from eztorch_sce.config.parts import (
     ACCELERATORS,
     CommandConfig,
@@ -31,20 +38,18 @@ from eztorch_sce.training.online_config import OnlineConfig
 
 @dataclass
 class PretrainConfig(CommandConfig):
-    """Pretrain a backbone on unlabeled videos or images.
-
-    `backbone`, `method`, `loss` and `optimizer` are annotated as Any, here and in other commands, because OmegaConf
-    accepts no protocols; `choice` checks that they are configs of their group.
-    """
+    """Pretrain a backbone on unlabeled videos or images."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    views: list[ViewConfig] = field(default_factory=list)  # an empty list is chosen from the data
-    backbone: Any = choice("backbone", None, help="Network to pretrain; null chooses from the data.")
-    method: Any = choice(
+    views: ViewsChoice = choice("views", [], help="Views of each record; an empty list chooses from the data.")
+    backbone: BackboneChoice = choice("backbone", None, help="Network to pretrain; null chooses from the data.")
+    method: MethodChoice = choice(
         "method", MomentumContrastConfig(), help="Method, which determines the pairs of views that the loss compares."
     )
-    loss: Any = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
-    optimizer: Any = choice("optimizer", None, help="Optimizer; null chooses from the length of the training.")
+    loss: LossChoice = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
+    optimizer: OptimizerChoice = choice(
+        "optimizer", None, help="Optimizer; null chooses from the length of the training."
+    )
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=None))
     adjust: dict[str, Any] = setting({}, help=ADJUST_HELP)
     ramps: list[Ramp] = setting([], help="Settings of the loss or the method that change during training.")
@@ -153,7 +158,7 @@ class FinetuneConfig(CommandConfig):
         None, is_path=True, help="Weights file of a pretrained backbone, or its run directory."
     )
     untrained: bool = setting(False, help="Initialize the network of the weights at random instead of loading them.")
-    backbone: Any = choice("backbone", None, help="Network to train from scratch, instead of weights.")
+    backbone: BackboneChoice = choice("backbone", None, help="Network to train from scratch, instead of weights.")
     dropout: float = setting(0.8, at_least=0, below=1, help="Dropout rate before the classifier.")
     probe_first: bool = setting(
         False,
@@ -164,8 +169,8 @@ class FinetuneConfig(CommandConfig):
         1.0, above=0, at_most=1, help="Ratio of each block's learning rate to that of the next block; 1 is off."
     )
     mixup: float = setting(0.0, at_least=0, help="Parameter of the beta distribution of mixup; 0 is off.")
-    views: list[ViewConfig] = field(default_factory=lambda: policy("finetune_video"))
-    optimizer: Any = choice("optimizer", SGDConfig(), help="Optimizer.")
+    views: ViewsChoice = choice("views", policy("finetune_video"), help="The view to train on.")
+    optimizer: SGDChoice = choice("optimizer", SGDConfig(), help="Optimizer.")
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
@@ -220,7 +225,7 @@ class ShowViewsConfig(CommandConfig):
     """Draw the augmented views of some records as the network receives them."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    views: list[ViewConfig] = field(default_factory=list)  # an empty list is chosen as by `pretrain`
+    views: ViewsChoice = choice("views", [], help="Views to draw; an empty list is chosen as by `pretrain`.")
     adjust: dict[str, Any] = setting({}, help=ADJUST_HELP)
     num_samples: int = setting(4, at_least=1, help="Number of records to show.")
     epoch: int = setting(0, at_least=0, help="Epoch whose random views are shown; 0 is the first.")

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.choice_types import ViewsChoice
 from eztorch_sce.config.parts import batch_conflicts
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
@@ -27,7 +27,7 @@ from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
-from eztorch_sce.settings import setting
+from eztorch_sce.settings import choice, setting
 from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
 from eztorch_sce.types import FeatureBank
 
@@ -50,7 +50,7 @@ class LinearConfig(EvaluationConfig):
     """
 
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
-    views: list[ViewConfig] = field(default_factory=list)
+    views: ViewsChoice = choice("views", [], help="The random view of each epoch; an empty list extracts once.")
     lrs: list[float] = setting(
         [], above=0, help="Learning rates to try in the same pass as optimizer.lr, each with its own classifier."
     )

@@ -10,6 +10,7 @@ import pytest
 
 from eztorch_sce import registry
 from eztorch_sce.config.compose import GROUPS, commands
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import Setting, declaration, invalid_settings
 
 CLASSES = {f"{group}={name}": cls for group in GROUPS for name, cls in registry.choices(group).items()}
@@ -61,6 +62,14 @@ def with_value(cls: type, path: str, value: object) -> Any:
     return config
 
 
+def messages_about(cls: type, path: str, value: object) -> list[str]:
+    """Return the messages about one changed value: of its assignment if it is no choice, else of the validation."""
+    try:
+        return invalid_settings(with_value(cls, path, value))
+    except ConfigError as error:  # the config that is assigned to does not know where it is nested
+        return [f"{path.removesuffix(path.split('.')[-1])}{problem}" for problem in error.problems]
+
+
 def outside(declared: Setting) -> Iterator[float]:
     """Yield a number outside of each bound."""
     for bound, sign in ((declared.at_least, -1), (declared.at_most, 1)):
@@ -83,7 +92,7 @@ def invalid_values(hint: Any, declared: Setting) -> Iterator[object]:
 def test_a_value_out_of_range_is_one_message_that_starts_with_its_path(name: str) -> None:
     for path, hint, declared in nested(CLASSES[name]):
         for value in [] if declared is None else invalid_values(hint, declared):
-            messages = [m for m in invalid_settings(with_value(CLASSES[name], path, value)) if m.startswith(f"{path}=")]
+            messages = [m for m in messages_about(CLASSES[name], path, value) if m.startswith(f"{path}=")]
             if path.split(".")[0] not in unused(CLASSES[name]):
                 assert messages, (path, value)
 
@@ -100,7 +109,7 @@ def unused(cls: type) -> set[str]:
 def test_no_value_raises(name: str, value: object) -> None:
     """Rules across settings accept any value of the right type; other values yield messages."""
     for path, _, _ in nested(CLASSES[name]):
-        for message in invalid_settings(with_value(CLASSES[name], path, copy.deepcopy(value))):
+        for message in messages_about(CLASSES[name], path, copy.deepcopy(value)):
             assert isinstance(message, str)
             assert message
 
@@ -113,7 +122,7 @@ def test_a_wrong_type_is_a_message(name: str) -> None:
         wrong: object = 3 if kinds(hint) <= {str, type(None)} else "no such value"
         if declared is not None and declared.group is not None:
             wrong = "no such choice"
-        messages = invalid_settings(with_value(CLASSES[name], path, wrong))
+        messages = messages_about(CLASSES[name], path, wrong)
         assert any(message.startswith(f"{path}=") for message in messages), path
 
 

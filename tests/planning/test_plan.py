@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,7 @@ class _ValueDependent(Backbone):
         return features
 
 
+@dataclass
 class _ValueDependentConfig:
     def build(self) -> Backbone:
         return _ValueDependent()
