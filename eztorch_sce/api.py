@@ -5,13 +5,14 @@ the config, open the data and the network, open the run directory, train or scor
 the training code themselves, so that the others start without Lightning.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
+from typing_extensions import Unpack
 
-from eztorch_sce import distributed, registry
+from eztorch_sce import distributed
 from eztorch_sce.augment.view import View
 from eztorch_sce.augment.views import Views
 from eztorch_sce.chance import Chance, chance_levels
@@ -20,12 +21,11 @@ from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_to_data, fit_t
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.sources.labels import with_classes
-from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
-from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, FeaturesConfig
+from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig
 from eztorch_sce.evaluation.classifier import classifier_accuracy
-from eztorch_sce.evaluation.features import read_features, record_features, record_views
+from eztorch_sce.evaluation.features import record_features, record_views
 from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import (
@@ -39,39 +39,77 @@ from eztorch_sce.evaluation.linear import (
 )
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
+from eztorch_sce.extraction import features_of_splits, records_card
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.weights import save_weights
+from eztorch_sce.objects import title_of
 from eztorch_sce.opening import (
     BackboneSource,
+    Network,
+    Objects,
     Opened,
     check_classes,
     open_evaluation,
-    open_for_extraction,
     open_labeled,
     open_test,
     open_training,
     summarize,
-    summarize_features,
+    with_objects,
 )
-from eztorch_sce.report.protocol import evaluation_card, seen_card, train_card, training_card
+from eztorch_sce.report.protocol import evaluation_card, pretraining_card, train_card, training_card
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
-from eztorch_sce.types import FeatureBank, InputSpec, Report
+from eztorch_sce.types import InputSpec, Report
 
 if TYPE_CHECKING:
     from eztorch_sce.curation.bench import BenchResult
+    from eztorch_sce.data.sources.source import Source
+    from eztorch_sce.losses.pairs import Loss, LossConfig
+    from eztorch_sce.methods.base import Method, MethodConfig
     from eztorch_sce.planning.plan import Plan
+    from eztorch_sce.training.trainer import Callback, Logger
 
 
-def pretrain(config: schema.PretrainConfig) -> Report:
+def pretrain(
+    config: schema.PretrainConfig,
+    *,
+    backbone: Network | None = None,
+    loss: "LossConfig | Loss | str | None" = None,
+    method: "MethodConfig | Method | str | None" = None,
+    data: "Source | None" = None,
+    test_data: "Source | None" = None,
+    callbacks: Sequence["Callback"] = (),
+    loggers: Sequence["Logger"] = (),
+) -> Report:
     """Train a backbone without labels, and write `backbone.pt`, `last.ckpt`, metrics and `report.json`.
+
+    `backbone`, `loss` and `method` replace those of the config. Each is a name, a config or an object, which is trained
+    in place.
+
+    Args:
+        config: The settings.
+        backbone: Network from clips (B, C, T, H, W), or from images (B, C, H, W), to features (B, F).
+        loss: Any callable on queries, keys and negatives, see `losses.pairs.Loss`.
+        method: A module that holds its backbone and its loss, see `methods.base.Method`.
+        data: Records that replace the files of the config.
+        test_data: Records that evaluations will test on, and that are not trained on.
+        callbacks, loggers: Callbacks and loggers of Lightning, in addition to those of this package.
 
     Raises:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If too many files cannot be read.
     """
+    from eztorch_sce.training.trainer import check_hooks
+
+    objects = Objects(backbone=backbone, data=data, test_data=test_data)
+    config = with_objects(config, schema.PretrainConfig, objects, loss=loss, method=method)
+    check_hooks(callbacks, loggers)
+    return _pretrain(config, callbacks, loggers)
+
+
+def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], loggers: Sequence["Logger"]) -> Report:
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.training.callbacks import num_unreadable
     from eztorch_sce.training.checkpoint import SaveBackbone
@@ -79,7 +117,6 @@ def pretrain(config: schema.PretrainConfig) -> Report:
     from eztorch_sce.training.pretrain_module import PretrainModule
     from eztorch_sce.training.trainer import fit
 
-    config = schema.validate(config)
     splits = config.data.open_for_pretraining(config.seed)
     labeled = config.online.open(config.data, config.seed) if config.online.every_n_epochs else None
     own_data = labeled if config.online.has_own_data else None
@@ -92,37 +129,26 @@ def pretrain(config: schema.PretrainConfig) -> Report:
         online = OnlineEvaluation(config.online, config.data, labeled, opened.spec, config.seed)
 
     method, loss = build_method(config.method, config.loss, opened.backbone)
+    trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
 
     run_dir = open_run("pretrain", config)
     views = Views(opened.views, config.seed, config.data.canvas)
     module = PretrainModule(
         method, views, config.optimizer, config.schedule, config.data.samples_per_step, config.ramps, loss
     )
-    data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
-    callbacks: list[Any] = [] if online is None else [online]
-    if config.run.save_every_n_epochs:
-        every = config.run.save_every_n_epochs
-        callbacks.append(SaveBackbone(run_dir, every, config.backbone, opened.spec, splits))
-    trainer = fit(module, data, config, run_dir, callbacks)
+    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
+    every = config.run.save_every_n_epochs
+    saver = SaveBackbone(run_dir, every, trained, config.backbone, opened.spec, splits)
+    own_callbacks = [saver] if online is None else [online, saver]
+    trainer = fit(module, loaded, config, run_dir, [*own_callbacks, *callbacks], loggers)
 
+    saver.write("backbone.pt")
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     metrics["unreadable"] = float(num_unreadable(run_dir))
-    provenance = Provenance.of(splits, labeled=False)
-    if trainer.is_global_zero:
-        classes = opened.train.classes
-        trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
-        save_weights(run_dir / "backbone.pt", trained, config.backbone, opened.spec, None, classes, provenance)
-    protocol = {
-        "data": opened.train.source,
-        "data_summary": summary,
-        "records": len(opened.train.records),
-        "input": asdict(opened.spec),
-        "training": training_card(config),
-        "chosen": [str(choice) for choice in choices],
-    }
+    protocol = pretraining_card(config, opened, choices) | {"data_summary": summary}
     chance: dict[str, Chance] = {}
     if online is not None:
-        protocol["online"] = online.protocol(provenance)
+        protocol["online"] = online.protocol(saver.provenance)
         chance = online.chance()
     return _report("pretrain", config, metrics, protocol, run_dir, chance)
 
@@ -142,23 +168,45 @@ def plan(config: schema.PlanConfig) -> "Plan":
     return plan_pretraining(config, num_records, chosen)
 
 
-def finetune(config: schema.FinetuneConfig) -> Report:
+def finetune(
+    config: schema.FinetuneConfig,
+    *,
+    backbone: Network | None = None,
+    data: "Source | None" = None,
+    test_data: "Source | None" = None,
+    callbacks: Sequence["Callback"] = (),
+    loggers: Sequence["Logger"] = (),
+) -> Report:
     """Train a classifier from weights or from scratch, test it on clips and crops, and write `classifier.pt`.
+
+    Args:
+        config: The settings.
+        backbone: Network to load the weights into or, if the config has none, to train as it is; see `pretrain`.
+        data, test_data, callbacks, loggers: As in `pretrain`, but with labels.
 
     Raises:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If too many train files, or any test file, cannot be read.
     """
+    from eztorch_sce.training.trainer import check_hooks
+
+    objects = Objects(backbone=backbone, data=data, test_data=test_data)
+    config = with_objects(config, schema.FinetuneConfig, objects)
+    check_hooks(callbacks, loggers)
+    return _finetune(config, BackboneSource.of(config, backbone), callbacks, loggers)
+
+
+def _finetune(
+    config: schema.FinetuneConfig,
+    source: BackboneSource,
+    callbacks: Sequence["Callback"],
+    loggers: Sequence["Logger"],
+) -> Report:
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.training.callbacks import num_unreadable
     from eztorch_sce.training.classify_module import ClassifyModule
     from eztorch_sce.training.trainer import fit
 
-    config = schema.validate(config)
-    if config.weights is None:
-        source = BackboneSource.from_config(config.backbone)
-    else:
-        source = BackboneSource.from_weights(config.weights, config.untrained)
     splits = open_labeled(config.data, config.seed, source)
     summary = summarize(splits)
     config = fit_finetuning(config, splits.train)
@@ -177,8 +225,8 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         config.layer_decay,
         config.mixup,
     )
-    data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
-    trainer = fit(module, data, config, run_dir, [])
+    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
+    trainer = fit(module, loaded, config, run_dir, callbacks, loggers)
     if trainer.is_global_zero:
         provenance = Provenance.of(splits, labeled=True, earlier=None if source.untrained else source.provenance)
         save_weights(
@@ -197,7 +245,7 @@ def finetune(config: schema.FinetuneConfig) -> Report:
         "loss": float(trainer.callback_metrics.get("loss", float("nan"))),
         "unreadable": float(num_unreadable(run_dir)),
     }
-    protocol = test_views.protocol | _card_of(opened, summary)
+    protocol = test_views.protocol | records_card(opened, summary)
     protocol |= {"train": opened.train.source, "training": training_card(config)}
     return _report("finetune", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
@@ -214,15 +262,19 @@ def _start_from_probe(classifier: Classifier, opened: Opened, config: schema.Fin
     classifier.linear.load_state_dict(heads.heads[0].state_dict())
 
 
-def test(config: schema.ClassifierTestConfig) -> Report:
+def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Report:
     """Test a fine-tuned classifier on clips and crops, with softmax averaged over those of each record.
+
+    Args:
+        config: The settings.
+        objects: Python objects in the place of settings, see `opening.Objects`.
 
     Raises:
         ConfigError: If settings are invalid, files are missing, or the classes are not those of the classifier.
         MediaError: If a file cannot be read.
     """
-    config = schema.validate(config)
-    source = BackboneSource.from_weights(config.weights)
+    config = with_objects(config, schema.ClassifierTestConfig, objects)
+    source = BackboneSource.from_weights(config.weights, backbone=objects.get("backbone"))
     if source.weights is None or source.weights.head is None:
         raise ConfigError(
             [f"weights={config.weights} contains no classifier: set weights to the run directory of `finetune`"]
@@ -239,25 +291,26 @@ def test(config: schema.ClassifierTestConfig) -> Report:
     views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
     scores = classifier_accuracy(classifier, views, distributed.join_on(config.accelerator))
     chance = _chance_of(scores.metrics, opened)
-    protocol = views.protocol | _card_of(opened, summary)
+    protocol = views.protocol | records_card(opened, summary)
     return _report("test", config, scores.metrics, protocol, run_dir, chance)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it from a file that imports it
 
 
-def extract(config: ExtractConfig) -> Report:
+def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
 
-    Labeled data without a test split are divided as for an evaluation; unlabeled data have one split.
+    Labeled data without a test split are divided as for an evaluation; unlabeled data have one split. The arguments are
+    those of `evaluate`.
 
     Raises:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If a file cannot be read.
     """
-    config = schema.validate(config)
+    config = with_objects(config, ExtractConfig, objects)
     device = distributed.join_on(config.accelerator)
-    train, test, run_dir = _features(config, "extract", device, labeled=False)
+    train, test, run_dir = features_of_splits(config, "extract", device, objects.get("backbone"), labeled=False)
     metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
     if test is not None:
         metrics["test_records"] = float(len(test.features))
@@ -268,21 +321,25 @@ def extract(config: ExtractConfig) -> Report:
     return _report("extract", config, metrics, train.protocol, run_dir)
 
 
-def evaluate(config: EvaluationConfig) -> Report:
-    """Score the features of a frozen backbone by any registered evaluation.
+def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
+    """Score the features of a frozen backbone by any evaluation.
 
     If the evaluation has metrics per class, they are written to `by_class.csv` in the run directory.
+
+    Args:
+        config: The settings of the evaluation.
+        objects: Python objects in the place of settings, see `opening.Objects`.
 
     Raises:
         ConfigError: If settings are invalid, files are missing, or the evaluation needs more data.
         MediaError: If a file cannot be read.
     """
-    config = schema.validate(config)
+    config = with_objects(config, EvaluationConfig, objects)
     if isinstance(config, LinearConfig) and config.views:
-        return _linear_on_views(config)
-    command = registry.name_of(config)
+        return _linear_on_views(config, objects.get("backbone"))
+    command = title_of(config)
     device = distributed.join_on(config.accelerator)
-    train, test, run_dir = _features(config, command, device, labeled=True)
+    train, test, run_dir = features_of_splits(config, command, device, objects.get("backbone"), labeled=True)
     assert test is not None  # labeled data always have a test split
     scores = config.evaluate(train, test, device)
     if scores.by_class:
@@ -293,38 +350,38 @@ def evaluate(config: EvaluationConfig) -> Report:
     return _report(command, config, scores.metrics, protocol, run_dir, chance)
 
 
-def knn(config: KnnConfig) -> Report:
+def knn(config: KnnConfig, **objects: Unpack[Objects]) -> Report:
     """Classify test records by the vote of the nearest train records; see `evaluate`."""
-    return evaluate(config)
+    return evaluate(config, **objects)
 
 
-def linear(config: LinearConfig) -> Report:
+def linear(config: LinearConfig, **objects: Unpack[Objects]) -> Report:
     """Classify test records by linear classifiers trained on the train split; see `evaluate`."""
-    return evaluate(config)
+    return evaluate(config, **objects)
 
 
-def retrieve(config: RetrieveConfig) -> Report:
+def retrieve(config: RetrieveConfig, **objects: Unpack[Objects]) -> Report:
     """Search the train split for records of each test record's class; see `evaluate`."""
-    return evaluate(config)
+    return evaluate(config, **objects)
 
 
-def svm(config: SvmConfig) -> Report:
+def svm(config: SvmConfig, **objects: Unpack[Objects]) -> Report:
     """Rank test records by a linear support vector machine per class; see `evaluate`."""
-    return evaluate(config)
+    return evaluate(config, **objects)
 
 
-def few_shot(config: FewShotConfig) -> Report:
+def few_shot(config: FewShotConfig, **objects: Unpack[Objects]) -> Report:
     """Classify test records by the nearest centroid of a few train records, in many tasks; see `evaluate`."""
-    return evaluate(config)
+    return evaluate(config, **objects)
 
 
-def _linear_on_views(config: LinearConfig) -> Report:
+def _linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     """Train linear classifiers on features of new random views in every epoch, and test them on clips and crops."""
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
     from eztorch_sce.training.trainer import fit
 
-    source = BackboneSource.from_weights(config.weights, config.untrained)
+    source = BackboneSource.of(config, backbone)
     splits = open_labeled(config.data, config.seed, source)
     summary = summarize(splits)
     opened = open_training(config.data, splits, config.views, source, config.seed)
@@ -337,8 +394,8 @@ def _linear_on_views(config: LinearConfig) -> Report:
     module = ProbeModule(
         opened.backbone, heads, views, config.optimizer, config.schedule, config.data.samples_per_step, validation
     )
-    data = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
-    trainer = fit(module, data, config, run_dir, [])
+    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
+    trainer = fit(module, loaded, config, run_dir)
 
     device, choice = trainer.strategy.root_device, {}
     if validation is not None:
@@ -352,7 +409,7 @@ def _linear_on_views(config: LinearConfig) -> Report:
     test_views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
     accuracies = heads_accuracies(opened.backbone, heads, test_views, device)
     metrics = sweep_metrics(heads.lrs, accuracies) | choice
-    protocol = test_views.protocol | _card_of(opened, summary)
+    protocol = test_views.protocol | records_card(opened, summary)
     protocol |= {"train": opened.train.source, "training": training_card(config)}
     return _report("linear", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
@@ -422,51 +479,6 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
     data = config.data
     spec = input_spec(data, manifest, InputSpec(), config.views[0])
     return bench_decoders(data, manifest, config.views, spec, config.seed)
-
-
-def _features(
-    config: FeaturesConfig, command: str, device: torch.device, labeled: bool
-) -> tuple[FeatureBank, FeatureBank | None, Path]:
-    """Read or extract the features of both splits, after opening the run directory."""
-    if config.features is not None:
-        banks = read_features(config.features, labeled)
-        if isinstance(config, EvaluationConfig):
-            config.check_records(banks[0].labels, banks[1].labels, banks[0].classes)
-        banks[1].protocol["data_summary"] = summarize_features(*banks, config.features)
-        return banks[0], banks[1], open_run(command, config)
-
-    source = BackboneSource.from_weights(config.weights, config.untrained)
-    open_data = open_labeled if labeled else open_for_extraction
-    splits = open_data(config.data, config.seed, source)
-    summary = summarize(splits)
-    opened = open_evaluation(config.data, splits, source, config.seed)
-    if isinstance(config, EvaluationConfig):
-        train_labels, test_labels = (
-            torch.from_numpy(split.records.labels).long() for split in (opened.train, opened.labeled_test)
-        )
-        config.check_records(train_labels, test_labels, opened.train.classes)
-    run_dir = open_run(command, config)
-    train = _extract(opened, opened.train, config, device, "train split")
-    test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")
-    for bank in [train] if test is None else [train, test]:
-        bank.protocol |= _card_of(opened, summary)
-    return train, test, run_dir
-
-
-def _extract(
-    opened: Opened, manifest: Manifest, config: FeaturesConfig, device: torch.device, title: str
-) -> FeatureBank:
-    return record_features(
-        opened.backbone, record_views(config.data, config.test, opened.spec, manifest, title), device
-    )
-
-
-def _card_of(opened: Opened, summary: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a protocol card that tells which records were used, and with which weights."""
-    card = {"data_summary": summary, "weights": opened.source.card()}
-    if opened.test is not None:
-        card["seen_in_pretraining"] = seen_card(opened.test.records, opened.source)
-    return card
 
 
 def _chance_of(metrics: dict[str, float], opened: Opened) -> dict[str, Chance]:

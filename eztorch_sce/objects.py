@@ -1,13 +1,11 @@
 """Python objects in the place of settings: networks, losses, methods and data that a caller passes to a function."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, is_dataclass
+from typing import Any
 
 from eztorch_sce import registry
 from eztorch_sce.errors import ConfigError, did_you_mean
-
-C = TypeVar("C")
 
 
 @dataclass(init=False, eq=False)
@@ -26,6 +24,11 @@ class PassedObject:
     def build(self, *_: object) -> Any:
         """Return the object, whatever it is built for."""
         return self.value
+
+    @property
+    def has_own_loss(self) -> bool:
+        """Whether the object is a method, which holds its loss."""
+        return hasattr(self.value, "after_step")
 
     def __str__(self) -> str:
         return name_of_object(self.value)
@@ -51,21 +54,27 @@ def title_of(config: object) -> str:
     return place[1] if place else str(config) if isinstance(config, PassedObject) else type(config).__name__
 
 
-def with_objects(config: C, objects: Mapping[str, Any]) -> C:
-    """Return a config whose choices are replaced by names, configs or objects; those that are None are left as set.
+def is_ours(config: object) -> bool:
+    """Return whether a config is of this package, so that what it builds can be estimated without a device."""
+    return config is None or (not isinstance(config, PassedObject) and registry.is_own(type(config)))
 
-    Args:
-        config: The config of a command.
-        objects: The replacements by the name of the setting, which is also the registry group.
+
+def as_configs(choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configs of several choices by registry group, without those that are None; see `as_config`.
 
     Raises:
-        ConfigError: With one message per replacement that is neither.
+        ConfigError: With one message per choice that is invalid.
     """
-    passed = {group: value for group, value in objects.items() if value is not None}
-    if messages := [message for group, value in passed.items() if (message := _problem(group, value))]:
+    configs: dict[str, Any] = {}
+    messages: list[str] = []
+    for group, value in choices.items():
+        try:
+            configs |= {} if value is None else {group: as_config(group, value)}
+        except ConfigError as error:
+            messages += error.problems
+    if messages:
         raise ConfigError(messages)
-    configs = {group: as_config(group, value) for group, value in passed.items()}
-    return replace(config, **configs) if configs else config  # type: ignore[type-var]
+    return configs
 
 
 def as_config(group: str, value: Any) -> Any:
@@ -74,24 +83,24 @@ def as_config(group: str, value: Any) -> Any:
     Args:
         group: Registry group of the choice, such as "backbone".
         value: The name, the config or the object.
+
+    Raises:
+        ConfigError: If the value is none of them.
     """
+    known = list(registry.choices(group))
     if isinstance(value, str):
+        if value not in known:
+            raise ConfigError([f"{group}={value} must be one of {', '.join(known)}{did_you_mean(value, known)}"])
         return registry.choices(group)[value]()
-    return value if _is_config(value) else PassedObject(value)
-
-
-def _problem(group: str, value: Any) -> str | None:
-    """Return a message if a value cannot be a choice of a group, else None."""
-    if isinstance(value, str):
-        known = list(registry.choices(group))
-        cure = did_you_mean(value, known)
-        return None if value in known else f"{group}={value} must be one of {', '.join(known)}{cure}"
     if isinstance(value, type):
-        return f"{group}={value.__qualname__} is a class: pass an object, such as {value.__name__}(...)"
-    if not _is_config(value) and not callable(value):
-        known = ", ".join(registry.choices(group))
-        return f"{group}={value!r} must be a module, a config with a build method, or one of {known}"
-    return None
+        cure = f"pass an object, such as {value.__name__}(...)"
+        raise ConfigError([f"{group}={value.__qualname__} is a class; {cure}"])
+    if _is_config(value):
+        return value
+    if not callable(value):
+        kinds = f"a module, a config with a build method, or one of {', '.join(known)}"
+        raise ConfigError([f"{group}={value!r} must be {kinds}"])
+    return PassedObject(value)
 
 
 def _is_config(value: Any) -> bool:

@@ -4,9 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict, TypeVar
+
+from torch import nn
 
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.fit import fit_input
+from eztorch_sce.config.parts import CommandConfig
+from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig, validate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.loading import check_batch_size, input_spec
 from eztorch_sce.data.sources.holdout import holdout_as_trained
@@ -15,23 +20,81 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance, trained_with_labels
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.data.sources.summary import DataSummary
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError, did_you_mean, shorten
+from eztorch_sce.evaluation.base import FeaturesConfig
 from eztorch_sce.launch import is_first_process
-from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone
 from eztorch_sce.models.weights import Weights, load_weights
+from eztorch_sce.objects import PassedObject, as_config, as_configs
 from eztorch_sce.progress import print_above
 from eztorch_sce.seeding import seed_everything
 from eztorch_sce.types import FeatureBank, InputSpec
+
+if TYPE_CHECKING:
+    from eztorch_sce.data.sources.source import Source
+
+Network: TypeAlias = nn.Module | BackboneConfig | str
+"""A backbone: a module from clips (B, C, T, H, W) or images (B, C, H, W) to features (B, F), a config, or a name."""
+
+C = TypeVar("C", bound=CommandConfig)
+
+
+class Objects(TypedDict, total=False):
+    """Python objects that the functions of the commands take in the place of settings.
+
+    Attributes:
+        backbone: Network to load the weights of the config into or, if it has no weights, to use as it is. Its
+            attribute `input_spec`, if it has one, describes its input.
+        data: Records that replace the files of the config.
+        test_data: Records of the test split; without them, it is held out of `data`.
+    """
+
+    backbone: Network | None
+    data: "Source | None"
+    test_data: "Source | None"
+
+
+def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> C:
+    """Return the validated config of a command, with objects in the place of its settings.
+
+    Args:
+        config: The config.
+        kind: The class of config that the command takes.
+        objects: What the caller passed.
+        choices: Further choices by group, "loss" and "method": a name, a config, an object, or None.
+
+    Raises:
+        TypeError: If the config or an argument is not one of the command.
+        ConfigError: If an object or a setting is invalid.
+    """
+    if not isinstance(config, kind):
+        name = config.__name__ if isinstance(config, type) else type(config).__name__
+        raise TypeError(f"expected a {kind.__name__}, such as {kind.__name__}(data=DataConfig(root=...)), got {name}")
+    for name in objects.keys() - Objects.__annotations__.keys():
+        known = [*Objects.__annotations__, *choices, "callbacks", "loggers"]
+        raise TypeError(f"{name} is not an argument{did_you_mean(name, known)}")
+    data, test_data, backbone = (objects.get(name) for name in ("data", "test_data", "backbone"))
+    if data is not None:
+        config = replace(config, data=config.data.with_source(data, test_data))  # type: ignore[call-arg,attr-defined]
+    elif test_data is not None:
+        raise ConfigError(["test_data is set but data is not: pass both"])
+    if backbone is not None and getattr(config, "weights", None) is None:
+        choices = {"backbone": backbone, **choices}
+    config = replace(config, **as_configs(choices))
+    if isinstance(config, PretrainConfig) and isinstance(config.method, PassedObject):
+        own_backbone = as_config("backbone", config.method.value.backbone)
+        config = replace(config, backbone=own_backbone, loss=None)
+    return validate(config)
 
 
 class BackboneSource(NamedTuple):
     """Origin of a backbone: a weights file, or a config alone.
 
     Attributes:
-        config: The registered config that builds the backbone.
+        config: The config that builds the backbone.
         spec: The input it was trained on; the default for a new one.
-        weights: Content of the weights file, or None for a new backbone.
-        file: Path of the weights file as typed, or None for a new backbone.
+        weights: Content of the weights file, or None without one.
+        file: Path of the weights file as typed, or None without one.
         untrained: Whether the backbone is initialized at random.
     """
 
@@ -42,34 +105,63 @@ class BackboneSource(NamedTuple):
     untrained: bool
 
     @classmethod
-    def from_weights(cls, file: str | None, untrained: bool = False) -> "BackboneSource":
+    def of(cls, config: FeaturesConfig | FinetuneConfig, backbone: Network | None) -> "BackboneSource":
+        """Return the weights or else the backbone of a config; `backbone` is the network to load the weights into."""
+        if config.weights is None:
+            return cls.from_config(config.backbone)
+        return cls.from_weights(config.weights, config.untrained, backbone)
+
+    @classmethod
+    def from_weights(
+        cls, file: str | None, untrained: bool = False, backbone: Network | None = None
+    ) -> "BackboneSource":
         """Read a weights file; with `untrained`, only the architecture and the input are taken from it.
 
+        Args:
+            file: The weights file, or the run directory that contains it.
+            untrained: Initialize the network at random.
+            backbone: The network to load the weights into; None builds the one that the file describes.
+
         Raises:
-            ConfigError: If the file is missing or is not a weights file.
+            ConfigError: If the file is missing or is not a weights file, or if it does not describe its network.
         """
         weights = load_weights(str(file))
-        return cls(weights.backbone, weights.spec, weights, file, untrained)
+        config = weights.config() if backbone is None else as_config("backbone", backbone)
+        return cls(config, weights.spec, weights, file, untrained)
 
     @classmethod
     def from_config(cls, config: BackboneConfig) -> "BackboneSource":
-        """Return the source of a new backbone, initialized at random."""
+        """Return the source of a new backbone, initialized at random, or of one that was passed as an object."""
+        if isinstance(config, PassedObject):
+            spec = getattr(config.value, "input_spec", None) or InputSpec()
+            return cls(config, spec, None, None, untrained=False)
         return cls(config, InputSpec(), None, None, untrained=True)
+
+    def fitted(self, data: DataConfig, manifest: Manifest) -> "BackboneSource":
+        """Return the same source; if nothing describes the input of the network, it is chosen as for a pretraining."""
+        if self.weights is not None or self.spec != InputSpec():
+            return self
+        config = fit_input(PretrainConfig(data=data, backbone=self.config), manifest)
+        return self._replace(spec=input_spec(config.data, manifest, self.spec, config.views[0]))
 
     @property
     def provenance(self) -> Provenance | None:
         """The records that the weights were trained on, or None if that is not known."""
         return None if self.weights is None else self.weights.provenance
 
-    def build(self) -> Backbone:
-        """Return the backbone."""
-        return self.config.build() if self.weights is None else self.weights.build_backbone(self.untrained)
+    def build(self, spec: InputSpec) -> Backbone:
+        """Return the backbone, for an input."""
+        backbone = as_backbone(self.config.build(), num_frames=spec.num_frames, size=spec.size)
+        if self.weights is not None and not self.untrained:
+            self.weights.load_into(backbone)
+        return backbone
 
     def card(self) -> dict[str, Any]:
         """Return the origin for the protocol card of a report."""
-        if self.weights is None:
-            return {"file": None, "untrained": True}
-        return {"file": self.file, "sha256": self.weights.sha256, "untrained": self.untrained}
+        card: dict[str, Any] = {"file": None, "untrained": self.untrained}
+        if self.weights is not None:
+            card |= {"file": self.file, "sha256": self.weights.sha256}
+        return card | ({"object": str(self.config)} if isinstance(self.config, PassedObject) else {})
 
 
 class Opened(NamedTuple):
@@ -247,7 +339,7 @@ def open_training(
 
 def open_evaluation(data: DataConfig, splits: Splits, source: BackboneSource, seed: int) -> Opened:
     """Build the backbone for an evaluation on clips and crops; see `open_training`."""
-    return _open(data, splits, [], source, seed)
+    return _open(data, splits, [], source.fitted(data, splits.train), seed)
 
 
 def check_classes(manifest: Manifest, classes: list[str]) -> None:
@@ -276,8 +368,9 @@ def _number_of(names: Sequence[str]) -> str:
 def _open(data: DataConfig, splits: Splits, views: list[ViewConfig], source: BackboneSource, seed: int) -> Opened:
     spec = input_spec(data, splits.train, source.spec, views[0] if views else None)
     seed_everything(seed)
-    backbone = source.build()
+    backbone = source.build(spec)
     _check_input(backbone, splits.train, spec)
+    backbone.input_spec = spec
     return Opened(splits.train, splits.test, views, source, spec, backbone)
 
 

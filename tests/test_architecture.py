@@ -16,6 +16,7 @@ FLOORS = (
     {"methods", "config.parts", "config.choice_types", "training.config"},
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},
+    {"extraction"},
     {"api"},
     {"demo"},
     {"cli"},

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch import nn
 
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import policy
@@ -26,11 +27,11 @@ from eztorch_sce.launch import is_first_process
 from eztorch_sce.losses.pairs import LossConfig
 from eztorch_sce.methods.loss_calls import use_of_negatives
 from eztorch_sce.methods.momentum_contrast import MomentumConfig
-from eztorch_sce.models.backbones.base import BackboneConfig
+from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone
 from eztorch_sce.models.backbones.resnet2d import ResNet18Config, ResNet50Config
 from eztorch_sce.models.backbones.resnet3d import R3D18Config
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
-from eztorch_sce.objects import title_of
+from eztorch_sce.objects import PassedObject, is_ours, title_of
 from eztorch_sce.optim.adamw import AdamWConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
@@ -225,8 +226,15 @@ def _takes_clips(backbone: BackboneConfig | None) -> bool:
     """Return whether a backbone chosen by hand takes clips; one that is left open will suit the data."""
     if backbone is None:
         return True
-    with torch.device("meta"):
-        return backbone.build().takes_clips
+    if isinstance(backbone, PassedObject):
+        network = backbone.build()
+    else:
+        with torch.device("meta"):
+            network = backbone.build()
+    try:
+        return as_backbone(network, num_frames=8, size=SIZES[4]).takes_clips
+    except ConfigError:  # it may need an input of another size
+        return any(isinstance(layer, nn.Conv3d) for layer in network.modules())
 
 
 def _choose_clips(config: Training, records: Survey) -> Iterator[Choice]:
@@ -319,7 +327,8 @@ def _choose_batch(config: schema.PretrainConfig, records: Survey, memory: float 
     reason = f"an eighth of {records.num_records} records" if eighth < most else f"enough on {where}"
     if batch_size > eighth:
         reason = f"the least that can be compared, of {records.num_records} records"
-    if memory is not None:
+    can_be_estimated = all(is_ours(choice) for choice in (config.backbone, config.method, config.loss))
+    if memory is not None and can_be_estimated:
         config.data = replace(config.data, batch_size=_rounded(batch_size, passes))
         tried = replace(config, optimizer=config.optimizer or AdamWConfig())  # it keeps the most per weight
         fits = largest_batch(tried, MEMORY_SHARE * memory) * world_size * config.trainer.accumulate

@@ -7,6 +7,7 @@ metric it computes. A YAML file of the same name in configs/ makes it a command.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -14,8 +15,11 @@ from torch import Tensor
 
 from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.settings import setting, show
+from eztorch_sce.settings import choice, setting, show
 from eztorch_sce.types import FeatureBank
+
+_SUBSET = ("train_share", "train_subset")
+_DIVISION = ("test_fraction", "group")
 
 
 @dataclass
@@ -39,6 +43,9 @@ class FeaturesConfig(CommandConfig):
     weights: str | None = setting(
         None, is_path=True, help="Weights file of the backbone, or the run directory that contains it."
     )
+    backbone: Any = choice(
+        "backbone", None, help="Network to use instead of a weights file, as it is initialized, such as a baseline."
+    )
     features: str | None = setting(
         None, is_path=True, help="Run directory of `extract` whose features are used instead of weights."
     )
@@ -53,20 +60,23 @@ class FeaturesConfig(CommandConfig):
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per conflict between the features and the data."""
         if self.features is None:
-            if self.weights is None:
+            if self.weights is None and self.backbone is None:
                 return ["weights is not set: give the run directory of a pretraining, or its backbone.pt (weights=...)"]
+            if self.weights is not None and self.backbone is not None:
+                return [f"weights={self.weights} and backbone are both set: remove one of them"]
             return []
-        return [
-            f"data.{name}={show(value)} selects a subset of the data, but features={self.features} were extracted from "
-            "all of it: set weights and data.root instead of features"
-            for name in ("train_share", "train_subset")
-            if (value := getattr(self.data, name)) is not None
-        ] + [
-            f"data.{name}={show(value)} chooses what is held out, but features={self.features} were divided when they "
-            "were extracted: pass it to `extract`"
-            for name in ("test_fraction", "group")
-            if (value := getattr(self.data, name)) is not None
+        both = f"features={self.features} and backbone are both set: remove one of them"
+        subset = f"selects a subset of the data, but features={self.features} were extracted from all of it"
+        division = f"chooses what is held out, but features={self.features} were divided when they were extracted"
+        chosen = [
+            *((name, f"{subset}: set weights and data.root instead of features") for name in _SUBSET),
+            *((name, f"{division}: pass it to `extract`") for name in _DIVISION),
         ]
+        messages = [] if self.backbone is None else [both]
+        for name, reason in chosen:
+            if (value := getattr(self.data, name)) is not None:
+                messages.append(f"data.{name}={show(value)} {reason}")
+        return messages
 
 
 @dataclass

@@ -1,4 +1,8 @@
-"""The config of a network as weights files store it: registered name, settings, and the module that registers it."""
+"""The description of a network in weights files.
+
+It holds the registered name, the settings and the module that registers it or, for an object that was passed in Python,
+only its class.
+"""
 
 import typing
 from dataclasses import asdict, fields, is_dataclass
@@ -9,13 +13,21 @@ from typing import Any
 from eztorch_sce import registry
 from eztorch_sce.errors import ConfigError, did_you_mean, first_line
 from eztorch_sce.models.backbones.base import BackboneConfig
+from eztorch_sce.objects import PassedObject, name_of_object
 from eztorch_sce.plugins import plugin_of
 from eztorch_sce.progress import print_above
 from eztorch_sce.settings import show
 
 
 def describe_network(config: BackboneConfig) -> dict[str, Any]:
-    """Return what rebuilds a registered config: its name, its settings, and its plugin if it is not of this package."""
+    """Return what rebuilds a registered config: its name, its settings, and its plugin if it is not of this package.
+
+    What is not registered cannot be rebuilt: the description of an object, or of its config, names its class.
+    """
+    if isinstance(config, PassedObject):
+        return {"object": str(config)}
+    if registry.place_of(config) is None:
+        return {"object": name_of_object(config)}
     description = {"name": registry.name_of(config), "settings": _plain(asdict(config))}
     return description if registry.is_own(type(config)) else description | {"module": plugin_of(type(config))}
 
@@ -28,8 +40,11 @@ def rebuild_network(description: dict[str, Any], file: str) -> Any:
         file: The weights file as typed, for messages.
 
     Raises:
-        ConfigError: If its name is not registered, or if its class no longer has the stored settings.
+        ConfigError: If it is of an object, its name is not registered, or its class no longer has the stored settings.
     """
+    if "object" in description:
+        cure = "pass such an object again (backbone=... in Python), or train with a registered backbone"
+        raise ConfigError([f"weights={file} holds an object passed in Python, {description['object']}: {cure}"])
     name, settings = str(description["name"]), dict(description["settings"])
     networks = registry.choices("backbone")
     if name not in networks:
@@ -51,6 +66,11 @@ def rebuild_network(description: dict[str, Any], file: str) -> Any:
     if new and not registry.is_own(cls):
         print_above(f"weights={file}: {name} has gained settings, which take their defaults: {', '.join(new)}")
     return config
+
+
+def name_of_network(description: dict[str, Any]) -> str:
+    """Return the registered name of a network, or the class of an object, from its description."""
+    return str(description["object"] if "object" in description else description["name"])
 
 
 def _whose_plugin(name: str, module: str | None) -> str:

@@ -3,17 +3,19 @@
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
-from eztorch_sce.errors import ConfigError, first_line
+from eztorch_sce.errors import ConfigError, first_line, shorten
 from eztorch_sce.files import replacing
-from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone
 from eztorch_sce.models.classifier import Classifier
-from eztorch_sce.models.network_config import describe_network, rebuild_network
+from eztorch_sce.models.network_config import describe_network, name_of_network, rebuild_network
+from eztorch_sce.objects import as_config
 from eztorch_sce.types import InputSpec
 
 FORMAT = "eztorch_sce weights 1"
@@ -24,29 +26,64 @@ class Weights:
     """The content of a weights file.
 
     Attributes:
-        backbone: The config that builds the backbone.
+        network: Description of the backbone, see `describe_network`.
         spec: Input specification of the backbone.
         state: State dict of the backbone.
         head: State dict of the linear classifier, or None.
         classes: Class names, in the order of the classifier's outputs.
         sha256: First 16 hexadecimal digits of the file's hash.
         provenance: The records that the network was trained on, or None if the file does not say.
+        file: Path of the file, as it was asked for.
     """
 
-    backbone: BackboneConfig
+    network: dict[str, Any]
     spec: InputSpec
     state: dict[str, Tensor]
     head: dict[str, Tensor] | None
     classes: list[str]
     sha256: str
     provenance: Provenance | None = None
+    file: str = ""
 
-    def build_backbone(self, untrained: bool = False) -> Backbone:
-        """Return the backbone with its weights, or with a random initialization if `untrained`."""
-        backbone = self.backbone.build()
-        if not untrained:
+    def config(self) -> BackboneConfig:
+        """Return the config that builds the backbone.
+
+        Raises:
+            ConfigError: If the backbone was passed as an object, or its config is not registered.
+        """
+        return rebuild_network(self.network, self.file)
+
+    def load_into(self, backbone: Backbone) -> None:
+        """Load the weights into a backbone.
+
+        Raises:
+            ConfigError: If its parameters have other names or shapes.
+        """
+        try:
             backbone.load_state_dict(self.state)
-        return backbone
+        except RuntimeError as error:
+            differences = [line.strip() for line in str(error).splitlines()[1:]]
+            fits = f"weights={self.file}, of {name_of_network(self.network)}, do not fit the backbone {backbone.name}"
+            raise ConfigError([f"{fits}: {shorten(differences, num=2)}"]) from None
+
+
+def load_backbone(weights: str | Path, *, backbone: nn.Module | BackboneConfig | str | None = None) -> Backbone:
+    """Return the backbone of a weights file in evaluation mode; its attribute `input_spec` describes its input.
+
+    Args:
+        weights: The weights file, or the run directory that contains it.
+        backbone: The network to load the weights into, as an object, a config or a name; required if the weights belong
+            to an object that was passed to `pretrain` or `finetune`.
+
+    Raises:
+        ConfigError: If the file is missing, is not a weights file or does not fit the network.
+    """
+    content = load_weights(str(weights))
+    config = as_config("backbone", backbone) if backbone is not None else content.config()
+    network = as_backbone(config.build(), num_frames=content.spec.num_frames, size=content.spec.size)
+    content.load_into(network)
+    network.input_spec = content.spec
+    return network.eval()
 
 
 def save_weights(
@@ -63,7 +100,7 @@ def save_weights(
     Args:
         path: The file to write or replace.
         backbone: The network.
-        config: Its registered config, stored so that the file is enough to build the network.
+        config: Its config; if that is registered, the file is enough to build the network.
         spec: Input specification of the network.
         classifier: Classifier with the linear layer to store, or None.
         classes: Class names, in the order of the classifier's outputs.
@@ -87,7 +124,7 @@ def load_weights(path: str) -> Weights:
     """Read a weights file, or the one in a run directory.
 
     Raises:
-        ConfigError: If the file is missing, is not a weights file, or holds a network that is not registered.
+        ConfigError: If the file is missing or is not a weights file.
     """
     file = Path(path)
     if file.is_dir():
@@ -100,7 +137,7 @@ def load_weights(path: str) -> Weights:
         content = torch.load(file, weights_only=True, map_location="cpu")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']} instead of {FORMAT}")
-        description = content["backbone"]
+        network = content["backbone"]
     except Exception as error:
         raise ConfigError(
             [
@@ -108,18 +145,18 @@ def load_weights(path: str) -> Weights:
                 "classifier.pt of a run"
             ]
         ) from error
-    config = rebuild_network(description, path)
     spec = InputSpec(**content["input"])
     if spec.stats not in statistics_names():
         register_statistics(spec.stats, **content["normalization"])  # of the process that trained the network
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     data = content.get("data")  # files of earlier versions have none
     return Weights(
-        config,
+        network,
         spec,
         content["state"],
         content["head"],
         content["classes"],
         sha256,
         None if data is None else Provenance.from_dict(data, f"weights={path}"),
+        path,
     )

@@ -1,15 +1,17 @@
 """Protocol cards: the settings that make the numbers of a report comparable."""
 
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from typing import Any
 
 from eztorch_sce.config.compose import settings_of
+from eztorch_sce.config.fit import Choice
 from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig
 from eztorch_sce.data.sources.provenance import MAX_RECORDS, num_seen
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
 from eztorch_sce.evaluation.linear import LinearConfig
-from eztorch_sce.opening import BackboneSource
+from eztorch_sce.opening import BackboneSource, Opened
 from eztorch_sce.optim.groups import effective_lr
 
 _EARLIER_VERSION = "weights file of an earlier version"
@@ -27,6 +29,17 @@ _TRAINING_SETTINGS = (
     "layer_decay",
     "mixup",
 )
+
+
+def pretraining_card(config: PretrainConfig, opened: Opened, choices: Sequence[Choice]) -> dict[str, Any]:
+    """Return the records, the input and the settings of a pretraining, and what was chosen from the data."""
+    return {
+        "data": opened.train.source,
+        "records": len(opened.train.records),
+        "input": asdict(opened.spec),
+        "training": training_card(config),
+        "chosen": [str(choice) for choice in choices],
+    }
 
 
 def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import pytorch_lightning as pl
 import torch.distributed as dist
+from pytorch_lightning import loggers as pl_loggers
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy, Strategy
@@ -20,6 +21,9 @@ from eztorch_sce.training.callbacks import RunProgress, UnreadableFiles
 from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.metrics_file import MetricsFile
+
+Callback: TypeAlias = pl.Callback
+Logger: TypeAlias = pl_loggers.Logger
 
 # Warnings of Lightning about choices that are made on purpose here.
 _ADVICE = (
@@ -39,7 +43,12 @@ class TrainingConfig(Protocol):
 
 
 def fit(
-    module: pl.LightningModule, data: TrainingData, config: TrainingConfig, run_dir: Path, callbacks: list[pl.Callback]
+    module: pl.LightningModule,
+    data: TrainingData,
+    config: TrainingConfig,
+    run_dir: Path,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
 ) -> pl.Trainer:
     """Train `module` on `data` and return the trainer.
 
@@ -50,6 +59,7 @@ def fit(
         run_dir: Run directory for `metrics.csv`, `tensorboard/`, `last.ckpt` and, if files are unreadable,
             `unreadable.csv`.
         callbacks: Additional callbacks.
+        loggers: Additional loggers.
     """
     settings = config.trainer
     assert settings.devices is not None
@@ -70,7 +80,7 @@ def fit(
             sync_batchnorm=bool(settings.sync_batchnorm),
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
-            logger=[MetricsFile(run_dir), TensorBoardLogger(str(run_dir), name="", version="tensorboard")],
+            logger=[MetricsFile(run_dir), TensorBoardLogger(str(run_dir), name="", version="tensorboard"), *loggers],
             callbacks=[
                 RunProgress(log_every),
                 UnreadableFiles(run_dir, len(data.dataset), max_unreadable),
@@ -82,6 +92,21 @@ def fit(
         )
         trainer.fit(module, datamodule=data, ckpt_path=run_dir / "last.ckpt" if config.run.resume else None)
     return trainer
+
+
+def check_hooks(callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> None:
+    """Check the callbacks and loggers that a caller passes.
+
+    Raises:
+        TypeError: If they are not lists of objects of Lightning.
+    """
+    for argument, values, kind in (("callbacks", callbacks, pl.Callback), ("loggers", loggers, Logger)):
+        name = f"{kind.__module__.split('.')[0]}.{kind.__name__}"
+        if isinstance(values, kind) or not isinstance(values, Sequence):
+            raise TypeError(f"{argument} must be a list of objects of {name}, got {values!r}")
+        for value in values:
+            if not isinstance(value, kind):
+                raise TypeError(f"{argument} must hold objects of {name}, got {value!r}")
 
 
 def _strategy(world_size: int | None) -> Strategy | str:

@@ -56,18 +56,18 @@ def rewrite(path: str, **changes: object) -> None:
 
 def test_a_registered_network_is_rebuilt_with_all_its_settings(tmp_path: Path) -> None:
     config = MyNetConfig(8, Head(scale=2.0), [Head(3.0)], Pooling.MAX, Path("x"))
-    assert load_weights(write(tmp_path / "w.pt", config)).backbone == config
+    assert load_weights(write(tmp_path / "w.pt", config)).config() == config
 
 
 def test_weights_name_the_plugin_of_a_network_that_is_not_registered(tmp_path: Path) -> None:
     path = write(tmp_path / "w.pt", MyNetConfig())
     del registry._CHOICES["backbone"]["my_net"]
     with pytest.raises(ConfigError, match=r"holds the network my_net, defined in (\S+): add plugins=\1$") as caught:
-        load_weights(path)
+        load_weights(path).config()
     assert MyNetConfig.__module__ in str(caught.value)
     rewrite(path, module="__main__")
     with pytest.raises(ConfigError, match="holds the network my_net, defined in an interactive session: run the code"):
-        load_weights(path)
+        load_weights(path).config()
 
 
 def test_weights_of_earlier_versions_ask_for_the_plugin(tmp_path: Path) -> None:
@@ -76,17 +76,17 @@ def test_weights_of_earlier_versions_ask_for_the_plugin(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     content["backbone"] = {"name": "my_net", "settings": {"width": 8}}
     torch.save(content, path)
-    assert load_weights(str(path)).backbone == MyNetConfig(width=8)
+    assert load_weights(str(path)).config() == MyNetConfig(width=8)
     del registry._CHOICES["backbone"]["my_net"]
     with pytest.raises(ConfigError, match="the network my_net, which is not registered: add plugins=MODULE, naming"):
-        load_weights(str(path))
+        load_weights(str(path)).config()
 
 
 def test_settings_that_a_network_no_longer_has_are_named(tmp_path: Path) -> None:
     path = write(tmp_path / "w.pt", MyNetConfig())
     rewrite(path, settings={"widht": 4, "depth": 2})
     with pytest.raises(ConfigError, match=r"my_net with widht=4, depth=2, which MyNetConfig of .* does not have; its "):
-        load_weights(path)
+        load_weights(path).config()
 
 
 def test_settings_that_a_network_has_gained_take_their_defaults(
@@ -94,5 +94,5 @@ def test_settings_that_a_network_has_gained_take_their_defaults(
 ) -> None:
     path = write(tmp_path / "w.pt", MyNetConfig())
     rewrite(path, settings={"head": {"scale": 2.0}})
-    assert load_weights(path).backbone == MyNetConfig(head=Head(scale=2.0))
+    assert load_weights(path).config() == MyNetConfig(head=Head(scale=2.0))
     assert "my_net has gained settings, which take their defaults: width=4, heads=[]" in capsys.readouterr().err

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.errors import did_you_mean
 from eztorch_sce.models.backbones.probing import check_network, probe, undisturbed, zeros_for
+from eztorch_sce.types import InputSpec
 
 
 class Backbone(nn.Module, ABC):
@@ -26,10 +27,12 @@ class Backbone(nn.Module, ABC):
 
     Attributes:
         takes_clips: Whether T may be larger than 1.
+        input_spec: The input that it was trained on, or None if it is new.
         stage_names: Names of the modules whose outputs are the feature maps, in order, as in the state dict.
     """
 
     takes_clips: bool = True
+    input_spec: InputSpec | None = None
     stage_names: Sequence[str] = ()
 
     def __init__(self, name: str, num_features: int) -> None:

@@ -1,0 +1,68 @@
+"""Features of both splits for an evaluation: extracted with a network, or read from the files that `extract` wrote."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
+from eztorch_sce.evaluation.features import read_features, record_features, record_views
+from eztorch_sce.opening import (
+    BackboneSource,
+    Network,
+    Opened,
+    open_evaluation,
+    open_for_extraction,
+    open_labeled,
+    summarize,
+    summarize_features,
+)
+from eztorch_sce.report.protocol import seen_card
+from eztorch_sce.report.run_directory import open_run
+from eztorch_sce.types import FeatureBank
+
+
+def features_of_splits(
+    config: FeaturesConfig, command: str, device: torch.device, backbone: Network | None, labeled: bool
+) -> tuple[FeatureBank, FeatureBank | None, Path]:
+    """Read or extract the features of both splits, after opening the run directory."""
+    if config.features is not None:
+        banks = read_features(config.features, labeled)
+        if isinstance(config, EvaluationConfig):
+            config.check_records(banks[0].labels, banks[1].labels, banks[0].classes)
+        banks[1].protocol["data_summary"] = summarize_features(*banks, config.features)
+        return banks[0], banks[1], open_run(command, config)
+
+    source = BackboneSource.of(config, backbone)
+    open_data = open_labeled if labeled else open_for_extraction
+    splits = open_data(config.data, config.seed, source)
+    summary = summarize(splits)
+    opened = open_evaluation(config.data, splits, source, config.seed)
+    if isinstance(config, EvaluationConfig):
+        train_labels, test_labels = (
+            torch.from_numpy(split.records.labels).long() for split in (opened.train, opened.labeled_test)
+        )
+        config.check_records(train_labels, test_labels, opened.train.classes)
+    run_dir = open_run(command, config)
+    train = _extract(opened, opened.train, config, device, "train split")
+    test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")
+    for bank in [train] if test is None else [train, test]:
+        bank.protocol |= records_card(opened, summary)
+    return train, test, run_dir
+
+
+def _extract(
+    opened: Opened, manifest: Manifest, config: FeaturesConfig, device: torch.device, title: str
+) -> FeatureBank:
+    return record_features(
+        opened.backbone, record_views(config.data, config.test, opened.spec, manifest, title), device
+    )
+
+
+def records_card(opened: Opened, summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a protocol card that tells which records were used, and with which weights."""
+    card = {"data_summary": summary, "weights": opened.source.card()}
+    if opened.test is not None:
+        card["seen_in_pretraining"] = seen_card(opened.test.records, opened.source)
+    return card
