@@ -143,7 +143,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     trainer = fit(module, loaded, config, run_dir, [*own_callbacks, *callbacks], loggers)
 
     saver.write("backbone.pt")
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "lr"}
     metrics["unreadable"] = float(num_unreadable(run_dir))
     protocol = pretraining_card(config, opened, choices) | {"data_summary": summary}
     chance: dict[str, Chance] = {}

@@ -14,6 +14,7 @@ from PIL import Image
 
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.models.weights import load_weights
+from eztorch_sce.optim.sgd import SGDConfig
 
 COMMAND = [str(Path(sys.executable).with_name("eztorch-sce"))]
 TINY = [
@@ -46,7 +47,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pretrained(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_dir = tmp_path_factory.mktemp("runs") / "pretrain"
     done = run("pretrain", f"data.root={videos}", f"run.dir={run_dir}", "views=motion", *TINY)
-    assert "clips/s" in done.stderr
+    assert "views/s" in done.stderr
     assert "data wait" in done.stderr
     return run_dir
 
@@ -65,7 +66,9 @@ def test_a_run_directory_contains_settings_versions_and_results(pretrained: Path
     with (pretrained / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [row["step"] for row in rows] == ["1", "3"]
-    assert all(float(row["loss"]) > 0 and float(row["clips_per_s"]) > 0 for row in rows)
+    assert all(float(row["loss"]) > 0 and float(row["views_per_s"]) > 0 for row in rows)
+    peak = SGDConfig().lr * 8 / 256
+    assert [float(row["lr"]) / peak for row in rows] == pytest.approx([0.8536, 0.1464], rel=1e-3)  # cosine, steps 1, 3
     assert report(pretrained)["protocol"]["records"] == 16  # only train/, not test/
     weights = load_weights(str(pretrained))
     assert (weights.spec.input, weights.spec.num_frames, weights.spec.size) == ("difference", 4, 32)

@@ -129,7 +129,9 @@ class PlanConfig(PretrainConfig):
         None, at_least=1, help="Records in the train split; null is the publisher's count."
     )
     throughput: float | None = setting(
-        None, above=0, help="Measured clips/s on all devices (clips_per_s of a run); null estimates it."
+        None,
+        above=0,
+        help="Measured views/s, images or clips, on all devices (views_per_s of a run); null estimates it.",
     )
     utilization: float = setting(
         0.5,

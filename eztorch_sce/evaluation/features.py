@@ -72,11 +72,12 @@ def record_views(
     short_side = views.short_side or spec.test_short_side
     sampling = EvaluationSampling(views.num_clips, views.num_crops, short_side, views.clips)
     loader = evaluation_loader(data, manifest, spec, sampling)
+    num_clips = 1 if manifest.records.all_images() else views.num_clips
     protocol = {
         "data": manifest.source,
         "records": len(manifest.records),
         "input": asdict(spec),
-        "clips": views.num_clips if views.clips == "even" else views.clips,
+        "clips": num_clips if views.clips == "even" else views.clips,
         "crops": views.num_crops,
         "short_side": short_side,
         "decoder": data.decoder_name(),

@@ -254,7 +254,7 @@ def _step_seconds(
     batch_size = config.data.samples_per_step
     if config.throughput is not None:
         seconds = batch_size * len(shapes) / config.throughput
-        return seconds, [f"Time: measured; throughput={config.throughput:g} clips/s on all devices together."]
+        return seconds, [f"Time: measured; throughput={config.throughput:g} views/s on all devices together."]
     if (measurement := _measurement(config, shapes)) is not None:
         rate = measurement.samples_per_s
         scaling = f". {num_devices} devices are assumed to be {num_devices} times as fast." if num_devices > 1 else "."
@@ -276,7 +276,7 @@ def _step_seconds(
         f"({config.trainer.precision}), then memory traffic at the same fraction of {device.bandwidth_gb_s:g} GB/s; "
         f"activations kept for the backward pass are moved {_MOVED_FORWARD + _MOVED_BACKWARD:g} times.",
         f"Each device sends {device.link_gb_s:g} GB/s, also between machines, and does not compute while sending.",
-        "Data loading is never the bottleneck. Set throughput=CLIPS_PER_S (`clips_per_s` of a run) to replace the "
+        "Data loading is never the bottleneck. Set throughput=VIEWS_PER_S (`views_per_s` of a run) to replace the "
         "estimate by a measurement.",
     ]
 

@@ -13,7 +13,7 @@ from eztorch_sce.report.finished_runs import Run
 from eztorch_sce.settings import show
 
 _Row = tuple[Run, dict[str, Any]]  # a run, and its metrics with those of the evaluations of its weights
-_TECHNICAL = ("clips_per_s", "samples_per_s", "data_wait", "unreadable", "queue_age", "lr")
+_TECHNICAL = ("views_per_s", "clips_per_s", "data_wait", "unreadable", "queue_age")
 
 
 class SweepTable(NamedTuple):

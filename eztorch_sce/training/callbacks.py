@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -27,9 +28,10 @@ def num_unreadable(run_dir: Path) -> int:
 
 
 class RunProgress(pl.Callback):
-    """Show and log the loss, clips/s, the fraction of time spent waiting for data, and the time left.
+    """Show and log the loss, the learning rate, views/s, the fraction of time spent on data, and the time left.
 
-    Shown as a progress bar in a terminal, and as lines elsewhere. A line predicts the time of the whole training.
+    A view is an image or a clip that a network sees: two views each of 100 records per second are 200 views/s. Shown as
+    a progress bar in a terminal, and as lines elsewhere. A line predicts the time of the whole training.
 
     Args:
         every: Batches between two updates.
@@ -40,7 +42,8 @@ class RunProgress(pl.Callback):
         self.bar: Progress | None = None
         self.task = TaskID(0)
         self.clock = Clock(0)
-        self.started, self.waited_s, self.num_clips = 0.0, 0.0, 0  # since the last update
+        self.started, self.waited_s, self.num_views = 0.0, 0.0, 0  # since the last update
+        self.rates: list[float] = []  # learning rate of each parameter group in the current step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and, in a terminal, the bar."""
@@ -62,6 +65,12 @@ class RunProgress(pl.Callback):
         """Restart the clock, so that evaluation and checkpoints between epochs do not count as training time."""
         self._restart(trainer)
 
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
+    ) -> None:
+        """Note the learning rates before the schedule moves them to those of the next step."""
+        self.rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
@@ -70,8 +79,8 @@ class RunProgress(pl.Callback):
         batch: ViewBatch,
         batch_idx: int,
     ) -> None:
-        """Count the clips of all views and processes; update every few batches and at the end of an epoch."""
-        self.num_clips += sum(len(view) for view in batch.views) * trainer.world_size
+        """Count the views of all processes; update every few batches and at the end of an epoch."""
+        self.num_views += sum(len(view) for view in batch.views) * trainer.world_size
         if not trainer.is_global_zero:
             return
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
@@ -91,24 +100,39 @@ class RunProgress(pl.Callback):
     def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         elapsed_s = max(time.perf_counter() - self.started, 1e-9)
         loss = float(trainer.callback_metrics.get("loss", float("nan")))
-        clips_per_s = self.num_clips / elapsed_s
+        views_per_s = self.num_views / elapsed_s
         wait_fraction = (_waited_s(trainer) - self.waited_s) / elapsed_s
-        status = f"loss {loss:.4f}  {clips_per_s:.1f} clips/s  data wait {wait_fraction:.0%}"
+        status = f"loss {loss:.4f}  lr {max(self.rates):.3g}  {views_per_s:.1f} views/s  data wait {wait_fraction:.0%}"
         epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         if self.bar is not None:
             self.bar.update(self.task, completed=step, epoch=epoch, status=status)
         else:
             print_above("  ".join(filter(None, [f"epoch {epoch}", f"step {step}", status, self.clock.left()])))
-        pl_module.log_dict({"clips_per_s": clips_per_s, "data_wait": wait_fraction})
+        pl_module.log_dict({"views_per_s": views_per_s, "data_wait": wait_fraction} | named_rates(self.rates))
         self._restart(trainer)
 
     def _restart(self, trainer: pl.Trainer) -> None:
-        self.started, self.waited_s, self.num_clips = time.perf_counter(), _waited_s(trainer), 0
+        self.started, self.waited_s, self.num_views = time.perf_counter(), _waited_s(trainer), 0
 
     def _stop(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def named_rates(rates: Sequence[float]) -> dict[str, float]:
+    """Return learning rates by the names under which they are logged: `lr`, or one for each group if they differ.
+
+    Args:
+        rates: Learning rate of each parameter group.
+
+    >>> named_rates([0.1, 0.1]), named_rates([0.05, 0.05, 0.1])
+    ({'lr': 0.1}, {'lr_0': 0.05, 'lr_1': 0.1})
+    """
+    distinct = list(dict.fromkeys(rates))
+    if len(distinct) == 1:
+        return {"lr": distinct[0]}
+    return {f"lr_{number}": rate for number, rate in enumerate(distinct)}
 
 
 def _waited_s(trainer: pl.Trainer) -> float:

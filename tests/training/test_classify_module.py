@@ -1,5 +1,7 @@
 """Tests of fine-tuning: learning rates by block, initialization from a linear probe, and mixup."""
 
+import csv
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,10 @@ def test_layer_decay_lowers_the_learning_rates_of_early_blocks(
     last, before = blocks_in_order(classifier.backbone)[-1], blocks_in_order(classifier.backbone)[-2]
     assert {rates[id(p)] for p in last.parameters()} == {0.5}
     assert {rates[id(p)] for p in before.parameters()} == {0.25}
+    with (tmp_path / "run/metrics.csv").open() as stream:
+        logged = [float(value) for name, value in next(csv.DictReader(stream)).items() if name.startswith("lr_")]
+    assert len(logged) == len(set(rates.values()))
+    assert [high / low for low, high in itertools.pairwise(logged)] == pytest.approx([2] * (len(logged) - 1))
 
 
 def test_probe_first_starts_from_a_trained_linear_layer_and_keeps_training_batch_norm(
