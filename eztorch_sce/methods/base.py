@@ -1,7 +1,7 @@
 """Contract of self-supervised methods, and its checks, which name what is missing before training starts."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import Field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -135,8 +135,8 @@ def problems_with_output(output: object, method: object) -> list[str]:
     return [f"{forward}: {message}" for message in messages]
 
 
-def check_views(views: Sequence[Tensor], num_global_views: int, method: object) -> None:
-    """Check that a batch has enough views.
+def check_views(views: Any, num_global_views: int, method: object) -> None:
+    """Check that the views of a batch are a list, and are enough.
 
     Raises:
         ValueError: If there are fewer than `num_global_views`, or if the views are not a list.

@@ -34,10 +34,16 @@ class TrainingSettings(Protocol):
     data: DataConfig
     views: list[ViewConfig]
     backbone: BackboneConfig
-    method: MethodConfig
-    loss: LossConfig | None
     optimizer: OptimizerConfig
     trainer: TrainerConfig
+
+    @property
+    def method(self) -> MethodConfig:
+        """Config of the method."""
+
+    @property
+    def loss(self) -> LossConfig | None:
+        """Config of the loss, or None if the method has its own."""
 
 
 class Flops(NamedTuple):
