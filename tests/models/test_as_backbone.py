@@ -135,3 +135,21 @@ def test_a_stage_that_is_not_called_is_an_error() -> None:
     network[0].unused = nn.ReLU()
     with pytest.raises(ValueError, match=r"does not call its stages conv.unused"):
         as_backbone(network, size=16).feature_maps(torch.zeros(2, 3, 9, 9), ["conv.unused"])
+
+
+def test_a_network_for_a_common_size_needs_no_size() -> None:
+    assert as_backbone(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 5))).num_features == 5
+    assert as_backbone(nn.Sequential(nn.Conv3d(3, 7, (16, 1, 1)), nn.AdaptiveAvgPool3d(1), nn.Flatten())).takes_clips
+
+
+def test_features_that_depend_on_the_input_need_its_size() -> None:
+    unpooled = nn.Sequential(nn.Conv2d(3, 1, 3), nn.Flatten())
+    with pytest.raises(ConfigError, match=r"on the input \(3844 for 8 x 64 x 64 and 8836 for .* give as_backbone"):
+        as_backbone(unpooled)
+    backbone = as_backbone(unpooled, num_frames=1, size=10)
+    assert backbone.num_features == 64
+    with pytest.raises(ValueError, match=r"returned shape \(2, 100\) .* instead of \(B, F\) with F = 64"):
+        backbone(torch.zeros(2, 3, 12, 12))
+    with pytest.raises(ConfigError, match=r"has lazy layers, .*: give as_backbone the num_frames and the size"):
+        as_backbone(nn.Sequential(nn.Flatten(), nn.LazyLinear(5)))
+    assert as_backbone(nn.Sequential(nn.Flatten(), nn.LazyLinear(5)), num_frames=1, size=8).num_features == 5

@@ -195,6 +195,11 @@ class NetworkBackbone(Backbone):
     def features(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B F"]:
         """Return pooled features of normalized clips."""
         features: Tensor = self.network(clips if self.takes_clips else clips.squeeze(2))
+        if features.shape != (len(clips), self.num_features):
+            raise ValueError(
+                f"backbone {self.name} returned shape {tuple(features.shape)} for an input of shape "
+                f"{tuple(clips.shape)}, instead of (B, F) with F = {self.num_features}"
+            )
         return features
 
     def _staged(self) -> nn.Module:
@@ -204,8 +209,8 @@ class NetworkBackbone(Backbone):
 
 def as_backbone(
     network: nn.Module,
-    num_frames: int = 8,
-    size: int = 224,
+    num_frames: int | None = None,
+    size: int | None = None,
     name: str | None = None,
     stage_names: Sequence[str] = (),
 ) -> Backbone:
@@ -217,8 +222,8 @@ def as_backbone(
 
     Args:
         network: A module without a classifier.
-        num_frames: Frames T of the clips that it will get.
-        size: Side in pixels of the clips or images that it will get.
+        num_frames: Frames T of the clips that it will get; None tries common numbers.
+        size: Side in pixels of the clips or images that it will get; None tries common sizes.
         name: Name in error messages; None takes that of the class.
         stage_names: Names of the modules of the network whose outputs are its feature maps.
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.models.modes import evaluation_mode
 
+_GIVE = "give as_backbone the num_frames and the size of its input"
+_COMMON = ((8, 64), (8, 224), (16, 224), (16, 112), (8, 32))  # (frames, side in pixels); the last for images of CIFAR
 _BATCH_SIZE = 2  # tells (B, F) from the features of a network that drops the batch axis
 
 
@@ -34,7 +36,7 @@ def check_network(network: object) -> None:
         raise ConfigError([f"a backbone is a torch.nn.Module, not {network!r}"])
 
 
-def probe(network: nn.Module, name: str, num_frames: int, size: int) -> Probed:
+def probe(network: nn.Module, name: str, num_frames: int | None, size: int | None) -> Probed:
     """Pass clips through a network or, if it does not take them, images.
 
     The network runs in evaluation mode on its own device; its mode, its buffers and the state of the random generators
@@ -43,11 +45,49 @@ def probe(network: nn.Module, name: str, num_frames: int, size: int) -> Probed:
     Args:
         network: The network.
         name: Its name in error messages.
-        num_frames: Frames of the clips.
-        size: Side of the clips or images in pixels.
+        num_frames: Frames of the clips; None tries common numbers.
+        size: Side of the clips or images in pixels; None tries common sizes.
 
     Raises:
-        ConfigError: If it takes neither, or does not return features (B, F).
+        ConfigError: If it takes neither, does not return features (B, F), or returns a number of features that depends
+            on the input where that is not given.
+    """
+    if num_frames is not None and size is not None:
+        probed = _probe_one(network, name, num_frames, size)
+        if isinstance(probed, str):
+            raise ConfigError([probed])
+        return probed
+    if any(isinstance(tensor, nn.UninitializedParameter) for tensor in network.parameters()):
+        raise ConfigError([f"{name} has lazy layers, which take their shape from the input: {_GIVE}"])
+    tries = [(num_frames or frames, size or side) for frames, side in _COMMON]
+    failures = []
+    for frames, side in dict.fromkeys(tries):
+        probed = _probe_one(network, name, frames, side)
+        if isinstance(probed, Probed):
+            _check_width(network, name, probed, (frames, side), (num_frames or frames + 4, size or side + 32))
+            return probed
+        failures.append(probed)
+    raise ConfigError([failures[0]])
+
+
+def _check_width(
+    network: nn.Module, name: str, probed: Probed, first: tuple[int, int], second: tuple[int, int]
+) -> None:
+    """Raise ConfigError if the number of features is another for an input of another size."""
+    other = _probe_one(network, name, *second)
+    if isinstance(other, Probed) and other.num_features != probed.num_features:
+        counts = {first: probed.num_features, second: other.num_features}
+        sizes = " and ".join(f"{count} for {frames} x {side} x {side}" for (frames, side), count in counts.items())
+        raise ConfigError(
+            [f"{name} returns features whose number depends on the input ({sizes}): pool them, or {_GIVE}"]
+        )
+
+
+def _probe_one(network: nn.Module, name: str, num_frames: int, size: int) -> Probed | str:
+    """Return what a network takes and returns, or why it takes neither clips nor images of this size.
+
+    Raises:
+        ConfigError: If it takes them, and does not return features (B, F).
     """
     shapes = {True: (_BATCH_SIZE, 3, num_frames, size, size), False: (_BATCH_SIZE, 3, size, size)}
     failures: dict[bool, Exception] = {}
@@ -61,7 +101,7 @@ def probe(network: nn.Module, name: str, num_frames: int, size: int) -> Probed:
             if message := _output_message(output, name):
                 raise ConfigError([message])
             return Probed(takes_clips, int(output.shape[1]))
-    raise ConfigError([_failure_message(network, name, shapes, failures)]) from failures[True]
+    return _failure_message(network, name, shapes, failures)
 
 
 @contextmanager
@@ -95,6 +135,8 @@ def _failure_message(
         shown = [True]
     elif any(isinstance(layer, nn.Conv2d) for layer in layers):
         shown = [False]
+    elif first_line(failures[True]) == first_line(failures[False]):  # a mistake in its code
+        shown = [True]
     kinds = {True: "clips (B, C, T, H, W)", False: "images (B, C, H, W)"}
     reasons = [
         f"fails on {kinds[kind]} of shape {shapes[kind]}: {first_line(failures[kind]).rstrip('.!')}" for kind in shown
