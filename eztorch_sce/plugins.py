@@ -16,6 +16,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import EntryPoint, entry_points
@@ -26,6 +27,7 @@ from typing import Any
 
 from eztorch_sce import registry
 from eztorch_sce.errors import ConfigError, did_you_mean, first_line
+from eztorch_sce.launch import is_first_process
 
 VARIABLE = "EZTORCH_SCE_PLUGINS"
 ENTRY_POINTS = "eztorch_sce.plugins"
@@ -106,31 +108,27 @@ def _load(name: str, source: str) -> list[str]:
     file = Path(name).expanduser()
     if is_file and not file.is_file():
         return [f"{source}={name} {_why_no_file(name, file)}"]
-    if is_file:
-        module = _module_of(file)
-        _pass_to_workers(module, file)
-        if str(file.resolve().parent) not in sys.path:
-            sys.path.append(str(file.resolve().parent))  # as for a script: it may import the files beside it
-    else:
-        module = name
+    if not is_file and not all(part.isidentifier() for part in name.split(".")):
+        return [f"{source}={name} is neither a module, such as my_package.parts, nor a file, such as ./parts.py"]
+    module = _module_of(file) if is_file else name
     _as_typed.setdefault(module, _short(file) if is_file and file.is_absolute() else name)
     if module in sys.modules:
         return []
     choices_before = registry.added_choices()
     try:
-        with registry.all_or_nothing():
+        with registry.all_or_nothing(), _importable(module, file) if is_file else nullcontext():
             importlib.import_module(module)
     except (Exception, SystemExit) as error:  # whatever the code of the plugin raises
         return [f"{source}={name}{reason}" for reason in _reasons(name, module, error)]
-    if registry.added_choices() == choices_before and not any(
-        _place_is_in(module, choice) for members in choices_before.values() for choice in members.values()
-    ):
+    if registry.added_choices() == choices_before and not _has_choices(module):
         registry.remark(f"{source}={name} registers nothing")
     return []
 
 
-def _place_is_in(module: str, choice: Any) -> bool:
-    return f"{choice.__module__}.".startswith(f"{module}.")
+def _has_choices(module: str) -> bool:
+    """Return whether a module or package has registered choices."""
+    choices = [choice for members in registry.added_choices().values() for choice in members.values()]
+    return any(f"{choice.__module__}.".startswith(f"{module}.") for choice in choices)
 
 
 def _load_entry_point(point: EntryPoint) -> None:
@@ -145,7 +143,8 @@ def _load_entry_point(point: EntryPoint) -> None:
         reason = "; ".join(_reasons(point.module, point.module, error)).removeprefix(": ")
         sentence = f"the plugin {point.module} of {package} is not loaded: {reason}"
         registry.remark(sentence)
-        print(f"eztorch-sce: warning: {sentence}", file=sys.stderr)
+        if is_first_process():
+            print(f"eztorch-sce: warning: {sentence}", file=sys.stderr)
 
 
 # Files -------------------------------------------------------------------------------------------
@@ -164,8 +163,27 @@ def _files() -> dict[str, str]:
     return files
 
 
-def _pass_to_workers(module: str, file: Path) -> None:
+@contextmanager
+def _importable(module: str, file: Path) -> Iterator[None]:
+    """Let a file be imported, here and in worker processes, unless its first import fails.
+
+    As for a script, the files beside it can be imported too.
+    """
+    folder, files = str(file.resolve().parent), os.environ.get(FILES_VARIABLE)
+    is_new = folder not in sys.path
     os.environ[FILES_VARIABLE] = json.dumps(_files() | {module: str(file.resolve())})
+    if is_new:
+        sys.path.append(folder)
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            sys.path.remove(folder)
+        if files is None:
+            del os.environ[FILES_VARIABLE]
+        else:
+            os.environ[FILES_VARIABLE] = files
+        raise
 
 
 class _FileFinder(MetaPathFinder):
@@ -203,11 +221,13 @@ def _reasons(name: str, module: str, error: BaseException) -> Iterator[str]:
     place = _place_in(error)
     if isinstance(error, SyntaxError):
         yield f": {_short(Path(error.filename or name))}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    elif isinstance(error, ImportError) and f"{error.name}.".startswith(f"{__name__}."):
+        yield f": {place}{_why_no_relative_import(name)}"
     elif isinstance(error, ConfigError):
         yield from (f": {place}{problem}" for problem in error.problems)
     else:
         text = first_line(error).removeprefix(f"{type(error).__name__}: ")
-        yield f": {place}{type(error).__name__}: {text}{_cure_of_import(name, error)}"
+        yield f": {place}{type(error).__name__}: {text}"
 
 
 def _why_no_module(name: str, missing: str) -> str:
@@ -233,19 +253,14 @@ def _why_no_module(name: str, missing: str) -> str:
     return f"there is no module {missing}: it is neither installed nor on PYTHONPATH{cure}"
 
 
-def _cure_of_import(name: str, error: BaseException) -> str:
-    """Return what to do if a file that belongs to a package imports its siblings relatively."""
-    is_relative = isinstance(error, ImportError) and (
-        (error.name or "").startswith(f"{__name__}.") or "relative import" in str(error)
-    )
-    if not is_relative:
-        return ""
+def _why_no_relative_import(name: str) -> str:
+    """Return what to do if a file imports from its package, as in `from .other import x`."""
     folder = Path(name).expanduser().resolve().parent
+    if not (folder / "__init__.py").is_file():
+        return "a relative import needs a package: write `from other import x` for a file beside this one"
     module = f"{folder.name}.{Path(name).stem}"
-    return (
-        f"; the file belongs to the package {folder.name}: install it, or set PYTHONPATH={_short(folder.parent)}, and "
-        f"write plugins={module}"
-    )
+    cure = f"install it, or set PYTHONPATH={_short(folder.parent)}, and write plugins={module}"
+    return f"a relative import needs the package {folder.name}: {cure}"
 
 
 def _place_in(error: BaseException) -> str:
@@ -265,7 +280,5 @@ def _is_below(file: str, folder: str) -> bool:
 
 def _short(path: Path) -> str:
     """Return a path as one types it in the current folder."""
-    try:
-        return f"./{path.resolve().relative_to(Path.cwd().resolve())}"
-    except ValueError:
-        return str(path)
+    here, path = Path.cwd().resolve(), path.resolve()
+    return os.path.join(".", path.relative_to(here)).removesuffix("/.") if path.is_relative_to(here) else str(path)
