@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eztorch_sce.errors import ConfigError, MediaError, SourceError, TrainingError, did_you_mean, first_line
+from eztorch_sce.errors import ConfigError, MediaError, SourceError, TrainingError, did_you_mean
 from eztorch_sce.launch import find_launch, is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, visible
 
@@ -192,19 +192,18 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     from omegaconf import DictConfig
 
     from eztorch_sce.config import compose
-    from eztorch_sce.config.explain import explain
+    from eztorch_sce.config.explain import explain_each
     from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
-    from eztorch_sce.config.recipes import config_folder
+    from eztorch_sce.config.starting import StartError
 
     rest = [word for word in rest if not word.startswith(_FROM_LIGHTNING)]
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
     is_sweep = any(flag in ("-m", "--multirun") for flag in flags)
     texts = take_literally(compose.commands()[command], [word for word in rest if word not in flags], is_sweep)
-    compose.prepare_hydra(command)
     try:
-        overrides = compose.for_each_view(command, texts)
-    except compose.INVALID as error:
-        raise ConfigError([f"views.*. needs one value of views and of recipe: {first_line(error)}"]) from None
+        prepared = compose.prepare(command, texts)
+    except (StartError, *compose.INVALID) as error:
+        raise ConfigError(explain_each(command, texts, error)) from None
     run_dir = next((word.split("=", 1)[1] for word in rest if word.startswith("run.dir=")), None)
     if run_dir is not None and not is_in_quotes(run_dir):
         run_dir = quoted(os.path.expanduser(run_dir))
@@ -213,18 +212,18 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
     if not is_first_process():  # runs in the directories of the first process, and may only write where nobody looks
         hydra_settings[-1] = f"hydra.sweep.dir={quoted(tempfile.mkdtemp())}"
-    command_line, sys.argv = sys.argv, [sys.argv[0], *flags, *hydra_settings, *overrides]
+    command_line, sys.argv = sys.argv, [sys.argv[0], *flags, *hydra_settings, *prepared.words]
 
-    @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=command)
+    @hydra.main(version_base="1.3", config_path=None, config_name=command)
     def job(composed: DictConfig) -> None:
         sys.argv = command_line  # which Lightning repeats to start further processes
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             composed.run.dir = HydraConfig.get().runtime.output_dir
         _start(command, compose.to_config(composed))
 
+    compose.say(prepared.remarks)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `main`, which prints them without a traceback
     try:
         job()
     except compose.INVALID as error:
-        causes = dict.fromkeys(map(first_line, filter(None, (error, error.__cause__))))
-        raise ConfigError([": ".join(causes)] if is_sweep else explain(command, overrides, error)) from None
+        raise ConfigError(explain_each(command, texts, error)) from None

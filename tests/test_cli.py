@@ -78,7 +78,7 @@ def test_hydra_prints_the_full_configuration(
     ("words", "expected"),
     [
         (["-m", "seed=0,1", "weights=missing.pt"], "- weights=missing.pt: no such file; runs write backbone.pt"),
-        (["-m", "kk=0,1", "weights=w"], "- Could not override 'kk'."),
+        (["-m", "kk=0,1", "weights=w"], "- kk is not a setting of knn; did you mean k?"),
         (["--cfg", "job", "kk=0"], "- kk is not a setting of knn; did you mean k?"),
     ],
 )

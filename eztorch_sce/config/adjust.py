@@ -4,7 +4,7 @@ They are kept in the setting `adjust` until the choice is made from the data, an
 """
 
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
@@ -17,8 +17,6 @@ T = TypeVar("T")
 
 PREFIXES = {"views": "views.*.", "backbone": "backbone.", "optimizer": "optimizer."}
 """Settings that may be left open, and how the settings below them are typed."""
-_NOTHING = ("null", "")  # values of a choice that leave it open
-
 
 ADJUST_HELP = (
     "Settings of the views, backbone or optimizer that the data will choose; filled in by views.*.flip=0 or "
@@ -26,19 +24,20 @@ ADJUST_HELP = (
 )
 
 
-def redirected(overrides: Sequence[str]) -> list[str]:
+def redirected(overrides: Sequence[str], made: Collection[str]) -> list[str]:
     """Return overrides in which the settings of open choices are settings of `adjust`.
 
-    >>> redirected(["views.*.flip=0", "backbone=resnet18", "backbone.small_input=true"])
-    ['++adjust.views.flip=0', 'backbone=resnet18', 'backbone.small_input=true']
+    Args:
+        overrides: `key=value`.
+        made: Paths of the choices that are made.
+
+    >>> redirected(["views.*.flip=0", "backbone.small_input=true"], made=["backbone"])
+    ['++adjust.views.flip=0', 'backbone.small_input=true']
     """
-    made = {key for key, _, value in (override.partition("=") for override in overrides) if value not in _NOTHING}
-    if "recipe" in made:
-        return list(overrides)  # a recipe makes every choice
     return [_redirected(override, made) for override in overrides]
 
 
-def _redirected(override: str, made: set[str]) -> str:
+def _redirected(override: str, made: Collection[str]) -> str:
     for group, prefix in PREFIXES.items():
         if group not in made and override.startswith(prefix):
             return f"++adjust.{group}.{override.removeprefix(prefix)}"

@@ -1,42 +1,36 @@
 """Composition of `key=value` overrides into a validated config."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.config_store import ConfigStore
+from hydra import initialize
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from eztorch_sce import registry
-from eztorch_sce.augment.policies import policy
 from eztorch_sce.config import schema
 from eztorch_sce.config.adjust import redirected
-from eztorch_sce.config.overrides import escape_interpolations, take_literally
-from eztorch_sce.config.parts import CommandConfig
+from eztorch_sce.config.choices import VIEWS, ChoiceField, choice_fields
+from eztorch_sce.config.file_checks import mistakes_in
+from eztorch_sce.config.options import UNSET, group_of, store_command, store_start
+from eztorch_sce.config.overrides import escape_interpolations, parsed, take_literally, values_of
+from eztorch_sce.config.parts import CommandConfig, Recorded
 from eztorch_sce.config.plugin_words import with_plugins
-from eztorch_sce.config.recipes import config_folder
+from eztorch_sce.config.recipes import recipes
+from eztorch_sce.config.starting import KEYS, StartError, StartingPoint, load_start
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
+from eztorch_sce.launch import is_first_process
 from eztorch_sce.objects import PassedObject, name_of_object
+from eztorch_sce.progress import print_above
 
-GROUPS = ("backbone", "loss", "method", "optimizer")
-"""Registry groups that `group=name` chooses from. `views` and `recipe` are chosen in the same way."""
 INVALID = (HydraException, OmegaConfBaseException)
 """Exceptions of Hydra and OmegaConf for overrides that do not compose."""
-
-RENAMED_KEYS: dict[str, str] = {
-    "loss.implementation": "loss.implementation is no longer a setting: there is one implementation",
-    "loss.target_temperature_ramp.": (
-        "loss.target_temperature_ramp is now ramps=[{setting:loss.target_temperature,start:0.1}]"
-    ),
-    "loss.positive_weight_ramp.": "loss.positive_weight_ramp is now ramps=[{setting:loss.positive_weight,start:1}]",
-}
-"""Error messages for keys of earlier versions. A key that ends in "." stands for all keys below it."""
 
 
 def commands() -> dict[str, type]:
@@ -53,6 +47,12 @@ def commands() -> dict[str, type]:
     }
 
 
+def choice_groups() -> list[str]:
+    """Return the registry groups that commands choose from, as in `loss=sce`."""
+    groups = {choice.group for config_class in commands().values() for choice in choice_fields(config_class).values()}
+    return sorted(groups - {VIEWS})
+
+
 def compose(command: str, overrides: Sequence[str] = ()) -> Any:
     """Return the validated config of a command.
 
@@ -65,13 +65,15 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
             with the allowed ones.
     """
     overrides = take_literally(commands()[command], with_plugins(overrides))
-    prepare_hydra(command)
     try:
-        return to_config(compose_by_hydra(command, for_each_view(command, overrides)))
-    except INVALID as error:
+        prepared = prepare(command, overrides)
+        config = to_config(compose_by_hydra(command, prepared.words))
+    except (StartError, *INVALID) as error:
         from eztorch_sce.config.explain import explain
 
         raise ConfigError(explain(command, overrides, error)) from None
+    say(prepared.remarks)
+    return config
 
 
 def to_config(composed: DictConfig) -> Any:
@@ -80,8 +82,19 @@ def to_config(composed: DictConfig) -> Any:
     Raises:
         ConfigError: With one message per invalid setting.
     """
-    config = cast(CommandConfig, OmegaConf.to_object(composed))
+    config = to_dataclass(composed)
     schema.validate(config)  # the resolved copy is discarded: api resolves the processes when the command runs
+    return config
+
+
+def to_dataclass(composed: DictConfig) -> Any:
+    """Convert a config composed by Hydra to the dataclass of its command, without validating it."""
+    recorded = {key: Recorded(composed[key]) for key in KEYS if composed[key]}
+    composed = composed.copy()
+    composed.update(dict.fromkeys(KEYS))
+    config = cast(CommandConfig, OmegaConf.to_object(composed))
+    for key, value in recorded.items():
+        setattr(config, key, value)
     return config
 
 
@@ -100,7 +113,7 @@ def settings_of(config: Any) -> Any:
         return config
     values = {item.name: settings_of(getattr(config, item.name)) for item in fields(config)}
     if (place := registry.place_of(config)) is not None:
-        return {"name": place[1], **values} if place[0] in GROUPS else values
+        return {"name": place[1], **values} if place[0] != "evaluation" else values
     is_own = callable(getattr(config, "build", None)) and not type(config).__module__.startswith("eztorch_sce.")
     return {"object": name_of_object(config), **values} if is_own else values
 
@@ -114,54 +127,113 @@ def _escaped(node: Any) -> Any:
     return escape_interpolations(node) if isinstance(node, str) else node
 
 
-def prepare_hydra(command: str) -> None:
-    """Register the schema of a command with Hydra, and the choices of its groups."""
-    store = ConfigStore.instance()
+class Prepared(NamedTuple):
+    """Overrides as Hydra takes them.
+
+    Attributes:
+        words: The overrides.
+        remarks: One sentence per choice that replaces one of a recipe or file, with what is left out.
+    """
+
+    words: list[str]
+    remarks: list[str]
+
+
+def prepare(command: str, overrides: Sequence[str]) -> Prepared:
+    """Register with Hydra what a command starts from and what can be chosen, and return the overrides for Hydra.
+
+    Args:
+        command: The command.
+        overrides: `key=value`, with free text in quotes. In a sweep, a choice may have several values.
+
+    Raises:
+        StartError: If `recipe` or `config` does not name a starting point of the command.
+        HydraException, OmegaConfBaseException: If the number of views is needed, but the overrides do not compose.
+    """
     config_class = commands()[command]
-    names = {item.name for item in fields(config_class)}
-    for group in names.intersection(GROUPS):
-        for name, choice in registry.choices(group).items():
-            store.store(group=group, name=name, node=choice)
-    if "views" in names:
-        for name in registry.choices("views"):
-            store.store(group="views", name=name, node={"views": policy(name)}, package="_global_")
-    # Mark the groups as missing, so that only the YAML file of the command determines their default choices.
-    open_groups = [item for item in fields(config_class) if item.name in GROUPS and item.type is Any]
-    missing = {item.name: "???" for item in open_groups if item.default is not None}
-    store.store(group="schema", name=command, node=config_class(**missing), package="_global_")
-    if not registry.is_own(config_class):  # an evaluation of a plugin, which has no YAML file
-        chosen = [{f"/{item.name}": registry.name_of(item.default)} for item in open_groups if item.default is not None]
-        node = {"defaults": [f"/schema/{command}", "_self_", *chosen, {"recipe": None}]}
-        store.store(name=command, node=node)
+    choices = choice_fields(config_class)
+    chosen = [override for text in overrides if (override := parsed(text)) and override.type.name == "CHANGE"]
+    starts = _starting_points(command, chosen, choices)
+    typed = {
+        path: values_of(override, choices[path].names()) for override in chosen if (path := _path(override)) in choices
+    }
+    made = {path for path, names in typed.items() if names != [None]}
+    made |= {path for path, choice in choices.items() if path not in typed and any(s.own(choice) for s in starts)}
+    folders = [f"{start.slug}/" if len(starts) > 1 else "" for start in starts]
+    store_command(command, config_class)
+    for start, folder in zip(starts, folders, strict=True):
+        store_start(config_class, start, typed, folder)
+    remarks = [
+        remark
+        for path, names in typed.items()
+        for start in starts
+        for name in names
+        if (remark := start.left_out(choices[path], name))
+    ]
+    folder = "${recipe}/" if len(starts) > 1 else ""
+    words = [f"recipe={','.join(start.slug for start in starts)}"] if starts != [StartingPoint()] else []
+    words += [
+        f"{group_of(path)}={','.join(folder + (name or UNSET) for name in names)}" for path, names in typed.items()
+    ]
+    others = [text for text in overrides if (each := parsed(text)) is None or _path(each) not in (*KEYS, *typed)]
+    if "adjust" in {item.name for item in fields(config_class)}:
+        others = redirected(others, made)
+    return Prepared([*words, *_for_each_view(command, overrides, others)], list(dict.fromkeys(remarks)))
 
 
-def for_each_view(command: str, overrides: Sequence[str]) -> list[str]:
-    """Replace `views.*.size=64` by one override per view, or keep it for the views that will fit the data."""
-    if "adjust" in {item.name for item in fields(commands()[command])}:
-        overrides = redirected(overrides)
-    others = [override for override in overrides if not override.startswith("views.*.")]
-    if len(others) == len(overrides):
-        return list(overrides)
+def _starting_points(
+    command: str, chosen: Sequence[Override], choices: Mapping[str, ChoiceField]
+) -> list[StartingPoint]:
+    """Return what the typed recipe or file holds; several for a sweep, and an empty one if none is typed."""
+    typed = {override.key_or_group: override for override in chosen if override.key_or_group in KEYS}
+    values = {key: values_of(override, list(recipes())) for key, override in typed.items()}
+    values = {key: names for key, names in values.items() if names != [None]}
+    if len(values) > 1:
+        raise StartError(["recipe and config both say what to start from: remove one of them"])
+    starts = [load_start(command, choices, key, name) for key, names in values.items() for name in names]
+    if mistakes := [text for start in starts for text in mistakes_in(start, commands()[command], choices)]:
+        raise StartError(mistakes)
+    return starts or [StartingPoint()]
+
+
+def _path(override: Override) -> str:
+    return str(override.key_or_group).replace("/", ".")
+
+
+def _for_each_view(command: str, overrides: Sequence[str], others: list[str]) -> list[str]:
+    """Replace `views.*.size=64` by one override per view."""
+    if not any(text.startswith("views.*.") for text in others):
+        return others
     # Only these settings decide the number of views; the others may hold several values for a sweep.
-    deciding = [override for override in others if override.split("=")[0] in ("views", "recipe")]
-    num_views = len(compose_by_hydra(command, deciding).views)
+    deciding = [text for text in overrides if text.split("=")[0] in ("views", *KEYS)]
+    num_views = len(compose_by_hydra(command, prepare(command, deciding).words).views)
     return [
         each
-        for override in overrides
+        for text in others
         for each in (
-            [override.replace("*", str(number), 1) for number in range(num_views)]
-            if override.startswith("views.*.")
-            else [override]
+            [text.replace("*", str(number), 1) for number in range(num_views)]
+            if text.startswith("views.*.")
+            else [text]
         )
     ]
 
 
-def compose_by_hydra(command: str, overrides: Sequence[str]) -> DictConfig:
+def compose_by_hydra(command: str, words: Sequence[str]) -> DictConfig:
     """Return the config of a command as composed by Hydra, without validating it.
+
+    Args:
+        command: The command.
+        words: Overrides from `prepare`.
 
     Raises:
         HydraException, OmegaConfBaseException: If the overrides do not compose.
     """
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return hydra_compose(command, list(overrides))
+    with initialize(config_path=None, version_base="1.3"):
+        return hydra_compose(command, list(words))
+
+
+def say(remarks: Sequence[str]) -> None:
+    """Print remarks about a config, in the first process."""
+    for remark in remarks if is_first_process() else []:
+        print_above(remark)

@@ -8,15 +8,17 @@ from dataclasses import fields
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eztorch_sce import registry
 from eztorch_sce.config.adjust import needs_names, open_group
-from eztorch_sce.config.compose import GROUPS, INVALID, RENAMED_KEYS, commands, compose_by_hydra, to_config
-from eztorch_sce.config.overrides import quoted
-from eztorch_sce.config.recipes import recipes
+from eztorch_sce.config.choices import VIEWS, choice_fields, choices_with
+from eztorch_sce.config.compose import INVALID, commands, compose_by_hydra, prepare, to_config
+from eztorch_sce.config.overrides import parsed, quoted
+from eztorch_sce.config.renamed import renamed
+from eztorch_sce.config.starting import KEYS, StartError
 from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest
 from eztorch_sce.settings import Setting, declaration, problem_with
 
@@ -36,13 +38,40 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> list[st
         error: The exception from Hydra, reported if no mistake is found.
     """
     explanation = _Explanation(command)
-    parsed = [override for text in overrides if (override := explanation.parse(text))]
-    config = explanation.compose_choices([override for override in parsed if explanation.is_choice(override)])
-    for override in parsed:
+    typed = [override for text in overrides if (override := explanation.parse(text))]
+    try:
+        config = explanation.compose_choices([override for override in typed if explanation.is_choice(override)])
+    except StartError:  # the settings cannot be checked without those that they start from
+        return explanation.messages
+    for override in typed:
         if not explanation.is_choice(override):
             explanation.apply(override, config)
     explanation.validate(config)
     return explanation.messages or [first_line(error)]
+
+
+def explain_each(command: str, overrides: Sequence[str], error: Exception) -> list[str]:
+    """Do the same for a sweep, one value at a time; the other overrides then have their first value."""
+    words = [_values_of(text) for text in overrides]
+    firsts = [each[0] for each in words]
+    jobs = [[*firsts[:number], word, *firsts[number + 1 :]] for number, each in enumerate(words) for word in each[1:]]
+    messages = dict[str, None]()
+    for job in [firsts, *jobs]:
+        try:
+            to_config(compose_by_hydra(command, prepare(command, job).words))
+        except INVALID as cause:
+            messages |= dict.fromkeys(explain(command, job, cause))
+        except ConfigError as cause:
+            messages |= dict.fromkeys(cause.problems)
+    return list(messages) or [first_line(error)]
+
+
+def _values_of(text: str) -> list[str]:
+    """Return an override with each of its values; itself if it has one or does not parse."""
+    override = parsed(text)
+    if override is None or not override.is_sweep_override() or isinstance(override.value(), Glob):
+        return [text]
+    return [f"{override.key_or_group}={value}" for value in override.sweep_string_iterator()]
 
 
 class _Explanation:
@@ -54,17 +83,14 @@ class _Explanation:
 
     def __init__(self, command: str) -> None:
         self.command = command
-        names = {item.name for item in fields(commands()[command])}
-        self.choices = {group: list(registry.choices(group)) for group in GROUPS if group in names}
-        self.choices |= {"views": list(registry.choices("views"))} if "views" in names else {}
-        self.choices["recipe"] = list(recipes())
+        self.choices = {path: choice.names() for path, choice in choice_fields(commands()[command]).items()}
         self.messages: list[str] = []
         self.unquoted: dict[str, str] = {}  # messages about values that Hydra cannot parse, by key
         self.doubtful: list[str] = []  # paths whose values may differ from what the user intended
 
     def is_choice(self, override: Override) -> bool:
         """Return whether an override selects from a group, like `loss=sce`, or needs Hydra, like `+key=value`."""
-        return override.key_or_group in self.choices or override.type.name != "CHANGE"
+        return override.key_or_group in (*self.choices, *KEYS) or override.type.name != "CHANGE"
 
     def parse(self, text: str) -> Override | None:
         """Parse an override. If that fails or the key was renamed, add a message and return None."""
@@ -72,7 +98,7 @@ class _Explanation:
         if not equals and not text.startswith("~"):
             self.messages.append(f"{text} must be of the form key=value{self._nearest_key(text)}")
             return None
-        if sentence := _renamed(key):
+        if sentence := renamed(key):
             self.messages.append(sentence)
             return None
         parser = OverridesParser.create()
@@ -104,19 +130,26 @@ class _Explanation:
             group, value = override.key_or_group, str(override.value())
             known = self.choices.get(group, [])
             if group in self.choices and value not in [*known, "None"]:
-                cure = registry.unknown_choice(value, group) if group != "recipe" else did_you_mean(value, known)
+                cure = registry.unknown_choice(value, choice_fields(commands()[self.command])[group].group)
                 self.messages.append(f"{group}={value} must be one of {', '.join(known)}{cure}")
                 guess = nearest(value, known)
                 if guess is None:
                     self.doubtful.append(group)
                     continue
                 text = f"{group}={guess}"
+            try:
+                prepare(self.command, [*accepted, text])
+            except StartError as error:
+                self.messages += error.problems
+                if error.guess is None:
+                    raise
+                text = f"{group}={error.guess}"
             if self._composes([*accepted, text]):
                 accepted.append(text)
             else:
-                self.messages.append(self._misplaced(group, value, text))
+                self.messages.append(f"{text} does not apply to {self.command}")
                 self.doubtful.append(group)
-        return compose_by_hydra(self.command, accepted)
+        return compose_by_hydra(self.command, prepare(self.command, accepted).words)
 
     def apply(self, override: Override, config: DictConfig) -> None:
         """Set one value of the config, or add a message."""
@@ -159,17 +192,10 @@ class _Explanation:
 
     def _composes(self, overrides: list[str]) -> bool:
         try:
-            compose_by_hydra(self.command, overrides)
-        except INVALID:
+            compose_by_hydra(self.command, prepare(self.command, overrides).words)
+        except (StartError, *INVALID):
             return False
         return True
-
-    def _misplaced(self, group: str, value: str, text: str) -> str:
-        """Return the message for a choice that exists but does not apply to the command."""
-        if group == "recipe":
-            owner = recipes()[value]["command"]
-            return f"recipe={value} is a recipe of `eztorch-sce {owner}`, not of {self.command}"
-        return f"{text} does not apply to {self.command}"
 
     def _reject_key(self, key: str, config: DictConfig) -> None:
         if (message := needs_names(key, config)) is not None:
@@ -179,34 +205,21 @@ class _Explanation:
         guess = nearest(key, known)
         if guess is not None:
             self.doubtful.append(guess)
-        others = _choices_with(key)
+        others = self._choices_with(key)
         cure = f"; {others} has it" if others else did_you_mean(key, known)
         cure = cure or f"; `eztorch-sce {self.command} --help` lists them"
         self.messages.append(f"{key} is not a setting of {self.command}{cure}")
 
+    def _choices_with(self, key: str) -> str:
+        """Return the choices that have a setting, such as "optimizer=adamw" for `optimizer.betas`."""
+        for path, choice in choice_fields(commands()[self.command]).items():
+            if key.startswith(f"{path}.") and choice.group != VIEWS:
+                return choices_with(choice, key.removeprefix(f"{path}.").split(".")[0])
+        return ""
+
     def _nearest_key(self, word: str) -> str:
         names = [*self.choices, *(item.name for item in fields(commands()[self.command]))]
         return did_you_mean(word, names)
-
-
-def _renamed(key: str) -> str | None:
-    """Return the message for a key of an earlier version, or None."""
-    for old, sentence in RENAMED_KEYS.items():
-        if key == old or (old.endswith(".") and key.startswith(old)):
-            return sentence
-    return None
-
-
-def _choices_with(key: str) -> str:
-    """Return the choices of a group that have a setting, such as "optimizer=adamw" for `optimizer.betas`."""
-    group, _, name = key.partition(".")
-    if group not in GROUPS:
-        return ""
-    classes = registry.choices(group).items()
-    owners = [
-        f"{group}={choice}" for choice, cls in classes if name.split(".")[0] in {item.name for item in fields(cls)}
-    ]
-    return " or ".join(owners)
 
 
 def _invalid_value(key: str, override: Override, config: DictConfig, error: Exception) -> str:

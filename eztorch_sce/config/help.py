@@ -62,7 +62,19 @@ _EVALUATION_EXAMPLES = (
 )
 # The most used settings are shown first; the others follow in groups, in the order of `_FIRST_GROUPS`.
 _FIRST = (
-    *("recipe", "weights", "features", "data.root", "data.list", "data.layout", "views", "backbone", "method", "loss"),
+    *(
+        "recipe",
+        "config",
+        "weights",
+        "features",
+        "data.root",
+        "data.list",
+        "data.layout",
+        "views",
+        "backbone",
+        "method",
+        "loss",
+    ),
     *("optimizer", "optimizer.lr", "data.batch_size", "data.num_frames", "data.clip_s", "trainer.max_epochs"),
     *("trainer.devices", "trainer.precision", "run.dir", "run.resume", "seed"),
 )

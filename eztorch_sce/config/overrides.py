@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -34,7 +34,7 @@ def take_literally(config_class: type, overrides: Sequence[str], sweep: bool = F
 @cache
 def text_settings(config_class: type) -> frozenset[str]:
     """Return the paths of the settings of a command whose value is free text, such as "data.root"."""
-    return frozenset(_texts(config_class, "")) - {"recipe"}  # which chooses from a group of files
+    return frozenset(_texts(config_class, ""))
 
 
 def quoted(value: str) -> str:
@@ -70,8 +70,8 @@ def _literal(override: str, config_class: type, sweep: bool) -> str:
         return override
     if value == "" or value.lower() == "null" or is_in_quotes(value):
         return override
-    parsed = _parse(value)
-    if sweep and parsed is not None and parsed.is_sweep_override():
+    override_of = parsed(f"key={value}")
+    if sweep and override_of is not None and override_of.is_sweep_override():
         return override
     values = value.split(",") if sweep else [value]
     return f"{key}={','.join(quoted(escape_interpolations(each, config_class)) for each in values)}"
@@ -79,14 +79,33 @@ def _literal(override: str, config_class: type, sweep: bool) -> str:
 
 def is_in_quotes(value: str) -> bool:
     """Return whether a value is a text in Hydra's quotes."""
-    return value[:1] in ("'", '"') and value[-1:] == value[:1] and _parse(value) is not None
+    return value[:1] in ("'", '"') and value[-1:] == value[:1] and parsed(f"key={value}") is not None
 
 
-def _parse(value: str) -> Override | None:
+def parsed(text: str) -> Override | None:
+    """Return an override as Hydra parses it, or None if it does not parse."""
     try:
-        return OverridesParser.create().parse_override(f"key={value}")
+        return OverridesParser.create().parse_override(text)
     except HydraException:
         return None
+
+
+def values_of(override: Override, names: Sequence[str]) -> list[str | None]:
+    """Return the words that an override chooses; several for a sweep, also by `glob(...)` of the known names.
+
+    >>> override = parsed("backbone=resnet18,null")
+    >>> override and values_of(override, names=[])
+    ['resnet18', None]
+    """
+    value: Any = override.value()
+    if not override.is_sweep_override():
+        values = [value]
+    elif isinstance(value, Glob):
+        values = value.filter(list(names))
+    else:
+        each = (parsed(f"key={text}") for text in override.sweep_string_iterator())
+        values = [item.value() for item in each if item]
+    return [None if value is None else str(value) for value in values]
 
 
 def escape_interpolations(value: str, config_class: type | None = None) -> str:

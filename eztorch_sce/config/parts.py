@@ -10,11 +10,23 @@ from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig
 ACCELERATORS = ("auto", "gpu", "cpu")
 
 
+class Recorded(str):
+    """What a config was composed from, as typed: the only values that `recipe` and `config` take."""
+
+    __slots__ = ()
+
+
 @dataclass
 class CommandConfig(Settings):
     """Settings that all commands share."""
 
-    recipe: str | None = setting(None, help="Published result to start from; `eztorch-sce recipes` lists them.")
+    recipe: str | None = setting(
+        None,
+        help="Published result to start from (`eztorch-sce recipes` lists them), or a YAML file such as ./my.yaml.",
+    )
+    config: str | None = setting(
+        None, is_path=True, help="Run directory, or its config.yaml, to repeat; later settings change it."
+    )
     seed: int = setting(0, at_least=0, at_most=2**32 - 1, help="Seed of all random numbers.")
     run: RunConfig = field(default_factory=RunConfig)
     plugins: list[str] = setting(

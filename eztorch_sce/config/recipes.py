@@ -16,7 +16,7 @@ def recipes() -> dict[str, dict[str, str]]:
     """Return the header of each recipe by name: its `# key: value` lines."""
     headers = {}
     for file in sorted((config_folder() / "recipe").glob("*.yaml")):
-        headers[file.stem] = _header(file.read_text(encoding="utf-8"))
+        headers[file.stem] = header_of(file.read_text(encoding="utf-8"))
     return headers
 
 
@@ -32,7 +32,7 @@ def recipe_text(name: str) -> str:
     return (config_folder() / "recipe" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def _header(text: str) -> dict[str, str]:
+def header_of(text: str) -> dict[str, str]:
     """Return the `# key: value` lines of a recipe file."""
     lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
     pairs = [line.split(":", 1) for line in lines if ":" in line]

@@ -92,11 +92,12 @@ def _description(content: dict[str, Any]) -> Description:
 def build() -> Reference:
     """Derive the reference from the declarations of all commands and registered choices."""
     from eztorch_sce.augment.policies import POLICIES
-    from eztorch_sce.config.compose import GROUPS, commands
+    from eztorch_sce.config.compose import choice_groups, commands
 
     reference = Reference({}, {}, {}, sorted(POLICIES))
-    for group in GROUPS:
-        reference.choices[group] = {name: describe(cls, reference) for name, cls in registry.own_choices(group).items()}
+    for group in choice_groups():
+        if choices := registry.own_choices(group):
+            reference.choices[group] = {name: describe(cls, reference) for name, cls in choices.items()}
     for name, cls in commands().items():
         if not registry.is_own(cls):
             continue

@@ -1,7 +1,7 @@
 """The interface of evaluations on frozen features, and the settings they have in common.
 
 An evaluation is one module: a config dataclass with `@register("evaluation", name)` and a method `evaluate`, beside the
-metric it computes. A YAML file of the same name in configs/ makes it a command.
+metric it computes. Its name is the command.
 """
 
 from abc import ABC, abstractmethod

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from eztorch_sce import registry
-from eztorch_sce.config.compose import GROUPS, commands
+from eztorch_sce.config.compose import choice_groups, commands
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import Setting, declaration, invalid_settings
 
-CLASSES = {f"{group}={name}": cls for group in GROUPS for name, cls in registry.choices(group).items()}
+CLASSES = {f"{group}={name}": cls for group in choice_groups() for name, cls in registry.choices(group).items()}
 CLASSES |= {f"decoder={name}": cls for name, cls in registry.choices("decoder").items()}
 CLASSES |= commands()
 UNBOUNDED = {"ramps.0.start"}  # has the bounds of the setting that the ramp changes
