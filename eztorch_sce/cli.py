@@ -69,6 +69,8 @@ def _run(command: str, rest: list[str]) -> None:
     """Show help or run a command."""
     if command in _HELP_WORDS:
         _show_overview(rest)
+    elif command == "--version":
+        _show_version()
     elif command == "data":
         _run_data(rest)
     elif command == "recipes":
@@ -128,6 +130,12 @@ def _compare(rest: list[str]) -> None:
     from eztorch_sce.report.compare import print_comparison
 
     print_comparison(rest)
+
+
+def _show_version() -> None:
+    from eztorch_sce.report.versions import version_line
+
+    print(version_line())
 
 
 def _show_environment() -> None:

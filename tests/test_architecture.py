@@ -20,6 +20,7 @@ FLOORS = (
     {"api"},
     {"demo"},
     {"cli"},
+    {"__main__"},
 )
 ALLOWED = {
     "pytorch_lightning": ("training/", "data/datamodule.py"),

@@ -1,7 +1,9 @@
 """Tests of the public names, which `eztorch_sce/__init__.pyi` lists."""
 
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,11 @@ def test_importing_the_package_is_fast_and_does_not_import_torch() -> None:
     torch, seconds = first.stdout.split()
     assert torch == "none"
     assert float(seconds) < 0.3
+
+
+def test_the_package_runs_as_a_module_and_says_its_versions_without_torch() -> None:
+    words = [sys.executable, "-X", "importtime", "-m", "eztorch_sce", "--version"]
+    first = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+    versions = eztorch_sce.__version__, version("torch"), platform.python_version()
+    assert first.stdout == "eztorch-sce {} (torch {}, Python {})\n".format(*versions)
+    assert "| torch" not in first.stderr

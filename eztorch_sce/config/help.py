@@ -24,7 +24,7 @@ _OTHER_COMMANDS = {
     "data": "Find bad files, make copies that decode fast, choose a decoder; see `eztorch-sce data --help`.",
     "compare": "Compare the metrics of runs and list the settings that differ (compare RUN RUN ...).",
     "recipes": "List the recipes of published results, to run with recipe=NAME; `recipes NAME` shows one.",
-    "env": "Show the installed versions, and which decoders, codecs and devices work on this machine.",
+    "env": "Show the installed versions (`--version`: in one line), and which decoders and devices work here.",
 }
 _EXAMPLES = {
     "demo": ("", "seed=1 run.dir=runs/demo", "max_epochs=5"),

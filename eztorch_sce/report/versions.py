@@ -28,3 +28,9 @@ def installed_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def version_line() -> str:
+    """Return the versions of this package, torch and Python in one line, without importing torch."""
+    versions = installed_versions()
+    return f"eztorch-sce {versions['eztorch_sce']} (torch {versions['torch']}, Python {versions['python']})"
