@@ -9,39 +9,20 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from eztorch_sce.augment.view import ViewConfig
 
 if TYPE_CHECKING:
-    from dataclasses import Field
-    from typing import ClassVar, Protocol
-
     from eztorch_sce.config.names import BackboneName, LossName, MethodName, OptimizerName, ViewsName
-    from eztorch_sce.losses.pairs import Loss
+    from eztorch_sce.losses.pairs import LossConfig
     from eztorch_sce.losses.sce import SCEConfig
-    from eztorch_sce.methods.base import Method
+    from eztorch_sce.methods.base import MethodConfig
     from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
-    from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
+    from eztorch_sce.models.backbones.base import BackboneConfig
     from eztorch_sce.optim.base import OptimizerConfig
     from eztorch_sce.optim.sgd import SGDConfig
     from eztorch_sce.settings import Choice
 
-    class LossConfig(Protocol):
-        """A config dataclass that builds a loss; `@register("loss", name)` makes it a choice."""
-
-        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-        def build(self) -> Loss:
-            """Return the loss."""
-
-    class MethodConfig(Protocol):
-        """A config dataclass that builds a method; `@register("method", name)` makes it a choice."""
-
-        __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-        def build(self, backbone: Backbone, loss: Any) -> Method:
-            """Return the method that trains `backbone` with `loss`."""
-
-    BackboneChoice: TypeAlias = Choice[Any, BackboneConfig | BackboneName | None]
+    BackboneChoice: TypeAlias = Choice[BackboneConfig | None, BackboneConfig | BackboneName | None]
     LossChoice: TypeAlias = Choice[SCEConfig, LossConfig | LossName | None]
     MethodChoice: TypeAlias = Choice[MomentumContrastConfig, MethodConfig | MethodName]
-    OptimizerChoice: TypeAlias = Choice[Any, OptimizerConfig | OptimizerName | None]
+    OptimizerChoice: TypeAlias = Choice[OptimizerConfig | None, OptimizerConfig | OptimizerName | None]
     SGDChoice: TypeAlias = Choice[SGDConfig, OptimizerConfig | OptimizerName]
     ViewsChoice: TypeAlias = Choice[list[ViewConfig], list[ViewConfig] | ViewsName]
 else:

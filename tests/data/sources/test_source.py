@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sources import Arrays, Broken, changed, noise
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
@@ -21,7 +22,6 @@ from eztorch_sce.data.survey import survey
 from eztorch_sce.errors import ConfigError, MediaError, SourceError
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import Failure, InputSpec, Sample
-from tests.support.sources import Arrays, Broken, changed, noise
 
 DATA = DataConfig(num_workers=0)
 SPEC = InputSpec(num_frames=4, clip_s=0.4, size=16)
