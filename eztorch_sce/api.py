@@ -61,6 +61,7 @@ from eztorch_sce.opening import (
 )
 from eztorch_sce.report.protocol import evaluation_card, pretraining_card, train_card, training_card
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
+from eztorch_sce.settings import chosen
 from eztorch_sce.types import InputSpec, Report
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     own_data = labeled if config.online.has_own_data else None
     summary = summarize(splits, config.data.seen_by_pretraining(splits), own_data)
     config, choices = fit_to_data(config, splits.train)
-    source = BackboneSource.from_config(config.backbone)
+    source = BackboneSource.from_config(chosen(config.backbone))
     opened = open_training(config.data, splits, config.views, source, config.seed)
     online = None
     if labeled is not None:
@@ -134,11 +135,11 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     run_dir = open_run("pretrain", config)
     views = Views(opened.views, config.seed, config.data.canvas)
     module = PretrainModule(
-        method, views, config.optimizer, config.schedule, config.data.samples_per_step, config.ramps, loss
+        method, views, chosen(config.optimizer), config.schedule, config.data.samples_per_step, config.ramps, loss
     )
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     every = config.run.save_every_n_epochs
-    saver = SaveBackbone(run_dir, every, trained, config.backbone, opened.spec, splits)
+    saver = SaveBackbone(run_dir, every, trained, chosen(config.backbone), opened.spec, splits)
     own_callbacks = [saver] if online is None else [online, saver]
     trainer = fit(module, loaded, config, run_dir, [*own_callbacks, *callbacks], loggers)
 

@@ -28,6 +28,7 @@ from eztorch_sce.models.weights import Weights, load_weights
 from eztorch_sce.objects import PassedObject, as_config, as_configs
 from eztorch_sce.progress import print_above
 from eztorch_sce.seeding import seed_everything
+from eztorch_sce.settings import chosen
 from eztorch_sce.types import FeatureBank, InputSpec
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class BackboneSource(NamedTuple):
     def of(cls, config: FeaturesConfig | FinetuneConfig, backbone: Network | None) -> "BackboneSource":
         """Return the weights or else the backbone of a config; `backbone` is the network to load the weights into."""
         if config.weights is None:
-            return cls.from_config(config.backbone)
+            return cls.from_config(chosen(config.backbone))
         return cls.from_weights(config.weights, config.untrained, backbone)
 
     @classmethod

@@ -226,6 +226,12 @@ def default_of(item: "Field[Any]") -> Any:
     return item.default if item.default_factory is MISSING else item.default_factory()
 
 
+def chosen(value: T | None) -> T:
+    """Return a value that the data have chosen, if the user has not, by the time a run starts."""
+    assert value is not None
+    return value
+
+
 def with_home_folders(config: T) -> T:
     """Return a copy of a config in which a leading ~ of every path is replaced by the home folder.
 

@@ -21,6 +21,7 @@ from eztorch_sce.methods.base import MethodConfig, check_method
 from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
 from eztorch_sce.models.backbones.base import BackboneConfig
 from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.settings import chosen
 from eztorch_sce.training.config import TrainerConfig
 
 Shape = tuple[int, int, int, int]
@@ -33,9 +34,15 @@ class TrainingSettings(Protocol):
 
     data: DataConfig
     views: list[ViewConfig]
-    backbone: BackboneConfig
-    optimizer: OptimizerConfig
     trainer: TrainerConfig
+
+    @property
+    def backbone(self) -> BackboneConfig | None:
+        """Config of the backbone, which must be chosen."""
+
+    @property
+    def optimizer(self) -> OptimizerConfig | None:
+        """Config of the optimizer, which must be chosen."""
 
     @property
     def method(self) -> MethodConfig:
@@ -182,7 +189,7 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
     loss, norms = None if config.loss is None else config.loss.build(), list[tuple[int, bool]]()
     loss_inputs = LossInputs(loss)
     with torch.device("meta" if fake else "cpu"):
-        method: Any = config.method.build(config.backbone.build(), None if loss is None else loss_inputs)
+        method: Any = config.method.build(chosen(config.backbone).build(), None if loss is None else loss_inputs)
     check_method(method, config.method)
 
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():

@@ -15,6 +15,7 @@ from eztorch_sce.objects import title_of
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, TrainingSettings, loss_cost, network_cost
 from eztorch_sce.planning.devices import DEVICES, Measurement, find_measurement
+from eztorch_sce.settings import chosen
 from eztorch_sce.types import InputSpec
 
 GIB = 2**30
@@ -164,7 +165,7 @@ def _largest(memory: dict[str, Size], usable: float) -> int:
 
 def _view_shapes(config: TrainingSettings) -> list[Shape]:
     with torch.device("meta"):
-        takes_clips = config.backbone.build().takes_clips
+        takes_clips = chosen(config.backbone).build().takes_clips
     num_frames = config.data.num_frames or (InputSpec().num_frames if takes_clips else 1)
     if num_frames > 1 and not takes_clips:
         raise ConfigError(
@@ -200,7 +201,7 @@ def _memory(
     return {
         "weights": Size(networks.weights),
         "gradients": Size(gradients * (2 if num_devices > 1 else 1)),  # DDP copies them into buckets to send them
-        "optimizer state": Size(gradients * _state_per_weight(config.optimizer)),
+        "optimizer state": Size(gradients * _state_per_weight(chosen(config.optimizer))),
         "momentum encoder": Size(networks.momentum_encoder),
         "queue": Size(networks.queue),
         "activations kept": networks.activations,

@@ -13,6 +13,7 @@ from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.opening import BackboneSource, Opened
 from eztorch_sce.optim.groups import effective_lr
+from eztorch_sce.settings import chosen
 
 _EARLIER_VERSION = "weights file of an earlier version"
 _TRAINING_SETTINGS = (
@@ -52,7 +53,7 @@ def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dic
     card |= {name: getattr(config.trainer, name) for name in ("precision", "accumulate")}
     card |= {"max_epochs": config.trainer.epochs, "batch_size": config.data.samples_per_step}
     card |= {"near_power": config.data.near_power}
-    return card | {"effective_lr": effective_lr(config.optimizer.lr, config.data.samples_per_step)}
+    return card | {"effective_lr": effective_lr(chosen(config.optimizer).lr, config.data.samples_per_step)}
 
 
 def evaluation_card(config: EvaluationConfig) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from eztorch_sce.planning import devices
 from eztorch_sce.planning.cost import network_cost
 from eztorch_sce.planning.devices import Measurement
 from eztorch_sce.planning.plan import Plan
+from eztorch_sce.settings import chosen
 
 TOY = ["backbone=resnet18", "views=image", "views.*.size=64", "data.num_frames=1", "data.batch_size=64"]
 TOY += ["method.projector.hidden_dim=64", "method.predictor.hidden_dim=64", "method.queue_size=512"]
@@ -188,7 +189,7 @@ def test_the_number_of_records_is_the_published_count_or_unknown(tiny: Plan) -> 
 def test_backbones_run_on_fake_tensors(name: str) -> None:
     config = PlanConfig(backbone=registry.choices("backbone")[name]())
     with torch.device("meta"):
-        num_frames = 4 if config.backbone.build().takes_clips else 1
+        num_frames = 4 if chosen(config.backbone).build().takes_clips else 1
     assert network_cost(config, [(3, num_frames, 64, 64)] * 2, 4).measured_on == "tensors without values"
 
 
