@@ -23,6 +23,7 @@ from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.evaluation.base import FeaturesConfig
 from eztorch_sce.launch import is_first_process
+from eztorch_sce.methods.base import check_method
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone
 from eztorch_sce.models.weights import Weights, load_weights
 from eztorch_sce.objects import PassedObject, as_config, as_configs
@@ -83,8 +84,8 @@ def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> 
         choices = {"backbone": backbone, **choices}
     config = replace(config, **as_configs(choices))
     if isinstance(config, PretrainConfig) and isinstance(config.method, PassedObject):
-        own_backbone = as_config("backbone", config.method.value.backbone)
-        config = replace(config, backbone=own_backbone, loss=None)
+        check_method(config.method.value, config.method)
+        config = replace(config, backbone=as_config("backbone", config.method.value.backbone))
     return validate(config)
 
 

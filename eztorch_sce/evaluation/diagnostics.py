@@ -47,12 +47,12 @@ def verdict(metrics: dict[str, float]) -> str | None:
     if spread < 0.1:
         return (
             f"collapsed: all embeddings are nearly one point (spread {spread:.3f}; 1 is healthy). Lower optimizer.lr, "
-            "keep a predictor or negatives, or raise loss.temperature"
+            "keep a predictor or negatives, or raise the temperature of the loss"
         )
     if rank < 2:
         return (
             f"collapsing: the embeddings use {rank:.1f} dimensions. Check the views (too similar, or sharing one easy "
-            "cue), loss.positive_weight and optimizer.lr"
+            "cue), the settings of the loss and optimizer.lr"
         )
     return None
 

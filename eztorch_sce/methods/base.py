@@ -1,6 +1,5 @@
 """Contract of self-supervised methods, and its checks, which name what is missing before training starts."""
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import Field
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.pairs import Loss, LossConfig
-from eztorch_sce.methods.loss_calls import name_of_loss
+from eztorch_sce.methods.loss_calls import name_of_loss, signature_of
 from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.registry import place_of
 from eztorch_sce.types import StepOutput
@@ -173,9 +172,8 @@ def _accepts(function: Any, count: int) -> bool:
     """Return whether a function or module can be called with `count` positional arguments."""
     if not callable(function):
         return False
-    try:
-        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
-    except (TypeError, ValueError):  # compiled code has no signature
+    signature = signature_of(function)
+    if signature is None:
         return True
     try:
         signature.bind(*range(count))
@@ -185,8 +183,8 @@ def _accepts(function: Any, count: int) -> bool:
 
 
 def _signature(function: Any) -> str:
-    called = function.forward if isinstance(function, nn.Module) else function
-    return f"({', '.join(inspect.signature(called).parameters)})"
+    signature = signature_of(function)
+    return "other arguments" if signature is None else f"({', '.join(signature.parameters)})"
 
 
 def _kind(value: object) -> str:

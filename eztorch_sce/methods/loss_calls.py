@@ -52,10 +52,10 @@ def use_of_negatives(loss: Loss) -> str:
     """Return "none", "optional" or "required": whether a loss has a parameter for negatives, and works without them."""
     if getattr(_called_by(loss), "needs_negatives", False):
         return "required"
-    try:
-        parameters = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters.values()
-    except (TypeError, ValueError):  # compiled code has no signature
+    signature = signature_of(loss)
+    if signature is None:
         return "optional"
+    parameters = signature.parameters.values()
     takes_any = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) < 3:
@@ -64,6 +64,18 @@ def use_of_negatives(loss: Loss) -> str:
     if default is inspect.Parameter.empty:
         return "required"
     return "optional" if default is None else "none"  # a third parameter with another default is a setting
+
+
+def signature_of(function: Any) -> inspect.Signature | None:
+    """Return the signature of a function or of the `forward` of a module; None for compiled code, which has none."""
+    if isinstance(function, nn.Module):
+        function = function.forward
+    if isinstance(function, partial) and isinstance(function.func, nn.Module):
+        function = partial(function.func.forward, *function.args, **function.keywords)
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
 
 
 def negatives_problems(loss: Loss, queue: str, batch_keys: str) -> list[str]:

@@ -3,7 +3,7 @@
 import copy
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,26 @@ from eztorch_sce.methods.simclr import SimCLRConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
 
+
+class OwnLoss(nn.Module):
+    """A loss of a user, with a parameter: its negatives are the queue, or else the other samples of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(5.0))
+
+    def forward(self, query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+        positive = (query * key).sum(dim=1, keepdim=True)
+        others = query @ key.T if negatives is None else torch.cat([positive, query @ negatives.T], dim=1)
+        return (self.scale * others).logsumexp(dim=1).mean() - self.scale * positive.mean()
+
+
+@dataclass
+class OwnLossConfig:
+    def build(self) -> OwnLoss:
+        return OwnLoss()
+
+
 GLOBAL_BATCH, NUM_STEPS = 8, 3
 HEADS: dict[str, Any] = {
     "projector": ProjectorConfig(hidden_dim=16, output_dim=8),
@@ -42,6 +62,9 @@ CASES: dict[str, tuple[Any, Any, int]] = {  # method, loss, number of views
     "moco v3": (MomentumPredictConfig(**HEADS), InfoNCEConfig(0.2, weight=0.8), 2),
     "byol": (MomentumPredictConfig(**HEADS), CosineConfig(), 2),
     "simclr": (SimCLRConfig(HEADS["projector"]), NTXentConfig(), 2),
+    "own loss, queue": (MomentumContrastConfig(**HEADS, queue_size=20), OwnLossConfig(), 2),
+    "own loss, momentum prediction": (MomentumPredictConfig(**HEADS), OwnLossConfig(), 2),
+    "own loss, simclr, 2 + 1 views": (SimCLRConfig(HEADS["projector"]), OwnLossConfig(), 3),
     "simclr, 2 + 1 views": (SimCLRConfig(HEADS["projector"]), NTXentConfig(), 3),
 }
 OWN_STATISTICS = "moco, shuffled, each process with its own batch statistics"
