@@ -89,12 +89,13 @@ def open_source(config: SourceConfig, decoder: str, num_workers: int, keep_same:
     for name, source in sources.items():
         assert source is not None
         title = title_of(source) if isinstance(config, PassedSource) else _title(config)
-        listing = Listing.of(source, f"{title} ({name})")
+        opened = OpenedSource(source, None, None)
+        listing = Listing.of(opened.here, f"{title} ({name})")
         messages += listing.messages() + _pickling_messages(source, listing.where, num_workers)
         if not listing.names:
             continue
         try:
-            splits.append(_read_first(title, source, listing))
+            splits.append(_read_first(title, opened, listing))
         except SourceError as error:
             cause = error
             messages.append(str(error))
@@ -144,15 +145,15 @@ def _interface_messages(source: object, split: str) -> list[str]:
     return [f"{what} is not a data source; {cure} {', '.join(absent)}"]
 
 
-def _read_first(title: str, source: Source, listing: Listing) -> _Split:
-    """Read records until one tells the kind of all.
+def _read_first(title: str, opened: OpenedSource, listing: Listing) -> _Split:
+    """Read records until one tells the kind of all, which `opened` then has.
 
     Raises:
         MediaError: If none can be read, and the source does not tell the kind itself.
         SourceError: If the source makes a mistake.
     """
     kind = listing.kind if listing.kind in ("image", "video") else None
-    opened = OpenedSource(source, kind, listing.fps)
+    opened.kind, opened.fps = kind, listing.fps
     failures = []
     last = len(listing.names) - 1
     for index in np.unique(np.linspace(0, last, min(last + 1, _NUM_TRIED)).astype(np.int64)).tolist():

@@ -87,7 +87,7 @@ class OpenedSource:
 
     def __init__(self, source: Source, kind: str | None, fps: float | None) -> None:
         self.source, self.kind, self.fps = source, kind, fps
-        self._here: Source | None = None
+        self._here: Source | None = None  # made when it is used, by the main process
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_here": None}
@@ -103,14 +103,13 @@ class OpenedSource:
         Args:
             index: Index of the record in the source.
             name: Its name.
-            here: Read through a shallow copy, for reading in the main process: a file that the source opens at the
-                first read is then not open in the worker processes, which would share its position.
+            here: Read by `here`, in the main process.
 
         Raises:
             MediaError: If the source says that the record cannot be read.
             SourceError: If it raises anything else, or returns something else.
         """
-        value = read_record(self._copy() if here else self.source, index, name)
+        value = read_record(self.here if here else self.source, index, name)
         if isinstance(value, (str, os.PathLike)):
             value = os.fspath(value)
         problem = problem_of(value) or self._other_kind(value)
@@ -136,7 +135,12 @@ class OpenedSource:
             digest.update(np.ascontiguousarray(frame).tobytes())
         return int.from_bytes(digest.digest(), "little") >> 1
 
-    def _copy(self) -> Source:
+    @property
+    def here(self) -> Source:
+        """A shallow copy for what the main process asks of the source before it starts workers.
+
+        A file that the source opens when it is first used is then not open in the workers, which would share it.
+        """
         if self._here is None:
             try:
                 # A copy that closes what it shares with the original would be worse than none.

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from own_sources import Arrays, Broken, changed, noise
 from PIL import Image
-from sources import Arrays, Broken, changed, noise
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
