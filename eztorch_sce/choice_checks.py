@@ -92,7 +92,7 @@ def _method_messages(group: str, cls: Any) -> list[str]:
     method, *arguments = _BUILD[group]
     call = f"{method}({', '.join(['self', *arguments])})"
     if group == "evaluation" and not _is_evaluation(cls):
-        cure = "write class MyConfig(EvaluationConfig), from eztorch_sce.evaluation.base"
+        cure = f"write class {cls.__name__}(EvaluationConfig)"
         return [f"{cls.__name__} has none of the settings of an evaluation: {cure}"]
     if not callable(getattr(cls, method, None)) or method in getattr(cls, "__abstractmethods__", ()):
         return [f"{cls.__name__} has no method {call}"]
