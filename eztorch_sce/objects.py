@@ -5,7 +5,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from eztorch_sce import registry
-from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.errors import ConfigError
 
 
 @dataclass(init=False, eq=False)
@@ -90,7 +90,8 @@ def as_config(group: str, value: Any) -> Any:
     known = list(registry.choices(group))
     if isinstance(value, str):
         if value not in known:
-            raise ConfigError([f"{group}={value} must be one of {', '.join(known)}{did_you_mean(value, known)}"])
+            cure = registry.unknown_choice(value, group)
+            raise ConfigError([f"{group}={value} must be one of {', '.join(known)}{cure}"])
         return registry.choices(group)[value]()
     if isinstance(value, type):
         cure = f"pass an object, such as {value.__name__}(...)"

@@ -34,7 +34,7 @@ ENTRY_POINTS = "eztorch_sce.plugins"
 __path__: list[str] = []  # the files of plugins are imported as submodules of this one
 
 FILES_VARIABLE = "EZTORCH_SCE_PLUGIN_FILES"  # passes the files of plugins to worker processes: {module: path}
-_IMPORTING = (str(Path(__file__).parent), os.path.dirname(importlib.__file__), "<frozen")  # files of no plugin
+_PACKAGE, _PYTHON = str(Path(__file__).parent), os.path.dirname(os.__file__)
 _ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # quotes protect a comma in a path
 
 _as_typed: dict[str, str] = {}  # how the plugin of a module was named, such as "./parts.py"
@@ -265,17 +265,17 @@ def _why_no_relative_import(name: str) -> str:
 
 def _place_in(error: BaseException) -> str:
     """Return "file:line: " of the innermost line of the plugin that an exception passed through, or an empty string."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_IMPORTING)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen")]
+    frames = [frame for frame in frames if not any(_is_below(frame.filename, folder) for folder in (_PACKAGE, _PYTHON))]
     if not frames:
         return ""
-    folder = os.path.dirname(frames[0].filename)
-    within = [frame for frame in frames if _is_below(frame.filename, folder)]
+    within = [frame for frame in frames if _is_below(frame.filename, os.path.dirname(frames[0].filename))]
     return f"{_short(Path(within[-1].filename))}:{within[-1].lineno}: "
 
 
 def _is_below(file: str, folder: str) -> bool:
-    """Return whether a file is below a folder, but not of a package installed there."""
-    return file.startswith(folder) and "site-packages" not in file.removeprefix(folder)
+    """Return whether a file is below a folder, but not of a package that is installed there."""
+    return file.startswith(folder + os.sep) and "site-packages" not in file.removeprefix(folder)
 
 
 def _short(path: Path) -> str:

@@ -9,7 +9,7 @@ import ast
 import importlib
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,6 +137,7 @@ def all_or_nothing() -> Iterator[None]:
     before = {group: dict(members) for group, members in _CHOICES.items()}
     try:
         yield
+        _check_views(_CHOICES.get("views", {}).keys() - before.get("views", {}).keys())
     except BaseException:
         for group, members in _CHOICES.items():
             for name, choice in list(members.items()):
@@ -149,6 +150,13 @@ def all_or_nothing() -> Iterator[None]:
                 else:
                     members[name] = earlier
         raise
+
+
+def _check_views(names: Set[str]) -> None:
+    """Raise ConfigError if a function that was registered does not return views; every command looks at all of them."""
+    added = {name: _CHOICES["views"][name] for name in sorted(names) if not is_own(_CHOICES["views"][name])}
+    for name, function in added.items():
+        importlib.import_module("eztorch_sce.augment.policies").checked_views(name, function)
 
 
 def _load(group: str) -> None:

@@ -198,6 +198,14 @@ def test_an_object_of_a_file_reaches_a_worker_process(write: Write) -> None:
         ),
         (MY_LOSS + "@register('loss', 'b')\n@dataclass\nclass B:\n    width: int = 1", "B has no method build(self)"),
         (HEAD + LOSS.format("sce", "MyLossConfig"), "loss=sce is taken by SCEConfig of this package: register MyLoss"),
+        (
+            HEAD + "@register('views', 'v')\ndef v(): return [64, 32]",
+            "plugins=./parts.py: views=v: v of ./parts.py ",
+        ),
+        (
+            HEAD + "@register('views', 'v')\ndef v(): return list(3)",
+            "./parts.py:5: TypeError: 'int' object is not",
+        ),
         (HEAD + LOSS.format("a", "A") + LOSS.format("a", "B"), "loss=a is registered twice: A of ./parts.py and B of"),
     ],
 )

@@ -226,7 +226,7 @@ class FailingDefault(Buildable):
         ("loss", "none", Good, "loss=none means something else on the command line"),
         ("loss", "sce", Good, "loss=sce is taken by SCEConfig of this package: register Good as another name"),
         ("views", "cifar", lambda: [], "views=cifar is taken by views of this package"),
-        ("evaluation", "mine", Good, "Good has none of the settings of an evaluation: write class MyConfig(Evaluat"),
+        ("evaluation", "mine", Good, "Good has none of the settings of an evaluation: write class Good(Evaluation"),
         ("loss", "mine", abs, '@register("loss", "mine") expects a dataclass, not the value abs'),
         ("views", "mine", Good, '@register("views", "mine") expects a function that returns a list of views, not the'),
         ("loss", "mine", NoDataclass, "NoDataclass is not a dataclass when it is registered: write @register("),

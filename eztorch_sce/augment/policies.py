@@ -8,9 +8,9 @@ only if a recipe needs it. The clips and crops of an evaluation are declared in 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.errors import ConfigError, did_you_mean
@@ -140,8 +140,17 @@ def policy(name: str) -> list[ViewConfig]:
     policies = choices("views")
     if name not in policies:
         raise ConfigError([f"views={name} must be one of {', '.join(policies)}{unknown_choice(name, 'views')}"])
-    made = policies[name]()
-    if not isinstance(made, list) or not made or not all(isinstance(view, ViewConfig) for view in made):
-        place = f"{policies[name].__name__} of {plugin_of(policies[name])}"
-        raise ConfigError([f"views={name}: {place} must return a list of ViewConfig, not {made!r}"])
-    return made
+    return checked_views(name, policies[name])
+
+
+def checked_views(name: str, function: Callable[[], Any]) -> list[ViewConfig]:
+    """Return the views of a registered function.
+
+    Raises:
+        ConfigError: If it does not return a list of views.
+    """
+    result = function()
+    if not isinstance(result, list) or not result or not all(isinstance(view, ViewConfig) for view in result):
+        place = f"{function.__name__} of {plugin_of(function)}"
+        raise ConfigError([f"views={name}: {place} must return a list of ViewConfig, not {result!r}"])
+    return result

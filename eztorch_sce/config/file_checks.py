@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from eztorch_sce import registry
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField, choices_with
 from eztorch_sce.config.renamed import renamed
@@ -36,7 +37,8 @@ class _Checker:
         for path, name in self.start.choices.items():
             known = self.choices[path].names()
             if name not in (None, OWN_VIEWS, *known):
-                yield f"{path}={show(name)} must be one of {', '.join(known)}{did_you_mean(str(name), known)}"
+                cure = registry.unknown_choice(str(name), self.choices[path].group)
+                yield f"{path}={show(name)} must be one of {', '.join(known)}{cure}"
 
     def settings(self, config_class: type, settings: Mapping[str, Any], prefix: str) -> Iterator[str]:
         """Yield the messages about the settings of a config class."""

@@ -4,7 +4,6 @@ import re
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
-from functools import cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,13 +27,13 @@ def take_literally(config_class: type, overrides: Sequence[str], sweep: bool = F
         overrides: `key=value`, as on the command line.
         sweep: Whether a comma separates the values of a sweep, except of run.dir, which holds all runs of a sweep.
     """
-    return [_literal(override, config_class, sweep and not override.startswith("run.dir=")) for override in overrides]
-
-
-@cache
-def text_settings(config_class: type) -> frozenset[str]:
-    """Return the paths of the settings of a command whose value is free text, such as "data.root"."""
-    return frozenset(_texts(config_class, ""))
+    texts = set(_texts(config_class, ""))
+    return [
+        _literal(override, config_class, sweep and not override.startswith("run.dir="))
+        if override.partition("=")[0].lstrip("+") in texts
+        else override
+        for override in overrides
+    ]
 
 
 def quoted(value: str) -> str:
@@ -48,6 +47,7 @@ def quoted(value: str) -> str:
 
 
 def _texts(config_class: type, prefix: str) -> Iterator[str]:
+    """Yield the paths of the settings whose value is free text, such as "data.root"."""
     hints = typing.get_type_hints(config_class)
     for item in fields(config_class):
         hint, declared = hints[item.name], declaration(item) or Setting()
@@ -66,9 +66,7 @@ def _is_text(hint: Any) -> bool:
 
 def _literal(override: str, config_class: type, sweep: bool) -> str:
     key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in text_settings(config_class):
-        return override
-    if value == "" or value.lower() == "null" or is_in_quotes(value):
+    if not equals or value == "" or value.lower() == "null" or is_in_quotes(value):
         return override
     override_of = parsed(f"key={value}")
     if sweep and override_of is not None and override_of.is_sweep_override():

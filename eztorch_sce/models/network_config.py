@@ -32,7 +32,7 @@ def describe_network(config: BackboneConfig) -> dict[str, Any]:
     return description if registry.is_own(type(config)) else description | {"module": plugin_of(type(config))}
 
 
-def rebuild_network(description: dict[str, Any], file: str) -> Any:
+def rebuild_network(description: dict[str, Any], file: str) -> BackboneConfig:
     """Return the config of a network from its description.
 
     Args:
@@ -58,7 +58,7 @@ def rebuild_network(description: dict[str, Any], file: str) -> Any:
         changed = f"which {cls.__name__} of {plugin_of(cls)} does not have"
         raise ConfigError([f"weights={file} holds the network {name} with {', '.join(unknown)}, {changed}; {cure}"])
     try:
-        config = _restored(cls, settings)
+        config: BackboneConfig = _restored(cls, settings)
     except Exception as error:  # whatever the user's __post_init__ raises
         reason = f"{cls.__name__} of {plugin_of(cls)} does not accept them: {type(error).__name__}: {first_line(error)}"
         raise ConfigError([f"weights={file} holds the network {name} with settings, but {reason}"]) from error
