@@ -65,6 +65,7 @@ from eztorch_sce.settings import chosen
 from eztorch_sce.types import InputSpec, Report
 
 if TYPE_CHECKING:
+    from eztorch_sce.config.names import LossName, MethodName
     from eztorch_sce.curation.bench import BenchResult
     from eztorch_sce.data.sources.source import Source
     from eztorch_sce.losses.pairs import Loss, LossConfig
@@ -77,8 +78,8 @@ def pretrain(
     config: schema.PretrainConfig,
     *,
     backbone: Network | None = None,
-    loss: "LossConfig | Loss | str | None" = None,
-    method: "MethodConfig | Method | str | None" = None,
+    loss: "LossConfig | Loss | LossName | None" = None,
+    method: "MethodConfig | Method | MethodName | None" = None,
     data: "Source | None" = None,
     test_data: "Source | None" = None,
     callbacks: Sequence["Callback"] = (),

@@ -33,9 +33,12 @@ from eztorch_sce.settings import chosen
 from eztorch_sce.types import FeatureBank, InputSpec
 
 if TYPE_CHECKING:
+    from eztorch_sce.config.names import BackboneName
     from eztorch_sce.data.sources.source import Source
 
-Network: TypeAlias = nn.Module | BackboneConfig | str
+    Network: TypeAlias = nn.Module | BackboneConfig | BackboneName
+else:
+    Network = nn.Module | BackboneConfig | str  # the names of plugins too
 """A backbone: a module from clips (B, C, T, H, W) or images (B, C, H, W) to features (B, F), a config, or a name."""
 
 C = TypeVar("C", bound=CommandConfig)

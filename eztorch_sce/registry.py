@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from eztorch_sce.choice_checks import check_choice
 from eztorch_sce.errors import ConfigError, did_you_mean
@@ -30,13 +30,14 @@ _PACKAGES = {
     "views": "augment",
 }
 GROUPS = tuple(_PACKAGES)
+Group: TypeAlias = Literal["backbone", "decoder", "evaluation", "loss", "method", "optimizer", "source", "views"]
 _CHOICES: dict[str, dict[str, Any]] = {}
 _PLACES: dict[Any, tuple[str, str]] = {}  # of replaced classes too, whose objects may still be in use
 _remarks: list[str] = []
 _loaded: set[str] = set()
 
 
-def register(group: str, name: str) -> Callable[[C], C]:
+def register(group: Group, name: str) -> Callable[[C], C]:
     """Register a choice of a group, as in `backbone=resnet18`.
 
     A choice is a config dataclass with a `build` method (an evaluation has `evaluate` instead), or in the group

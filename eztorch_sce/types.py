@@ -213,12 +213,12 @@ class FeatureBank:
     protocol: dict[str, Any] = field(default_factory=dict)
     groups: Int64[Tensor, " N"] | None = None
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write a file that `torch.load(..., weights_only=True)` reads."""
         torch.save(vars(self), path)
 
     @classmethod
-    def load(cls, path: Path) -> "FeatureBank":
+    def load(cls, path: str | Path) -> "FeatureBank":
         """Read a file written by `save`, memory-mapped: features are read when used, so they may exceed memory."""
         return cls(**torch.load(path, weights_only=True, mmap=True))
 

@@ -244,7 +244,7 @@ class FailingDefault(Buildable):
         ("loss", "mine", FailingDefault, "FailingDefault() fails with its defaults: RuntimeError: width is odd"),
     ],
 )
-def test_a_mistake_is_named_when_a_choice_is_registered(group: str, name: str, choice: Any, message: str) -> None:
+def test_a_mistake_is_named_when_a_choice_is_registered(group: Any, name: str, choice: Any, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         register(group, name)(choice)
     assert message in str(caught.value)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,12 +23,17 @@ from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.same_files import check_same_files
 from eztorch_sce.data.sources.shards import shard_image_message
-from eztorch_sce.data.sources.source import Source
+from eztorch_sce.data.sources.source import Source, SourceConfig
 from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
-from eztorch_sce.settings import Settings, choice, setting, show
+from eztorch_sce.settings import Choice, Settings, choice, setting, show
+
+if TYPE_CHECKING:  # reading gives the one, assigning takes the other; the names come from plugins
+    SourceChoice: TypeAlias = Choice[SourceConfig | None, SourceConfig | str | None]
+else:
+    SourceChoice = Any
 
 TEST_FRACTION = 0.2
 """Fraction of each class that is held out unless data.test_fraction is set."""
@@ -71,7 +76,7 @@ class DataConfig(Settings):
         is_path=True,
         help="List file of the test split, in any form of data.list; numbers of classes mean what they mean there.",
     )
-    source: Any = choice(
+    source: SourceChoice = choice(
         "source", None, help="Data that are not files of a folder, read by a registered source; null reads files."
     )
     layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")

@@ -7,12 +7,12 @@ metric it computes. Its name is the command.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from eztorch_sce.config.choice_types import BackboneChoice
 from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.settings import choice, setting, show
@@ -43,7 +43,7 @@ class FeaturesConfig(CommandConfig):
     weights: str | None = setting(
         None, is_path=True, help="Weights file of the backbone, or the run directory that contains it."
     )
-    backbone: Any = choice(
+    backbone: BackboneChoice = choice(
         "backbone", None, help="Network to use instead of a weights file, as it is initialized, such as a baseline."
     )
     features: str | None = setting(

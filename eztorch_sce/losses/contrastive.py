@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import fields
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -91,6 +91,9 @@ class ContrastiveLoss(UnitVectorLoss, ABC):
         shared = None if negatives is None else self.unit(negatives)
         in_batch = None if batch_keys is None else [self.unit(batch_keys)]
         return self.over_pairs(ViewPairs([query], [key], [(0, 0)], shared, in_batch, batch_offset)).loss
+
+    if TYPE_CHECKING:
+        __call__ = forward  # that of nn.Module takes and returns Any
 
     def within_batch(self, query: Tensor, key: Tensor) -> ViewPairs:
         """Return the views of a batch in which the other samples are the negatives."""

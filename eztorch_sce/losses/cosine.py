@@ -1,6 +1,7 @@
 """Squared distance between unit vectors, the loss of BYOL."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ class CosineLoss(UnitVectorLoss):
         loss = squared_distance(query, key.detach()).mean()
         check_finite(loss, embeddings)
         return loss
+
+    if TYPE_CHECKING:
+        __call__ = forward  # that of nn.Module takes and returns Any
 
     def over_pairs(self, views: ViewPairs) -> PairLosses:
         """Return the mean over pairs; the samples of other processes make no difference."""

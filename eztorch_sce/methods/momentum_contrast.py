@@ -1,6 +1,7 @@
 """Momentum contrast: MoCo, ReSSL or SCE, depending on the loss."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -94,6 +95,9 @@ class MomentumContrast(nn.Module):
                 self.queue.enqueue(all_keys.transpose(0, 1).flatten(0, 1))
             metrics["queue_age"] = torch.tensor(len(self.queue.keys) / all_keys[:, :, 0].numel())  # steps
         return StepOutput(loss, metrics, keys[0])
+
+    if TYPE_CHECKING:
+        __call__ = forward  # that of nn.Module takes and returns Any
 
     def after_step(self, progress: float) -> None:
         """Update the momentum encoder, at `progress` in [0, 1] of training."""

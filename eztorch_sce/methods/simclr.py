@@ -1,6 +1,7 @@
 """SimCLR: one encoder, every view contrasted with the rest of the batch."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,9 @@ class SimCLR(nn.Module):
         batch_keys = [all_keys.transpose(0, 1)] * num_targets  # every key view is contrasted with the keys of all views
         loss, metrics = self.over_pairs(ViewPairs(queries, keys, pairs, None, batch_keys, offset))
         return StepOutput(loss, metrics, keys[0].detach())
+
+    if TYPE_CHECKING:
+        __call__ = forward  # that of nn.Module takes and returns Any
 
     def after_step(self, progress: float) -> None:
         """Do nothing: there is no momentum encoder."""

@@ -1,6 +1,7 @@
 """A backbone with its projector and predictor."""
 
 import copy
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,9 @@ class Encoder(nn.Module):
         z = self._embedding(projection)
         q = z if self.predictor is None else self._embedding(self.predictor(projection))
         return Embeddings(h, z, q)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # that of nn.Module takes and returns Any
 
     def without_predictor(self) -> "Encoder":
         """Return a copy of the backbone and the projector."""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,9 @@ class MomentumEncoder(nn.Module):
         output = self.encoder(clips)
         keys: Tensor = output.z if isinstance(output, Embeddings) else output
         return keys
+
+    if TYPE_CHECKING:
+        __call__ = forward  # that of nn.Module takes and returns Any
 
     @torch.no_grad()
     def update(self, online: nn.Module, momentum: float) -> None:

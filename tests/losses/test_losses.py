@@ -167,7 +167,8 @@ def test_invalid_input_raises_an_error_that_names_it(name: str) -> None:
 @pytest.mark.parametrize("calls_before", [0, 1])
 def test_nan_is_reported_with_the_name_of_its_tensor_on_any_call(name: str, calls_before: int) -> None:
     loss: ContrastiveLoss = choices("loss")[name]().build()
-    inputs = {"query": unit(2, 8, 0), "key": unit(2, 8, 1), "negatives": unit(4, 8, 2), "batch_keys": unit(5, 8, 3)}
+    inputs: dict[str, Any] = {"query": unit(2, 8, 0), "key": unit(2, 8, 1)}
+    inputs |= {"negatives": unit(4, 8, 2), "batch_keys": unit(5, 8, 3)}
     for invalid_name in inputs:
         for _ in range(calls_before):
             loss(**inputs)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import Field
 from functools import partial
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,6 +48,9 @@ class Backbone(nn.Module, ABC):
             ValueError: If the input has another shape, or has T > 1 for a backbone that only takes images.
         """
         return self.features(self._with_frames(clips))
+
+    if TYPE_CHECKING:
+        __call__ = forward  # that of nn.Module takes and returns Any
 
     @abstractmethod
     def features(self, clips: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B F"]:
