@@ -87,6 +87,7 @@ from .models.heads import PredictorConfig as PredictorConfig
 from .models.heads import ProjectorConfig as ProjectorConfig
 from .models.momentum import MomentumEncoder as MomentumEncoder
 from .models.queue import Queue as Queue
+from .models.weights import load_backbone as load_backbone
 from .optim.adamw import AdamWConfig as AdamWConfig
 from .optim.base import OptimizerConfig as OptimizerConfig
 from .optim.lars import LARS as LARS

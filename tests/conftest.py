@@ -13,6 +13,8 @@ from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 from torch import Tensor
 
+import eztorch_sce  # noqa: F401  # repairs torchvision before a test imports Lightning, which imports it
+
 # While the tests run, check the annotations, including array shapes, of the packages that tensors pass through.
 # The hook takes the importable name of the checker.
 _CHECKED = [

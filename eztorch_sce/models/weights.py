@@ -62,7 +62,7 @@ class Weights:
         try:
             backbone.load_state_dict(self.state)
         except RuntimeError as error:
-            differences = [line.strip() for line in str(error).splitlines()[1:]]
+            differences = [line.strip().rstrip(". ") for line in str(error).splitlines()[1:]]
             fits = f"weights={self.file}, of {name_of_network(self.network)}, do not fit the backbone {backbone.name}"
             raise ConfigError([f"{fits}: {shorten(differences, num=2)}"]) from None
 

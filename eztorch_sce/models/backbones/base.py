@@ -145,8 +145,8 @@ class BackboneConfig(Protocol):
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # weights files store the fields
 
-    def build(self) -> Backbone:
-        """Return the backbone, randomly initialized."""
+    def build(self) -> nn.Module:
+        """Return the backbone, randomly initialized: a `Backbone`, or any module that `as_backbone` takes."""
         ...
 
 
