@@ -9,8 +9,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
+from own_sources import Arrays, noise
 from pytorch_lightning.loggers import CSVLogger
-from sources import Arrays, noise
 from torch import Tensor, nn
 
 import eztorch_sce as ez
@@ -87,7 +87,7 @@ def test_a_network_is_trained_in_place_and_named_in_the_run_directory(trained: t
     run_dir, backbone = trained
     config = yaml.safe_load((run_dir / "config.yaml").read_text())
     assert config["backbone"] == {"object": NETWORK}
-    assert config["data"]["source"] == {"object": "sources.Arrays"}
+    assert config["data"]["source"] == {"object": "own_sources.Arrays"}
     loaded = ez.load_backbone(run_dir, backbone=network())
     images = torch.rand(2, 3, 32, 32)
     assert not loaded.training

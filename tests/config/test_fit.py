@@ -20,6 +20,7 @@ from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.survey import Survey
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearConfig
+from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.registry import name_of
 from eztorch_sce.training.config import TrainerConfig
 
@@ -91,7 +92,7 @@ def test_short_videos_get_clips_no_longer_than_themselves(write_video: Callable[
         write_video(tmp_path / "videos" / f"{number}.mp4", num_frames=15)  # half a second
     config, choices = fitted(f"data.root={tmp_path / 'videos'}")
     assert (config.data.clip_s, config.data.num_frames) == (0.5, 8)
-    assert config.backbone.build().takes_clips
+    assert as_backbone(config.backbone.build()).takes_clips
     assert config.data.batch_size == 2
     assert "data.clip_s=0.5: videos of 0.5 s, taken whole" in map(str, choices)
 
@@ -102,7 +103,7 @@ def test_frame_folders_are_videos_and_few_frames_stay_few(tmp_path: Path) -> Non
     config, _ = fitted(f"data.root={tmp_path / 'frames'}")
     assert (config.data.clip_s, config.data.num_frames) == (0.2, 4)
     assert config.views[0].input == "difference"  # in so few videos, appearance would identify each one
-    assert config.backbone.build().takes_clips
+    assert as_backbone(config.backbone.build()).takes_clips
     assert (config.data.batch_size, config.method.queue_size) == (8, 8)
 
 

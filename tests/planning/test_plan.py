@@ -19,7 +19,7 @@ from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import PlanConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
-from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.backbones.base import Backbone, as_backbone
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.planning import devices
@@ -63,7 +63,7 @@ def test_flops_and_parameters_match_fvcore(recipe: list[str], num_frames: int, m
 
 def test_a_step_on_fake_tensors_costs_the_flops_of_a_real_step() -> None:
     config = compose("plan", [*TOY, "method.queue_size=65536"])
-    method = config.method.build(config.backbone.build(), config.loss.build())
+    method = config.method.build(as_backbone(config.backbone.build()), config.loss.build())
     views = [torch.randn(4, 3, 1, 64, 64) for _ in range(2)]
     with FlopCounterMode(display=False) as forward:
         output = method(views)
@@ -189,7 +189,7 @@ def test_the_number_of_records_is_the_published_count_or_unknown(tiny: Plan) -> 
 def test_backbones_run_on_fake_tensors(name: str) -> None:
     config = PlanConfig(backbone=registry.choices("backbone")[name]())
     with torch.device("meta"):
-        num_frames = 4 if chosen(config.backbone).build().takes_clips else 1
+        num_frames = 4 if as_backbone(chosen(config.backbone).build()).takes_clips else 1
     assert network_cost(config, [(3, num_frames, 64, 64)] * 2, 4).measured_on == "tensors without values"
 
 
