@@ -5,7 +5,6 @@ from typing import Any
 
 import datasets
 import numpy as np
-
 from eztorch_sce import DataConfig, KnnConfig, PretrainConfig, RunConfig, TrainerConfig, knn, pretrain
 
 

@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-
 from eztorch_sce.augment.views import Views
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.parts import EvaluationViewsConfig

@@ -4,13 +4,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from eztorch_sce import api
 from eztorch_sce.config.compose import compose
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.models.backbones.base import Backbone, NetworkBackbone
 from eztorch_sce.registry import register
+from torch import nn
 
 
 @register("backbone", "my_net")

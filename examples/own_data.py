@@ -4,7 +4,6 @@ import tempfile
 
 import numpy as np
 import numpy.typing as npt
-
 from eztorch_sce import DataConfig, KnnConfig, PretrainConfig, RunConfig, TrainerConfig, knn, pretrain
 
 

@@ -4,9 +4,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 import eztorch_sce as sce
+import torch
 
 
 @sce.register("evaluation", "centroid")

@@ -6,12 +6,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
 from eztorch_sce import api
 from eztorch_sce.config.compose import compose
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.registry import register
+from torch import Tensor, nn
 
 
 class MyLoss(nn.Module):
