@@ -19,6 +19,7 @@ from .augment.policies import views as views
 from .augment.statistics import register_statistics as register_statistics
 from .augment.view import ViewConfig as ViewConfig
 from .augment.views import Views as Views
+from .config.in_python import recipe as recipe
 from .config.parts import EvaluationViewsConfig as EvaluationViewsConfig
 from .config.schema import ClassifierTestConfig as ClassifierTestConfig
 from .config.schema import FinetuneConfig as FinetuneConfig

@@ -1,7 +1,7 @@
 """Composition of `key=value` overrides into a validated config."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple, cast
 
 from hydra import compose as hydra_compose
@@ -22,7 +22,7 @@ from eztorch_sce.config.overrides import escape_interpolations, parsed, take_lit
 from eztorch_sce.config.parts import CommandConfig, Recorded
 from eztorch_sce.config.plugin_words import with_plugins
 from eztorch_sce.config.recipes import recipes
-from eztorch_sce.config.starting import KEYS, StartError, StartingPoint, load_start
+from eztorch_sce.config.starting import KEYS, StartError, StartingPoint, load_start, separated
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
 from eztorch_sce.launch import is_first_process
@@ -107,6 +107,8 @@ def settings_of(config: Any) -> Any:
     """Return a config as nested dictionaries, including the names of its registered choices."""
     if isinstance(config, list):
         return [settings_of(item) for item in config]
+    if isinstance(config, str):
+        return str(config)  # no subclass, which YAML does not know
     if isinstance(config, PassedObject):
         return {"object": str(config)}
     if not is_dataclass(config) or isinstance(config, type):
@@ -127,24 +129,44 @@ def _escaped(node: Any) -> Any:
     return escape_interpolations(node) if isinstance(node, str) else node
 
 
+class Changes(NamedTuple):
+    """Settings of Python that change those of a recipe.
+
+    Attributes:
+        settings: Nested settings, as a file would hold them.
+        objects: Paths of further settings, whose values no file can hold.
+        label: What messages call them.
+    """
+
+    settings: Mapping[str, Any]
+    objects: Collection[str]
+    label: str
+
+
+NO_CHANGES = Changes({}, (), "")
+
+
 class Prepared(NamedTuple):
     """Overrides as Hydra takes them.
 
     Attributes:
         words: The overrides.
         remarks: One sentence per choice that replaces one of a recipe or file, with what is left out.
+        starts: The recipes or files; one, except in a sweep.
     """
 
     words: list[str]
     remarks: list[str]
+    starts: list[StartingPoint]
 
 
-def prepare(command: str, overrides: Sequence[str]) -> Prepared:
+def prepare(command: str, overrides: Sequence[str], changes: Changes = NO_CHANGES) -> Prepared:
     """Register with Hydra what a command starts from and what can be chosen, and return the overrides for Hydra.
 
     Args:
         command: The command.
         overrides: `key=value`, with free text in quotes. In a sweep, a choice may have several values.
+        changes: Settings that change those of the recipe or file, before the overrides.
 
     Raises:
         StartError: If `recipe` or `config` does not name a starting point of the command.
@@ -153,17 +175,19 @@ def prepare(command: str, overrides: Sequence[str]) -> Prepared:
     config_class = commands()[command]
     choices = choice_fields(config_class)
     chosen = [override for text in overrides if (override := parsed(text)) and override.type.name == "CHANGE"]
-    starts = _starting_points(command, chosen, choices)
     typed = {
         path: values_of(override, choices[path].names()) for override in chosen if (path := _path(override)) in choices
     }
+    starts = _starting_points(command, chosen, choices, changes)
     made = {path for path, names in typed.items() if names != [None]}
     made |= {path for path, choice in choices.items() if path not in typed and any(s.own(choice) for s in starts)}
-    folders = [f"{start.slug}/" if len(starts) > 1 else "" for start in starts]
     store_command(command, config_class)
-    for start, folder in zip(starts, folders, strict=True):
-        store_start(config_class, start, typed, folder)
-    remarks = [
+    for start in starts if len(starts) == 1 else [StartingPoint()]:
+        store_start(config_class, start, typed)
+    for start in starts if len(starts) > 1 else []:  # in a sweep, each has options of its own
+        store_start(config_class, start, typed, f"{start.slug}/")
+    remarks = [remark for start in starts for remark in start.remarks]
+    remarks += [
         remark
         for path, names in typed.items()
         for start in starts
@@ -178,11 +202,12 @@ def prepare(command: str, overrides: Sequence[str]) -> Prepared:
     others = [text for text in overrides if (each := parsed(text)) is None or _path(each) not in (*KEYS, *typed)]
     if "adjust" in {item.name for item in fields(config_class)}:
         others = redirected(others, made)
-    return Prepared([*words, *_for_each_view(command, overrides, others)], list(dict.fromkeys(remarks)))
+    words += _for_each_view(command, overrides, others, changes)
+    return Prepared(words, list(dict.fromkeys(remarks)), starts)
 
 
 def _starting_points(
-    command: str, chosen: Sequence[Override], choices: Mapping[str, ChoiceField]
+    command: str, chosen: Sequence[Override], choices: Mapping[str, ChoiceField], changes: Changes
 ) -> list[StartingPoint]:
     """Return what the typed recipe or file holds; several for a sweep, and an empty one if none is typed."""
     typed = {override.key_or_group: override for override in chosen if override.key_or_group in KEYS}
@@ -191,7 +216,15 @@ def _starting_points(
     if len(values) > 1:
         raise StartError(["recipe and config both say what to start from: remove one of them"])
     starts = [load_start(command, choices, key, name) for key, names in values.items() for name in names]
-    if mistakes := [text for start in starts for text in mistakes_in(start, commands()[command], choices)]:
+    replaced = [*map(_path, chosen), *changes.settings, *changes.objects]
+    starts = [start.without_objects(replaced) for start in starts]
+    mistakes = [text for start in starts for text in mistakes_in(start, commands()[command], choices)]
+    if changes.settings and not mistakes:
+        starts = [start.with_settings(changes.settings, choices) for start in starts]
+        settings = separated(changes.settings, choices)[1]
+        changed = [replace(start, label=changes.label, settings=settings) for start in starts]
+        mistakes = [text for start in changed for text in mistakes_in(start, commands()[command], choices)]
+    if mistakes:
         raise StartError(mistakes)
     return starts or [StartingPoint()]
 
@@ -200,13 +233,13 @@ def _path(override: Override) -> str:
     return str(override.key_or_group).replace("/", ".")
 
 
-def _for_each_view(command: str, overrides: Sequence[str], others: list[str]) -> list[str]:
+def _for_each_view(command: str, overrides: Sequence[str], others: list[str], changes: Changes) -> list[str]:
     """Replace `views.*.size=64` by one override per view."""
     if not any(text.startswith("views.*.") for text in others):
         return others
     # Only these settings decide the number of views; the others may hold several values for a sweep.
     deciding = [text for text in overrides if text.split("=")[0] in ("views", *KEYS)]
-    num_views = len(compose_by_hydra(command, prepare(command, deciding).words).views)
+    num_views = len(compose_by_hydra(command, prepare(command, deciding, changes).words).views)
     return [
         each
         for text in others

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from eztorch_sce import registry
 from eztorch_sce.config.adjust import needs_names, open_group
 from eztorch_sce.config.choices import VIEWS, choice_fields, choices_with
-from eztorch_sce.config.compose import INVALID, commands, compose_by_hydra, prepare, to_config
+from eztorch_sce.config.compose import INVALID, NO_CHANGES, Changes, commands, compose_by_hydra, prepare, to_config
 from eztorch_sce.config.overrides import parsed, quoted
 from eztorch_sce.config.renamed import renamed
 from eztorch_sce.config.starting import KEYS, StartError
@@ -26,7 +26,13 @@ _EACH_VIEW = "views.*."
 _ANY_VIEW = "views.any."  # the same in a form that Hydra parses
 
 
-def explain(command: str, overrides: Sequence[str], error: Exception) -> list[str]:
+def explain(
+    command: str,
+    overrides: Sequence[str],
+    error: Exception,
+    changes: Changes = NO_CHANGES,
+    is_complete: bool = True,
+) -> list[str]:
     """Return one message per mistake in overrides that do not compose.
 
     Each override is checked separately. Then the config is composed without the rejected ones and validated, so that a
@@ -36,8 +42,10 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> list[st
         command: The command, such as "pretrain".
         overrides: The overrides as typed.
         error: The exception from Hydra, reported if no mistake is found.
+        changes: Settings that change those of the recipe or file, before the overrides.
+        is_complete: Whether the config must be complete, so that missing settings are mistakes, too.
     """
-    explanation = _Explanation(command)
+    explanation = _Explanation(command, changes)
     typed = [override for text in overrides if (override := explanation.parse(text))]
     try:
         config = explanation.compose_choices([override for override in typed if explanation.is_choice(override)])
@@ -46,7 +54,8 @@ def explain(command: str, overrides: Sequence[str], error: Exception) -> list[st
     for override in typed:
         if not explanation.is_choice(override):
             explanation.apply(override, config)
-    explanation.validate(config)
+    if is_complete:
+        explanation.validate(config)
     return explanation.messages or [first_line(error)]
 
 
@@ -79,10 +88,11 @@ class _Explanation:
 
     Args:
         command: The command whose overrides are explained.
+        changes: Settings that change those of the recipe or file.
     """
 
-    def __init__(self, command: str) -> None:
-        self.command = command
+    def __init__(self, command: str, changes: Changes) -> None:
+        self.command, self.changes = command, changes
         self.choices = {path: choice.names() for path, choice in choice_fields(commands()[command]).items()}
         self.messages: list[str] = []
         self.unquoted: dict[str, str] = {}  # messages about values that Hydra cannot parse, by key
@@ -138,7 +148,7 @@ class _Explanation:
                     continue
                 text = f"{group}={guess}"
             try:
-                prepare(self.command, [*accepted, text])
+                prepare(self.command, [*accepted, text], self.changes)
             except StartError as error:
                 self.messages += error.problems
                 if error.guess is None:
@@ -149,7 +159,7 @@ class _Explanation:
             else:
                 self.messages.append(f"{text} does not apply to {self.command}")
                 self.doubtful.append(group)
-        return compose_by_hydra(self.command, prepare(self.command, accepted).words)
+        return compose_by_hydra(self.command, prepare(self.command, accepted, self.changes).words)
 
     def apply(self, override: Override, config: DictConfig) -> None:
         """Set one value of the config, or add a message."""
@@ -192,7 +202,7 @@ class _Explanation:
 
     def _composes(self, overrides: list[str]) -> bool:
         try:
-            compose_by_hydra(self.command, prepare(self.command, overrides).words)
+            compose_by_hydra(self.command, prepare(self.command, overrides, self.changes).words)
         except (StartError, *INVALID):
             return False
         return True

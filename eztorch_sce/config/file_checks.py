@@ -9,7 +9,7 @@ from eztorch_sce import registry
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField, choices_with
 from eztorch_sce.config.renamed import renamed
-from eztorch_sce.config.starting import StartingPoint
+from eztorch_sce.config.starting import OBJECT, StartingPoint
 from eztorch_sce.errors import did_you_mean
 from eztorch_sce.settings import Setting, declaration, problem_with, show
 
@@ -62,6 +62,11 @@ class _Checker:
                 yield from self._value(f"{path}.{number}", view, Setting(), ViewConfig)
         elif not isinstance(value, Mapping):
             yield f"{path}={show(value)} must be one of {', '.join(choice.names())}, or settings by name"
+        elif OBJECT in value:
+            yield (
+                f"{path} was the object {value[OBJECT]}, which a file cannot hold: pass it again in Python, with "
+                f'recipe("FILE", {path}=...), register its config in a plugin, or choose another with {path}=NAME'
+            )
         elif (own := self.start.own(choice)) in choice.names():
             of_choice = choice.value(str(own))
             yield from self.settings(_class_of(of_choice), value, f"{path}.")

@@ -58,7 +58,7 @@ def store_start(config_class: type, start: StartingPoint, made: Collection[str],
             overridden.append({f"override /{group_of(path)}": f"{folder}{own or DEFAULT}"})
     if adjust:
         settings["adjust"] = adjust
-    node = {"defaults": [*overridden, "_self_"], **settings, **start.recorded}
+    node = {"defaults": [*overridden, "_self_"], **settings, **start.recorded, **start.origin}
     ConfigStore.instance().store(group="recipe", name=start.slug, node=node, package="_global_")
 
 

@@ -1,13 +1,25 @@
 """Settings and rules that several commands share."""
 
+import importlib
+import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import Settings, setting, show
 from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig
 
 ACCELERATORS = ("auto", "gpu", "cpu")
+
+
+C = TypeVar("C", bound="CommandConfig")
+
+_STARTS = {
+    "recipe": 'use recipe("{value}", ...) from eztorch_sce, which returns the config of the recipe',
+    "config": '{cls}.load("{value}") returns the settings of a run',
+}
 
 
 class Recorded(str):
@@ -32,6 +44,29 @@ class CommandConfig(Settings):
     plugins: list[str] = setting(
         [], help="Modules or files that register choices of your own, such as my_package.parts or ./parts.py."
     )
+
+    if not TYPE_CHECKING:  # a type checker would accept every name
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Set a setting, except `recipe` and `config`, which change nothing once a config exists."""
+            if name in _STARTS and value is not None and not isinstance(value, Recorded):
+                cure = _STARTS[name].format(cls=type(self).__name__, value=value)
+                raise ConfigError([f"{name}={value} changes nothing in an existing config: {cure}"])
+            super().__setattr__(name, value)
+
+    @classmethod
+    def load(cls: type[C], path: "str | os.PathLike[str]") -> C:
+        """Return the settings of a run, except its directory: all of them, also those that were chosen from the data.
+
+        Args:
+            path: Directory of the run, its `config.yaml`, or another file of that form.
+
+        Raises:
+            ConfigError: If the file is missing or of another command, or with one message per invalid setting.
+        """
+        in_python = importlib.import_module("eztorch_sce.config.in_python")  # composes, and so is above this module
+        config: C = in_python.load_config(cls, path)
+        return config
 
     def machine(self) -> Machine | None:
         """Return the machine that the command trains on, or None if it does not train."""

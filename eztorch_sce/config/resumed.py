@@ -10,6 +10,8 @@ from eztorch_sce import registry
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config import schema
 from eztorch_sce.config.adjust import adjusted
+from eztorch_sce.config.choices import choice_fields
+from eztorch_sce.config.starting import load_start
 
 _NUMBERS = {
     "data": ("batch_size", "num_frames", "clip_s"),
@@ -27,17 +29,17 @@ def resumed(config: schema.PretrainConfig) -> schema.PretrainConfig:
     file = Path(config.run.dir or "") / "config.yaml"
     if not config.run.resume or not file.is_file():
         return config
-    saved: Any = OmegaConf.to_container(OmegaConf.load(file))
+    saved = load_start("pretrain", choice_fields(schema.PretrainConfig), "config", str(file))
     for group in ("backbone", "optimizer"):
-        if getattr(config, group) is None and saved.get(group):
-            settings = dict(saved[group])
-            cls = registry.choices(group)[settings.pop("name")]
-            config = replace(config, **{group: adjusted(group, _config(cls, settings), config.adjust)})
+        cls = registry.choices(group).get(saved.choices.get(group) or "")
+        if getattr(config, group) is None and cls is not None:
+            chosen = _config(cls, saved.below(group))
+            config = replace(config, **{group: adjusted(group, chosen, config.adjust)})
     if not config.views:
-        views = [_config(ViewConfig, view) for view in saved.get("views", [])]
+        views = [_config(ViewConfig, view) for view in saved.below("views")]
         config = replace(config, views=[adjusted("views", view, config.adjust) for view in views])
     for name, numbers in _NUMBERS.items():
-        chosen = {setting: value for setting, value in saved.get(name, {}).items() if setting in numbers}
+        chosen = {setting: value for setting, value in saved.below(name).items() if setting in numbers}
         config = replace(config, **{name: _filled(getattr(config, name), chosen)})
     return replace(config, adjust={})
 

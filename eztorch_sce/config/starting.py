@@ -7,7 +7,7 @@ settings, `backbone: {name: resnet18, small_input: true}`, or as Hydra does, `de
 import os
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from eztorch_sce.settings import show
 
 KEYS = ("recipe", "config")
 """Settings that choose a starting point."""
+OBJECT = "object"  # the key of a choice that was an object of Python, which a file can only name
 _ALSO = {"plan": ("pretrain",)}  # commands whose files another command takes
 _FIRST_LINE = re.compile(r"# eztorch-sce (?P<command>[\w-]+)\s*$", re.MULTILINE)
 
@@ -50,7 +51,9 @@ class StartingPoint:
         slug: Its name as an option of Hydra.
         choices: Names of the choices that are made, by path; None leaves one open.
         settings: Nested settings, in which those below a choice belong to that choice.
-        recorded: The settings of `KEYS` that a run records.
+        recorded: The values of `KEYS` that the file holds, if it is the config of a run.
+        origin: The one of `KEYS` that was typed, with its value.
+        remarks: One sentence per choice that a file of the user replaces in the recipe that it starts from.
     """
 
     label: str = ""
@@ -58,6 +61,8 @@ class StartingPoint:
     choices: Mapping[str, str | None] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
     recorded: Mapping[str, str] = field(default_factory=dict)
+    origin: Mapping[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def own(self, choice: ChoiceField) -> str | None:
         """Return the name of a choice, here or by default; None if it is open."""
@@ -70,6 +75,15 @@ class StartingPoint:
             node = node.get(name, {}) if isinstance(node, Mapping) else {}
         return node
 
+    def without_objects(self, paths: Collection[str]) -> "StartingPoint":
+        """Return a copy without the objects of Python that a file names at some paths, since others replace them."""
+        settings: Any = self.settings
+        for path in paths:
+            below = self.below(path)
+            if isinstance(below, Mapping) and OBJECT in below:
+                settings = without(settings, path)
+        return replace(self, settings=settings)
+
     def left_out(self, choice: ChoiceField, name: str | None) -> str | None:
         """Return a sentence about the settings that are left out if `name` is chosen instead, or None if none are."""
         own, settings = self.own(choice), self.below(choice.path)
@@ -78,22 +92,22 @@ class StartingPoint:
         if isinstance(settings, list):
             lost = f"{len(settings)} views of its own" if len(settings) > 1 else "a view of its own"
             return f"{self.label}: {choice.path}={show(name)} replaces {lost}"
-        lost = typed(*((key, show(value)) for key, value in _flat(settings, f"{choice.path}.")))
+        lost = as_typed(choice.path, settings)
         return f"{self.label}: {choice.path}={show(name)} replaces {own}; left out: {lost}"
 
     def with_settings(self, settings: Mapping[str, Any], choices: Mapping[str, ChoiceField]) -> "StartingPoint":
         """Return a copy with further choices and settings; another choice drops the settings of the one before."""
-        made, rest = _separated(settings, choices)
-        kept: Any = self.settings
-        for path in made:
-            if made[path] != self.own(choices[path]) or made[path] == OWN_VIEWS:
+        made, rest = separated(settings, choices)
+        kept, remarks = dict(self.settings), list(self.remarks)
+        for path, name in made.items():
+            if name != self.own(choices[path]) or name == OWN_VIEWS:
+                remarks.append(self.left_out(choices[path], "views of this file" if name == OWN_VIEWS else name) or "")
                 kept = without(kept, path)
-        return replace(self, choices={**self.choices, **made}, settings=_merged(kept, rest))
+        made_choices, said = {**self.choices, **made}, tuple(filter(None, remarks))
+        return replace(self, choices=made_choices, settings=_merged(kept, rest), remarks=said)
 
 
-def load_start(
-    command: str, choices: Mapping[str, ChoiceField], key: str, value: str | None, record: bool = True
-) -> StartingPoint:
+def load_start(command: str, choices: Mapping[str, ChoiceField], key: str, value: str | None) -> StartingPoint:
     """Read the starting point of a command.
 
     Args:
@@ -101,7 +115,6 @@ def load_start(
         choices: Its choices.
         key: "recipe" or "config".
         value: Name of a recipe, or path of a file; `config` also takes the directory of a run.
-        record: Whether the config of the command records this starting point.
 
     Raises:
         StartError: If there is no such recipe or file, if it belongs to another command, or if it is not valid YAML.
@@ -119,7 +132,27 @@ def load_start(
     start = _parsed(label, text, command, choices, folder)
     recorded = {name: str(start.settings[name]) for name in KEYS if start.settings.get(name)}
     settings = {name: item for name, item in start.settings.items() if name not in KEYS}
-    return replace(start, slug=slug, settings=settings, recorded=recorded | ({key: value} if record else {}))
+    typed_value = str(Path(value).expanduser()) if key == "config" else value
+    return replace(start, slug=slug, settings=settings, recorded=recorded, origin={key: typed_value})
+
+
+def command_of(value: str) -> str:
+    """Return the command of a recipe, which a file says in its header, or by the recipe that it starts from.
+
+    Raises:
+        StartError: If there is no such recipe or file.
+    """
+    if not is_path(value):
+        _check_name(value)
+        return recipes()[value]["command"]
+    label, path = f"recipe={value}", _find("recipe", value)
+    text = _read(label, path)
+    if command := _owner(text):
+        return command
+    bases = [item for item in _defaults(label, _yaml(label, text).get("defaults")) if isinstance(item, str)]
+    if not bases:
+        return "pretrain"
+    return command_of(str(path.parent / Path(bases[0]).expanduser()) if is_path(bases[0]) else bases[0])
 
 
 def is_path(value: str) -> bool:
@@ -178,18 +211,24 @@ def _parsed(
             start = start.with_settings(_chosen(label, item, choices), choices)
     if is_run and isinstance(settings.get("run"), dict):
         settings["run"] = {name: value for name, value in settings["run"].items() if name not in ("dir", "resume")}
-    _check_objects(label, settings, choices)
-    return replace(start.with_settings(settings, choices), label=label)
+    start = start.with_settings(settings, choices)
+    return replace(start, label=label, remarks=() if folder is None else start.remarks)
 
 
 def _check_command(label: str, text: str, command: str) -> bool:
     """Return whether a file is the config.yaml of a run; raise StartError if it belongs to another command."""
-    run = _FIRST_LINE.match(text)
-    owner = run["command"] if run else header_of(text).get("command", command)
+    is_run = _FIRST_LINE.match(text) is not None
+    owner = _owner(text) or command
     if owner not in (command, *_ALSO.get(command, ())):
-        kind = "the settings of a run" if run else "a recipe"
+        kind = "the settings of a run" if is_run else "a recipe"
         raise StartError([f"{label} is {kind} of `eztorch-sce {owner}`, not of {command}"])
-    return run is not None
+    return is_run
+
+
+def _owner(text: str) -> str | None:
+    """Return the command that a file is for, if it says so."""
+    run = _FIRST_LINE.match(text)
+    return run["command"] if run else header_of(text).get("command")
 
 
 def _yaml(label: str, text: str) -> dict[str, Any]:
@@ -250,21 +289,7 @@ def _chosen(label: str, item: Any, choices: Mapping[str, ChoiceField]) -> dict[s
     return dict(nested)
 
 
-def _check_objects(label: str, settings: Mapping[str, Any], choices: Mapping[str, ChoiceField]) -> None:
-    """Raise StartError if a choice of a run was an object of Python, which no file can hold."""
-    messages = []
-    for path in choices:
-        node = StartingPoint(settings=settings).below(path)
-        if isinstance(node, dict) and "object" in node:
-            messages.append(
-                f"{label}: {path} was the object {node['object']}, which a file cannot hold: pass it again in Python, "
-                f"or register its config and load that with plugins="
-            )
-    if messages:
-        raise StartError(messages)
-
-
-def _separated(
+def separated(
     settings: Mapping[str, Any], choices: Mapping[str, ChoiceField]
 ) -> tuple[dict[str, str | None], dict[str, Any]]:
     """Return the choices that settings make, and the settings without their names."""
@@ -308,6 +333,15 @@ def without(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
         return dict(settings)
     kept = {name: value for name, value in settings.items() if name != first or rest}
     return kept | ({first: without(settings[first], rest)} if rest else {})
+
+
+def as_typed(path: str, settings: Mapping[str, Any]) -> str:
+    """Return the settings below a path as one types them.
+
+    >>> as_typed("method", {"projector": {"hidden_dim": 512}, "predictor": None})
+    'method.projector.hidden_dim=512 method.predictor=null'
+    """
+    return typed(*((key, show(value)) for key, value in _flat(settings, f"{path}.")))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
