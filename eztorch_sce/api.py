@@ -59,7 +59,7 @@ from eztorch_sce.opening import (
     summarize,
     with_objects,
 )
-from eztorch_sce.report.protocol import evaluation_card, pretraining_card, train_card, training_card
+from eztorch_sce.report.protocol import evaluation_card, pretraining_card, run_card, train_card, training_card
 from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
 from eztorch_sce.settings import chosen
 from eztorch_sce.types import InputSpec, Report
@@ -496,4 +496,4 @@ def _report(
     run_dir: Path,
     chance: dict[str, Chance] | None = None,
 ) -> Report:
-    return write_report(Report(command, metrics, protocol | {"seed": config.seed}, run_dir, chance or {}))
+    return write_report(Report(command, metrics, protocol | run_card(config), run_dir, chance or {}))

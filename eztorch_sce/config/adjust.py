@@ -48,7 +48,9 @@ def open_group(key: str, config: Any) -> str | None:
     """Return the open choice of a composed config that a setting belongs to, such as "optimizer" for "optimizer.lr"."""
     if "adjust" not in config:
         return None
-    return next((group for group, prefix in PREFIXES.items() if key.startswith(prefix) and _is_open(config, group)), None)
+    return next(
+        (group for group, prefix in PREFIXES.items() if key.startswith(prefix) and _is_open(config, group)), None
+    )
 
 
 def _is_open(config: Any, group: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from eztorch_sce.config.compose import settings_of
 from eztorch_sce.config.fit import Choice
+from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig
 from eztorch_sce.data.sources.provenance import MAX_RECORDS, num_seen
 from eztorch_sce.data.sources.records import Records
@@ -41,6 +42,11 @@ def pretraining_card(config: PretrainConfig, opened: Opened, choices: Sequence[C
         "training": training_card(config),
         "chosen": [str(choice) for choice in choices],
     }
+
+
+def run_card(config: CommandConfig) -> dict[str, Any]:
+    """Return what a run started from: the recipe, or None, and the seed."""
+    return {"recipe": config.recipe, "seed": config.seed}
 
 
 def training_card(config: PretrainConfig | FinetuneConfig | LinearConfig) -> dict[str, Any]:
