@@ -5,16 +5,15 @@ Validation, `--help` and the reference page of the documentation are all derived
 
 import copy
 import math
-import operator
 import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, overload
 
 from eztorch_sce import registry
-from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.errors import ConfigError, did_you_mean, nearest
 
 T = TypeVar("T")
 Read = TypeVar("Read", covariant=True)
@@ -22,6 +21,7 @@ Write = TypeVar("Write", contravariant=True)
 Choices = Sequence[str] | Callable[[], Sequence[str]]
 
 _KEY = "setting"
+_OBJECTS = ("backbone", "loss", "method")  # groups of which functions take objects, not only configs
 _MISSING = "???"  # how OmegaConf writes a value that is still to be set
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -88,6 +88,27 @@ class Setting:
         )
 
 
+@overload
+def setting(default: str | None, *, is_path: Literal[True], help: str) -> Any: ...
+
+
+@overload
+def setting(default: list[str], *, is_path: Literal[True], help: str) -> list[str]: ...
+
+
+@overload
+def setting(
+    default: T,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    choices: Choices | None = None,
+    help: str,
+) -> T: ...
+
+
 def setting(
     default: T,
     *,
@@ -98,7 +119,7 @@ def setting(
     choices: Choices | None = None,
     is_path: bool = False,
     help: str,
-) -> T:
+) -> Any:
     """Declare a field of a config dataclass.
 
     None is allowed if the annotation allows it. A default that is a list or a dataclass is copied for each instance.
@@ -107,7 +128,7 @@ def setting(
         default: Default value.
         above, at_least, below, at_most: Bounds of a number, or of each number of a list.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
-        is_path: Whether the value is a path or a list of paths; see `with_home_folders`.
+        is_path: Whether the value is a path or a list of paths; see `home_folders`.
         help: One sentence: what the setting means, and its unit.
 
     >>> @dataclass
@@ -157,8 +178,17 @@ class Choice(Generic[Read, Write]):
         def __set__(self, instance: object, value: Write) -> None: ...
 
 
+if TYPE_CHECKING:
+    PathSetting: TypeAlias = Choice[str | None, str | os.PathLike[str] | None]
+else:
+    PathSetting = str | None
+"""Type of a setting that is a path: objects of pathlib may be assigned."""
+
+
 class Settings:
     """Base class of config dataclasses, which catches misspelled settings and takes choices by name.
+
+    Paths of pathlib and numbers of NumPy become text and plain numbers, which config.yaml can hold.
 
     >>> @dataclass
     ... class Config(Settings):
@@ -195,23 +225,46 @@ class Settings:
             item = self.__dataclass_fields__.get(name)
             if item is None and not name.startswith("_") and not hasattr(type(self), name):
                 raise AttributeError(_no_setting(type(self), name))
-            super().__setattr__(name, value if item is None else _from_name(item, value))
+            super().__setattr__(name, value if item is None else _stored(item, value))
 
 
 def _no_setting(cls: type, name: str) -> str:
-    known = [item.name for item in fields(cls)]
-    return f"{cls.__name__} has no setting {name}{did_you_mean(name, known)}"
+    """Return the message for an unknown setting, with the nearest one of the config or of the configs inside it."""
+    own, inner = [item.name for item in fields(cls)], dict(_settings_inside(cls))
+    guess = inner.get(name) or nearest(name, own) or inner.get(nearest(name, inner) or "")
+    return f"{cls.__name__} has no setting {name}" + (f"; did you mean {guess}?" if guess else "")
 
 
-def _from_name(item: "Field[Any]", value: object) -> object:
-    """Return what a value stands for, if it is the name of a choice, else the value."""
-    group = (declaration(item) or Setting()).named
-    if group is None or not isinstance(value, str) or value == _MISSING:
-        return value
+def _settings_inside(cls: type) -> Iterator[tuple[str, str]]:
+    """Yield name and path of each setting of the configs inside a config; the last of a name counts."""
+    for item in reversed(fields(cls)):
+        default = default_of(item)
+        if is_dataclass(default):
+            yield from ((name, f"{item.name}.{path}") for name, path in _settings_inside(type(default)))
+            yield from ((inner.name, f"{item.name}.{inner.name}") for inner in reversed(fields(default)))
+
+
+def _stored(item: "Field[Any]", value: object) -> object:
+    """Return what is stored for an assigned value: the config of a named choice, or a value that YAML can hold."""
+    declared = declaration(item) or Setting()
+    if isinstance(value, str) and declared.named is not None and value != _MISSING:
+        return _choice_named(item.name, declared.named, value)
+    if declared.is_path:
+        return [_text(path) for path in value] if isinstance(value, (list, tuple)) else _text(value)
+    is_numpy_scalar = type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0
+    return value.item() if is_numpy_scalar else value  # type: ignore[attr-defined]
+
+
+def _text(path: object) -> object:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
+
+
+def _choice_named(setting: str, group: str, value: str) -> object:
+    """Return a new config of the choice of a name, or the list of views of that name."""
     known = registry.choices(group)
     if value not in known:
         cure = registry.unknown_choice(value, group)
-        raise ConfigError([f"{item.name}={value} must be one of {', '.join(known)}{cure}"])
+        raise ConfigError([f"{setting}={value} must be one of {', '.join(known)}{cure}"])
     return known[value]()
 
 
@@ -230,33 +283,6 @@ def chosen(value: T | None) -> T:
     """Return a value that the data have chosen, if the user has not, by the time a run starts."""
     assert value is not None
     return value
-
-
-def with_home_folders(config: T) -> T:
-    """Return a copy of a config in which a leading ~ of every path is replaced by the home folder.
-
-    >>> @dataclass
-    ... class Config:
-    ...     root: str | None = setting(None, is_path=True, help="Folder.")
-    >>> with_home_folders(Config("~/videos")).root == os.path.expanduser("~/videos")
-    True
-    """
-    values: Any = config
-    expanded = {item.name: _with_home_folder(getattr(config, item.name), declaration(item)) for item in fields(values)}
-    changed = {name: value for name, value in expanded.items() if value is not getattr(config, name)}
-    copied: T = replace(values, **changed) if changed else config
-    return copied
-
-
-def _with_home_folder(value: Any, declared: Setting | None) -> Any:
-    """Return a value with its paths expanded; the same object if it has none."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return with_home_folders(value)
-    if isinstance(value, list):
-        items = [_with_home_folder(item, declared) for item in value]
-        return value if all(map(operator.is_, items, value)) else items
-    is_path = declared is not None and declared.is_path and isinstance(value, str) and value.startswith("~")
-    return os.path.expanduser(value) if is_path else value
 
 
 def invalid_settings(config: Any, prefix: str = "") -> list[str]:
@@ -340,7 +366,7 @@ def problem_with(path: str, value: Any, declared: Setting, hint: Any = Any) -> s
     'data.batch_size=many must be a whole number, at least 1'
     """
     if not _has_type(value, declared, hint):
-        return f"{path}={show(value)} must be {allowed_values(declared, hint)}{_nearest(value, declared)}"
+        return f"{path}={_shown(value)} must be {allowed_values(declared, hint)}{_cure(path, value, declared)}"
     if value is None or declared.group is not None:
         return None
     is_list = isinstance(value, (list, tuple))
@@ -383,6 +409,8 @@ def kind_of(hint: Any) -> str:
         return f"a list of {plurals.get(arguments[0], getattr(arguments[0], '__name__', 'values'))}"
     if typing.get_origin(hint) is dict:
         return "settings by name"
+    if is_dataclass(hint):
+        return f"a {getattr(hint, '__name__', hint)}"
     return _KINDS.get(hint, getattr(hint, "__name__", str(hint)))
 
 
@@ -401,6 +429,24 @@ def show(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)
+
+
+def _shown(value: Any) -> str:
+    """Return a value of the wrong type so that its type shows, such as "3" for text, or the class of an object."""
+    if isinstance(value, type):
+        return f"{value.__name__} (a class)"
+    if isinstance(value, str) and value.removeprefix("-").replace(".", "", 1).isdigit():
+        return f'"{value}" (text)'
+    return show(value) if value is None or isinstance(value, (str, int, float, list, tuple)) else type(value).__name__
+
+
+def _cure(path: str, value: Any, declared: Setting) -> str:
+    """Return how to use a value of the wrong type, as far as that is known."""
+    if isinstance(value, type) and is_dataclass(value):
+        return f": use {value.__name__}()"
+    if declared.group in _OBJECTS and callable(value) and not isinstance(value, type):
+        return f"; pass an object to the function instead, as in pretrain(config, {path.split('.')[-1]}=...)"
+    return _nearest(value, declared)
 
 
 def _nearest(value: Any, declared: Setting) -> str:

@@ -3,17 +3,20 @@
 import copy
 import pickle
 from dataclasses import dataclass, field, is_dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import policy
-from eztorch_sce.config.compose import commands
+from eztorch_sce.config.compose import commands, settings_of
 from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.ntxent import NTXentConfig
+from eztorch_sce.losses.sce import SCELoss
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.optim.lars import LARSConfig
 from eztorch_sce.optim.sgd import SGDConfig
@@ -152,6 +155,36 @@ def test_a_misspelled_setting_names_the_nearest() -> None:
         config.method.queue_sise = 3  # type: ignore[attr-defined]
     with pytest.raises(TypeError, match=r"PretrainConfig has no setting seeds; did you mean seed\?"):
         PretrainConfig(seeds=1)  # type: ignore[call-arg]
+
+
+def test_a_setting_of_an_inner_config_is_named_with_its_path() -> None:
+    with pytest.raises(TypeError, match=r"PretrainConfig has no setting batch_size; did you mean data\.batch_size\?"):
+        PretrainConfig(batch_size=8)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"no setting epochs; did you mean trainer\.max_epochs\?"):
+        PretrainConfig(epochs=8)  # type: ignore[call-arg]
+
+
+def test_paths_and_numpy_numbers_are_stored_as_text_and_numbers() -> None:
+    config = PretrainConfig()
+    config.seed, config.loss.temperature = np.int64(3), np.float32(0.5)  # type: ignore[assignment]
+    config.data.root = Path("videos")
+    assert OmegaConf.to_container(OmegaConf.create(settings_of(config)))["data"]["root"] == "videos"  # type: ignore[index, call-overload]
+    assert (type(config.seed), type(config.loss.temperature)) == (int, float)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss": SCELoss()}, "; pass an object to the function instead, as in pretrain(config, loss=...)"),
+        ({"loss": NTXentConfig}, "loss=NTXentConfig (a class) must be the config of one of"),
+        ({"loss": NTXentConfig}, "or a dataclass with a build method: use NTXentConfig()"),
+        ({"data": {"root": "videos"}}, "data=dict must be a DataConfig"),
+        ({"seed": "3"}, 'seed="3" (text) must be a whole number'),
+    ],
+)
+def test_an_object_of_the_wrong_type_shows_its_type_and_the_cure(values: dict[str, Any], message: str) -> None:
+    (first, *_) = invalid_settings(PretrainConfig(**values))
+    assert message in first
 
 
 def test_names_of_choices_become_their_configs() -> None:

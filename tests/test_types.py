@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HEADER = """
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,7 @@ config = ez.PretrainConfig(loss="ntxent", views="cifar", backbone="resnet18", op
 config.method.queue_size = 3
 config.method.projector.output_dim = 64
 config.loss.temperature = 0.2
-config.data = ez.DataConfig(root="videos", batch_size=32)
+config.data = ez.DataConfig(root=Path("videos"), batch_size=32)
 config.views[0].size = 64
 config.views = ez.views("cifar", size=64)
 config.optimizer = ez.LARSConfig(lr=0.1)

@@ -23,6 +23,7 @@ from eztorch_sce.config.parts import (
 )
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.base import has_own_loss
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
@@ -31,7 +32,7 @@ from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
-from eztorch_sce.settings import choice, invalid_settings, setting, with_home_folders
+from eztorch_sce.settings import PathSetting, choice, invalid_settings, setting
 from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
 from eztorch_sce.training.online_config import OnlineConfig
 
@@ -156,7 +157,7 @@ class FinetuneConfig(CommandConfig):
     """Train an action or image classifier from a pretrained backbone, or from scratch."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = setting(
+    weights: PathSetting = setting(
         None, is_path=True, help="Weights file of a pretrained backbone, or its run directory."
     )
     untrained: bool = setting(False, help="Initialize the network of the weights at random instead of loading them.")
@@ -200,7 +201,7 @@ class ClassifierTestConfig(CommandConfig):
     """Test a fine-tuned classifier on several clips and crops of each record."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = setting(
+    weights: PathSetting = setting(
         None, is_path=True, help="Classifier file, or the run directory of `finetune` that holds it."
     )
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from eztorch_sce.curation.command import Argument, DataCommand
 from eztorch_sce.errors import ConfigError, did_you_mean
-from eztorch_sce.settings import Setting, invalid_settings, problem_with, with_home_folders
+from eztorch_sce.home_folders import with_home_folders
+from eztorch_sce.settings import Setting, invalid_settings, problem_with
 
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that contains "=" must start with "/" or "."
 _ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list; quotes protect commas

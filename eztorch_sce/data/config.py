@@ -28,7 +28,7 @@ from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
-from eztorch_sce.settings import Choice, Settings, choice, setting, show
+from eztorch_sce.settings import Choice, PathSetting, Settings, choice, setting, show
 
 if TYPE_CHECKING:  # reading gives the one, assigning takes the other; the names come from plugins
     SourceChoice: TypeAlias = Choice[SourceConfig | None, SourceConfig | str | None]
@@ -52,26 +52,26 @@ DECODER_FILE = "decoder.json"
 class DataConfig(Settings):
     """The data set, and how clips are loaded from it."""
 
-    root: str | None = setting(
+    root: PathSetting = setting(
         None,
         is_path=True,
         help="Folder of videos, images or frame folders, optionally in one folder per class; with data.layout=shards, "
         "a folder, glob, numbered range or URL of tar files.",
     )
-    list: str | None = setting(
+    list: PathSetting = setting(
         None,
         is_path=True,
         help="List file, as text or Parquet: columns path (or video, image, ...), label, class, start and end (seconds "
         "to use), in any order, or lines of the form `path label`. Paths are relative to data.root, or else to the "
         "folder of the list.",
     )
-    test_root: str | None = setting(
+    test_root: PathSetting = setting(
         None,
         is_path=True,
         help="Folder of the test split. If neither data.test_root nor data.test_list is set and data.root has no val "
         "or test folder, evaluations hold out data.test_fraction of the labeled records.",
     )
-    test_list: str | None = setting(
+    test_list: PathSetting = setting(
         None,
         is_path=True,
         help="List file of the test split, in any form of data.list; numbers of classes mean what they mean there.",
@@ -91,7 +91,7 @@ class DataConfig(Settings):
         help="Names of the images that are the frames of a video, such as img_*.jpg, if their folders hold several "
         "sequences (RGB and optical flow, left and right).",
     )
-    annotations: str | None = setting(
+    annotations: PathSetting = setting(
         None,
         is_path=True,
         help="Folder of the publisher's lists for UCF101, HMDB51, Kinetics or Something-Something; null searches in "
@@ -140,7 +140,7 @@ class DataConfig(Settings):
         at_most=1,
         help="Fraction of each class's training labels to use, drawn with the seed of the run; 0.01 is 1%.",
     )
-    train_subset: str | None = setting(
+    train_subset: PathSetting = setting(
         None, is_path=True, help="Published list of the labeled training files to use, one name per line."
     )
     num_frames: int | None = setting(

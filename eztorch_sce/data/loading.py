@@ -18,8 +18,9 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, EvaluationSampling, TrainingClips
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.launch import find_launch
-from eztorch_sce.settings import invalid_settings, with_home_folders
+from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import Batch, Failure, InputSpec
 
 

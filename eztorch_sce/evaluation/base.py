@@ -15,7 +15,7 @@ from torch import Tensor
 from eztorch_sce.config.choice_types import BackboneChoice
 from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.settings import choice, setting, show
+from eztorch_sce.settings import PathSetting, choice, setting, show
 from eztorch_sce.types import FeatureBank
 
 _SUBSET = ("train_share", "train_subset")
@@ -40,13 +40,13 @@ class FeaturesConfig(CommandConfig):
     """Source of the features of a data set: a backbone and the data, or files written by `extract`."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    weights: str | None = setting(
+    weights: PathSetting = setting(
         None, is_path=True, help="Weights file of the backbone, or the run directory that contains it."
     )
     backbone: BackboneChoice = choice(
         "backbone", None, help="Network to use instead of a weights file, as it is initialized, such as a baseline."
     )
-    features: str | None = setting(
+    features: PathSetting = setting(
         None, is_path=True, help="Run directory of `extract` whose features are used instead of weights."
     )
     untrained: bool = setting(False, help="Initialize the backbone at random, as a baseline under the same protocol.")

@@ -19,11 +19,12 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows_of_some, raise_together
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.banks import bank_messages, check_banks, non_finite_messages
+from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.backbones.probing import device_of
 from eztorch_sce.models.modes import evaluation_mode
 from eztorch_sce.progress import track
-from eztorch_sce.settings import invalid_settings, with_home_folders
+from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import Batch, FeatureBank, InputSpec
 
 

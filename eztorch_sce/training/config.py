@@ -4,14 +4,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from eztorch_sce.launch import Launch, can_be_repeated, find_launch
-from eztorch_sce.settings import Settings, setting
+from eztorch_sce.settings import PathSetting, Settings, setting
 
 
 @dataclass
 class RunConfig(Settings):
     """The run directory, and how often a run writes to it."""
 
-    dir: str | None = setting(None, is_path=True, help="Run directory; null means the next free runs/<command>-<n>.")
+    dir: PathSetting = setting(None, is_path=True, help="Run directory; null means the next free runs/<command>-<n>.")
     resume: bool = setting(False, help="Resume from last.ckpt in the run directory.")
     log_every_n_steps: int = setting(10, at_least=1, help="Optimizer steps between two rows of metrics.csv.")
     save_every_n_epochs: int | None = setting(

@@ -9,7 +9,7 @@ from eztorch_sce.data.sources.labels import check_labels
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.knn import NUM_NEIGHBORS
-from eztorch_sce.settings import Settings, setting
+from eztorch_sce.settings import PathSetting, Settings, setting
 
 
 @dataclass
@@ -17,14 +17,14 @@ class OnlineConfig(Settings):
     """Evaluation of the backbone during pretraining; off by default."""
 
     every_n_epochs: int | None = setting(None, at_least=1, help="Epochs between two evaluations; null turns it off.")
-    root: str | None = setting(
+    root: PathSetting = setting(
         None,
         is_path=True,
         help="Folder of labeled data, as in data.root; if both root and list are null, the pretraining data.",
     )
-    list: str | None = setting(None, is_path=True, help="List of labeled data, as in data.list.")
-    test_root: str | None = setting(None, is_path=True, help="Folder of the test split, as in data.test_root.")
-    test_list: str | None = setting(None, is_path=True, help="List of the test split, as in data.test_list.")
+    list: PathSetting = setting(None, is_path=True, help="List of labeled data, as in data.list.")
+    test_root: PathSetting = setting(None, is_path=True, help="Folder of the test split, as in data.test_root.")
+    test_list: PathSetting = setting(None, is_path=True, help="List of the test split, as in data.test_list.")
     layout: str | None = setting(None, help="Layout of the labeled data; null means data.layout.")
     num_clips: int = setting(1, at_least=1, help="Clips per video; features are averaged over clips and crops.")
     num_crops: int = setting(1, at_least=1, at_most=3, help="Crops per clip: 1 (center) or 3.")

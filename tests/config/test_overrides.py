@@ -20,8 +20,9 @@ from eztorch_sce.curation.arguments import parse
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.report.run_directory import open_run
-from eztorch_sce.settings import declaration, with_home_folders
+from eztorch_sce.settings import declaration
 
 CHARACTERS = [*" '\",=()[]{}#$\\:;*?!&|<>~`^%@+-.", "é", "日本", "😀", "\n", "\t", os.fsdecode(b"\xff")]
 TEXTS = [
