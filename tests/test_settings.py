@@ -166,7 +166,7 @@ def test_a_setting_of_an_inner_config_is_named_with_its_path() -> None:
 
 def test_paths_and_numpy_numbers_are_stored_as_text_and_numbers() -> None:
     config = PretrainConfig()
-    config.seed, config.loss.temperature = np.int64(3), np.float32(0.5)  # type: ignore[assignment]
+    config.seed, config.loss.temperature = np.int64(3), np.float32(0.5)
     config.data.root = Path("videos")
     assert OmegaConf.to_container(OmegaConf.create(settings_of(config)))["data"]["root"] == "videos"  # type: ignore[index, call-overload]
     assert (type(config.seed), type(config.loss.temperature)) == (int, float)

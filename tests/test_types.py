@@ -38,6 +38,8 @@ ez.pretrain(ez.FinetuneConfig())  # error: arg-type
 ez.pretrain(config, loss="simclr")  # error: arg-type
 ez.pretrain(config, backbone=torch.zeros(3))  # error: arg-type
 ez.knn(ez.LinearConfig())  # error: arg-type
+ez.pretrain(ez.recipe("cifar10_linear"))  # error: arg-type
+ez.recipe("cifar10_resnet18").method.queue_sise = 3  # error: attr-defined
 ez.pretrian(config)  # error: attr-defined
 ez.register("losses", "mine")  # error: arg-type
 ez.SCELoss()(torch.zeros(2, 3))  # error: call-arg
@@ -94,6 +96,12 @@ config.method = "simclr"
 config.schedule.warmup_epochs = None
 changed: ez.PretrainConfig = replace(config, loss="cosine", seed=3)
 loss: Tensor = ez.SCELoss(temperature=0.1)(torch.zeros(4, 8), torch.zeros(4, 8))
+tuned: ez.PretrainConfig = ez.recipe("cifar10_resnet18", "method.queue_size=64", seed=1)
+probe: ez.LinearConfig = ez.recipe("cifar10_linear", weights="runs/mine")
+of_a_file: ez.PretrainConfig = ez.recipe("my.yaml")
+ez.write_moving_shapes("videos", ez.MovingShapes(num_train=8, num_test=8))
+backbone: ez.Backbone = ez.load_backbone("runs/mine")
+features: Tensor = backbone(torch.zeros(2, 3, 1, 32, 32))
 accuracy: float = ez.knn(ez.KnnConfig(weights="runs/mine", k=5)).metrics["knn_top1"]
 names: list[str] = ez.FeatureBank.load("features.pt").classes
 

@@ -49,9 +49,9 @@ class MovingShapes:
     seed: int = 0
 
 
-def write_moving_shapes(folder: Path, shapes: MovingShapes, num_processes: int) -> None:
+def write_moving_shapes(folder: str | Path, shapes: MovingShapes, num_processes: int = 1) -> None:
     """Write `train/<motion>/<n>.mp4` and `test/<motion>/<n>.mp4`, and the list files `train.csv` and `test.csv`."""
-    jobs = []
+    folder, jobs = Path(folder), []
     for split, count in (("train", shapes.num_train), ("test", shapes.num_test)):
         rows = []
         for number in range(count):
