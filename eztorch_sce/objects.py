@@ -90,8 +90,7 @@ def as_config(group: str, value: Any) -> Any:
     known = list(registry.choices(group))
     if isinstance(value, str):
         if value not in known:
-            cure = registry.unknown_choice(value, group)
-            raise ConfigError([f"{group}={value} must be one of {', '.join(known)}{cure}"])
+            raise ConfigError([registry.unknown_choice(group, value, group)])
         return registry.choices(group)[value]()
     if isinstance(value, type):
         cure = f"pass an object, such as {value.__name__}(...)"

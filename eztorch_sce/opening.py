@@ -267,7 +267,7 @@ def _check_untrained(test: Manifest, source: BackboneSource) -> None:
         return
     if trained := trained_with_labels(test, source.provenance):
         count = f"{len(trained)} of the {len(test.records)} test records ({test.source})"
-        cure = "test on the data that were held out: the same data.root, data.list and data.group as in its training"
+        cure = "test on the data that were held out: the same data and data.group as in its training"
         raise ConfigError([f"weights={source.file} was trained with the labels of {count}: {shorten(trained)}; {cure}"])
 
 

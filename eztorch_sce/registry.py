@@ -99,9 +99,19 @@ def is_own(choice: Any) -> bool:
     return module.startswith("eztorch_sce.") and not module.startswith("eztorch_sce.plugins.")
 
 
-def unknown_choice(name: str, group: str) -> str:
-    """Return the end of the message for a name that is not a choice: the nearest, and plugins that may lack it."""
-    return did_you_mean(name, choices(group)) + "".join(f"; {sentence}" for sentence in _remarks)
+def unknown_choice(path: str, name: str, group: str) -> str:
+    """Return the message for a name that is not a choice: the choices, the nearest, and plugins that may lack it.
+
+    Args:
+        path: Path of the setting, such as "backbone".
+        name: The name.
+        group: The group of the setting.
+    """
+    known = choices(group)
+    message = f"{path}={name} must be one of {', '.join(known)}{did_you_mean(name, known)}"
+    if not known:
+        message = f"{path}={name}: no {group} is registered; name the plugin that registers it with plugins=..."
+    return "; ".join([message, *_remarks])
 
 
 def remark(sentence: str) -> None:

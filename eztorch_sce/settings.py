@@ -263,8 +263,7 @@ def _choice_named(setting: str, group: str, value: str) -> object:
     """Return a new config of the choice of a name, or the list of views of that name."""
     known = registry.choices(group)
     if value not in known:
-        cure = registry.unknown_choice(value, group)
-        raise ConfigError([f"{setting}={value} must be one of {', '.join(known)}{cure}"])
+        raise ConfigError([registry.unknown_choice(setting, value, group)])
     return known[value]()
 
 

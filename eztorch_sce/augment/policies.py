@@ -139,7 +139,7 @@ def policy(name: str) -> list[ViewConfig]:
     """
     policies = choices("views")
     if name not in policies:
-        raise ConfigError([f"views={name} must be one of {', '.join(policies)}{unknown_choice(name, 'views')}"])
+        raise ConfigError([unknown_choice("views", name, "views")])
     return checked_views(name, policies[name])
 
 

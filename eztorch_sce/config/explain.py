@@ -140,8 +140,8 @@ class _Explanation:
             group, value = override.key_or_group, str(override.value())
             known = self.choices.get(group, [])
             if group in self.choices and value not in [*known, "None"]:
-                cure = registry.unknown_choice(value, choice_fields(commands()[self.command])[group].group)
-                self.messages.append(f"{group}={value} must be one of {', '.join(known)}{cure}")
+                of_choice = choice_fields(commands()[self.command])[group].group
+                self.messages.append(registry.unknown_choice(group, value, of_choice))
                 guess = nearest(value, known)
                 if guess is None:
                     self.doubtful.append(group)

@@ -37,8 +37,7 @@ class _Checker:
         for path, name in self.start.choices.items():
             known = self.choices[path].names()
             if name not in (None, OWN_VIEWS, *known):
-                cure = registry.unknown_choice(str(name), self.choices[path].group)
-                yield f"{path}={show(name)} must be one of {', '.join(known)}{cure}"
+                yield registry.unknown_choice(path, show(name), self.choices[path].group)
 
     def settings(self, config_class: type, settings: Mapping[str, Any], prefix: str) -> Iterator[str]:
         """Yield the messages about the settings of a config class."""

@@ -282,8 +282,12 @@ def _split(sections: list[Section]) -> tuple[Section, list[Section]]:
 
 def _choice_sections(description: Description, reference: Reference) -> list[Section]:
     """Return one section for each choice of each group of a command."""
+    entries = dict(description.settings)
+    for outer, entry in description.settings.items():
+        if entry.config:
+            entries |= {f"{outer}.{name}": item for name, item in reference.configs[entry.config].settings.items()}
     sections = []
-    for name, entry in description.settings.items():
+    for name, entry in entries.items():
         for choice, config in reference.choices.get(entry.group, {}).items():
             rows = list(_rows(config, reference, f"{name}."))
             sections.append(Section(f"{name}={choice}", config.summary, rows))

@@ -241,5 +241,5 @@ def _first_failure(batch: Batch) -> MediaError:
     first = batch.failures[0]
     more = "" if len(batch.failures) == 1 else f" (and {len(batch.failures) - 1} more in the same batch)"
     return MediaError(
-        first.path, f"{first.reason}{more}. Evaluation requires every file: repair it or remove it from the list"
+        first.path, f"{first.reason}{more}. Evaluation requires every record: repair it or leave it out of the data"
     )

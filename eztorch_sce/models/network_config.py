@@ -76,7 +76,7 @@ def name_of_network(description: dict[str, Any]) -> str:
 def _whose_plugin(name: str, module: str | None) -> str:
     """Return where a network that is not registered comes from, and what to do."""
     if module is None:  # of a version before plugins, or a network of this package that no longer exists
-        cure = registry.unknown_choice(name, "backbone")
+        cure = "; ".join([did_you_mean(name, registry.choices("backbone")), *registry.remarks()])
         return f"which is not registered: add plugins=MODULE, naming the module that registers it{cure}"
     if module == "__main__":
         return "defined in an interactive session: run the code that registers it first, or move it into a plugin"

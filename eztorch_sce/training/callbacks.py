@@ -171,7 +171,7 @@ class UnreadableFiles(pl.Callback):
             if len(self.paths) > self.max_fraction * self.num_records:
                 raise MediaError(
                     failure.path,
-                    f"{failure.reason}. {len(self.paths)} of {self.num_records} files could not be read, more than "
+                    f"{failure.reason}. {len(self.paths)} of {self.num_records} records could not be read, more than "
                     f"data.max_unreadable={self.max_fraction:g} allows. They are listed in {self.file}: repair or "
                     "remove them, or raise data.max_unreadable",
                 )

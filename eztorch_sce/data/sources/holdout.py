@@ -51,9 +51,8 @@ def holdout(splits: Splits, draw: Draw, groups: npt.NDArray[np.int64] | None = N
         )
     is_test = held_out(manifest.records.labels, manifest.classes, draw.fraction, str(draw.seed), groups)
     if not is_test.any():
-        cure, where = "add files, or set data.test_root or data.test_list", f"data.root={manifest.source}"
-        if manifest.records.has_source:
-            cure, where = "add records, or give a test source", manifest.source
+        where = manifest.source if manifest.records.has_source else f"data.root={manifest.source}"
+        cure = f"add {'records' if manifest.records.has_source else 'files'}, or {_own_test_split(manifest)}"
         unit = "files" if groups is None else "groups"
         raise ConfigError([f"{where}: no class has two {unit}, one for each split; {cure}"])
     drawn = f"the fraction {draw.fraction} held out with seed {draw.seed}"
@@ -142,7 +141,7 @@ def _other_division(
     """Return a message for each reason why records cannot be divided as a training divided them."""
     messages = []
     given = f"{training.weights} was trained with {training.origin}"
-    cure = "leave it out to use the records held out there, or set data.test_root or data.test_list"
+    cure = f"leave it out to use the records held out there, or {_own_test_split(manifest)}"
     draw = training.draw
     if fraction is not None and (draw is None or fraction != draw.fraction):
         messages.append(f"data.test_fraction={fraction}, but {given}: {cure}")
@@ -151,9 +150,14 @@ def _other_division(
     if num_gone:
         assert training.held_out is not None
         counts = f"{num_gone} of the {len(training.held_out)} records held out in the training of {training.weights}"
-        cure = f"give all of {training.source}, or set data.test_root or data.test_list"
+        cure = f"give all of {training.source}, or {_own_test_split(manifest)}"
         messages.append(f"{counts} are not in {manifest.source}: {cure}")
     return messages
+
+
+def _own_test_split(manifest: Manifest) -> str:
+    """Return what to do instead of holding out records."""
+    return "give a test source" if manifest.records.has_source else "set data.test_root or data.test_list"
 
 
 def _divide(splits: Splits, is_test: npt.NDArray[np.bool_], drawn: str) -> Splits:
