@@ -219,7 +219,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
     hydra_settings = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]
     hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
     if not is_first_process():  # runs in the directories of the first process, and may only write where nobody looks
-        hydra_settings[-1] = f"hydra.sweep.dir={quoted(tempfile.mkdtemp())}"
+        hydra_settings[-1:] = [f"hydra.sweep.dir={quoted(tempfile.mkdtemp())}", "hydra/hydra_logging=disabled"]
     command_line, sys.argv = sys.argv, [sys.argv[0], *flags, *hydra_settings, *prepared.words]
 
     @hydra.main(version_base="1.3", config_path=None, config_name=command)

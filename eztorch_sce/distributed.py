@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 _LONG, _SHORT = timedelta(hours=1), timedelta(seconds=5)  # waits for processes that work, and for those that failed
 _UNSURE = timedelta(seconds=30)  # wait for processes of which only the variables of a SLURM job tell
+_pending: Exception | None = None  # error of this process that all will raise at their next step
 _command = 0  # number of the command whose processes have yet to meet; the same in all processes
 
 
@@ -38,17 +39,10 @@ def join() -> None:
         raise ConfigError([f"{launch.started}, which is not supported: use torchrun or srun instead"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
-        atexit.register(_leave)  # NCCL warns of a group that is left open
+    atexit.register(_leave)  # a group that is left open may abort the process at its end
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    if launch.launcher == "srun":
-        store = _meet(launch, os.environ)
-        dist.init_process_group(
-            backend, store=store, rank=int(os.environ["SLURM_PROCID"]), world_size=launch.world_size
-        )
-        return
-    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise ConfigError([f"{launch.variables}, but {' and '.join(missing)} not set: start the processes by torchrun"])
-    dist.init_process_group(backend)
+    number = process_number()
+    dist.init_process_group(backend, store=_meet(launch, number), rank=number, world_size=launch.world_size)
 
 
 def _leave() -> None:
@@ -56,23 +50,26 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def _meet(launch: Launch, environ: Mapping[str, str]) -> Store:
-    """Return the store through which the processes that srun started form their group.
+def _meet(launch: Launch, number: int) -> Store:
+    """Return the store through which the processes that were launched together form their group.
 
     Raises:
         ConfigError: If not all processes come, as in a batch script that starts one process without srun.
     """
-    host, port = _meeting_point(environ)
-    timeout = _LONG if _is_step(environ) else _UNSURE
+    host, port = _meeting_point(launch, os.environ)
+    has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun keeps it, across restarts too
+    timeout = _LONG if launch.launcher != "srun" or _is_step(os.environ) else _UNSURE
     try:
-        return TCPStore(host, port, launch.world_size, environ["SLURM_PROCID"] == "0", timeout)
-    except dist.DistError as error:
+        store = TCPStore(host, port, launch.world_size, number == 0 and not has_store, timeout)
+    except dist.DistError:
         raise ConfigError(
             [
-                f"{launch.variables}, but {launch.world_size} processes did not meet at {host}:{port} "
-                f"({str(error).splitlines()[0]}): start them with srun, or unset SLURM_NTASKS to run this one alone"
+                f"{launch.variables}, but the {launch.world_size} processes did not all come to {host}:{port} within "
+                f"{timeout.seconds} s: start them with {launch.launcher}, or unset {launch.variables.split('=')[0]} to "
+                "run this one alone"
             ]
         ) from None
+    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
 
 def _is_step(environ: Mapping[str, str]) -> bool:
@@ -80,24 +77,31 @@ def _is_step(environ: Mapping[str, str]) -> bool:
     return "SLURM_STEP_ID" in environ or "SLURM_STEPID" in environ
 
 
-def _meeting_point(environ: Mapping[str, str]) -> tuple[str, int]:
-    """Return the host and the port at which the processes of a SLURM job meet: different for each job.
+def _meeting_point(launch: Launch, environ: Mapping[str, str]) -> tuple[str, int]:
+    """Return the host and the port at which the processes meet: in SLURM, different ones for each job.
 
-    >>> _meeting_point({"SLURM_NODELIST": "gpu[07-08],cpu1", "SLURM_JOB_ID": "123456"})
+    >>> job = {"SLURM_NODELIST": "gpu[07-08],cpu1", "SLURM_JOB_ID": "123456"}
+    >>> _meeting_point(Launch("srun", 2, 1, "SLURM_NTASKS=2"), job)
     ('gpu07', 18456)
     """
-    nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST", "127.0.0.1")
-    first_node = re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
-    port = environ.get("MASTER_PORT") or 15000 + int(environ.get("SLURM_JOB_ID", "0")[-4:])
-    return environ.get("MASTER_ADDR", first_node), int(port)
+    host, port = environ.get("MASTER_ADDR"), environ.get("MASTER_PORT")
+    if launch.launcher == "srun":
+        nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST", "127.0.0.1")
+        host = host or re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
+        port = port or str(15000 + int(environ.get("SLURM_JOB_ID", "0")[-4:]))
+    if not host or not port or (launch.launcher != "srun" and "RANK" not in environ):
+        names = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environ]
+        missing = " and ".join(names)
+        raise ConfigError([f"{launch.variables} is set, but {missing} not: start the processes with torchrun"])
+    return host, int(port)
 
 
 def decide_together(decide: Callable[[], str]) -> str:
     """Return what `decide` returns in the first process, once every process has come here.
 
     Raises:
-        ConfigError: In every process, if `decide` raises one, or if a process failed on its way here, as `says_error`
-            told.
+        ConfigError: In every process, if `decide` raises one, or if a process failed on its way here and has called
+            `words_of_error`.
     """
     store = _store()
     if store is None:
@@ -105,7 +109,7 @@ def decide_together(decide: Callable[[], str]) -> str:
     meeting = _end_of_command()
     store.set(f"{meeting}/came/{rank()}", "")
     answers = _gather(store, f"{meeting}/came")
-    if problems := [f"process {number}: {text}" for number, text in enumerate(answers) if text]:
+    if problems := [f"process {number}: {each}" for number, text in enumerate(answers) for each in _problems(text)]:
         raise ConfigError(problems)
     if rank() == 0:
         try:
@@ -143,7 +147,8 @@ def words_of_error(text: str) -> str:
         if rank() == 0:
             return text
         store.wait([f"{_command}/failed/0"], _SHORT)
-        return "" if text in store.get(f"{_command}/failed/0").decode() else here
+        said = store.get(f"{_command}/failed/0").decode()
+        return "" if all(each in said for each in _problems(text)) else here
     except (ConfigError, RuntimeError):  # the store is gone with the first process, or there is none
         return here
 
@@ -154,6 +159,12 @@ def from_first(value: T) -> T:
     if world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def _problems(text: str) -> list[str]:
+    """Return the problems that a printed error lists, or the text itself if it lists none; nothing for no text."""
+    listed = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
+    return listed or [text] * bool(text)
 
 
 def raise_together(error: Exception | None) -> None:
@@ -219,6 +230,31 @@ def fewest(count: int, device: torch.device) -> int:
     minimum = torch.tensor([count], device=device)
     dist.all_reduce(minimum, op=dist.ReduceOp.MIN)
     return int(minimum)
+
+
+def fail_together(error: Exception) -> None:
+    """Raise an error in all processes of a training: at once in a single one, otherwise when `all_have` is called.
+
+    Between these calls the processes exchange gradients, and one that left would keep the others waiting.
+    """
+    global _pending
+    if world_size() == 1:
+        raise error
+    _pending = _pending or error
+
+
+def all_have(count: int, minimum: int, device: torch.device) -> bool:
+    """Return whether the count of every process is at least `minimum`. Every process must call this at each step.
+
+    Raises:
+        Exception: The error that `fail_together` was called with, in any process.
+    """
+    global _pending
+    least = fewest(count if _pending is None else -1, device)
+    if least < 0:
+        error, _pending = _pending, None
+        raise_together(error)
+    return least >= minimum
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -99,7 +99,9 @@ def process_number(environ: Mapping[str, str] = os.environ) -> int:
     """
     if (group := _process_group()) is not None:
         return group[0]
-    names = ["RANK", "LOCAL_RANK", "NODE_RANK"]
+    if "RANK" in environ:
+        return int(environ["RANK"])
+    names = ["LOCAL_RANK", "NODE_RANK"]
     if _by_srun(environ):
         names.insert(0, "SLURM_PROCID")
     elif "WORLD_SIZE" not in environ:

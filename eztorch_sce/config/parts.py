@@ -9,7 +9,7 @@ from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import Settings, setting, show
-from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig
+from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig, this_machine
 
 ACCELERATORS = ("auto", "gpu", "cpu")
 
@@ -93,6 +93,13 @@ class EvaluationViewsConfig(Settings):
     def conflicts(self, prefix: str) -> list[str]:
         """Return a message if the number of crops is neither 1 nor 3."""
         return [f"{prefix}.num_crops=2 must be 1 (center) or 3"] if self.num_crops == 2 else []
+
+
+def accelerator_conflicts(accelerator: str) -> list[str]:
+    """Return a message if a GPU is set, but there is none."""
+    if accelerator == "gpu" and this_machine().num_gpus == 0:
+        return ["accelerator=gpu but torch finds no GPU: use accelerator=cpu"]
+    return []
 
 
 def clip_conflicts(data: DataConfig, num_views: int) -> list[str]:

@@ -18,6 +18,7 @@ from eztorch_sce.config.parts import (
     ACCELERATORS,
     CommandConfig,
     EvaluationViewsConfig,
+    accelerator_conflicts,
     batch_conflicts,
     clip_conflicts,
 )
@@ -191,6 +192,8 @@ class FinetuneConfig(CommandConfig):
             )
         elif self.weights is not None and self.backbone is not None:
             messages.append(f"weights={self.weights} and backbone are both set: remove one of them")
+        if self.weights is None and self.untrained:
+            messages.append("untrained=true has no effect without weights: backbone is always initialized at random")
         if len(self.views) != 1:
             messages.append(f"views has {len(self.views)} views: set exactly one, such as views=finetune_video")
         return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
@@ -208,10 +211,11 @@ class ClassifierTestConfig(CommandConfig):
     accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
 
     def conflicts(self, prefix: str) -> list[str]:
-        """Return a message if there is no classifier."""
+        """Return a message if there is no classifier, or not the GPU to test it on."""
+        messages = accelerator_conflicts(self.accelerator)
         if self.weights is None:
-            return ["weights is not set: give the run directory of `finetune`, or its classifier.pt"]
-        return []
+            messages.append("weights is not set: give the run directory of `finetune`, or its classifier.pt")
+        return messages
 
 
 @dataclass

@@ -109,6 +109,8 @@ def bench(config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec:
 def _readable_sample(manifest: Manifest, reference: Decoder, spec: InputSpec) -> Manifest:
     """Return a few videos, evenly spaced in the manifest, that the reference decoder can read."""
     videos = manifest.records.where(manifest.records.kind_codes == KINDS.index("video"))
+    if not len(videos):
+        raise ConfigError([f"{manifest.source} holds no videos: data bench compares the decoders of videos"])
     candidates = videos[:: max(1, len(videos) // _NUM_FILES)][:_NUM_FILES]
     is_readable = [_can_read(reference, path, spec) for path in candidates.paths()]
     if not any(is_readable):

@@ -6,19 +6,21 @@ metric it computes. Its name is the command.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from eztorch_sce.config.choice_types import BackboneChoice
-from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig
+from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig, accelerator_conflicts
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.settings import PathSetting, choice, setting, show
 from eztorch_sce.types import FeatureBank
 
 _SUBSET = ("train_share", "train_subset")
+_LOADING = ("batch_size", "num_workers", "decoder", "canvas")  # say how data are loaded, not which
 _DIVISION = ("test_fraction", "group")
 
 
@@ -58,25 +60,44 @@ class FeaturesConfig(CommandConfig):
         return () if self.features is None else ("data", "weights")
 
     def conflicts(self, prefix: str) -> list[str]:
-        """Return one message per conflict between the features and the data."""
-        if self.features is None:
-            if self.weights is None and self.backbone is None:
-                return ["weights is not set: give the run directory of a pretraining, or its backbone.pt (weights=...)"]
-            if self.weights is not None and self.backbone is not None:
-                return [f"weights={self.weights} and backbone are both set: remove one of them"]
-            return []
-        both = f"features={self.features} and backbone are both set: remove one of them"
+        """Return one message per conflict between the features, the data and the machine."""
+        messages = accelerator_conflicts(self.accelerator)
+        if self.features is not None:
+            return messages + self._without_effect()
+        if self.weights is None and self.backbone is None:
+            messages.append(
+                "weights is not set: give the run directory of a pretraining, or its backbone.pt (weights=...)"
+            )
+        elif self.weights is not None and self.backbone is not None:
+            messages.append(f"weights={self.weights} and backbone are both set: remove one of them")
+        return messages
+
+    def _without_effect(self) -> list[str]:
+        """Return one message per setting that has no effect on features that were extracted before."""
         subset = f"selects a subset of the data, but features={self.features} were extracted from all of it"
         division = f"chooses what is held out, but features={self.features} were divided when they were extracted"
-        chosen = [
-            *((name, f"{subset}: set weights and data.root instead of features") for name in _SUBSET),
-            *((name, f"{division}: pass it to `extract`") for name in _DIVISION),
+        reasons = {f"data.{name}": f"{subset}: set weights and data.root instead of features" for name in _SUBSET}
+        reasons |= {f"data.{name}": f"{division}: pass it to `extract`" for name in _DIVISION}
+        reasons["untrained"] = (
+            f"initializes a network, but features={self.features} were already extracted from one: run `extract` with "
+            "untrained=true"
+        )
+        ignored = f"has no effect on features={self.features}, which were extracted with their own; remove one of them"
+        settings = [(name, getattr(self, name)) for name in ("weights", "backbone", "untrained")]
+        settings += [(f"test.{name}", value) for name, value in _changed(self.test)]
+        settings += [(f"data.{name}", value) for name, value in _changed(self.data) if name not in _LOADING]
+        return [
+            f"{name}{'' if name == 'backbone' else f'={show(value)}'} {reasons.get(name, ignored)}"
+            for name, value in settings
+            if value
         ]
-        messages = [] if self.backbone is None else [both]
-        for name, reason in chosen:
-            if (value := getattr(self.data, name)) is not None:
-                messages.append(f"data.{name}={show(value)} {reason}")
-        return messages
+
+
+def _changed(config: Any) -> list[tuple[str, Any]]:
+    """Return the settings of a config that differ from their defaults."""
+    default = type(config)()
+    values = [(item.name, getattr(config, item.name)) for item in fields(config)]
+    return [(name, value) for name, value in values if value != getattr(default, name)]
 
 
 @dataclass

@@ -27,7 +27,7 @@ from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
-from eztorch_sce.settings import choice, setting
+from eztorch_sce.settings import choice, setting, show
 from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
 from eztorch_sce.types import FeatureBank
 
@@ -87,11 +87,26 @@ class LinearConfig(EvaluationConfig):
                 f"features={self.features} were extracted once, but views computes them in every epoch: remove one of "
                 "them"
             )
+        messages += self._unused_hardware()
         if self.views:
             messages += batch_conflicts(self.data, self.trainer)
         elif self.features is not None and self.data.samples_per_step < 1:
             messages.append(f"data.batch_size={self.data.batch_size} must be at least 1")
         return messages
+
+    def _unused_hardware(self) -> list[str]:
+        """Return one message per setting of the hardware that only the other kind of training has."""
+        if self.views:
+            if self.accelerator == "auto":
+                return []
+            cure = f"use trainer.accelerator={self.accelerator}"
+            return [f"accelerator={self.accelerator} has no effect on a training on views: {cure}"]
+        default, cures = TrainerConfig(), {"accelerator": f"use accelerator={self.trainer.accelerator}"}
+        return [
+            f"trainer.{name}={show(value)} has no effect without views: {cures.get(name, 'remove it')}"
+            for name in ("accelerator", "devices", "num_nodes", "precision", "accumulate", "sync_batchnorm")
+            if (value := getattr(self.trainer, name)) != getattr(default, name)
+        ]
 
     def probe(self) -> "Probe":
         """Return the settings of the training, with each learning rate listed once."""

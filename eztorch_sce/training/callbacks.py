@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from eztorch_sce import distributed
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.errors import MediaError
 from eztorch_sce.files import open_text
@@ -169,12 +170,14 @@ class UnreadableFiles(pl.Callback):
             self.paths.add(failure.path)
             self._append(failure.path, failure.reason)
             if len(self.paths) > self.max_fraction * self.num_records:
-                raise MediaError(
+                error = MediaError(
                     failure.path,
                     f"{failure.reason}. {len(self.paths)} of {self.num_records} records could not be read, more than "
                     f"data.max_unreadable={self.max_fraction:g} allows. They are listed in {self.file}: repair or "
                     "remove them, or raise data.max_unreadable",
                 )
+                distributed.fail_together(error)
+                return
 
     def _append(self, path: str, reason: str) -> None:
         is_new = not self.file.exists()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from eztorch_sce.distributed import fewest, world_size
+from eztorch_sce.distributed import all_have, world_size
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.types import ViewBatch
 
@@ -23,8 +23,11 @@ def has_samples(batch: ViewBatch, minimum: int, device: torch.device) -> bool:
     """Return whether the batch of every process has at least `minimum` readable samples.
 
     The result is the same in all processes, so either all of them take the step or none does.
+
+    Raises:
+        MediaError: If too many files of another process cannot be read.
     """
-    return fewest(len(batch.record), device) >= minimum
+    return all_have(len(batch.record), minimum, device)
 
 
 def skipped_step(module: pl.LightningModule) -> Tensor | None:

@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from eztorch_sce.augment.views import Views
+from eztorch_sce.distributed import raise_together
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.losses.checks import NotFiniteError
@@ -100,8 +101,10 @@ class PretrainModule(pl.LightningModule):
     def _check_health(self, metrics: dict[str, Tensor]) -> None:
         """Raise TrainingError for a non-finite loss; warn once if the embeddings collapse."""
         values = {name: float(value) for name, value in metrics.items()}
+        error = None
         if not math.isfinite(values["loss"]):
-            raise TrainingError(f"step {self.trainer.global_step}: the loss is {values['loss']}. {self._cure()}")
+            error = TrainingError(f"step {self.trainer.global_step}: the loss is {values['loss']}. {self._cure()}")
+        raise_together(error)
         if self.warned_of_collapse or self.trainer.current_epoch == 0:  # too early to judge
             return
         if (words := verdict(values)) is not None:
