@@ -68,16 +68,30 @@ def typed(*settings: tuple[str, object]) -> str:
     return shlex.join(f"{name}={value}" for name, value in settings)
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word nearest to `word`, or None if none is near.
+def normalized(word: str) -> str:
+    """Return a word without case and separators.
 
-    >>> nearest("resnet81", ["resnet18", "r3d18"])
-    'resnet18'
+    >>> normalized("R(2+1)D_18"), normalized("NT-Xent")
+    ('r21d18', 'ntxent')
+    """
+    return "".join(filter(str.isalnum, word.casefold()))
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known word nearest to `word`, or None if none is near. Case and separators hardly matter.
+
+    >>> nearest("resnet81", ["resnet18", "r3d18"]), nearest("r2plus1d18", ["r2plus1d_50", "r2plus1d_18"])
+    ('resnet18', 'r2plus1d_18')
     >>> nearest("root", ["data.root", "seed"])
     'data.root'
     """
     known = list(known)
+    if (same := [name for name in known if normalized(name) == normalized(word)]) and normalized(word):
+        return same[0]
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if not close:
+        by_word = {normalized(name): name for name in known}
+        close = [by_word[each] for each in difflib.get_close_matches(normalized(word), by_word, n=1, cutoff=0.5)]
     if not close:  # the right name without its path, as in `root` for `data.root`
         close = [name for name in known if name.split(".")[-1] == word.split(".")[-1]][:1]
     return close[0] if close else None

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 from eztorch_sce.choice_checks import check_choice
 from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.other_names import known_elsewhere
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -107,8 +108,9 @@ def unknown_choice(path: str, name: str, group: str) -> str:
         name: The name.
         group: The group of the setting.
     """
-    known = choices(group)
-    message = f"{path}={name} must be one of {', '.join(known)}{did_you_mean(name, known)}"
+    known, elsewhere = choices(group), known_elsewhere(group, name)
+    cure = f"; here, {name} is {elsewhere[1]}" if elsewhere else did_you_mean(name, known)
+    message = f"{path}={name} must be one of {', '.join(known)}{cure}"
     if not known:
         message = f"{path}={name}: no {group} is registered; name the plugin that registers it with plugins=..."
     return "; ".join([message, *_remarks])

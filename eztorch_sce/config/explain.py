@@ -20,6 +20,7 @@ from eztorch_sce.config.overrides import parsed, quoted
 from eztorch_sce.config.renamed import renamed
 from eztorch_sce.config.starting import KEYS, StartError
 from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest
+from eztorch_sce.other_names import known_elsewhere
 from eztorch_sce.settings import Setting, declaration, problem_with
 
 _EACH_VIEW = "views.*."
@@ -142,7 +143,8 @@ class _Explanation:
             if group in self.choices and value not in [*known, "None"]:
                 of_choice = choice_fields(commands()[self.command])[group].group
                 self.messages.append(registry.unknown_choice(group, value, of_choice))
-                guess = nearest(value, known)
+                elsewhere = known_elsewhere(of_choice, value)
+                guess = elsewhere[0] if elsewhere else nearest(value, known)
                 if guess is None:
                     self.doubtful.append(group)
                     continue

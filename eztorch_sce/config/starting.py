@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField
 from eztorch_sce.config.recipes import header_of, recipe_text, recipes
-from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest, typed
+from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest, normalized, typed
 from eztorch_sce.settings import show
 
 KEYS = ("recipe", "config")
@@ -166,8 +166,11 @@ def _check_name(name: str) -> None:
         return
     if file := next((file for file in (name, f"{name}.yaml", f"{name}.yml") if Path(file).is_file()), None):
         raise StartError([f"recipe={name} is not the name of a recipe; to start from the file, write recipe=./{file}"])
-    message = f"recipe={name} must be one of {', '.join(known)}, or a file such as ./my.yaml"
-    raise StartError([message + did_you_mean(name, known)], nearest(name, known))
+    alike = [each for each in known if normalized(name) in normalized(each)]
+    which = ", ".join(alike or known)
+    cure = "; `eztorch-sce recipes` lists all" if alike else did_you_mean(name, known)
+    message = f"recipe={name} must be one of {which}, or a file such as ./my.yaml{cure}"
+    raise StartError([message], nearest(name, known))
 
 
 def _find(key: str, value: str) -> Path:
