@@ -449,7 +449,7 @@ def _cure(path: str, value: Any, declared: Setting) -> str:
 
 
 def _nearest(value: Any, declared: Setting) -> str:
-    return did_you_mean(str(value), declared.allowed())
+    return "" if value is None else did_you_mean(str(value), declared.allowed())
 
 
 def _has_type(value: Any, declared: Setting, hint: Any) -> bool:

@@ -26,6 +26,7 @@ from eztorch_sce.config.starting import KEYS, StartError, StartingPoint, load_st
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
 from eztorch_sce.launch import is_first_process
+from eztorch_sce.methods.base import has_own_loss, own_loss_message
 from eztorch_sce.objects import PassedObject, name_of_object
 from eztorch_sce.progress import print_above
 
@@ -169,7 +170,8 @@ def prepare(command: str, overrides: Sequence[str], changes: Changes = NO_CHANGE
         changes: Settings that change those of the recipe or file, before the overrides.
 
     Raises:
-        StartError: If `recipe` or `config` does not name a starting point of the command.
+        StartError: If `recipe` or `config` does not name a starting point of the command, or if a loss is typed for a
+            method that has its own.
         HydraException, OmegaConfBaseException: If the number of views is needed, but the overrides do not compose.
     """
     config_class = commands()[command]
@@ -179,6 +181,8 @@ def prepare(command: str, overrides: Sequence[str], changes: Changes = NO_CHANGE
         path: values_of(override, choices[path].names()) for override in chosen if (path := _path(override)) in choices
     }
     starts = _starting_points(command, chosen, choices, changes)
+    if method := _method_with_own_loss(typed, starts, choices):
+        typed |= _without_loss(method, typed, chosen)
     made = {path for path, names in typed.items() if names != [None]}
     made |= {path for path, choice in choices.items() if path not in typed and any(s.own(choice) for s in starts)}
     store_command(command, config_class)
@@ -204,6 +208,26 @@ def prepare(command: str, overrides: Sequence[str], changes: Changes = NO_CHANGE
         others = redirected(others, made)
     words += _for_each_view(command, overrides, others, changes)
     return Prepared(words, list(dict.fromkeys(remarks)), starts)
+
+
+def _method_with_own_loss(
+    typed: Mapping[str, Sequence[str | None]], starts: Sequence[StartingPoint], choices: Mapping[str, ChoiceField]
+) -> str | None:
+    """Return the name of the method, if it computes its own loss; of several for a sweep, if all of them do."""
+    if "method" not in choices:
+        return None
+    names = typed.get("method") or [start.own(choices["method"]) for start in starts]
+    known = registry.choices("method")
+    return names[0] if all(has_own_loss(known.get(str(name))) for name in names) else None
+
+
+def _without_loss(
+    method: str, typed: Mapping[str, Sequence[str | None]], chosen: Sequence[Override]
+) -> dict[str, list[str | None]]:
+    """Return the choice of no loss, unless settings of a loss are typed, which validation rejects."""
+    if losses := [name for name in typed.get("loss", []) if name is not None]:
+        raise StartError([own_loss_message(losses[0], method)], guess="null")
+    return {} if any(_path(override).startswith("loss.") for override in chosen) else {"loss": [None]}
 
 
 def _starting_points(

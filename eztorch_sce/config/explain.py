@@ -136,7 +136,7 @@ class _Explanation:
     def compose_choices(self, overrides: list[Override]) -> DictConfig:
         """Compose the config of the choices, replacing an unknown choice by the nearest known one."""
         accepted: list[str] = []
-        for override in overrides:
+        for override in sorted(overrides, key=lambda each: each.key_or_group == "loss"):  # the method may exclude it
             text = str(override.input_line)
             group, value = override.key_or_group, str(override.value())
             known = self.choices.get(group, [])

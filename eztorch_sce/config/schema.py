@@ -26,7 +26,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.losses.sce import SCEConfig
-from eztorch_sce.methods.base import has_own_loss
+from eztorch_sce.methods.base import has_own_loss, own_loss_message
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.objects import title_of
 from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
@@ -93,8 +93,7 @@ class PretrainConfig(CommandConfig):
         """Return a message if a loss is set although the method has its own."""
         if not has_own_loss(self.method) or self.loss is None:
             return []
-        method, loss = title_of(self.method), title_of(self.loss)
-        return [f"loss={loss} has no effect: method={method} has its own loss; leave loss out, or set it to null"]
+        return [own_loss_message(title_of(self.loss), title_of(self.method))]
 
     def _batch_norm_conflicts(self) -> list[str]:
         """Return one message per conflict between split or shuffled batch norm and the devices."""

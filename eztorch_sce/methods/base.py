@@ -62,6 +62,15 @@ def has_own_loss(config: object) -> bool:
     return bool(getattr(config, "has_own_loss", False))
 
 
+def own_loss_message(loss: str, method: str) -> str:
+    """Return the message for a loss that is set although the method has its own.
+
+    >>> own_loss_message("sce", "barlow_twins")
+    'loss=sce has no effect: method=barlow_twins has its own loss; leave loss out, or set it to null'
+    """
+    return f"loss={loss} has no effect: method={method} has its own loss; leave loss out, or set it to null"
+
+
 def build_method(
     method_config: MethodConfig, loss_config: LossConfig | None, backbone: Backbone
 ) -> tuple[Method, Loss | None]:

@@ -1,6 +1,6 @@
 """Tests of composition: overrides become a validated config, and mistakes become messages, all at once."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import pytest
 
@@ -190,3 +190,24 @@ def test_a_value_of_the_wrong_type_set_in_python_is_reported() -> None:
 
 def test_the_saved_config_names_its_choices() -> None:
     assert "name: r3d18" in to_yaml(compose("pretrain", ["data.root=x", "backbone=r3d18"]))
+
+
+def test_a_method_with_its_own_loss_drops_that_of_a_recipe_and_rejects_one_that_is_typed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass
+    class OwnConfig:
+        has_own_loss = True
+
+        def build(self, backbone: object, loss: None) -> None: ...
+
+    registry.choices("method")
+    monkeypatch.setitem(registry._CHOICES["method"], "own", OwnConfig)
+    monkeypatch.setitem(registry._PLACES, OwnConfig, ("method", "own"))
+    words = ["data.root=x", "recipe=cifar10_moco_v2", "method=own"]
+    assert compose("pretrain", words).loss is None
+    assert compose("pretrain", [*words, "loss=null"]).loss is None
+    rejected = "has no effect: method=own has its own loss; leave loss out, or set it to null"
+    assert messages("pretrain", *words, "loss=infonce") == [f"loss=infonce {rejected}"]
+    assert messages("pretrain", "loss=sce", "data.rot=y", *words)[0] == f"loss=sce {rejected}"
+    assert messages("pretrain", *words, "loss.temperature=0.3") == [f"loss=infonce {rejected}"]
