@@ -100,8 +100,7 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
     words = with_plugins(rest)
     if command not in (known := help_pages.command_names()):
         cure = did_you_mean(command, known) or f"; the commands are {', '.join(known)}"
-        cure += "".join(f"; {remark}" for remark in registry.remarks())
-        raise ConfigError([f"{command} is not a command{cure}"])
+        raise ConfigError([f"{command} is not a command{cure}{registry.remarks()}"])
     if any(word in _HELP_WORDS for word in words):
         topics = without_plugins(words)
         first = next(number for number, word in enumerate(topics) if word in _HELP_WORDS)

@@ -113,7 +113,7 @@ def unknown_choice(path: str, name: str, group: str) -> str:
     message = f"{path}={name} must be one of {', '.join(known)}{cure}"
     if not known:
         message = f"{path}={name}: no {group} is registered; name the plugin that registers it with plugins=..."
-    return "; ".join([message, *_remarks])
+    return message + remarks()
 
 
 def remark(sentence: str) -> None:
@@ -122,9 +122,9 @@ def remark(sentence: str) -> None:
         _remarks.append(sentence)
 
 
-def remarks() -> list[str]:
-    """Return the sentences about plugins that registered nothing."""
-    return list(_remarks)
+def remarks() -> str:
+    """Return the sentences about plugins that registered nothing, as the end of a message."""
+    return "".join(f"; {sentence}" for sentence in _remarks)
 
 
 def place_of(config: object) -> tuple[str, str] | None:

@@ -126,6 +126,11 @@ def test_help_explains_the_choices_of_plugins(write: Write, capsys: pytest.Captu
     write("parts.py", MY_LOSS)
     _, out, _ = run(capsys, "pretrain", "--help", "my_loss", "plugins=./parts.py")
     assert out == "loss=my_loss: A loss of mine (of the plugin ./parts.py).\n  loss.margin=0.5\n"
+    write(
+        "sources.py",
+        HEAD + LOSS.format("noise", "NoiseConfig").replace("loss", "source").replace("self", "self, split"),
+    )
+    assert run(capsys, "knn", "--help", "noise", "plugins=./sources.py")[1].endswith("\n  data.source.margin=0.5\n")
     _, out, _ = run(capsys, "pretrain", "plugins=./parts.py", "--help", "all")
     assert "(cosine, infonce, my_loss, ntxent," in " ".join(out.split())
 

@@ -280,17 +280,16 @@ def _split(sections: list[Section]) -> tuple[Section, list[Section]]:
     return first, [section for section in others if section.rows]
 
 
-def _choice_sections(description: Description, reference: Reference) -> list[Section]:
-    """Return one section for each choice of each group of a command."""
-    entries = dict(description.settings)
-    for outer, entry in description.settings.items():
-        if entry.config:
-            entries |= {f"{outer}.{name}": item for name, item in reference.configs[entry.config].settings.items()}
+def _choice_sections(description: Description, reference: Reference, prefix: str = "") -> list[Section]:
+    """Return one section for each choice of each group of a config and of the configs inside it."""
     sections = []
-    for name, entry in entries.items():
+    for name, entry in description.settings.items():
+        path = f"{prefix}{name}"
         for choice, config in reference.choices.get(entry.group, {}).items():
-            rows = list(_rows(config, reference, f"{name}."))
-            sections.append(Section(f"{name}={choice}", config.summary, rows))
+            rows = list(_rows(config, reference, f"{path}."))
+            sections.append(Section(f"{path}={choice}", config.summary, rows))
+        if entry.config and not entry.is_list:
+            sections += _choice_sections(reference.configs[entry.config], reference, f"{path}.")
     return sections
 
 

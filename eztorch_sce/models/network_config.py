@@ -76,12 +76,11 @@ def name_of_network(description: dict[str, Any]) -> str:
 def _whose_plugin(name: str, module: str | None) -> str:
     """Return where a network that is not registered comes from, and what to do."""
     if module is None:  # of a version before plugins, or a network of this package that no longer exists
-        cure = "; ".join([did_you_mean(name, registry.choices("backbone")), *registry.remarks()])
+        cure = did_you_mean(name, registry.choices("backbone")) + registry.remarks()
         return f"which is not registered: add plugins=MODULE, naming the module that registers it{cure}"
     if module == "__main__":
         return "defined in an interactive session: run the code that registers it first, or move it into a plugin"
-    remarks = "".join(f"; {remark}" for remark in registry.remarks())
-    return f"defined in {module}: add plugins={module}{remarks}"
+    return f"defined in {module}: add plugins={module}{registry.remarks()}"
 
 
 def _plain(value: Any) -> Any:
