@@ -1,36 +1,37 @@
-"""Your own network in every command: register a config that builds it."""
+"""An own network in every command: a registered config builds it, and its fields are settings (`backbone.width=8`)."""
 
 import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from eztorch_sce import api
-from eztorch_sce.config.compose import compose
-from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
-from eztorch_sce.models.backbones.base import Backbone, NetworkBackbone
-from eztorch_sce.registry import register
+import eztorch_sce as sce
 from torch import nn
 
 
-@register("backbone", "my_net")
+@sce.register("backbone", "my_net")
 @dataclass
 class MyNetConfig:
-    """Two convolutions over space and time; every field is a setting, as in `backbone.width=8`."""
+    """Two convolutions over space and time."""
 
-    width: int = 16
+    width: int = sce.setting(16, at_least=1, help="Channels of the first convolution.")
 
-    def build(self) -> Backbone:
+    def build(self) -> sce.Backbone:
         """Return the network, which maps clips (B, 3, T, H, W) to features (B, F)."""
         first, second = nn.Conv3d(3, self.width, 3, stride=2), nn.Conv3d(self.width, 32, 3, stride=2)
-        network = nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool3d(1), nn.Flatten())
-        return NetworkBackbone("my_net", num_features=32, network=network)
+        return sce.as_backbone(nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool3d(1), nn.Flatten()))
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        write_moving_shapes(Path(folder), MovingShapes(num_train=32, num_test=16, num_scenes=1), num_processes=1)
-        data = [f"data.root={folder}/train", f"data.test_root={folder}/test", "data.num_frames=8", "data.clip_s=0.5"]
-        training = [*data, "views=motion", "views.*.size=32", "data.batch_size=16", "trainer.max_epochs=1"]
-        api.pretrain(compose("pretrain", ["backbone=my_net", "backbone.width=8", *training, f"run.dir={folder}/run"]))
-        report = api.knn(compose("knn", [f"weights={folder}/run", *data, f"run.dir={folder}/knn", "k=5"]))
-        print(report.metrics)
+        sce.write_moving_shapes(folder, sce.MovingShapes(num_train=32, num_test=16, num_scenes=1))
+        data = sce.DataConfig(root=folder, num_frames=8, clip_s=0.5, batch_size=16, num_workers=0)
+        pretraining = sce.PretrainConfig(data=data, backbone=MyNetConfig(width=8), views=sce.views("motion", size=32))
+        pretraining.trainer = trainer = sce.TrainerConfig(max_epochs=1, accelerator="cpu")
+        pretraining.run.dir = weights = f"{folder}/pretrained"
+        sce.pretrain(pretraining)
+
+        test = sce.EvaluationViewsConfig(num_clips=1, num_crops=1)
+        knn = sce.KnnConfig(weights=weights, data=data, test=test, run=sce.RunConfig(dir=f"{folder}/knn"))
+        print(f"kNN {sce.knn(knn).metrics['knn_top1']:.3f}")
+        tuning = sce.FinetuneConfig(weights=weights, data=data, test=test, trainer=trainer)
+        tuning.run.dir = f"{folder}/tuned"
+        print(f"fine-tuned {sce.finetune(tuning).metrics['test_top1']:.3f}")

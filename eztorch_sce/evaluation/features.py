@@ -87,7 +87,11 @@ def record_views(
 
 
 def extract_features(
-    backbone: torch.nn.Module, data: DataConfig, spec: InputSpec, num_clips: int = 1, num_crops: int = 1
+    backbone: torch.nn.Module,
+    data: DataConfig,
+    spec: InputSpec | None = None,
+    num_clips: int = 1,
+    num_crops: int = 1,
 ) -> FeatureBank:
     """Return the features of every record of the data, averaged over its clips and crops.
 
@@ -97,7 +101,8 @@ def extract_features(
     Args:
         backbone: Maps clips (B, C, T, S, S) or images (B, C, S, S) to (B, F).
         data: The data; a train and a test split are joined.
-        spec: The input that the backbone was trained on, such as `loader.spec`. Clip settings in `data` override it.
+        spec: The input that the backbone was trained on, such as `loader.spec`; None takes that of its weights file.
+            Clip settings in `data` override it.
         num_clips: Evenly spaced clips per video.
         num_crops: Crops per clip: 1 (center) or 3 along the long side.
 
@@ -113,7 +118,7 @@ def extract_features(
 def extract_splits(
     backbone: torch.nn.Module,
     data: DataConfig,
-    spec: InputSpec,
+    spec: InputSpec | None = None,
     num_clips: int = 1,
     num_crops: int = 1,
     seed: int = 0,
@@ -143,9 +148,18 @@ def _checked(data: DataConfig) -> DataConfig:
 
 
 def _bank_of(
-    backbone: torch.nn.Module, data: DataConfig, spec: InputSpec, manifest: Manifest, views: EvaluationViewsConfig
+    backbone: torch.nn.Module,
+    data: DataConfig,
+    spec: InputSpec | None,
+    manifest: Manifest,
+    views: EvaluationViewsConfig,
 ) -> FeatureBank:
-    if messages := invalid_settings(views, "views"):
+    messages = invalid_settings(views, "views")
+    spec = spec or getattr(backbone, "input_spec", None)
+    if spec is None:
+        cure = "give spec=loader.spec of the loader that it was trained with, or spec=InputSpec(...)"
+        messages.append(f"the input of the backbone is not known, since it was not loaded from a weights file: {cure}")
+    if messages or spec is None:
         raise ConfigError(messages)
     spec = input_spec(data, manifest, spec)
     backbone = as_backbone(backbone, spec.num_frames, spec.size)

@@ -12,6 +12,7 @@ from eztorch_sce.data.loading import training_loader
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.features import extract_features, extract_splits
 from eztorch_sce.evaluation.knn import knn_accuracy
+from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.types import InputSpec
 
 SPEC = InputSpec(size=8, stats="cifar10")
@@ -70,3 +71,11 @@ def test_unlabeled_data_have_no_splits_to_evaluate(images: DataConfig) -> None:
         extract_splits(mean_color(), data, SPEC)
     with pytest.raises(ConfigError, match=r"views.num_crops=2 must be 1 \(center\) or 3"):
         extract_features(mean_color(), data, SPEC, num_crops=2)
+
+
+def test_a_loaded_backbone_knows_its_input(images: DataConfig) -> None:
+    backbone = as_backbone(mean_color(), num_frames=1, size=8)
+    with pytest.raises(ConfigError, match=r"input of the backbone is not known, .*: give spec=loader.spec"):
+        extract_features(backbone, images)
+    backbone.input_spec = SPEC  # as load_backbone does
+    assert extract_features(backbone, images).protocol["input"]["size"] == 8
