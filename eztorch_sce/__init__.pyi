@@ -98,6 +98,7 @@ from .optim.schedules import ScheduleConfig as ScheduleConfig
 from .optim.sgd import SGDConfig as SGDConfig
 from .planning.plan import Plan as Plan
 from .registry import register as register
+from .settings import Settings as Settings
 from .settings import choice as choice
 from .settings import setting as setting
 from .training.config import RunConfig as RunConfig
