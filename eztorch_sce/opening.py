@@ -23,7 +23,7 @@ from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.evaluation.base import FeaturesConfig
 from eztorch_sce.launch import is_first_process
-from eztorch_sce.methods.base import check_method
+from eztorch_sce.methods.base import check_method, has_own_loss
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone
 from eztorch_sce.models.weights import Weights, load_weights
 from eztorch_sce.objects import PassedObject, as_config, as_configs
@@ -89,6 +89,9 @@ def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> 
     if isinstance(config, PretrainConfig) and isinstance(config.method, PassedObject):
         check_method(config.method.value, config.method)
         config = replace(config, backbone=as_config("backbone", config.method.value.backbone))
+    is_replaced = choices.get("method") is not None and choices.get("loss") is None
+    if isinstance(config, PretrainConfig) and is_replaced and has_own_loss(config.method):
+        config = replace(config, loss=None)  # it belonged to the method of the config
     return validate(config)
 
 

@@ -18,6 +18,7 @@ from eztorch_sce.config.starting import StartError, StartingPoint, as_typed, com
 from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
+from eztorch_sce.methods.base import has_own_loss
 from eztorch_sce.objects import as_config
 from eztorch_sce.settings import Setting, declaration, problem_with
 
@@ -70,6 +71,8 @@ def recipe(name: str | os.PathLike[str], *overrides: str, **settings: object) ->
     except (StartError, *INVALID) as error:
         raise ConfigError(explain(command, words, error, changes, is_complete=False)) from None
     remarks = [*prepared.remarks, *_set(config, objects, prepared.starts[0], label)]
+    if "method" in objects and "loss" not in (*plain, *objects) and has_own_loss(config.method):
+        config.loss = None  # that of the recipe
     say(remarks)
     return config
 

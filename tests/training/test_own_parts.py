@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.in_python import recipe
 from eztorch_sce.config.schema import PlanConfig, PretrainConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError, TrainingError
@@ -129,6 +130,15 @@ def test_a_loss_set_beside_a_method_with_its_own_is_an_error(loss: Any, images: 
     with pytest.raises(ConfigError, match=r"has no effect: method=AgreementConfig has its own loss; leave loss out"):
         api.pretrain(own, loss=loss)
     assert not Path(str(own.run.dir)).exists()
+
+
+def test_a_method_that_replaces_that_of_a_config_replaces_its_loss_too(images: Path) -> None:
+    own = config(images, method=SimCLRConfig(HEAD), loss=InfoNCEConfig())
+    method = Agreement(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), weight=0.5)
+    api.pretrain(own, method=method)
+    assert OmegaConf.load(f"{own.run.dir}/config.yaml").loss is None
+    changed = recipe("cifar10_moco_v2", method=AgreementConfig())
+    assert changed.loss is None
 
 
 def test_what_a_method_lacks_is_named_before_the_run_directory_is_opened(images: Path) -> None:
