@@ -33,10 +33,16 @@ ez.PretrainConfig(loss="simclr")  # error: arg-type
 ez.PretrainConfig(method=ez.SCEConfig())  # error: arg-type
 ez.DataConfig(root=3)  # error: arg-type
 ez.SCEConfig(temprature=0.1)  # error: call-arg
+ez.views("cifra")  # error: arg-type
+ez.Views("cifra")  # error: arg-type
 ez.views("cifar", sise=32)  # error: call-arg
 ez.pretrain(ez.FinetuneConfig())  # error: arg-type
 ez.pretrain(config, loss="simclr")  # error: arg-type
 ez.pretrain(config, backbone=torch.zeros(3))  # error: arg-type
+ez.pretrain(config, callbacks=[3])  # error: list-item
+ez.pretrain(config, bakbone=nn.Flatten())  # error: call-arg
+replace(config, loss="simclr")  # error: arg-type
+config.loss.temperature = None  # error: assignment
 ez.knn(ez.LinearConfig())  # error: arg-type
 ez.pretrain(ez.recipe("cifar10_linear"))  # error: arg-type
 ez.recipe("cifar10_resnet18").method.queue_sise = 3  # error: attr-defined

@@ -21,6 +21,8 @@ from eztorch_sce.settings import invalid_settings
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from eztorch_sce.config.names import ViewsName
+
 _IMAGE = ViewConfig(scale=[0.2, 1.0], brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, gray=0.2, flip=0.5)
 _IMAGE_VIEWS = [replace(_IMAGE, blur=1.0), replace(_IMAGE, blur=0.1, solarize=0.2)]
 _LOCAL = replace(_IMAGE, blur=0.5, solarize=0.2)
@@ -102,7 +104,7 @@ class ViewChanges(TypedDict, total=False):
     stats: str | None
 
 
-def views(name: str, **changes: "Unpack[ViewChanges]") -> list[ViewConfig]:
+def views(name: "ViewsName", **changes: "Unpack[ViewChanges]") -> list[ViewConfig]:
     """Return the views of a published policy, with some settings changed in all of them.
 
     Args:

@@ -14,6 +14,9 @@ from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.seeding import seed_for
 from eztorch_sce.types import Batch, ViewBatch
 
+if TYPE_CHECKING:
+    from eztorch_sce.config.names import ViewsName
+
 
 class Views(nn.Module):
     """Crop (unless the workers already did), augment and normalize each view of a batch.
@@ -32,7 +35,7 @@ class Views(nn.Module):
         num_calls: Number of calls with a tensor so far.
     """
 
-    def __init__(self, views: str | Sequence[ViewConfig], seed: int = 0, canvas: int | None = None) -> None:
+    def __init__(self, views: "ViewsName | Sequence[ViewConfig]", seed: int = 0, canvas: int | None = None) -> None:
         super().__init__()
         configs = policy(views) if isinstance(views, str) else views
         self.views = nn.ModuleList(View(config) for config in configs)

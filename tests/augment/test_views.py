@@ -68,7 +68,7 @@ def test_settings_change_in_all_views_of_a_policy() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: views("cifra"), "views=cifra must be one of .*; did you mean cifar"),
+        (lambda: views("cifra"), "views=cifra must be one of .*; did you mean cifar"),  # type: ignore[arg-type]
         (lambda: views("cifar", sise=3), "a view has no setting sise; did you mean size"),  # type: ignore[call-arg]
         (lambda: views("cifar", flip=2), "views.0.flip=2 must be between 0 and 1\n- views.1.flip=2"),
     ],
