@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from eztorch_sce import distributed
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.dataset import EpochSampler
 from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import Records
+from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.features import RecordViews, mean_over_views
 from eztorch_sce.evaluation.knn import knn_accuracy
 from eztorch_sce.evaluation.retrieval import average_precisions, retrieval
@@ -74,8 +77,23 @@ def run_process(world_size: int, folder: Path, rank: int) -> None:
     """Evaluate as one of several processes; this file is their program."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
-    torch.save(evaluate(), folder / f"{rank}.pt")
+    results = evaluate()
+    results["some"] = distributed.gather_rows_of_some([torch.ones(2, 3)] * (rank == 0), CPU)
+    results["error"] = error_of(lambda: distributed.raise_together(MediaError("a.png", "cut") if rank == 1 else None))
+    results["decision"] = distributed.decide_together(lambda: f"by {rank}")
+    results["refusal"] = error_of(lambda: distributed.decide_together(refuse))
+    torch.save(results, folder / f"{rank}.pt")
     dist.destroy_process_group()
+
+
+def error_of(action: Callable[[], object]) -> str:
+    with pytest.raises((ConfigError, MediaError)) as error:
+        action()
+    return str(error.value)
+
+
+def refuse() -> str:
+    raise ConfigError(["run.dir=x already contains a run"])
 
 
 @pytest.mark.parametrize("world_size", [2, 4])  # the first of four has no query
@@ -85,8 +103,11 @@ def test_several_processes_agree_with_one(world_size: int, tmp_path: Path) -> No
     assert [process.wait(timeout=300) for process in processes] == [0] * world_size
     alone = evaluate()
     assert 0.3 < alone["knn"]["knn_top1"] < 0.9  # hard enough for mistakes to show
+    shared = {"error": "a.png: cut", "decision": "by 0", "refusal": "- run.dir=x already contains a run"}
     for rank in range(world_size):
         together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert torch.equal(together.pop("some"), torch.ones(2, 3))  # of which only the first process had any
+        assert {name: together.pop(name) for name in shared} == shared
         assert torch.equal(together["neighbors"][1], alone["neighbors"][1])
         torch.testing.assert_close(together, alone)
 

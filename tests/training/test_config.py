@@ -1,14 +1,18 @@
 """Tests of devices and processes of a training, on machines described by their GPUs and variables."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch.distributed as dist
+
+from eztorch_sce import distributed
 from eztorch_sce.config import schema
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import PlanConfig, PretrainConfig, validate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearConfig
-from eztorch_sce.launch import find_launch, is_first_process, local_rank
+from eztorch_sce.launch import find_launch, is_first_process, local_rank, refuse_several
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.training.config import Machine, TrainerConfig
 
@@ -117,6 +121,47 @@ def test_settings_that_do_not_fit_the_machine_are_reported_in_one_message(
 ) -> None:
     (only,) = trainer.conflicts_on(machine_here)
     assert message in only
+
+
+def test_mpirun_is_recognized_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"mpirun started 2 processes \(OMPI_COMM_WORLD_SIZE=2\), .* use torchrun"):
+        distributed.join()
+
+
+def test_variables_without_a_place_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="WORLD_SIZE=2 is set, but MASTER_ADDR and MASTER_PORT not"):
+        distributed.join()
+
+
+def test_a_command_for_one_process_refuses_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in torchrun(2, per_node=2).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="data doctor runs in one process, but torchrun started 2 processes"):
+        refuse_several("data doctor")
+
+
+def test_a_process_group_of_the_users_code_counts_as_a_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        monkeypatch.setenv("SLURM_NTASKS", "2")  # of the job in which the code runs
+        launch = find_launch()
+        assert launch is not None
+        assert (launch.launcher, launch.world_size) == ("your code", 1)
+        assert is_first_process()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_notebook_trains_in_one_process() -> None:
+    notebook = Machine(num_gpus=8, is_interactive=True)
+    assert TrainerConfig().on(notebook).devices == 1
+    (message,) = TrainerConfig(devices=2).conflicts_on(notebook)
+    assert "trainer.devices=2 starts this script again for each process, which an interactive session cannot" in message
 
 
 def test_processes_started_by_lightning_agree_with_the_settings() -> None:

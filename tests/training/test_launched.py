@@ -1,4 +1,4 @@
-"""Tests of commands that torchrun starts in several processes, without `trainer.devices`."""
+"""Tests of commands and scripts that run in several processes, started by torchrun or by Lightning."""
 
 import json
 import subprocess
@@ -56,9 +56,9 @@ def in_two_processes(command: str, *words: str) -> list[str]:
     return [*launcher, *in_one_process(command, *words)[1:]]
 
 
-def finish(words: list[str]) -> str:
-    result = subprocess.run(words, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout + result.stderr
+def finish(words: list[str], folder: Path | None = None, ok: bool = True) -> str:
+    result = subprocess.run(words, capture_output=True, text=True, timeout=300, cwd=folder)
+    assert (result.returncode == 0) == ok, result.stdout + result.stderr
     return result.stdout + result.stderr
 
 
@@ -69,14 +69,16 @@ def world_sizes(run_dir: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_two_processes_train_the_same_network_as_one(weights: Path, images: Path, tmp_path: Path) -> None:
-    printed = finish(in_two_processes("pretrain", *pretraining(images, tmp_path / "two")))
-    assert printed.count("written to") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["two"]  # one run directory
-    assert world_sizes(tmp_path / "two") == ["devices: 2", "num_nodes: 1"]
-    expected, state = (load_weights(str(run_dir)).state for run_dir in (weights, tmp_path / "two"))
+    words = [word for word in pretraining(images, tmp_path) if not word.startswith("run.dir=")]
+    printed = finish(in_two_processes("pretrain", *words), tmp_path)
+    assert printed.count("written to runs/pretrain-1") == 1
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["pretrain-1"]  # one run directory
+    two = tmp_path / "runs/pretrain-1"
+    assert world_sizes(two) == ["devices: 2", "num_nodes: 1"]
+    expected, state = (load_weights(str(run_dir)).state for run_dir in (weights, two))
     for name, value in state.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=1e-5)
-    checkpoint = torch.load(tmp_path / "two/last.ckpt", weights_only=True)
+    checkpoint = torch.load(two / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2 * 16 // 8
     assert int(checkpoint["state_dict"]["method.queue.position"]) == 2 * 2 * 16 % 32  # keys of both processes
 
@@ -90,6 +92,49 @@ def test_two_processes_write_one_report(command: str, metric: str, weights: Path
     assert printed.count("written to") == 1
     assert world_sizes(tmp_path / "run") == ["devices: 2", "num_nodes: 1"]
     assert 0 <= json.loads((tmp_path / "run/report.json").read_text())["metrics"][metric] <= 1
+
+
+SCRIPT = """
+import sys
+from eztorch_sce import api
+from eztorch_sce.config.compose import compose
+weights, data, *words = sys.argv[1:]
+settings = [f"weights={weights}", data, "data.num_workers=0", "accelerator=cpu", "test.num_crops=1"]
+extracted = api.extract(compose("extract", [*settings, "untrained=true"]))
+before = api.knn(compose("knn", [f"features={extracted.run_dir}"]))
+trained = api.pretrain(compose("pretrain", words))
+after = api.knn(compose("knn", [f"weights={trained.run_dir}", *settings[1:]]))
+runs = [extracted, before, trained, after]
+print(*(f"{run.run_dir}={list(run.metrics.values())[0]:.6f}" for run in runs), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_repeated_by_lightning_gets_the_same_directories_and_numbers(
+    weights: Path, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    words = [word for word in pretraining(images, tmp_path) if not word.startswith("run.dir=")]
+    command = [sys.executable, "script.py", str(weights), f"data.root={images}", *words, "trainer.devices=2"]
+    lines = [line for line in finish(command, tmp_path).splitlines() if line.startswith("runs/extract-1=")]
+    assert len(lines) == 2  # one per process
+    assert lines[0] == lines[1]
+    directories = ["extract-1", "knn-1", "knn-2", "pretrain-1"]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == directories
+
+
+@pytest.mark.slow
+def test_an_error_of_one_process_ends_all_and_is_printed_once(images: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\nfrom eztorch_sce.cli import main\n"
+        "main([*sys.argv[1:], *(['data.root=nowhere'] if os.environ['RANK'] == '1' else [])])\n"
+    )
+    launcher = in_two_processes("pretrain")[:-1]
+    printed = finish([*launcher, str(script), "pretrain", *pretraining(images, tmp_path / "run")], tmp_path, ok=False)
+    assert printed.count("invalid configuration") == 1
+    assert "- process 1: data.root=" in printed
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture
