@@ -52,6 +52,7 @@ from eztorch_sce.opening import (
     Objects,
     Opened,
     check_classes,
+    of_kind,
     open_evaluation,
     open_labeled,
     open_test,
@@ -354,27 +355,27 @@ def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
 
 def knn(config: KnnConfig, **objects: Unpack[Objects]) -> Report:
     """Classify test records by the vote of the nearest train records; see `evaluate`."""
-    return evaluate(config, **objects)
+    return evaluate(of_kind(config, KnnConfig), **objects)
 
 
 def linear(config: LinearConfig, **objects: Unpack[Objects]) -> Report:
     """Classify test records by linear classifiers trained on the train split; see `evaluate`."""
-    return evaluate(config, **objects)
+    return evaluate(of_kind(config, LinearConfig), **objects)
 
 
 def retrieve(config: RetrieveConfig, **objects: Unpack[Objects]) -> Report:
     """Search the train split for records of each test record's class; see `evaluate`."""
-    return evaluate(config, **objects)
+    return evaluate(of_kind(config, RetrieveConfig), **objects)
 
 
 def svm(config: SvmConfig, **objects: Unpack[Objects]) -> Report:
     """Rank test records by a linear support vector machine per class; see `evaluate`."""
-    return evaluate(config, **objects)
+    return evaluate(of_kind(config, SvmConfig), **objects)
 
 
 def few_shot(config: FewShotConfig, **objects: Unpack[Objects]) -> Report:
     """Classify test records by the nearest centroid of a few train records, in many tasks; see `evaluate`."""
-    return evaluate(config, **objects)
+    return evaluate(of_kind(config, FewShotConfig), **objects)
 
 
 def _linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
@@ -471,7 +472,6 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
     """
     from eztorch_sce.curation.bench import bench as bench_decoders
 
-    refuse_several("data bench")
     config = schema.validate(config)
     config.data = replace(config.data, decoder="pyav")  # "auto" would read the result of this measurement
     splits = config.data.open_for_pretraining(config.seed)

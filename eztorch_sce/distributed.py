@@ -143,11 +143,11 @@ def words_of_error(text: str) -> str:
         if (store := _store()) is None:
             return here
         store.set(f"{_command}/came/{rank()}", text)
-        store.set(f"{_command}/failed/{rank()}", text)
+        store.set(f"failed/{rank()}", text)
         if rank() == 0:
             return text
-        store.wait([f"{_command}/failed/0"], _SHORT)
-        said = store.get(f"{_command}/failed/0").decode()
+        store.wait(["failed/0"], _SHORT)
+        said = store.get("failed/0").decode()
         return "" if all(each in said for each in _problems(text)) else here
     except (ConfigError, RuntimeError):  # the store is gone with the first process, or there is none
         return here

@@ -1,5 +1,6 @@
 """Opening of a run: data, weights and network, checked for compatibility before any expensive work starts."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -59,6 +60,17 @@ class Objects(TypedDict, total=False):
     test_data: "Source | None"
 
 
+def of_kind(config: C, kind: type) -> C:
+    """Return the config. Raise TypeError unless it is an object of `kind`, the class that a function takes."""
+    if isinstance(config, kind):
+        return config
+    example = f"a {kind.__name__}, such as {kind.__name__}(data=DataConfig(root=...))"
+    if inspect.isabstract(kind):
+        example = "the config of an evaluation, such as KnnConfig(weights=..., data=DataConfig(root=...))"
+    name = f"the class {config.__name__}" if isinstance(config, type) else f"an object of {type(config).__name__}"
+    raise TypeError(f"expected {example}, got {name}")
+
+
 def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> C:
     """Return the validated config of a command, with objects in the place of its settings.
 
@@ -72,13 +84,14 @@ def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> 
         TypeError: If the config or an argument is not one of the command.
         ConfigError: If an object or a setting is invalid.
     """
-    if not isinstance(config, kind):
-        name = config.__name__ if isinstance(config, type) else type(config).__name__
-        raise TypeError(f"expected a {kind.__name__}, such as {kind.__name__}(data=DataConfig(root=...)), got {name}")
+    of_kind(config, kind)
     for name in objects.keys() - Objects.__annotations__.keys():
         known = [*Objects.__annotations__, *choices, "callbacks", "loggers"]
         raise TypeError(f"{name} is not an argument{did_you_mean(name, known)}")
     data, test_data, backbone = (objects.get(name) for name in ("data", "test_data", "backbone"))
+    if isinstance(data, DataConfig):
+        cure = f"pass it as {type(config).__name__}(data=...); the argument data takes records"
+        raise ConfigError([f"data=DataConfig(...) holds settings: {cure}"])
     if data is not None:
         config = replace(config, data=config.data.with_source(data, test_data))  # type: ignore[call-arg,attr-defined]
     elif test_data is not None:

@@ -262,8 +262,8 @@ def validate(config: C) -> C:
         config = replace(config, data=replace(config.data, root=config.data.root or "."))
     machine, messages = config.machine(), list[str]()
     if machine is not None:
-        trainer: TrainerConfig = config.trainer  # type: ignore[attr-defined]
-        if not invalid_settings(trainer):
+        trainer = config.trainer  # type: ignore[attr-defined]
+        if isinstance(trainer, TrainerConfig) and not invalid_settings(trainer):
             messages += trainer.conflicts_on(machine)
             config = replace(config, trainer=trainer.on(machine))  # type: ignore[call-arg]
     messages += invalid_settings(config)
