@@ -79,6 +79,7 @@ class Views(nn.Module):
 
     def _of_whole(self, frames: Tensor) -> list[Float[Tensor, "B 3 *T S S"]]:
         """Return the views of whole clips (B, 3, T, H, W) or images (B, 3, H, W)."""
+        self._check_whole(frames)
         call, first_row = self.num_calls, distributed.rank() * len(frames)
         self.num_calls += 1
         rows = range(first_row, first_row + len(frames))  # processes have rows of their own
@@ -91,6 +92,20 @@ class Views(nn.Module):
             )
             views.append(cast(Tensor, view(view.crop_on_device(frames, aspect, crop_seeds), pixel_seeds)))
         return views
+
+    def _check_whole(self, frames: Tensor) -> None:
+        """Raise ValueError unless a tensor holds clips or images, with the range of their pixels at the first call."""
+        shape = tuple(frames.shape)
+        if frames.ndim not in (4, 5) or shape[1] != 3:
+            cures = {3: "images.unsqueeze(0)", 4: "images.permute(0, 3, 1, 2)", 5: "clips.permute(0, 4, 1, 2, 3)"}
+            cure = f": {cures[frames.ndim]}" if shape[-1] == 3 or frames.ndim == 3 else ""
+            if frames.ndim == 5 and shape[2] == 3:
+                cure = ": clips.transpose(1, 2)"
+            raise ValueError(f"Views take clips (B, 3, T, H, W) or images (B, 3, H, W), got shape {shape}{cure}")
+        if self.num_calls == 0 and frames.is_floating_point() and float(frames.max()) > 1:
+            raise ValueError(
+                f"Views take uint8 pixels, or floats in [0, 1], got floats up to {float(frames.max()):g}: divide by 255"
+            )
 
     def _views_for(self, frames: Sequence[Tensor]) -> list[View]:
         """Return the views of the frames of a batch, after checking that they were loaded for these views."""

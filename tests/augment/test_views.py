@@ -51,6 +51,25 @@ def test_pixels_of_another_type_are_an_error() -> None:
         Views("cifar")(images().long())
 
 
+@pytest.mark.parametrize(
+    ("shape", "cure"),
+    [
+        ((3, 24, 32), r"images.unsqueeze\(0\)"),
+        ((4, 24, 32, 3), r"images.permute\(0, 3, 1, 2\)"),
+        ((4, 2, 24, 32, 3), r"clips.permute\(0, 4, 1, 2, 3\)"),
+        ((4, 2, 3, 24, 32), r"clips.transpose\(1, 2\)"),
+    ],
+)
+def test_axes_in_another_order_are_an_error(shape: tuple[int, ...], cure: str) -> None:
+    with pytest.raises(ValueError, match=rf"clips \(B, 3, T, H, W\) or images \(B, 3, H, W\), got shape .*: {cure}$"):
+        Views("cifar")(torch.zeros(shape, dtype=torch.uint8))
+
+
+def test_floats_beyond_one_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"floats in \[0, 1\], got floats up to 255: divide by 255"):
+        Views("cifar")(torch.full((2, 3, 24, 32), 255.0))
+
+
 def test_a_batch_for_other_views_is_an_error() -> None:
     frames = [torch.zeros(3, 1, 16, 16, dtype=torch.uint8)] * 2
     batch = collate([Sample(frames, label=0, record=0, epoch=0, aspect=1.0)])
