@@ -31,6 +31,11 @@ def test_no_public_name_disappeared() -> None:
     assert not missing, "if this is meant, remove the names from tests/public_names.txt and say so in CHANGELOG.md"
 
 
+def test_no_public_name_is_also_a_module() -> None:
+    modules = {file.stem for file in Path(eztorch_sce.__file__).parent.iterdir()}
+    assert not modules & set(NAMES), "importing the module would replace the name"
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="pretran"):
         _ = eztorch_sce.pretran  # type: ignore[attr-defined]
