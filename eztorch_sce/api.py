@@ -68,7 +68,7 @@ from eztorch_sce.types import InputSpec, Report
 if TYPE_CHECKING:
     from eztorch_sce.config.names import LossName, MethodName
     from eztorch_sce.curation.bench import BenchResult
-    from eztorch_sce.data.sources.source import Source
+    from eztorch_sce.data.sources.source import Source, SourceConfig
     from eztorch_sce.losses.pairs import Loss, LossConfig
     from eztorch_sce.methods.base import Method, MethodConfig
     from eztorch_sce.planning.plan import Plan
@@ -81,7 +81,7 @@ def pretrain(
     backbone: Network | None = None,
     loss: "LossConfig | Loss | LossName | None" = None,
     method: "MethodConfig | Method | MethodName | None" = None,
-    data: "Source | None" = None,
+    data: "Source | SourceConfig | str | None" = None,
     test_data: "Source | None" = None,
     callbacks: Sequence["Callback"] = (),
     loggers: Sequence["Logger"] = (),
@@ -175,7 +175,7 @@ def finetune(
     config: schema.FinetuneConfig,
     *,
     backbone: Network | None = None,
-    data: "Source | None" = None,
+    data: "Source | SourceConfig | str | None" = None,
     test_data: "Source | None" = None,
     callbacks: Sequence["Callback"] = (),
     loggers: Sequence["Logger"] = (),

@@ -35,7 +35,7 @@ from eztorch_sce.types import FeatureBank, InputSpec
 
 if TYPE_CHECKING:
     from eztorch_sce.config.names import BackboneName
-    from eztorch_sce.data.sources.source import Source
+    from eztorch_sce.data.sources.source import Source, SourceConfig
 
     Network: TypeAlias = nn.Module | BackboneConfig | BackboneName
 else:
@@ -56,7 +56,7 @@ class Objects(TypedDict, total=False):
     """
 
     backbone: Network | None
-    data: "Source | None"
+    data: "Source | SourceConfig | str | None"
     test_data: "Source | None"
 
 

@@ -18,7 +18,7 @@ from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.groups import check_groups, check_groups_apart, group_codes, merge
 from eztorch_sce.data.sources.holdout import can_hold_out, holdout, holdout_as_trained
 from eztorch_sce.data.sources.layouts import LAYOUTS, is_published, open_splits
-from eztorch_sce.data.sources.open_source import PassedSource, open_source
+from eztorch_sce.data.sources.open_source import PassedSource, is_source_config, open_source
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.same_files import check_same_files
@@ -27,6 +27,7 @@ from eztorch_sce.data.sources.source import Source, SourceConfig
 from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.objects import as_config
 from eztorch_sce.registry import choices
 from eztorch_sce.settings import Choice, PathSetting, Settings, choice, setting, show
 
@@ -230,16 +231,27 @@ class DataConfig(Settings):
             cure = f"set {prefix}.decoder=pyav"
             yield f"{prefix}.decoder=auto needs files that `data bench` has measured, not a source: {cure}"
 
-    def with_source(self, train: Source, test: Source | None = None) -> "DataConfig":
+    def with_source(self, train: Source | SourceConfig | str, test: Source | None = None) -> "DataConfig":
         """Return the same settings for records that sources read, in the place of files.
 
         The layout and the kind of files, which recipes set, are left out.
 
         Args:
-            train: The train split.
+            train: The train split, or a registered config of both splits or its name.
             test: The test split; None holds out `test_fraction` of each class, as of a folder without one.
+
+        Raises:
+            ConfigError: If `train` is a config of both splits, but `test` is set too.
         """
-        source = PassedSource(train, test)
+        if isinstance(train, DataConfig):
+            raise ConfigError(
+                ["data is a DataConfig, not a source: set it in the config, as in PretrainConfig(data=...)"]
+            )
+        source: Any = PassedSource(train, test)
+        if (isinstance(train, str) and train in choices("source")) or is_source_config(train):
+            if test is not None:
+                raise ConfigError(["data is the config of a source, which builds both splits: leave out test_data"])
+            source = as_config("source", train)
         return replace(self, source=source, layout="auto", kind=None, frames_pattern=None, annotations=None, split=1)
 
     def open(self) -> Splits:

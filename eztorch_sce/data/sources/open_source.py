@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,11 @@ _NUM_TRIED = 32  # records that are tried until one can be read and tells the ki
 _NUM_COMPARED = 8  # records with a name that is in both splits whose contents are compared
 
 
+def is_source_config(value: object) -> bool:
+    """Return whether a value is the config of a source rather than a source."""
+    return is_dataclass(value) and isinstance(value, SourceConfig) and not isinstance(value, Source)
+
+
 @dataclass(init=False, eq=False)
 class PassedSource(PassedObject):
     """The config of sources that were passed in Python.
@@ -36,7 +41,7 @@ class PassedSource(PassedObject):
         test: The test split, or None.
     """
 
-    def __init__(self, train: Source, test: Source | None = None) -> None:
+    def __init__(self, train: object, test: object = None) -> None:
         super().__init__(train)
         self.test = test
 

@@ -145,7 +145,7 @@ class OpenedSource:
             try:
                 # A copy that closes what it shares with the original would be worse than none.
                 self._here = self.source if hasattr(self.source, "__del__") else copy.copy(self.source)
-            except TypeError:  # not every object can be copied
+            except Exception:  # not every object can be copied; it then is what it is, as without this precaution
                 self._here = self.source
         return self._here
 

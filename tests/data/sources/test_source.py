@@ -3,7 +3,9 @@
 import pickle
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from eztorch_sce.data.dataset import Clips, EvaluationClips, EvaluationSampling,
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.open_source import PassedSource, open_source
 from eztorch_sce.data.sources.provenance import Provenance, num_seen, trained_with_labels
-from eztorch_sce.data.sources.source import Frames, Source
+from eztorch_sce.data.sources.source import Frames, Source, SourceConfig
 from eztorch_sce.data.survey import survey
 from eztorch_sce.errors import ConfigError, MediaError, SourceError
 from eztorch_sce.settings import invalid_settings
@@ -27,7 +29,7 @@ DATA = DataConfig(num_workers=0)
 SPEC = InputSpec(num_frames=4, clip_s=0.4, size=16)
 
 
-def opened(train: Source, test: Source | None = None) -> Manifest:
+def opened(train: Source | SourceConfig, test: Source | None = None) -> Manifest:
     return DATA.with_source(train, test).open().train
 
 
@@ -323,6 +325,39 @@ def test_what_is_no_source_is_told(value: object, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         DATA.with_source(value).open()  # type: ignore[arg-type]
     assert words in str(caught.value)
+
+
+@dataclass
+class TwelveImages:
+    """A config of a source that is not registered."""
+
+    def build(self, split: str) -> Source | None:
+        return Arrays(noise(12, 3, 8, 8)) if split == "train" else None
+
+
+def test_a_config_of_a_source_is_passed_in_the_place_of_a_source() -> None:
+    assert len(opened(TwelveImages()).records) == 12
+    with pytest.raises(ConfigError, match="builds both splits: leave out test_data"):
+        DATA.with_source(TwelveImages(), changed())
+    with pytest.raises(ConfigError, match=r"set it in the config, as in PretrainConfig\(data=\.\.\.\)"):
+        DATA.with_source(DataConfig(root="x"))  # type: ignore[arg-type]
+
+
+def test_a_source_that_cannot_be_copied_is_read_itself() -> None:
+    class Wrapper:
+        """Delegates to a source, and never ends when it is asked for attributes before it has one."""
+
+        def __init__(self, source: Source) -> None:
+            self.source = source
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.source, name)
+
+        def __len__(self) -> int:
+            return len(self.source)
+
+    wrapper: Any = Wrapper(Arrays(noise(4, 3, 8, 8)))
+    assert len(opened(wrapper).records) == 4
 
 
 def test_an_exception_of_a_name_or_a_label_names_the_line() -> None:
