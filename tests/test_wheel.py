@@ -1,7 +1,6 @@
 """Tests of the installed package: from a wheel, and in place from a clone."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -9,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from checkout import copy_checkout
 
 from eztorch_sce.config.recipes import recipes
 
@@ -37,13 +37,6 @@ def run(*words: str | Path, cwd: Path, **env: str) -> str:
     result = subprocess.run(words, cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
-
-
-def copy_checkout(destination: Path) -> Path:
-    """Copy the checkout without its hidden folders, since a build writes files into its folder."""
-    ignored = shutil.ignore_patterns(".?*", "__pycache__", "runs", "build", "dist")
-    shutil.copytree(ROOT, destination, ignore=ignored)
-    return destination
 
 
 def python_without_the_package(folder: Path) -> Path:
