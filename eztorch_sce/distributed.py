@@ -210,7 +210,10 @@ def local_device(accelerator: str) -> torch.device:
 def join_on(accelerator: str) -> torch.device:
     """Join the processes that were launched together, and return the device of this one."""
     join()
-    return local_device(accelerator)
+    device = local_device(accelerator)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def rank() -> int:

@@ -88,7 +88,7 @@ def test_features_come_in_the_order_of_the_manifest() -> None:
 
 def test_an_unreadable_file_stops_the_evaluation() -> None:
     views = record_views([*draw_samples(4), Failure(4, "bad.mp4", "it ends early")])
-    with pytest.raises(MediaError, match=r"bad\.mp4: it ends early.*requires every file: repair it"):
+    with pytest.raises(MediaError, match=r"bad\.mp4: it ends early.*requires every record: repair it"):
         mean_over_views(Network(), lambda logits: logits, views, CPU)
 
 
