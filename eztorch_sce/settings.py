@@ -386,7 +386,7 @@ def allowed_values(declared: Setting, hint: Any) -> str:
     """
     if declared.group is not None:
         names = ", ".join(declared.allowed())
-        return f"the config of one of {names}, or a dataclass with a build method"
+        return f"{f'the config of one of {names}, or ' if names else ''}a dataclass with a build method"
     or_null = ", or null" if type(None) in typing.get_args(hint) else ""
     if words := declared.allowed():
         return f"one of {', '.join(words)}{or_null}"
@@ -445,6 +445,8 @@ def _cure(path: str, value: Any, declared: Setting) -> str:
         return f": use {value.__name__}()"
     if declared.group in _OBJECTS and callable(value) and not isinstance(value, type):
         return f"; pass an object to the function instead, as in pretrain(config, {path.split('.')[-1]}=...)"
+    if declared.group == "source" and not isinstance(value, (str, type)):
+        return "; pass an object to the function instead, as in pretrain(config, data=...)"
     return _nearest(value, declared)
 
 

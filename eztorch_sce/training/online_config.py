@@ -53,7 +53,7 @@ class OnlineConfig(Settings):
             ConfigError: If files are missing or the data has no labels.
         """
         if any(self._sources().values()):
-            data = replace(data, **self._sources())
+            data = replace(data, source=None, **self._sources())
         if self.layout is not None:
             data = replace(data, layout=self.layout)
         splits = data.open_with_test(seed)

@@ -139,7 +139,8 @@ def _interface_messages(source: object, split: str) -> list[str]:
     if source is None:
         return [f"the {split} source is None: pass an object, or return it from `build`"]
     if isinstance(source, (str, os.PathLike)):
-        return [f"the {split} source is the text {os.fspath(source)!r}: pass an object, or set data.root to read files"]
+        cure = "pass an object, or set data.root to read files"
+        return [f"the {split} source is the text {os.fspath(source)!r}, not the name of a registered source: {cure}"]
     if isinstance(source, type):
         return [f"{what} is a class: pass an object, such as {source.__name__}(...)"]
     absent = [signature for name, signature in _METHODS.items() if not callable(getattr(source, name, None))]
@@ -147,7 +148,7 @@ def _interface_messages(source: object, split: str) -> list[str]:
         return []
     is_data_set = len(absent) == len(_METHODS) - 1 and hasattr(source, "__getitem__")
     cure = "wrap it in a class that has" if is_data_set else "add"
-    return [f"{what} is not a data source; {cure} {', '.join(absent)}"]
+    return [f"{what} is not a data source; {cure} {'; '.join(absent)}"]
 
 
 def _read_first(title: str, opened: OpenedSource, listing: Listing) -> _Split:

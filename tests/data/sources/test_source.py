@@ -316,7 +316,7 @@ def test_all_mistakes_of_both_splits_are_told_at_once() -> None:
     ("value", "words"),
     [
         (Arrays, "Arrays (train) is a class: pass an object"),
-        ("videos", "is the text 'videos': pass an object, or set data.root"),
+        ("videos", "is the text 'videos', not the name of a registered source: pass an object, or set data.root"),
         (torch.utils.data.TensorDataset(torch.zeros(2, 3, 8, 8)), "wrap it in a class that has read(self, index)"),
         (None, "the train source is None"),
     ],
@@ -371,6 +371,13 @@ def test_classes_of_the_test_split_must_be_those_of_the_train_split() -> None:
     videos = Arrays(noise(2, 3, 4, 8, 8), "t")
     [message] = problems(changed(), videos)
     assert re.search(r"Arrays \(train\) has images, but .*Arrays \(test\) has videos; give both the same", message)
+
+
+def test_a_source_in_the_place_of_its_config_is_told_where_it_belongs() -> None:
+    [message] = invalid_settings(DataConfig(source=changed()), "data")  # type: ignore[arg-type]
+    assert message.endswith(
+        "a dataclass with a build method; pass an object to the function instead, as in pretrain(config, data=...)"
+    )
 
 
 def test_settings_of_files_are_refused_beside_a_source_but_a_recipe_may_have_set_the_layout() -> None:
