@@ -124,6 +124,6 @@ def test_conflicts_of_linear_and_finetune_are_reported_together(images: Path) ->
     config.data.train_share = 0.1
     with pytest.raises(ConfigError) as caught:
         api.linear(config)
-    assert len(caught.value.problems) == 4
+    assert len(caught.value.problems) == 5
     with pytest.raises(ConfigError, match="layer_decay=2"):
         api.finetune(FinetuneConfig(data=data(images), backbone=TINY, layer_decay=2))
