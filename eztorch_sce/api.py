@@ -23,7 +23,7 @@ from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
-from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig
+from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, checked_scores
 from eztorch_sce.evaluation.classifier import classifier_accuracy
 from eztorch_sce.evaluation.features import record_features, record_views
 from eztorch_sce.evaluation.few_shot import FewShotConfig
@@ -344,7 +344,7 @@ def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
     device = distributed.join_on(config.accelerator)
     train, test, run_dir = features_of_splits(config, command, device, objects.get("backbone"), labeled=True)
     assert test is not None  # labeled data always have a test split
-    scores = config.evaluate(train, test, device)
+    scores = checked_scores(config, config.evaluate(train, test, device))
     if scores.by_class:
         write_by_class(run_dir, scores.by_class)
     protocol = test.protocol | {"train": train_card(train.protocol)} | evaluation_card(config)

@@ -25,7 +25,7 @@ from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.evaluation.base import FeaturesConfig
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.methods.base import check_method, has_own_loss
-from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.weights import Weights, load_weights
 from eztorch_sce.objects import PassedObject, as_config, as_configs
 from eztorch_sce.progress import print_above
@@ -172,7 +172,7 @@ class BackboneSource(NamedTuple):
 
     def build(self, spec: InputSpec) -> Backbone:
         """Return the backbone, for an input."""
-        backbone = as_backbone(self.config.build(), num_frames=spec.num_frames, size=spec.size)
+        backbone = as_backbone(build_network(self.config), num_frames=spec.num_frames, size=spec.size)
         if self.weights is not None and not self.untrained:
             self.weights.load_into(backbone)
         return backbone

@@ -144,6 +144,23 @@ def name_of(config: object) -> str:
     return place[1]
 
 
+def wrong_result(config: object, call: str, result: object, expected: str) -> ConfigError:
+    """Return the error for a method of a config that returned what it must not.
+
+    Args:
+        config: The config.
+        call: Name of the method, such as "build".
+        result: What it returned.
+        expected: What it must return.
+    """
+    found = repr(result) if result is None else f"an object of the class {type(result).__name__}"
+    cure = f"; return an object, {result.__name__}(...)" if isinstance(result, type) else ""
+    found = f"the class {result.__name__}" if isinstance(result, type) else found
+    place = place_of(config)
+    choice = "" if place is None else f"{place[1] if place[0] == 'evaluation' else '='.join(place)}: "
+    return ConfigError([f"{choice}{type(config).__name__}.{call} returned {found}, and must return {expected}{cure}"])
+
+
 @contextmanager
 def all_or_nothing() -> Iterator[None]:
     """Undo what was registered within the context if it ends with an exception, so that no half a plugin remains."""

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import torch
+from torch import nn
 
 from eztorch_sce import registry
 from eztorch_sce.augment.policies import POLICIES, policy
@@ -17,7 +19,12 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.choice_checks import COMMANDS
 from eztorch_sce.config.compose import commands
 from eztorch_sce.config.help import command_names
+from eztorch_sce.config.schema import PretrainConfig, validate
+from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.base import Scores, checked_scores
+from eztorch_sce.evaluation.knn import KnnConfig
+from eztorch_sce.models.backbones.base import build_network
 from eztorch_sce.registry import choices, name_of, register
 from eztorch_sce.settings import setting
 
@@ -135,6 +142,60 @@ def test_a_policy_must_return_views() -> None:
 
 def test_all_commands_that_are_no_evaluations_are_reserved() -> None:
     assert set(COMMANDS) == {*commands(), *command_names()} - {*registry.own_choices("evaluation")}
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (None, "backbone=mine: Mine.build returned None, and must return a torch.nn.Module that maps"),
+        ("net", "backbone=mine: Mine.build returned an object of the class str, and must return a torch.nn.Module"),
+        (
+            nn.Linear,
+            "returned the class Linear, and must return a torch.nn.Module that maps",
+        ),
+    ],
+)
+def test_a_backbone_config_must_build_a_module(result: object, message: str) -> None:
+    config = define()()
+    config.build = lambda: result
+    with pytest.raises(ConfigError) as caught:
+        build_network(config)
+    assert message in str(caught.value)
+
+
+def test_an_optimizer_config_must_build_an_optimizer() -> None:
+    @dataclass
+    class Mine:
+        lr: float = 0.1
+
+        def build(self, parameters: object, lr: float) -> None: ...
+
+    register("optimizer", "mine")(Mine)
+    with pytest.raises(ConfigError, match=r"optimizer=mine: Mine\.build returned None, and must return a"):
+        validate(PretrainConfig(data=DataConfig(root="."), optimizer="mine"))  # type: ignore[arg-type]
+
+
+def test_a_decoder_config_must_build_a_decoder() -> None:
+    register("decoder", "mine")(type(define()()))
+    with pytest.raises(ConfigError, match=r"decoder=mine: Mine\.build returned an object of the class object"):
+        DataConfig(root=".", decoder="mine").build_decoder()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({"accuracy": 1.0}, "KnnConfig.evaluate returned an object of the class dict, and must return Scores, as in"),
+        (Scores({"top1": torch.zeros(2)}), "KnnConfig.evaluate returned top1=tensor([0., 0.]), which is not a number"),  # type: ignore[dict-item]
+    ],
+)
+def test_an_evaluation_must_return_numbers(scores: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked_scores(KnnConfig(), scores)
+    assert message in str(caught.value)
+
+
+def test_scores_may_be_scalar_tensors() -> None:
+    assert checked_scores(KnnConfig(), Scores({"top1": torch.tensor(0.5)})).metrics == {"top1": 0.5}  # type: ignore[dict-item]
 
 
 @dataclass

@@ -27,7 +27,7 @@ from eztorch_sce.launch import is_first_process
 from eztorch_sce.losses.pairs import LossConfig
 from eztorch_sce.methods.loss_calls import use_of_negatives
 from eztorch_sce.methods.momentum_contrast import MomentumConfig
-from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone
+from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.backbones.resnet2d import ResNet18Config, ResNet50Config
 from eztorch_sce.models.backbones.resnet3d import R3D18Config
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
@@ -227,10 +227,10 @@ def _takes_clips(backbone: BackboneConfig | None) -> bool:
     if backbone is None:
         return True
     if isinstance(backbone, PassedObject):
-        network = backbone.build()
+        network = build_network(backbone)
     else:
         with torch.device("meta"):
-            network = backbone.build()
+            network = build_network(backbone)
     try:
         return as_backbone(network, num_frames=8, size=SIZES[4]).takes_clips
     except ConfigError:  # it may need an input of another size

@@ -29,6 +29,7 @@ from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.methods.base import has_own_loss, own_loss_message
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.objects import title_of
+from eztorch_sce.optim.base import check_optimizer
 from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
@@ -269,4 +270,5 @@ def validate(config: C) -> C:
     messages += invalid_settings(config)
     if messages:
         raise ConfigError(messages)
+    check_optimizer(getattr(config, "optimizer", None))
     return config

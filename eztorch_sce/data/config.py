@@ -28,7 +28,7 @@ from eztorch_sce.data.sources.splits import Draw, Location, Splits
 from eztorch_sce.data.sources.subsets import draw_fraction, keep_listed, without_unusable
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.objects import as_config
-from eztorch_sce.registry import choices
+from eztorch_sce.registry import choices, wrong_result
 from eztorch_sce.settings import Choice, PathSetting, Settings, choice, setting, show
 
 if TYPE_CHECKING:  # reading gives the one, assigning takes the other; the names come from plugins
@@ -377,7 +377,10 @@ class DataConfig(Settings):
 
     def build_decoder(self) -> Decoder:
         """Return the video decoder."""
-        decoder: Decoder = choices("decoder")[self.decoder_name()]().build()
+        config = choices("decoder")[self.decoder_name()]()
+        decoder: object = config.build()
+        if not isinstance(decoder, Decoder):
+            raise wrong_result(config, "build", decoder, "a decoder with the methods probe and read")
         return decoder
 
     def decoder_name(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch import Tensor
 from eztorch_sce.config.choice_types import BackboneChoice
 from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig, accelerator_conflicts
 from eztorch_sce.data.config import DataConfig
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.registry import wrong_result
 from eztorch_sce.settings import PathSetting, choice, setting, show
 from eztorch_sce.types import FeatureBank
 
@@ -35,6 +38,31 @@ class Scores:
 
     metrics: dict[str, float]
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def checked_scores(config: object, scores: object) -> Scores:
+    """Return the scores of an evaluation, with scalar tensors and NumPy numbers as floats.
+
+    Raises:
+        ConfigError: If it returned anything else than scores, or scores that are not numbers.
+    """
+    if not isinstance(scores, Scores):
+        raise wrong_result(config, "evaluate", scores, "Scores, as in Scores({'accuracy': 0.5})")
+    values = [scores.metrics, *scores.by_class.values()]
+    invalid = [f"{name}={value!r}" for each in values for name, value in each.items() if not _is_number(value)]
+    if invalid:
+        messages = [f"{type(config).__name__}.evaluate returned {each}, which is not a number" for each in invalid]
+        raise ConfigError(messages)
+    by_class = {label: _as_floats(metrics) for label, metrics in scores.by_class.items()}
+    return Scores(_as_floats(scores.metrics), by_class)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) or (isinstance(value, (Tensor, np.ndarray)) and value.ndim == 0)
+
+
+def _as_floats(metrics: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}
 
 
 @dataclass

@@ -10,7 +10,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.pairs import Loss, LossConfig
 from eztorch_sce.methods.loss_calls import name_of_loss, signature_of
 from eztorch_sce.models.backbones.base import Backbone
-from eztorch_sce.registry import place_of
+from eztorch_sce.registry import place_of, wrong_result
 from eztorch_sce.types import StepOutput
 
 
@@ -98,6 +98,8 @@ def check_method(method: Any, config: object = None) -> None:
     Raises:
         ConfigError: With all that is missing, in one message.
     """
+    if not isinstance(method, nn.Module) and place_of(config) is not None:
+        raise wrong_result(config, "build", method, "a torch.nn.Module with forward(views) and after_step(progress)")
     missing = _missing_of_method(method) if isinstance(method, nn.Module) else ["is not an nn.Module"]
     if missing:
         raise ConfigError([f"method={_name(config, method)}: {type(method).__name__} {'; it '.join(missing)}"])
@@ -113,6 +115,8 @@ def check_loss(loss: Any, config: object = None) -> None:
     Raises:
         ConfigError: If it cannot.
     """
+    if isinstance(loss, type) or (not callable(loss) and place_of(config) is not None):
+        raise wrong_result(config, "build", loss, "a loss, called as (query, key) or (query, key, negatives=None)")
     takes_two, takes_three = (_accepts(loss, count) for count in (2, 3))
     if not takes_two and not takes_three:
         found = "cannot be called" if not callable(loss) else f"takes {_signature(loss)}"

@@ -12,7 +12,7 @@ from eztorch_sce.augment.statistics import normalization_of, register_statistics
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, first_line, shorten
 from eztorch_sce.files import replacing
-from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.network_config import describe_network, name_of_network, rebuild_network
 from eztorch_sce.objects import as_config
@@ -80,7 +80,7 @@ def load_backbone(weights: str | Path, *, backbone: nn.Module | BackboneConfig |
     """
     content = load_weights(str(weights))
     config = as_config("backbone", backbone) if backbone is not None else content.config()
-    network = as_backbone(config.build(), num_frames=content.spec.num_frames, size=content.spec.size)
+    network = as_backbone(build_network(config), num_frames=content.spec.num_frames, size=content.spec.size)
     content.load_into(network)
     network.input_spec = content.spec
     return network.eval()

@@ -19,7 +19,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.losses.pairs import Loss, LossConfig, PairLosses, ViewPairs
 from eztorch_sce.methods.base import MethodConfig, check_method
 from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
-from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone
+from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.settings import chosen
 from eztorch_sce.training.config import TrainerConfig
@@ -189,7 +189,7 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
     loss, norms = None if config.loss is None else config.loss.build(), list[tuple[int, bool]]()
     loss_inputs = LossInputs(loss)
     with torch.device("meta" if fake else "cpu"):
-        backbone = as_backbone(chosen(config.backbone).build(), num_frames=shapes[0][1], size=shapes[0][2])
+        backbone = as_backbone(build_network(chosen(config.backbone)), num_frames=shapes[0][1], size=shapes[0][2])
         method: Any = config.method.build(backbone, None if loss is None else loss_inputs)
     check_method(method, config.method)
 

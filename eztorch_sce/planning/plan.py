@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.streaming import BLOCK_NUMBERS, BLOCK_NUMBERS_GPU
-from eztorch_sce.models.backbones.base import as_backbone
+from eztorch_sce.models.backbones.base import as_backbone, build_network
 from eztorch_sce.objects import title_of
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, TrainingSettings, loss_cost, network_cost
@@ -166,7 +166,7 @@ def _largest(memory: dict[str, Size], usable: float) -> int:
 
 def _view_shapes(config: TrainingSettings) -> list[Shape]:
     with torch.device("meta"):
-        takes_clips = as_backbone(chosen(config.backbone).build()).takes_clips
+        takes_clips = as_backbone(build_network(chosen(config.backbone))).takes_clips
     num_frames = config.data.num_frames or (InputSpec().num_frames if takes_clips else 1)
     if num_frames > 1 and not takes_clips:
         raise ConfigError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.errors import did_you_mean
 from eztorch_sce.models.backbones.probing import check_network, probe, undisturbed, zeros_for
+from eztorch_sce.registry import place_of, wrong_result
 from eztorch_sce.types import InputSpec
 
 
@@ -208,6 +209,18 @@ class NetworkBackbone(Backbone):
     def _staged(self) -> nn.Module:
         """Return the network: its stages have the names that they have in it."""
         return self.network
+
+
+def build_network(config: BackboneConfig) -> nn.Module:
+    """Return what a config builds.
+
+    Raises:
+        ConfigError: If that is not a module.
+    """
+    network: object = config.build()
+    if not isinstance(network, nn.Module) and place_of(config) is not None:
+        raise wrong_result(config, "build", network, "a torch.nn.Module that maps (B, C, T, H, W) to (B, F)")
+    return network  # type: ignore[return-value]  # objects that are passed in Python are checked by `as_backbone`
 
 
 def as_backbone(
