@@ -57,6 +57,16 @@ def _walk(config_class: type, prefix: str) -> Iterator[ChoiceField]:
             yield from _walk(type(default), f"{prefix}{item.name}.")
 
 
+def named_parts(config_class: type, prefix: str = "") -> Iterator[str]:
+    """Yield the paths of registered configs that cannot be exchanged, such as the optimizer of `linear`."""
+    for item in fields(config_class):
+        declared, default = declaration(item), default_of(item)
+        if is_dataclass(default) and (declared is None or declared.group is None):
+            if registry.place_of(default) is not None:
+                yield f"{prefix}{item.name}"
+            yield from named_parts(type(default), f"{prefix}{item.name}.")
+
+
 def choices_with(choice: ChoiceField, name: str) -> str:
     """Return the choices that have a setting, such as "optimizer=adamw" for the setting `betas`, or an empty string."""
     owners = [other for other, cls in registry.choices(choice.group).items() if name in {f.name for f in fields(cls)}]

@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 from eztorch_sce import registry
 from eztorch_sce.config import schema
 from eztorch_sce.config.adjust import redirected
-from eztorch_sce.config.choices import VIEWS, ChoiceField, choice_fields
+from eztorch_sce.config.choices import VIEWS, ChoiceField, choice_fields, named_parts
 from eztorch_sce.config.file_checks import mistakes_in
-from eztorch_sce.config.options import UNSET, group_of, store_command, store_start
+from eztorch_sce.config.options import UNSET, Chosen, group_of, store_command, store_start
 from eztorch_sce.config.overrides import escape_interpolations, parsed, take_literally, values_of
 from eztorch_sce.config.parts import CommandConfig, Recorded
 from eztorch_sce.config.plugin_words import with_plugins
@@ -185,11 +185,14 @@ def prepare(command: str, overrides: Sequence[str], changes: Changes = NO_CHANGE
         typed |= _without_loss(method, typed, chosen)
     made = {path for path, names in typed.items() if names != [None]}
     made |= {path for path, choice in choices.items() if path not in typed and any(s.own(choice) for s in starts)}
+    usable: Chosen = dict(typed)
+    if any(text.startswith("hydra.sweeper") for text in overrides):  # which makes choices of its own
+        usable = {path: [*choice.names(), *usable.get(path, [])] for path, choice in choices.items()}
     store_command(command, config_class)
     for start in starts if len(starts) == 1 else [StartingPoint()]:
-        store_start(config_class, start, typed)
+        store_start(config_class, start, usable)
     for start in starts if len(starts) > 1 else []:  # in a sweep, each has options of its own
-        store_start(config_class, start, typed, f"{start.slug}/")
+        store_start(config_class, start, usable, f"{start.slug}/")
     remarks = [remark for start in starts for remark in start.remarks]
     remarks += [
         remark
@@ -241,7 +244,8 @@ def _starting_points(
         raise StartError(["recipe and config both say what to start from: remove one of them"])
     starts = [load_start(command, choices, key, name) for key, names in values.items() for name in names]
     replaced = [*map(_path, chosen), *changes.settings, *changes.objects]
-    starts = [start.without_objects(replaced) for start in starts]
+    names = [f"{path}.name" for path in named_parts(commands()[command])]
+    starts = [start.without_objects(replaced).without_settings(names) for start in starts]
     mistakes = [text for start in starts for text in mistakes_in(start, commands()[command], choices)]
     if changes.settings and not mistakes:
         starts = [start.with_settings(changes.settings, choices) for start in starts]

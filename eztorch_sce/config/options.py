@@ -4,7 +4,7 @@ They are the defaults of the command, one option for each choice, and one for ea
 What a recipe sets below a choice belongs to its own option, so that another choice starts from its own defaults.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +14,8 @@ from omegaconf import OmegaConf
 from eztorch_sce.config.adjust import PREFIXES
 from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField, choice_fields
 from eztorch_sce.config.starting import StartingPoint, without
+
+Chosen = Mapping[str, Collection[str | None]]
 
 UNSET = "unset"  # the option for null, which Hydra does not accept as a choice
 DEFAULT = "default"  # the option for what the command starts from
@@ -30,13 +32,13 @@ def store_command(command: str, config_class: type) -> None:
     store.store(name=command, node=node)
 
 
-def store_start(config_class: type, start: StartingPoint, made: Collection[str], folder: str = "") -> None:
+def store_start(config_class: type, start: StartingPoint, typed: Chosen, folder: str = "") -> None:
     """Register a starting point with Hydra as the option `recipe=SLUG`, and the options that can be chosen with it.
 
     Args:
         config_class: The config of the command.
         start: The recipe or file; an empty one for the defaults of the command.
-        made: Paths of the choices that the user makes, which are then not left open.
+        typed: Names of the choices that the user makes, by path; choices that are not used are not registered.
         folder: Folder of the options, if a sweep has several starting points.
     """
     settings, overridden = dict(start.settings), list[Any]()
@@ -44,13 +46,15 @@ def store_start(config_class: type, start: StartingPoint, made: Collection[str],
     for path, choice in choice_fields(config_class).items():
         own, below = start.own(choice), start.below(path)
         settings = without(settings, path)
-        for name in choice.names():
+        wanted = {own, choice.default_name, *typed.get(path, ())}
+        for name in [name for name in choice.names() if name in wanted]:
             _store_option(choice, folder, name, _option(choice.value(name), below if own in (None, name) else {}))
         _store_option(choice, folder, UNSET, [] if choice.group == VIEWS else None)
-        _store_option(choice, folder, DEFAULT, choice.default)
+        if folder:
+            _store_option(choice, folder, DEFAULT, choice.default)
         if isinstance(below, list):
             _store_option(choice, folder, OWN_VIEWS, below)
-        elif own is None and below and path in PREFIXES and path not in made:
+        elif own is None and below and path in PREFIXES and path not in typed:
             adjust[path] = below
         if path in start.choices:
             overridden.append({f"override /{group_of(path)}": f"{folder}{own or UNSET}"})

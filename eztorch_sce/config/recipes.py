@@ -1,5 +1,6 @@
 """Recipes: files with the settings of published results."""
 
+from functools import cache
 from pathlib import Path
 
 from eztorch_sce.errors import ConfigError, did_you_mean
@@ -12,6 +13,7 @@ def config_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+@cache
 def recipes() -> dict[str, dict[str, str]]:
     """Return the header of each recipe by name: its `# key: value` lines."""
     headers = {}

@@ -77,11 +77,14 @@ class StartingPoint:
 
     def without_objects(self, paths: Collection[str]) -> "StartingPoint":
         """Return a copy without the objects of Python that a file names at some paths, since others replace them."""
-        settings: Any = self.settings
+        is_object = {path: isinstance(self.below(path), Mapping) and OBJECT in self.below(path) for path in paths}
+        return self.without_settings([path for path in paths if is_object[path]])
+
+    def without_settings(self, paths: Collection[str]) -> "StartingPoint":
+        """Return a copy without the settings at and below some paths."""
+        settings = dict(self.settings)
         for path in paths:
-            below = self.below(path)
-            if isinstance(below, Mapping) and OBJECT in below:
-                settings = without(settings, path)
+            settings = without(settings, path)
         return replace(self, settings=settings)
 
     def left_out(self, choice: ChoiceField, name: str | None) -> str | None:
@@ -223,8 +226,8 @@ def _check_command(label: str, text: str, command: str) -> bool:
     is_run = _FIRST_LINE.match(text) is not None
     owner = _owner(text) or command
     if owner not in (command, *_ALSO.get(command, ())):
-        kind = "the settings of a run" if is_run else "a recipe"
-        raise StartError([f"{label} is {kind} of `eztorch-sce {owner}`, not of {command}"])
+        kind = "holds the settings of a run" if is_run else "is a recipe"
+        raise StartError([f"{label} {kind} of `eztorch-sce {owner}`, not of {command}"])
     return is_run
 
 
