@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from eztorch_sce import api
-from eztorch_sce.config.compose import compose
+from eztorch_sce.config.compose import compose, to_yaml
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.groups import effective_lr
@@ -123,10 +124,18 @@ OURS = {"demo", "small_motion", "small_motion_finetune"}  # not published; docs/
 UNTRAINED = {"ucf101_retrieval", "hmdb51_retrieval"}
 
 
+@cache
 def composed(name: str, *words: str) -> Any:
     weights = [] if COMMANDS[name] == "pretrain" or "supervised" in name else ["weights=x"]
     roots = [] if any(word.startswith("data.list") for word in words) else ["data.root=."]
     return compose(COMMANDS[name], [f"recipe={name}", *roots, *weights, *words])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_recipe_is_loaded_as_it_was_written(name: str, tmp_path: Path) -> None:
+    config = composed(name)
+    (tmp_path / "config.yaml").write_text(f"# eztorch-sce {COMMANDS[name]}\n{to_yaml(config)}", encoding="utf-8")
+    assert type(config).load(tmp_path) == config
 
 
 def test_every_recipe_is_in_the_table() -> None:

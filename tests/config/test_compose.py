@@ -42,12 +42,10 @@ def test_a_command_starts_from_the_defaults_of_its_dataclass(command: str) -> No
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_composes_and_has_a_complete_header(name: str) -> None:
+def test_every_recipe_has_a_complete_header(name: str) -> None:
     header = recipes()[name]
     assert {"command", "source", "expected", "hardware"} <= set(header)
-    from_scratch = "supervised" in name
-    words = ["data.root=."] if from_scratch else required(header["command"])
-    assert isinstance(compose(header["command"], [*words, f"recipe={name}"]), commands()[header["command"]])
+    assert header["command"] in commands()
 
 
 def test_groups_and_keys_set_their_values() -> None:
