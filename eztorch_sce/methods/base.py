@@ -115,13 +115,17 @@ def check_loss(loss: Any, config: object = None) -> None:
     Raises:
         ConfigError: If it cannot.
     """
-    if isinstance(loss, type) or (not callable(loss) and place_of(config) is not None):
+    if place_of(config) is not None and (isinstance(loss, type) or not callable(loss)):
         raise wrong_result(config, "build", loss, "a loss, called as (query, key) or (query, key, negatives=None)")
-    takes_two, takes_three = (_accepts(loss, count) for count in (2, 3))
-    if not takes_two and not takes_three:
-        found = "cannot be called" if not callable(loss) else f"takes {_signature(loss)}"
-        call = "(query, key) or (query, key, negatives=None)"
-        raise ConfigError([f"loss={_name(config, loss)}: {name_of_loss(loss)} {found}; a loss is called as {call}"])
+    label, call = f"loss={_name(config, loss)}", "a loss is called as (query, key) or (query, key, negatives=None)"
+    if isinstance(loss, type):
+        raise ConfigError([f"{label} is a class: pass an object, such as {loss.__name__}()"])
+    if not callable(loss):
+        is_config = callable(getattr(loss, "build", None))
+        cure = f"pass what {name_of_loss(loss)}.build() returns" if is_config else call
+        raise ConfigError([f"{label}: {name_of_loss(loss)} cannot be called; {cure}"])
+    if not _accepts(loss, 2) and not _accepts(loss, 3):
+        raise ConfigError([f"{label}: {name_of_loss(loss)} takes {_signature(loss)}; {call}"])
 
 
 def problems_with_output(output: object, method: object) -> list[str]:

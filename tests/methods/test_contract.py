@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.losses.sce import SCELoss
+from eztorch_sce.losses.sce import SCEConfig, SCELoss
 from eztorch_sce.methods.base import check_loss, check_method, check_views, problems_with_output
 from eztorch_sce.methods.loss_calls import use_of_negatives
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
@@ -82,6 +82,8 @@ def test_all_that_a_method_lacks_is_named_at_once(method: object, parts: list[st
         (nn.CosineEmbeddingLoss(), None),
         (3.0, "loss=float: float cannot be called"),
         (None, "NoneType cannot be called"),
+        (SCELoss, "loss=SCELoss is a class: pass an object, such as SCELoss()"),
+        (SCEConfig(), "SCEConfig cannot be called; pass what SCEConfig.build() returns"),
         (lambda q, k, *, margin: q, "takes (q, k, margin)"),
         (lambda q, k: q, None),
         (torch.nn.functional.mse_loss, None),
