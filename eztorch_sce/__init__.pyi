@@ -33,6 +33,7 @@ from .data.loading import TrainingLoader as TrainingLoader
 from .data.loading import training_loader as training_loader
 from .data.sources.source import Source as Source
 from .data.sources.source import SourceConfig as SourceConfig
+from .distributed import gather_rows as gather_rows
 from .errors import ConfigError as ConfigError
 from .errors import MediaError as MediaError
 from .errors import SourceError as SourceError
