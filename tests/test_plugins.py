@@ -164,6 +164,17 @@ def test_an_evaluation_of_a_plugin_is_a_command(
     assert run(capsys, *words, "scle=2")[2].endswith("- scle is not a setting of my-eval; did you mean scale?\n")
 
 
+def test_the_example_of_an_evaluation_is_a_command(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_features(tmp_path)
+    example = Path(__file__).resolve().parents[1] / "examples/own_evaluation.py"
+    code, out, err = run(
+        capsys, "centroid", f"plugins={example}", "features=.", "accelerator=cpu", "norm=1", "run.dir=run"
+    )
+    assert (code, "centroid_top1 │     1" in out) == (0, True), err
+
+
 def test_an_evaluation_of_a_plugin_runs_in_sweeps(
     write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,7 +62,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _as_floats(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in metrics.items()}
+    return {name: value if isinstance(value, (int, float)) else float(value) for name, value in metrics.items()}
 
 
 @dataclass
