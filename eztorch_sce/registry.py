@@ -113,6 +113,8 @@ def unknown_choice(path: str, name: str, group: str) -> str:
     message = f"{path}={name} must be one of {', '.join(known)}{cure}"
     if not known:
         message = f"{path}={name}: no {group} is registered; name the plugin that registers it with plugins=..."
+    elif not cure and not _remarks:
+        message += f"; if a plugin registers {name}, name it with plugins=..."
     return message + remarks()
 
 

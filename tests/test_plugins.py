@@ -277,6 +277,11 @@ def test_a_plugin_that_registers_nothing_is_told_to_whoever_misses_a_choice(writ
         compose("pretrain", ["data.root=.", "plugins=./parts.py", "loss=mine"])
 
 
+def test_a_choice_that_is_near_none_may_be_of_a_plugin() -> None:
+    with pytest.raises(ConfigError, match=r"sce; if a plugin registers wholly_new, name it with plugins=\.\.\."):
+        compose("pretrain", ["data.root=.", "loss=wholly_new"])
+
+
 # Installed packages ------------------------------------------------------------------------------
 
 
