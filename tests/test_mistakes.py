@@ -127,7 +127,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a folder as data": (
         lambda: pretrain(PretrainConfig(), data=untyped("images")),
-        "is the text 'images': pass an object, or set data.root to read files",
+        "is the text 'images', not the name of a registered source: pass an object, or set data.root to read files",
     ),
     "the settings of data as data": (
         lambda: pretrain(PretrainConfig(), data=untyped(DataConfig(root="images"))),

@@ -198,7 +198,7 @@ def test_mistakes_in_arguments_are_told_at_once(tmp_path: Path) -> None:
         ez.pretrain(config, data=TRAIN, callbacks=CountSteps())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="loggers must hold objects of pytorch_lightning"):
         ez.pretrain(config, data=TRAIN, loggers=[True])  # type: ignore[list-item]
-    with pytest.raises(TypeError, match=r"expected a PretrainConfig, such as .*, got KnnConfig"):
+    with pytest.raises(TypeError, match=r"expected a PretrainConfig, such as .*, got an object of KnnConfig"):
         ez.pretrain(ez.KnnConfig())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="bakbone is not an argument; did you mean backbone"):
         ez.knn(evaluation(tmp_path / "knn"), bakbone=network())  # type: ignore[call-arg]

@@ -135,11 +135,13 @@ def test_images_are_pretrained_and_evaluated_like_videos(tmp_path: Path) -> None
         image = torch.randint(0, 255, (20, 24, 3), generator=torch.Generator().manual_seed(number), dtype=torch.uint8)
         Image.fromarray(image.numpy()).save(tmp_path / f"data/{'ab'[number % 2]}/{number}.png")
     root = f"data.root={tmp_path / 'data'}"
-    run(
+    done = run(
         "pretrain", root, f"run.dir={tmp_path / 'run'}", "recipe=cifar10_resnet18", "data.layout=auto",
         "data.batch_size=6", "data.num_workers=0", "method.queue_size=16", "run.save_every_n_epochs=1",
         "method.bn_splits=2", "trainer.max_epochs=1",
     )  # fmt: skip
+    warning = "note: schedule.warmup_epochs=5 is longer than trainer.max_epochs=1: the learning rate does not reach"
+    assert done.stderr.count(warning) == 1
     run("knn", f"weights={tmp_path / 'run/backbone-epoch-0001.pt'}", root, f"run.dir={tmp_path / 'knn'}", *ONE_VIEW)
     assert report(tmp_path / "knn")["protocol"]["input"]["num_frames"] == 1
 

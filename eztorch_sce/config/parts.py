@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.settings import Settings, setting, show
 from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig, this_machine
 
@@ -109,17 +108,6 @@ def clip_conflicts(data: DataConfig, num_views: int) -> list[str]:
         return []
     return [
         f"data.near_power={show(data.near_power)} requires 2 views, but views has {num_views}: set data.near_power=null"
-    ]
-
-
-def warmup_conflicts(schedule: ScheduleConfig, trainer: TrainerConfig) -> list[str]:
-    """Return a message if the warm-up is longer than the training, so that the learning rate is never reached."""
-    warmup, epochs = schedule.warmup_epochs, trainer.max_epochs
-    if warmup is None or epochs is None or warmup <= epochs:
-        return []
-    return [
-        f"schedule.warmup_epochs={show(warmup)} is longer than trainer.max_epochs={epochs}: the learning rate would "
-        f"never reach optimizer.lr; use schedule.warmup_epochs={show(round(epochs / 10, 2))}"
     ]
 
 

@@ -21,7 +21,6 @@ from eztorch_sce.config.parts import (
     accelerator_conflicts,
     batch_conflicts,
     clip_conflicts,
-    warmup_conflicts,
 )
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
@@ -85,7 +84,6 @@ class PretrainConfig(CommandConfig):
             ]
         messages += self._batch_norm_conflicts()
         messages += ramp_conflicts(self.ramps, {"loss": self.loss, "method": self.method}, "ramps")
-        messages += warmup_conflicts(self.schedule, self.trainer)
         return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
 
     def unused_settings(self) -> list[str]:
@@ -198,7 +196,6 @@ class FinetuneConfig(CommandConfig):
             messages.append("untrained=true has no effect without weights: backbone is always initialized at random")
         if len(self.views) != 1:
             messages.append(f"views has {len(self.views)} views: set exactly one, such as views=finetune_video")
-        messages += warmup_conflicts(self.schedule, self.trainer)
         return messages + batch_conflicts(self.data, self.trainer) + clip_conflicts(self.data, len(self.views))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from eztorch_sce.config.choice_types import ViewsChoice
-from eztorch_sce.config.parts import batch_conflicts, warmup_conflicts
+from eztorch_sce.config.parts import batch_conflicts
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.evaluation.banks import check_banks
@@ -89,7 +89,7 @@ class LinearConfig(EvaluationConfig):
             )
         messages += self._unused_hardware()
         if self.views:
-            messages += batch_conflicts(self.data, self.trainer) + warmup_conflicts(self.schedule, self.trainer)
+            messages += batch_conflicts(self.data, self.trainer)
         elif self.features is not None and self.data.samples_per_step < 1:
             messages.append(f"data.batch_size={self.data.batch_size} must be at least 1")
         return messages

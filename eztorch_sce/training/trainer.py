@@ -16,7 +16,10 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from eztorch_sce import distributed
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.launch import local_rank
+from eztorch_sce.launch import is_first_process, local_rank
+from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.progress import print_above
+from eztorch_sce.settings import show
 from eztorch_sce.training.callbacks import RunProgress, UnreadableFiles
 from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
@@ -40,6 +43,7 @@ class TrainingConfig(Protocol):
 
     run: RunConfig
     trainer: TrainerConfig
+    schedule: ScheduleConfig
 
 
 def fit(
@@ -64,6 +68,7 @@ def fit(
     settings = config.trainer
     assert settings.devices is not None
     assert settings.num_nodes is not None
+    _warn_of_long_warmup(config.schedule, settings.epochs)
     num_steps = settings.epochs * (len(data.dataset) // data.config.samples_per_step)
     log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once
     max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
@@ -92,6 +97,13 @@ def fit(
         )
         trainer.fit(module, datamodule=data, ckpt_path=run_dir / "last.ckpt" if config.run.resume else None)
     return trainer
+
+
+def _warn_of_long_warmup(schedule: ScheduleConfig, epochs: int) -> None:
+    """Say if the training ends before the learning rate is reached, as in a short trial of a recipe."""
+    if (schedule.warmup_epochs or 0) > epochs and is_first_process():
+        warmup = f"schedule.warmup_epochs={show(schedule.warmup_epochs)} is longer than trainer.max_epochs={epochs}"
+        print_above(f"note: {warmup}: the learning rate does not reach optimizer.lr")
 
 
 def check_hooks(callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> None:

@@ -309,12 +309,6 @@ def test_a_loss_of_python_is_passed_again(folder: Path) -> None:
     assert (config.loss, config.seed) == (SCEConfig(temperature=0.4), 4)
 
 
-def test_a_warm_up_longer_than_the_training_is_an_error_with_both_numbers() -> None:
-    (message,) = problems("pretrain", DATA, "schedule.warmup_epochs=5", "trainer.max_epochs=3")
-    assert message.startswith("schedule.warmup_epochs=5 is longer than trainer.max_epochs=3: ")
-    assert compose("pretrain", [DATA, "trainer.max_epochs=3"]).schedule.warmup_epochs is None
-
-
 def test_the_last_of_two_values_counts() -> None:
     config = compose("pretrain", [DATA, "seed=1", "seed=2", "recipe=demo", "recipe=cifar10_resnet18"])
     assert (config.seed, config.recipe, type(config.method)) == (2, "cifar10_resnet18", MomentumContrastConfig)
