@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.losses.pairs import Loss, LossConfig, PairLosses, ViewPairs
-from eztorch_sce.methods.base import MethodConfig, check_method
+from eztorch_sce.methods.base import MethodConfig, build_method
 from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.optim.base import OptimizerConfig
@@ -189,9 +189,12 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
     loss, norms = None if config.loss is None else config.loss.build(), list[tuple[int, bool]]()
     loss_inputs = LossInputs(loss)
     with torch.device("meta" if fake else "cpu"):
-        backbone = as_backbone(build_network(chosen(config.backbone)), num_frames=shapes[0][1], size=shapes[0][2])
+        backbone, other = (
+            as_backbone(build_network(chosen(config.backbone)), num_frames=shapes[0][1], size=shapes[0][2])
+            for _ in range(2)
+        )
+        build_method(config.method, config.loss, other)  # checks the loss, which the stand-in cannot replace there
         method: Any = config.method.build(backbone, None if loss is None else loss_inputs)
-    check_method(method, config.method)
 
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
         if fake:

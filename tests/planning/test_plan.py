@@ -222,6 +222,20 @@ class _ValueDependentConfig:
         return _ValueDependent()
 
 
+@dataclass
+class NeedsNegativesConfig:
+    """A loss that cannot be called without negatives."""
+
+    def build(self) -> Any:
+        return lambda query, key, negatives: (query @ negatives.T).logsumexp(dim=1).mean()
+
+
+def test_a_loss_that_does_not_fit_the_method_is_refused_as_by_pretrain() -> None:
+    config = PlanConfig(backbone="resnet18", method="simclr", loss=NeedsNegativesConfig(), num_records=100)
+    with pytest.raises(ConfigError, match="needs negatives, and the method has no queue"):
+        api.plan(config)
+
+
 def test_a_network_that_depends_on_values_runs_on_a_few_real_samples() -> None:
     method = MomentumContrastConfig(ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=32)
     config: Any = PlanConfig(backbone=_ValueDependentConfig(), method=method)
