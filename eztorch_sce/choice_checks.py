@@ -103,7 +103,7 @@ def _method_messages(group: str, cls: Any) -> list[str]:
 
 
 def _is_evaluation(cls: type) -> bool:
-    """Return whether a class derives from `EvaluationConfig`, which is above this module."""
+    """Return whether a class derives from `EvaluationConfig`, which this module may not import."""
     return "eztorch_sce.evaluation.base.EvaluationConfig" in {f"{c.__module__}.{c.__qualname__}" for c in cls.__mro__}
 
 

@@ -78,7 +78,9 @@ def normalized(word: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word nearest to `word`, or None if none is near. Case and separators hardly matter.
+    """Return the known word nearest to `word`, or None if none is near.
+
+    A word that differs only in case and separators is nearest.
 
     >>> nearest("resnet81", ["resnet18", "r3d18"]), nearest("r2plus1d18", ["r2plus1d_50", "r2plus1d_18"])
     ('resnet18', 'r2plus1d_18')

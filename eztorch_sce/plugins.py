@@ -158,7 +158,7 @@ def _module_of(file: Path) -> str:
 
 
 def _files() -> dict[str, str]:
-    """Return the path of each plugin that is a file, by module."""
+    """Return the paths of the plugin files by module name."""
     files: dict[str, str] = json.loads(os.environ.get(FILES_VARIABLE, "{}"))
     return files
 

@@ -5,21 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from eztorch_sce import cli
-from eztorch_sce.cli import main
 from eztorch_sce.errors import MediaError, TrainingError
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Return exit code, stdout and stderr of a command."""
-    code = 0
-    try:
-        main(list(words))
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])

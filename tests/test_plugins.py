@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import run
 
 from eztorch_sce import plugins, registry
-from eztorch_sce.cli import main
 from eztorch_sce.config.compose import compose, to_yaml
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.registry import choices
@@ -64,17 +64,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str
 
 
 Write = Callable[[str, str], Path]
-
-
-def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    """Return exit code, stdout and stderr of a command."""
-    code = 0
-    try:
-        main(list(words))
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 # What plugins add --------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def _walk(config_class: type, prefix: str) -> Iterator[ChoiceField]:
 
 
 def named_parts(config_class: type, prefix: str = "") -> Iterator[str]:
-    """Yield the paths of registered configs that cannot be exchanged, such as the optimizer of `linear`."""
+    """Yield the paths of nested configs that are registered but fixed, such as the optimizer of `linear`."""
     for item in fields(config_class):
         declared, default = declaration(item), default_of(item)
         if is_dataclass(default) and (declared is None or declared.group is None):

@@ -1,4 +1,4 @@
-"""Many runs, such as the jobs of a sweep, as a table of one row per run: the settings that differ, and the metrics."""
+"""Tables of many runs, such as the jobs of a sweep: one row per run, with the settings that differ and the metrics."""
 
 import os
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def _below_common_folder(names: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _with_evaluations(runs: Sequence[Run]) -> list[_Row]:
-    """Return the runs with their metrics, after those of evaluations of their weights."""
+    """Return each run with its metrics, preceded by those of the evaluations of its weights."""
     rows = {run.directory.resolve(): (run, dict(run.report["metrics"])) for run in runs}
     for run in runs:
         card = run.report["protocol"].get("weights")

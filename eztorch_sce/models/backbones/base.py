@@ -91,7 +91,7 @@ class Backbone(nn.Module, ABC):
         return {name: stage.shape[1] for name, stage in maps.items()}
 
     def _staged(self) -> nn.Module:
-        """Return the module below which stages are named."""
+        """Return the module that the names of the stages are relative to."""
         return self
 
     def _modules_of(self, names: Sequence[str]) -> list[nn.Module]:
