@@ -154,6 +154,8 @@ class View(nn.Module):
     Args:
         config: The settings of the view.
         dtype: Type of the result. Computation is in float32, rounded once at the end.
+        channels_last: Whether the result has the strides of `torch.channels_last_3d`, which many convolutions prefer.
+            Without T, those of `torch.channels_last`.
 
     Raises:
         ConfigError: If a setting is invalid, or the size, input or stats are null.
@@ -162,13 +164,14 @@ class View(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: ViewConfig, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, config: ViewConfig, dtype: torch.dtype = torch.float32, *, channels_last: bool = False) -> None:
         super().__init__()
         if messages := invalid_settings(config, "view"):
             raise ConfigError(messages)
         if config.size is None or config.input is None or config.stats is None:
             raise ConfigError([f"a view needs a size, an input and stats, none of them null: {config}"])
-        self.config, self.size, self.dtype = config, config.size, dtype
+        self.config, self.size = config, config.size
+        self.dtype, self.channels_last = dtype, channels_last
         statistics = STATISTICS.get(config.stats, _UNNORMALIZED)  # PER_CLIP uses `standardize` instead
         self.register_buffer("mean", torch.tensor(statistics.mean), persistent=False)  # set by the config
         self.register_buffer("std", torch.tensor(statistics.std), persistent=False)
@@ -202,8 +205,14 @@ class View(nn.Module):
             ops.check_has_differences(clips)
         parameters = [self.draw(seed) for seed in seeds] if self.is_random else [UNCHANGED] * len(clips)
         per_clip = self.config.stats == PER_CLIP
-        dtype = torch.float32 if per_clip else self.dtype
-        views = torch.empty((len(clips), 3, *clips.shape[2:]), dtype=dtype, device=clips.device)
+        memory_format = torch.channels_last_3d if self.channels_last else torch.contiguous_format
+        # Statistics of a clip are summed in one order, so that they do not depend on the memory format.
+        views = torch.empty(
+            (len(clips), 3, *clips.shape[2:]),
+            dtype=torch.float32 if per_clip else self.dtype,
+            device=clips.device,
+            memory_format=torch.contiguous_format if per_clip else memory_format,
+        )
         white = 255.0 if clips.dtype == torch.uint8 else 1.0
         mean, std = self.mean.to(clips.device), self.std.to(clips.device)
         # Inference mode is a tenth faster. `views` is created outside it, so that autograd can use it.
@@ -215,7 +224,7 @@ class View(nn.Module):
                     pixels = chunk[:, :, frames].to(torch.float32, copy=True)
                     pixels = _augment(pixels, 1 / white, drawn)
                     ops.normalize(pixels, mean, std, out=views[samples, :, frames])
-        return ops.standardize(views).to(self.dtype) if per_clip else views
+        return ops.standardize(views).to(self.dtype, memory_format=memory_format) if per_clip else views
 
     def draw(self, seed: int) -> ViewParameters:
         """Return the parameters of the sample with this seed."""

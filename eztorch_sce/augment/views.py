@@ -30,17 +30,51 @@ class Views(nn.Module):
         seed: Seed of the run.
         canvas: Value of `data.canvas`: None if the workers crop the frames, or the side in pixels of the square to
             which they stretch them.
+        dtype: Type of the views. Computation is in float32, rounded once at the end.
+        channels_last: Whether the views have the strides of `torch.channels_last_3d`, which many convolutions prefer;
+            squeezing T = 1 gives those of `torch.channels_last`.
 
     Attributes:
+        dtype, channels_last: As above; may be changed at any time.
         num_calls: Number of calls with a tensor so far.
     """
 
-    def __init__(self, views: "ViewsName | Sequence[ViewConfig]", seed: int = 0, canvas: int | None = None) -> None:
+    def __init__(
+        self,
+        views: "ViewsName | Sequence[ViewConfig]",
+        seed: int = 0,
+        canvas: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+    ) -> None:
         super().__init__()
         configs = policy(views) if isinstance(views, str) else views
         self.views = nn.ModuleList(View(config) for config in configs)
         self.seed, self.canvas = seed, canvas
+        self.dtype, self.channels_last = dtype, channels_last
         self.num_calls = 0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the views."""
+        return self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype: torch.dtype) -> None:
+        self._dtype = dtype
+        for view in self.views:
+            cast(View, view).dtype = dtype
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the views have the strides of `torch.channels_last_3d`."""
+        return self._channels_last
+
+    @channels_last.setter
+    def channels_last(self, channels_last: bool) -> None:
+        self._channels_last = channels_last
+        for view in self.views:
+            cast(View, view).channels_last = channels_last
 
     if TYPE_CHECKING:
 

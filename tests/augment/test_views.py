@@ -99,3 +99,14 @@ def test_an_invalid_change_is_named(make: Callable[[], object], message: str) ->
 
 def test_type_checkers_know_the_settings_of_a_view() -> None:
     assert ViewChanges.__annotations__ == ViewConfig.__annotations__
+
+
+@pytest.mark.parametrize("stats", ["cifar10", "clip"])
+def test_views_have_the_dtype_and_memory_format_that_are_set(stats: str) -> None:
+    augment, plain = Views(views("cifar", stats=stats)), Views(views("cifar", stats=stats))
+    augment.dtype, augment.channels_last = torch.bfloat16, True
+    clips = images().unsqueeze(2).expand(-1, -1, 3, -1, -1)
+    for view, expected in zip(augment(clips), plain(clips), strict=True):
+        assert view.is_contiguous(memory_format=torch.channels_last_3d)
+        assert torch.equal(view, expected.bfloat16())
+    assert all(view.is_contiguous(memory_format=torch.channels_last) for view in augment(images()))
