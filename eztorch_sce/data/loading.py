@@ -23,6 +23,9 @@ from eztorch_sce.launch import find_launch
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import Batch, Failure, InputSpec
 
+_EVALUATION_BYTES = 2**25  # of a batch: with 16 workers and 2 batches each, 1 GB of shared memory
+_MAX_RECORDS = 256  # more would leave workers without work where images are small
+
 
 class TimedLoader(DataLoader[Any]):
     """DataLoader that records how long its consumer waited for batches.
@@ -55,9 +58,22 @@ def evaluation_loader(
     sampler = EpochSampler(len(manifest.records), seed=0, shuffle=False)
     batch_size = 1  # videos of different length are covered by different numbers of clips, which cannot be stacked
     if sampling.clips == "even":
-        num_views = sampling.num_clips * sampling.num_crops
-        batch_size = max(1, config.samples_per_step // num_views)  # as many clips at once as in training
+        batch_size = evaluation_batch_size(spec, sampling.num_clips * sampling.num_crops)
     return TimedLoader(dataset, **_settings(sampler, batch_size, config.workers(), drop_last=False))
+
+
+def evaluation_batch_size(spec: InputSpec, num_views: int) -> int:
+    """Return the records per batch of an evaluation: as many as 32 MB hold, at least 1 and at most 256.
+
+    A batch waits in shared memory as raw views, uint8. How many of them go through the network at once is another
+    question, which `evaluation.memory` answers from the memory of the device.
+
+    Args:
+        spec: Frames and size of a view.
+        num_views: Views of each record.
+    """
+    bytes_per_record = num_views * 3 * spec.num_frames * spec.size**2
+    return max(1, min(_MAX_RECORDS, _EVALUATION_BYTES // bytes_per_record))
 
 
 class TrainingLoader(TimedLoader):

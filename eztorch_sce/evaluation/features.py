@@ -19,10 +19,13 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows_of_some, raise_together
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.banks import bank_messages, check_banks, non_finite_messages
+from eztorch_sce.evaluation.memory import InChunks, Rows
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.backbones.probing import device_of
+from eztorch_sce.models.memory_format import clips_channels_last, to_channels_last
 from eztorch_sce.models.modes import evaluation_mode
+from eztorch_sce.precision import PRECISIONS, autocast, precision_on
 from eztorch_sce.progress import track
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import Batch, FeatureBank, InputSpec
@@ -37,6 +40,7 @@ class RecordViews(NamedTuple):
         loader: Batches of raw clips and crops.
         protocol: Description of the clips and crops, for the report.
         title: Title of the progress bar.
+        precision: Precision of the network, one of `precision.PRECISIONS`.
         skip_unreadable: Leave out files that cannot be read, as training does, instead of raising.
     """
 
@@ -45,6 +49,7 @@ class RecordViews(NamedTuple):
     loader: TimedLoader
     protocol: dict[str, Any]
     title: str
+    precision: str = "32-true"
     skip_unreadable: bool = False
 
     def labels(self, records: Int64[Tensor, " N"]) -> Int64[Tensor, " N"]:
@@ -59,7 +64,12 @@ class RecordViews(NamedTuple):
 
 
 def record_views(
-    data: DataConfig, views: EvaluationViewsConfig, spec: InputSpec, manifest: Manifest, title: str
+    data: DataConfig,
+    views: EvaluationViewsConfig,
+    spec: InputSpec,
+    manifest: Manifest,
+    title: str,
+    precision: str = "32-true",
 ) -> RecordViews:
     """Return the clips and crops of each record of a split.
 
@@ -69,6 +79,7 @@ def record_views(
         spec: The input of the network.
         manifest: The records.
         title: Title of the progress bar.
+        precision: Precision of the network, one of `precision.PRECISIONS`; the protocol names it if it is not float32.
     """
     short_side = views.short_side or spec.test_short_side
     sampling = EvaluationSampling(views.num_clips, views.num_crops, short_side, views.clips)
@@ -83,7 +94,9 @@ def record_views(
         "short_side": short_side,
         "decoder": data.decoder_name(),
     }
-    return RecordViews(manifest, spec, loader, protocol, title)
+    if precision != "32-true":
+        protocol["precision"] = precision
+    return RecordViews(manifest, spec, loader, protocol, title, precision)
 
 
 def extract_features(
@@ -92,6 +105,7 @@ def extract_features(
     spec: InputSpec | None = None,
     num_clips: int = 1,
     num_crops: int = 1,
+    precision: str | None = None,
 ) -> FeatureBank:
     """Return the features of every record of the data, averaged over its clips and crops.
 
@@ -105,6 +119,7 @@ def extract_features(
             Clip settings in `data` override it.
         num_clips: Evenly spaced clips per video.
         num_crops: Crops per clip: 1 (center) or 3 along the long side.
+        precision: "32-true", "bf16-mixed" or "16-mixed"; None is bf16-mixed on GPUs that have it, 32-true elsewhere.
 
     Raises:
         ConfigError: If settings are invalid, files are missing, or features are NaN or infinite.
@@ -112,7 +127,8 @@ def extract_features(
     """
     data = _checked(data)
     manifest = replace(data, pretrain_on="all").open_for_pretraining(seed=0).train
-    return _bank_of(backbone, data, spec, manifest, EvaluationViewsConfig(num_clips=num_clips, num_crops=num_crops))
+    views = EvaluationViewsConfig(num_clips=num_clips, num_crops=num_crops)
+    return _bank_of(backbone, data, spec, manifest, views, precision)
 
 
 def extract_splits(
@@ -122,6 +138,7 @@ def extract_splits(
     num_clips: int = 1,
     num_crops: int = 1,
     seed: int = 0,
+    precision: str | None = None,
 ) -> tuple[FeatureBank, FeatureBank]:
     """Return the features of the train and the test split of labeled data; see `extract_features`.
 
@@ -135,8 +152,8 @@ def extract_splits(
     splits = data.open_with_test(seed)
     check_labels(splits)
     views = EvaluationViewsConfig(num_clips=num_clips, num_crops=num_crops)
-    train, test = (_bank_of(backbone, data, spec, split, views) for split in (splits.train, splits.labeled_test))
-    return train, test
+    banks = [_bank_of(backbone, data, spec, split, views, precision) for split in (splits.train, splits.labeled_test)]
+    return banks[0], banks[1]
 
 
 def _checked(data: DataConfig) -> DataConfig:
@@ -153,8 +170,11 @@ def _bank_of(
     spec: InputSpec | None,
     manifest: Manifest,
     views: EvaluationViewsConfig,
+    precision: str | None,
 ) -> FeatureBank:
     messages = invalid_settings(views, "views")
+    if precision not in (None, *PRECISIONS):
+        messages.append(f"precision={precision!r} must be None or one of {', '.join(PRECISIONS)}")
     spec = spec or getattr(backbone, "input_spec", None)
     if spec is None:
         cure = "give spec=loader.spec of the loader that it was trained with, or spec=InputSpec(...)"
@@ -163,7 +183,9 @@ def _bank_of(
         raise ConfigError(messages)
     spec = input_spec(data, manifest, spec)
     backbone = as_backbone(backbone, spec.num_frames, spec.size)
-    return record_features(backbone, record_views(data, views, spec, manifest, "features"), device_of(backbone))
+    device = device_of(backbone)
+    views_of_records = record_views(data, views, spec, manifest, "features", precision_on(device, precision))
+    return record_features(backbone, views_of_records, device)
 
 
 def record_features(backbone: torch.nn.Module, views: RecordViews, device: torch.device) -> FeatureBank:
@@ -221,33 +243,57 @@ def mean_over_views(
 ) -> tuple[Float[Tensor, "N ..."], Int64[Tensor, " N"]]:
     """Return the mean of `finish(network(view))` over the clips and crops of each record, and the records.
 
+    All views of a batch go through the network together, in chunks that fit in the memory of the device, and the
+    results stay there until the end: the host does not wait for the device in between.
+
     Args:
         network: Maps (B, C, T, S, S) to (B, ...). It is moved to the device, and runs in evaluation mode.
-        finish: Function applied to each output before averaging, such as softmax.
+        finish: Function applied to each output, in float32, before averaging, such as softmax.
         views: The clips and crops.
         device: The device to compute on.
 
     Raises:
         MediaError: If a file cannot be read.
     """
-    normalize = View(evaluation_view(views.spec)).to(device)
-    means: list[Tensor] = []
+    outputs_of = InChunks(_on_raw_clips(network, finish, views.spec, device))
+    means = Rows(device)
     records: list[Tensor] = []
     unreadable: MediaError | None = None
-    with evaluation_mode(network.to(device)):
+    with evaluation_mode(network), autocast(device, views.precision):
         for batch in track(views.loader, len(views.loader), f"{views.title}, batches"):
             if batch.failures and not views.skip_unreadable:
                 unreadable = _first_failure(batch)
                 break
             if not batch.frames:
                 continue
-            inputs = [normalize(clips) for clips in batch.to(device, non_blocking=True).frames]
-            outputs = torch.stack([finish(network(clips)).float() for clips in inputs])  # (V, B, ...)
-            means.append(outputs.mean(dim=0).cpu())
+            clips = torch.cat(batch.to(device, non_blocking=True).frames)  # (V * B, C, T, S, S), one view after another
+            outputs = outputs_of(clips).unflatten(0, (len(batch.frames), -1))  # (V, B, ...)
+            means.append(outputs.mean(dim=0))
             records.append(batch.record)
     raise_together(unreadable)
-    rows, indices = (gather_rows_of_some(parts, device) for parts in (means, records))
+    rows, indices = (gather_rows_of_some(parts, device) for parts in (means.parts(), records))
     return rows, indices
+
+
+def _on_raw_clips(
+    network: torch.nn.Module, finish: Callable[[Tensor], Tensor], spec: InputSpec, device: torch.device
+) -> Callable[[Tensor], Tensor]:
+    """Return the function from raw clips (n, C, T, S, S), uint8, to `finish` of the outputs (n, ...).
+
+    It moves the network to the device, and on a GPU stores its weights with their channels last.
+    """
+    normalize = View(evaluation_view(spec)).to(device)
+    network.to(device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        to_channels_last(network)
+
+    def outputs(clips: Tensor) -> Tensor:
+        with autocast(device, "32-true"):
+            inputs = normalize(clips)
+        return finish(network(clips_channels_last(inputs) if on_gpu else inputs).float())
+
+    return outputs
 
 
 def _first_failure(batch: Batch) -> MediaError:

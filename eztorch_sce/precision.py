@@ -1,0 +1,43 @@
+"""Floating-point precision of networks: the default of a device, autocast, and products that stay exact in float32."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Values of the settings of precision, as in Lightning."""
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device computes in bfloat16 at full speed: GPUs since NVIDIA's Ampere, and AMD's."""
+    if device.type != "cuda":
+        return False
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def precision_on(device: torch.device, precision: str | None = None) -> str:
+    """Return the precision to use on a device: `precision`, or if it is None bf16-mixed where the GPU has it."""
+    return precision or ("bf16-mixed" if has_bf16(device) else "32-true")
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return a context that computes in a precision; it turns an outer autocast off if the precision is 32-true."""
+    dtype = _AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """Compute matrix products of float32 in float32: neither in TF32 nor in an autocast around it.
+
+    A comparison of similarities that differ in the fourth digit depends on it.
+    """
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cuda", enabled=False), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
