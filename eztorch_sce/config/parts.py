@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from eztorch_sce.data.clip_sampling import COVERS
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.machine import Machine, this_machine
 from eztorch_sce.settings import Settings, setting, show
-from eztorch_sce.training.config import Machine, RunConfig, TrainerConfig, this_machine
+from eztorch_sce.training.config import RunConfig, TrainerConfig
 
 ACCELERATORS = ("auto", "gpu", "cpu")
 
@@ -119,11 +120,21 @@ def batch_conflicts(data: DataConfig, trainer: TrainerConfig) -> list[str]:
     if trainer.world_size is None or data.batch_size is None:
         return []
     num_passes = trainer.world_size * trainer.accumulate
-    if num_passes < 1 or (data.batch_size % num_passes == 0 and data.batch_size >= 2 * num_passes):
+    if num_passes < 1 or _divides(num_passes, data.batch_size):
         return []
     nearest = max(2, round(data.batch_size / num_passes)) * num_passes
+    cures = [f"data.batch_size={nearest}"]
+    for name in ("accumulate", "devices"):
+        number = getattr(trainer, name)
+        others = (n for n in range(number - 1, 0, -1) if _divides(num_passes // number * n, data.batch_size))
+        cures += [f"trainer.{name}={other}" for other in list(others)[:1]]
     return [
         f"data.batch_size={data.batch_size} is the size of an optimizer step: it must be a multiple of trainer.devices "
         f"x num_nodes x accumulate = {trainer.devices} x {trainer.num_nodes} x {trainer.accumulate} = {num_passes}, "
-        f"and at least twice that: use data.batch_size={nearest}, or fewer devices (trainer.devices=1)"
+        f"and at least twice that: use {' or '.join(cures)}"
     ]
+
+
+def _divides(num_passes: int, batch_size: int) -> bool:
+    """Return whether a batch can be divided among forward passes, with at least 2 samples for each."""
+    return batch_size % num_passes == 0 and batch_size >= 2 * num_passes

@@ -26,6 +26,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.losses.sce import SCEConfig
+from eztorch_sce.machine import BF16_CAPABILITY, Machine, this_machine
 from eztorch_sce.methods.base import has_own_loss, own_loss_message
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.objects import title_of
@@ -35,7 +36,7 @@ from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
 from eztorch_sce.settings import PathSetting, choice, invalid_settings, setting
-from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
+from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.training.online_config import OnlineConfig
 
 
@@ -150,7 +151,9 @@ class PlanConfig(PretrainConfig):
 
     def machine(self) -> Machine:
         """Return the machine to plan for."""
-        return Machine(num_gpus=0 if self.device == "cpu" else self.trainer.devices or 1)
+        num_gpus = 0 if self.device == "cpu" else self.trainer.devices or 1
+        device = DEVICES.get(self.device)
+        return Machine(num_gpus, capability=BF16_CAPABILITY if device is None else device.capability)
 
 
 @dataclass
@@ -249,8 +252,8 @@ def validate(config: C) -> C:
     """Validate a config recursively, and return it with paths and the settings of this machine resolved.
 
     A leading ~ of a path is the home folder. For a command that trains, the returned copy has resolved values of
-    `trainer.accelerator`, `devices`, `num_nodes` and `sync_batchnorm`, so that all code that uses the config agrees on
-    the number of processes.
+    `trainer.accelerator`, `devices`, `num_nodes`, `precision` and `sync_batchnorm`, so that all code that uses the
+    config agrees on the number of processes.
 
     Raises:
         ConfigError: With one message per invalid setting.

@@ -1,7 +1,7 @@
 """Linear evaluation: linear classifiers on a frozen backbone, several learning rates in one pass."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from eztorch_sce.evaluation.features import RecordViews, mean_over_views
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.evaluation.selection import groups_of, validation_rows
+from eztorch_sce.machine import Machine, this_machine
 from eztorch_sce.models.classifier import linear_head
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr, with_rates
@@ -28,7 +29,7 @@ from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.settings import choice, setting, show
-from eztorch_sce.training.config import Machine, TrainerConfig, this_machine
+from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.types import FeatureBank
 
 _BLOCK = 16384  # rows scored per batch
@@ -97,14 +98,17 @@ class LinearConfig(EvaluationConfig):
     def _unused_hardware(self) -> list[str]:
         """Return one message per setting of the hardware that only the other kind of training has."""
         if self.views:
-            if self.accelerator == "auto":
-                return []
-            cure = f"use trainer.accelerator={self.accelerator}"
-            return [f"accelerator={self.accelerator} has no effect on a training on views: {cure}"]
+            messages = []
+            if self.accelerator != "auto":
+                cure = f"use trainer.accelerator={self.accelerator}"
+                messages.append(f"accelerator={self.accelerator} has no effect on a training on views: {cure}")
+            if self.trainer.checkpointing:
+                messages.append("trainer.checkpointing=true has no effect on a frozen backbone: remove it")
+            return messages
         default, cures = TrainerConfig(), {"accelerator": f"use accelerator={self.trainer.accelerator}"}
         return [
             f"trainer.{name}={show(value)} has no effect without views: {cures.get(name, 'remove it')}"
-            for name in ("accelerator", "devices", "num_nodes", "precision", "accumulate", "sync_batchnorm")
+            for name in (item.name for item in fields(default) if item.name != "max_epochs")
             if (value := getattr(self.trainer, name)) != getattr(default, name)
         ]
 

@@ -14,7 +14,7 @@ from eztorch_sce.settings import Settings
 
 @dataclass
 class Ramp(Settings):
-    """Change a setting from `start` to its configured value over a fraction of training, then keep that value."""
+    """Change a setting from `start` to its configured value over the first fraction of training."""
 
     setting: str = settings.setting("", help="Setting to change, such as loss.positive_weight or method.momentum.")
     start: float | None = settings.setting(None, help="Value at the first step, within the bounds of the setting.")

@@ -199,12 +199,12 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
         if fake:
             method.to_empty(device="cpu")  # autocast ignores tensors on "meta"
-        once = _step_cost(method, shapes, batch, config.trainer.precision)
+        once = _step_cost(method, shapes, batch, chosen(config.trainer.precision))
         with _flop_counter() as view_counter:
             method.backbone(torch.zeros(batch, *shapes[0]))
         for norm in (module for module in method.modules() if isinstance(module, _BatchNorm)):
             norm.register_forward_hook(lambda norm, *_: norms.append((norm.num_features, torch.is_grad_enabled())))
-        twice = _step_cost(method, shapes, 2 * batch, config.trainer.precision)
+        twice = _step_cost(method, shapes, 2 * batch, chosen(config.trainer.precision))
 
     momentum_encoder, queue = (_num_bytes(getattr(method, name, None)) for name in ("momentum_encoder", "queue"))
     return NetworkCost(

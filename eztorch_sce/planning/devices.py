@@ -4,6 +4,8 @@ import json
 from importlib import resources
 from typing import NamedTuple
 
+from eztorch_sce.machine import BF16_CAPABILITY
+
 
 class Device(NamedTuple):
     """Specifications from the data sheet of a device.
@@ -22,6 +24,11 @@ class Device(NamedTuple):
     bf16: float
     bandwidth_gb_s: float
     link_gb_s: float
+
+    @property
+    def capability(self) -> tuple[int, int]:
+        """CUDA compute capability, as far as it decides about bfloat16."""
+        return BF16_CAPABILITY if self.bf16 > self.fp32 else (7, 0)
 
     def peak(self, precision: str) -> float:
         """Return the peak TFLOP/s for a `trainer.precision`. PyTorch runs float32 convolutions in TF32 if it can."""

@@ -265,7 +265,7 @@ def _step_seconds(
             f"({measurement.source}){scaling}"
         ]
     device = DEVICES[config.device]
-    peak = device.peak(config.trainer.precision)
+    peak = device.peak(chosen(config.trainer.precision))
     # The momentum encoder moves as many bytes as the online encoder does forward, in proportion to its FLOPs.
     online = next(iter(flops.values()))
     momentum = flops["momentum encoder"].forward / online.forward if "momentum encoder" in flops else 0

@@ -1,9 +1,9 @@
 """Settings of a training: run directory, epochs, devices and precision, resolved for a machine."""
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
-from eztorch_sce.launch import Launch, can_be_repeated, find_launch
+from eztorch_sce.launch import Launch
+from eztorch_sce.machine import BF16_CAPABILITY, Machine
 from eztorch_sce.settings import PathSetting, Settings, setting
 
 
@@ -19,20 +19,6 @@ class RunConfig(Settings):
     )
 
 
-class Machine(NamedTuple):
-    """The GPUs and the launcher of a process.
-
-    Attributes:
-        num_gpus: GPUs that torch can use.
-        launch: How this process was launched together with others, or None if it was started by itself.
-        is_interactive: Whether this is a notebook or an interactive session, which can start no further processes.
-    """
-
-    num_gpus: int
-    launch: Launch | None = None
-    is_interactive: bool = False
-
-
 @dataclass
 class TrainerConfig(Settings):
     """Epochs, devices and precision of a training."""
@@ -46,14 +32,31 @@ class TrainerConfig(Settings):
     devices: int | None = setting(
         None,
         at_least=1,
-        help="Processes per machine, one per GPU; null means the number started by torchrun or srun, otherwise all "
-        "GPUs, or one process on a CPU.",
+        help="Processes per machine; null is the number started by torchrun or srun, else one per GPU, or one.",
     )
     num_nodes: int | None = setting(
         None, at_least=1, help="Number of machines; null means the number used by torchrun or srun, otherwise 1."
     )
-    precision: str = setting(
-        "32-true", choices=("32-true", "16-mixed", "bf16-mixed"), help="Floating-point precision, as in Lightning."
+    precision: str | None = setting(
+        None,
+        choices=("32-true", "16-mixed", "bf16-mixed"),
+        help="Precision of the networks; null is bf16-mixed on GPUs that have it, else 32-true.",
+    )
+    tf32: bool = setting(
+        True,
+        help="Compute float32 products of the networks in TF32 on GPUs that have it. Losses and augmentation never "
+        "use it.",
+    )
+    compile: bool = setting(
+        False, help="Compile networks and augmentation with torch.compile: a slow start, then faster steps."
+    )
+    checkpointing: bool = setting(
+        False,
+        help="Keep only the input of each block of the backbone, and compute the block again in the backward pass: "
+        "less memory, about a third more time.",
+    )
+    benchmark: bool = setting(
+        True, help="On GPUs, let cuDNN try its algorithms for every new shape of the input and use the fastest."
     )
     accumulate: int = setting(
         1, at_least=1, help="Number of batches accumulated per optimizer step, into which data.batch_size is divided."
@@ -76,6 +79,7 @@ class TrainerConfig(Settings):
             accelerator="gpu" if on_gpu else "cpu",
             devices=devices if self.devices is None else self.devices,
             num_nodes=num_nodes if self.num_nodes is None else self.num_nodes,
+            precision=self.precision or ("bf16-mixed" if on_gpu and machine.has_bf16 else "32-true"),
             sync_batchnorm=on_gpu if self.sync_batchnorm is None else self.sync_batchnorm,
         )
 
@@ -91,8 +95,8 @@ class TrainerConfig(Settings):
 
     def conflicts_on(self, machine: Machine) -> list[str]:
         """Return one message per setting that the machine does not support; all settings must have valid types."""
-        messages = []
         here = self.on(machine)
+        messages = here._unsupported_on(machine)
         if self.accelerator == "gpu" and machine.num_gpus == 0:
             messages.append("trainer.accelerator=gpu but torch finds no GPU: use trainer.accelerator=cpu")
         elif self.sync_batchnorm and here.accelerator == "cpu":
@@ -113,6 +117,26 @@ class TrainerConfig(Settings):
             )
         return messages
 
+    def _unsupported_on(self, machine: Machine) -> list[str]:
+        """Return one message per kind of computation that the machine is not capable of; accelerator is resolved."""
+        messages = []
+        on_gpu = self.accelerator == "gpu"
+        if self.precision == "16-mixed" and not on_gpu:
+            messages.append(
+                "trainer.precision=16-mixed requires a GPU: use trainer.precision=32-true, or bf16-mixed on CPUs that "
+                "have it"
+            )
+        if self.precision == "bf16-mixed" and on_gpu and not machine.has_bf16:
+            needed, found = (".".join(map(str, numbers)) for numbers in (BF16_CAPABILITY, machine.capability))
+            messages.append(
+                f"trainer.precision=bf16-mixed requires GPUs of compute capability {needed} or higher, and these have "
+                f"{found}: use trainer.precision=16-mixed"
+            )
+        missing = machine.missing.on_gpu if on_gpu else machine.missing.on_cpu
+        if self.compile and missing is not None:
+            messages.append(f"trainer.compile=true requires {missing}, or use trainer.compile=false")
+        return messages
+
     def _disagreement(self, here: "TrainerConfig", launch: Launch) -> str | None:
         """Return a message if the settings disagree with the launched processes, else None."""
         started = launch.started
@@ -128,11 +152,3 @@ class TrainerConfig(Settings):
             f"trainer.devices={here.devices} and trainer.num_nodes={here.num_nodes}, but {started}: leave both "
             f"settings out, or launch {here.devices} {noun} on {machines}"
         )
-
-
-def this_machine() -> Machine:
-    """Return the GPUs and the launcher of this process."""
-    import torch
-
-    num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    return Machine(num_gpus, find_launch(), is_interactive=not can_be_repeated())

@@ -68,6 +68,7 @@ def fit(
     settings = config.trainer
     assert settings.devices is not None
     assert settings.num_nodes is not None
+    assert settings.precision is not None
     _warn_of_long_warmup(config.schedule, settings.epochs)
     num_steps = settings.epochs * (len(data.dataset) // data.config.samples_per_step)
     log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once

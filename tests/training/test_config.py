@@ -13,11 +13,15 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.launch import find_launch, is_first_process, local_rank, refuse_several
+from eztorch_sce.machine import Machine, Missing
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
-from eztorch_sce.training.config import Machine, TrainerConfig
+from eztorch_sce.training.config import TrainerConfig
 
 EIGHT_GPUS = Machine(num_gpus=8)
 NO_GPU = Machine(num_gpus=0)
+OLD_GPU = Machine(
+    1, capability=(7, 0), missing=Missing(on_cpu="a C++ compiler: install g++", on_gpu="Triton: pip install triton")
+)
 
 
 def torchrun(world_size: int, per_node: int) -> dict[str, str]:
@@ -50,6 +54,20 @@ def test_all_gpus_are_used_unless_devices_is_set() -> None:
     assert (trainer.accelerator, trainer.devices, trainer.num_nodes, trainer.world_size) == ("gpu", 8, 1, 8)
     assert trainer.sync_batchnorm is True
     assert TrainerConfig(devices=2).on(EIGHT_GPUS).world_size == 2
+
+
+def test_the_precision_is_bf16_on_gpus_that_have_it() -> None:
+    assert TrainerConfig().on(EIGHT_GPUS).precision == "bf16-mixed"
+    assert TrainerConfig(accelerator="cpu").on(EIGHT_GPUS).precision == "32-true"
+    assert TrainerConfig().on(NO_GPU).precision == "32-true"
+    assert TrainerConfig().on(OLD_GPU).precision == "32-true"
+    assert TrainerConfig(precision="16-mixed").on(EIGHT_GPUS).precision == "16-mixed"
+
+
+def test_a_mistake_in_each_setting_of_the_hardware_is_reported_at_once() -> None:
+    trainer = TrainerConfig(devices=4, precision="bf16-mixed", compile=True)
+    settings = [message.split("=")[0] for message in trainer.conflicts_on(OLD_GPU)]
+    assert settings == ["trainer.precision", "trainer.compile", "trainer.devices"]
 
 
 def test_training_on_a_cpu_uses_one_process() -> None:
@@ -114,6 +132,10 @@ def test_ranks_come_from_the_launcher() -> None:
         (TrainerConfig(), machine(2, torchrun(4, per_node=4)), "trainer.devices=4 but this machine has 2 GPUs"),
         (TrainerConfig(accelerator="gpu"), NO_GPU, "trainer.accelerator=gpu but torch finds no GPU"),
         (TrainerConfig(sync_batchnorm=True), NO_GPU, "trainer.sync_batchnorm=true requires GPUs"),
+        (TrainerConfig(precision="bf16-mixed"), OLD_GPU, "higher, and these have 7.0: use trainer.precision=16-mixed"),
+        (TrainerConfig(precision="16-mixed"), NO_GPU, "requires a GPU: use trainer.precision=32-true"),
+        (TrainerConfig(compile=True), OLD_GPU, "trainer.compile=true requires Triton: pip install triton, or use"),
+        (TrainerConfig(compile=True, accelerator="cpu"), OLD_GPU, "requires a C++ compiler: install g++, or use"),
     ],
 )
 def test_settings_that_do_not_fit_the_machine_are_reported_in_one_message(
@@ -176,6 +198,10 @@ def test_a_batch_size_that_eight_gpus_do_not_divide_is_rejected() -> None:
     for trainer in (TrainerConfig(), TrainerConfig(devices=8)):
         with pytest.raises(ConfigError, match=r"data\.batch_size=100 .* = 8 x 1 x 1 = 8, .* use data\.batch_size=96"):
             validate(pretrain_config(100, trainer))
+    with pytest.raises(ConfigError, match=r"8 x 1 x 3 = 24, .*use data\.batch_size=264 or trainer\.accumulate=2$"):
+        validate(pretrain_config(256, TrainerConfig(accumulate=3)))
+    with pytest.raises(ConfigError, match=r"use data\.batch_size=248 or trainer\.devices=5$"):
+        validate(pretrain_config(250, TrainerConfig()))
     assert validate(pretrain_config(96, TrainerConfig())).trainer.world_size == 8
     assert validate(pretrain_config(100, TrainerConfig(accelerator="cpu"))).trainer.world_size == 1
 
