@@ -25,7 +25,7 @@ from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, checked_scores
 from eztorch_sce.evaluation.classifier import classifier_accuracy
-from eztorch_sce.evaluation.features import record_features, record_views
+from eztorch_sce.evaluation.features import record_features
 from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import (
@@ -39,7 +39,7 @@ from eztorch_sce.evaluation.linear import (
 )
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
-from eztorch_sce.extraction import features_of_splits, records_card
+from eztorch_sce.extraction import features_of_splits, records_card, views_of
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.backbones.base import as_backbone
@@ -242,8 +242,9 @@ def _finetune(
             provenance,
         )
 
-    test_views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
-    scores = classifier_accuracy(classifier, test_views, trainer.strategy.root_device)
+    device = trainer.strategy.root_device
+    test_views = views_of(config, opened, opened.labeled_test, "test split", device)
+    scores = classifier_accuracy(classifier, test_views, device)
     metrics = scores.metrics | {
         "loss": float(trainer.callback_metrics.get("loss", float("nan"))),
         "unreadable": float(num_unreadable(run_dir)),
@@ -256,11 +257,9 @@ def _finetune(
 def _start_from_probe(classifier: Classifier, opened: Opened, config: schema.FinetuneConfig) -> None:
     """Initialize the linear layer of a classifier from a linear probe on one clip and crop of each train record."""
     device = distributed.local_device(config.trainer.accelerator)
-    one_clip = EvaluationViewsConfig(num_clips=1, num_crops=1)
-    title = "features for the initial classifier"
-    bank = record_features(
-        opened.backbone, record_views(config.data, one_clip, opened.spec, opened.train, title), device
-    )
+    one_clip = replace(config, test=EvaluationViewsConfig(num_clips=1, num_crops=1))
+    views = views_of(one_clip, opened, opened.train, "features for the initial classifier", device)
+    bank = record_features(opened.backbone, views, device)
     heads = train_heads(bank, len(opened.train.classes), Probe(seed=config.seed), device)
     classifier.linear.load_state_dict(heads.heads[0].state_dict())
 
@@ -291,8 +290,9 @@ def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Rep
     run_dir = open_run("test", config)
     classifier = Classifier(opened.backbone, len(source.weights.classes))
     classifier.linear.load_state_dict(source.weights.head)
-    views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
-    scores = classifier_accuracy(classifier, views, distributed.join_on(config.accelerator))
+    device = distributed.join_on(config.accelerator)
+    views = views_of(config, opened, opened.labeled_test, "test split", device)
+    scores = classifier_accuracy(classifier, views, device)
     chance = _chance_of(scores.metrics, opened)
     protocol = views.protocol | records_card(opened, summary)
     return _report("test", config, scores.metrics, protocol, run_dir, chance)
@@ -405,11 +405,10 @@ def _linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
         chosen_on = opened.train.with_records(
             opened.train.records.where(validation.held_out.cpu().numpy()), "validation"
         )
-        records = record_views(config.data, config.test, opened.spec, chosen_on, "validation records")
-        records = records._replace(skip_unreadable=True)
+        records = views_of(config, opened, chosen_on, "validation records", device)._replace(skip_unreadable=True)
         choice = choice_metrics(heads.lrs, heads_accuracies(opened.backbone, validation.heads, records, device))
         heads = heads.only(choice["linear_lr"])
-    test_views = record_views(config.data, config.test, opened.spec, opened.labeled_test, "test split")
+    test_views = views_of(config, opened, opened.labeled_test, "test split", device)
     accuracies = heads_accuracies(opened.backbone, heads, test_views, device)
     metrics = sweep_metrics(heads.lrs, accuracies) | choice
     protocol = test_views.protocol | records_card(opened, summary)

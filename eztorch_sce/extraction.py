@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
+from eztorch_sce.config.schema import ClassifierTestConfig, FinetuneConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
-from eztorch_sce.evaluation.features import read_features, record_features, record_views
+from eztorch_sce.evaluation.features import RecordViews, read_features, record_features, record_views
 from eztorch_sce.opening import (
     BackboneSource,
     Network,
@@ -18,6 +19,7 @@ from eztorch_sce.opening import (
     summarize,
     summarize_features,
 )
+from eztorch_sce.precision import precision_on
 from eztorch_sce.report.protocol import seen_card
 from eztorch_sce.report.run_directory import open_run
 from eztorch_sce.types import FeatureBank
@@ -55,9 +57,28 @@ def features_of_splits(
 def _extract(
     opened: Opened, manifest: Manifest, config: FeaturesConfig, device: torch.device, title: str
 ) -> FeatureBank:
-    return record_features(
-        opened.backbone, record_views(config.data, config.test, opened.spec, manifest, title), device
-    )
+    return record_features(opened.backbone, views_of(config, opened, manifest, title, device), device)
+
+
+def views_of(
+    config: FeaturesConfig | FinetuneConfig | ClassifierTestConfig,
+    opened: Opened,
+    manifest: Manifest,
+    title: str,
+    device: torch.device,
+) -> RecordViews:
+    """Return the clips and crops of a split, to be computed in the precision of the evaluation or of the training.
+
+    Args:
+        config: The settings.
+        opened: The data and the network.
+        manifest: The records of the split.
+        title: Title of the progress bar.
+        device: The device of the network.
+    """
+    precisions = [getattr(config, "precision", None), getattr(getattr(config, "trainer", None), "precision", None)]
+    precision = precision_on(device, next(filter(None, precisions), None))
+    return record_views(config.data, config.test, opened.spec, manifest, title, precision)
 
 
 def records_card(opened: Opened, summary: dict[str, Any]) -> dict[str, Any]:

@@ -5,21 +5,19 @@ from contextlib import contextmanager
 
 import torch
 
+from eztorch_sce.machine import BF16_CAPABILITY
+
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Values of the settings of precision, as in Lightning."""
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
-def has_bf16(device: torch.device) -> bool:
-    """Return whether a device computes in bfloat16 at full speed: GPUs since NVIDIA's Ampere, and AMD's."""
-    if device.type != "cuda":
-        return False
-    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-
-
 def precision_on(device: torch.device, precision: str | None = None) -> str:
-    """Return the precision to use on a device: `precision`, or if it is None bf16-mixed where the GPU has it."""
-    return precision or ("bf16-mixed" if has_bf16(device) else "32-true")
+    """Return the precision to use on a device: `precision`, or if it is None bf16-mixed on a GPU that has it."""
+    if precision is not None:
+        return precision
+    has_bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= BF16_CAPABILITY
+    return "bf16-mixed" if has_bf16 else "32-true"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

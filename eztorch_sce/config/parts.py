@@ -13,6 +13,9 @@ from eztorch_sce.settings import Settings, setting, show
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 
 ACCELERATORS = ("auto", "gpu", "cpu")
+PRECISION_HELP = (
+    "Floating-point precision of the network; null means bf16-mixed on GPUs that have it, otherwise 32-true."
+)
 
 
 C = TypeVar("C", bound="CommandConfig")
@@ -100,6 +103,17 @@ def accelerator_conflicts(accelerator: str) -> list[str]:
     """Return a message if a GPU is set, but there is none."""
     if accelerator == "gpu" and this_machine().num_gpus == 0:
         return ["accelerator=gpu but torch finds no GPU: use accelerator=cpu"]
+    return []
+
+
+def precision_conflicts(precision: str | None, accelerator: str) -> list[str]:
+    """Return a message if the hardware of an evaluation does not support the precision."""
+    machine = this_machine()
+    on_gpu = accelerator != "cpu" and machine.num_gpus > 0
+    if precision == "16-mixed" and not on_gpu:
+        return ["precision=16-mixed requires a GPU: use precision=32-true"]
+    if precision == "bf16-mixed" and on_gpu and not machine.has_bf16:
+        return ["precision=bf16-mixed requires GPUs that have bfloat16: use precision=16-mixed or 32-true"]
     return []
 
 

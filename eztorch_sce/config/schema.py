@@ -16,11 +16,13 @@ from eztorch_sce.config.choice_types import (
 )
 from eztorch_sce.config.parts import (
     ACCELERATORS,
+    PRECISION_HELP,
     CommandConfig,
     EvaluationViewsConfig,
     accelerator_conflicts,
     batch_conflicts,
     clip_conflicts,
+    precision_conflicts,
 )
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
@@ -35,6 +37,7 @@ from eztorch_sce.optim.ramp import Ramp, ramp_conflicts
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
+from eztorch_sce.precision import PRECISIONS
 from eztorch_sce.settings import PathSetting, choice, invalid_settings, setting
 from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.training.online_config import OnlineConfig
@@ -212,10 +215,11 @@ class ClassifierTestConfig(CommandConfig):
     )
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
     accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
+    precision: str | None = setting(None, choices=PRECISIONS, help=PRECISION_HELP)
 
     def conflicts(self, prefix: str) -> list[str]:
-        """Return a message if there is no classifier, or not the GPU to test it on."""
-        messages = accelerator_conflicts(self.accelerator)
+        """Return one message per conflict: no classifier, or not the hardware to test it on."""
+        messages = [*accelerator_conflicts(self.accelerator), *precision_conflicts(self.precision, self.accelerator)]
         if self.weights is None:
             messages.append("weights is not set: give the run directory of `finetune`, or its classifier.pt")
         return messages

@@ -15,9 +15,17 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from eztorch_sce.config.choice_types import BackboneChoice
-from eztorch_sce.config.parts import ACCELERATORS, CommandConfig, EvaluationViewsConfig, accelerator_conflicts
+from eztorch_sce.config.parts import (
+    ACCELERATORS,
+    PRECISION_HELP,
+    CommandConfig,
+    EvaluationViewsConfig,
+    accelerator_conflicts,
+    precision_conflicts,
+)
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.precision import PRECISIONS
 from eztorch_sce.registry import wrong_result
 from eztorch_sce.settings import PathSetting, choice, setting, show
 from eztorch_sce.types import FeatureBank
@@ -82,6 +90,7 @@ class FeaturesConfig(CommandConfig):
     untrained: bool = setting(False, help="Initialize the backbone at random, as a baseline under the same protocol.")
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
     accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
+    precision: str | None = setting(None, choices=PRECISIONS, help=PRECISION_HELP)
 
     def unused_settings(self) -> tuple[str, ...]:
         """Return ("data", "weights") if the features are read from files."""
@@ -89,7 +98,7 @@ class FeaturesConfig(CommandConfig):
 
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per conflict between the features, the data and the machine."""
-        messages = accelerator_conflicts(self.accelerator)
+        messages = [*accelerator_conflicts(self.accelerator), *precision_conflicts(self.precision, self.accelerator)]
         if self.features is not None:
             return messages + self._without_effect()
         if self.weights is None and self.backbone is None:
@@ -111,7 +120,7 @@ class FeaturesConfig(CommandConfig):
             "untrained=true"
         )
         ignored = f"has no effect on features={self.features}, which were extracted with their own; remove one of them"
-        settings = [(name, getattr(self, name)) for name in ("weights", "backbone", "untrained")]
+        settings = [(name, getattr(self, name)) for name in ("weights", "backbone", "untrained", "precision")]
         settings += [(f"test.{name}", value) for name, value in _changed(self.test)]
         settings += [(f"data.{name}", value) for name, value in _changed(self.data) if name not in _LOADING]
         return [

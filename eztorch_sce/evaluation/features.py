@@ -23,7 +23,7 @@ from eztorch_sce.evaluation.memory import InChunks, Rows
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.backbones.probing import device_of
-from eztorch_sce.models.memory_format import clips_channels_last, to_channels_last
+from eztorch_sce.models.memory_format import to_channels_last
 from eztorch_sce.models.modes import evaluation_mode
 from eztorch_sce.precision import PRECISIONS, autocast, precision_on
 from eztorch_sce.progress import track
@@ -282,16 +282,16 @@ def _on_raw_clips(
 
     It moves the network to the device, and on a GPU stores its weights with their channels last.
     """
-    normalize = View(evaluation_view(spec)).to(device)
-    network.to(device)
     on_gpu = device.type == "cuda"
+    normalize = View(evaluation_view(spec), channels_last=on_gpu).to(device)
+    network.to(device)
     if on_gpu:
         to_channels_last(network)
 
     def outputs(clips: Tensor) -> Tensor:
         with autocast(device, "32-true"):
             inputs = normalize(clips)
-        return finish(network(clips_channels_last(inputs) if on_gpu else inputs).float())
+        return finish(network(inputs).float())
 
     return outputs
 

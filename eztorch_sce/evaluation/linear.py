@@ -98,14 +98,17 @@ class LinearConfig(EvaluationConfig):
     def _unused_hardware(self) -> list[str]:
         """Return one message per setting of the hardware that only the other kind of training has."""
         if self.views:
-            messages = []
-            if self.accelerator != "auto":
-                cure = f"use trainer.accelerator={self.accelerator}"
-                messages.append(f"accelerator={self.accelerator} has no effect on a training on views: {cure}")
+            unused = {"accelerator": self.accelerator, "precision": self.precision}
+            messages = [
+                f"{name}={value} has no effect on a training on views: use trainer.{name}={value}"
+                for name, value in unused.items()
+                if value not in ("auto", None)
+            ]
             if self.trainer.checkpointing:
                 messages.append("trainer.checkpointing=true has no effect on a frozen backbone: remove it")
             return messages
-        default, cures = TrainerConfig(), {"accelerator": f"use accelerator={self.trainer.accelerator}"}
+        default = TrainerConfig()
+        cures = {name: f"use {name}={getattr(self.trainer, name)}" for name in ("accelerator", "precision")}
         return [
             f"trainer.{name}={show(value)} has no effect without views: {cures.get(name, 'remove it')}"
             for name in (item.name for item in fields(default) if item.name != "max_epochs")

@@ -1,8 +1,7 @@
-"""Channels-last layout of networks and clips, in which convolutions in 16 bits are fastest on a GPU."""
+"""Channels-last layout of networks, in which convolutions in 16 bits are fastest on a GPU."""
 
 import torch
-from jaxtyping import Shaped
-from torch import Tensor, nn
+from torch import nn
 
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -17,8 +16,3 @@ def to_channels_last(network: nn.Module) -> nn.Module:
         if parameter.ndim in _CHANNELS_LAST:
             parameter.data = parameter.data.to(memory_format=_CHANNELS_LAST[parameter.ndim])
     return network
-
-
-def clips_channels_last(clips: Shaped[Tensor, "B C T H W"]) -> Shaped[Tensor, "B C T H W"]:
-    """Return clips that are stored with their channels last; those of one frame are so too as images (B, C, H, W)."""
-    return clips.contiguous(memory_format=torch.channels_last_3d)

@@ -42,6 +42,7 @@ class OnlineEvaluation(pl.Callback):
 
     def __init__(self, config: OnlineConfig, data: DataConfig, splits: Splits, spec: InputSpec, seed: int) -> None:
         self.config, self.data, self.splits, self.spec, self.seed = config, data, splits, spec, seed
+        self.precision = "32-true"
 
     def protocol(self, provenance: Provenance) -> dict[str, Any]:
         """Return the settings that make the numbers comparable between runs.
@@ -52,6 +53,8 @@ class OnlineEvaluation(pl.Callback):
         train, test = self.splits.train, self.splits.labeled_test
         seen = {"seen": num_seen(test.records, provenance), "test_records": len(test.records)}
         card = {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
+        if self.precision != "32-true":
+            card["precision"] = self.precision
         return (
             asdict(self.config)
             | card
@@ -66,6 +69,10 @@ class OnlineEvaluation(pl.Callback):
         train, test = self.splits.train, self.splits.labeled_test
         names = (f"online_{name}" for name in _METRICS)
         return chance_levels(names, train.records.labels, test.records.labels, len(train.classes))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take over the precision of the training, in which the features are computed."""
+        self.precision = str(trainer.precision)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Evaluate after every n-th epoch.
@@ -92,7 +99,7 @@ class OnlineEvaluation(pl.Callback):
 
     def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the top-1 accuracies of kNN and of a linear probe."""
-        with isolate_rng(), torch.autocast(device.type, enabled=False):
+        with isolate_rng():
             train = self._features(backbone, self.splits.train, device)
             test = self._features(backbone, self.splits.labeled_test, device)
             metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, device)
@@ -101,5 +108,5 @@ class OnlineEvaluation(pl.Callback):
 
     def _features(self, backbone: nn.Module, split: Manifest, device: torch.device) -> FeatureBank:
         clips_and_crops = EvaluationViewsConfig(num_clips=self.config.num_clips, num_crops=self.config.num_crops)
-        views = record_views(self.data, clips_and_crops, self.spec, split, "online evaluation")
+        views = record_views(self.data, clips_and_crops, self.spec, split, "online evaluation", self.precision)
         return record_features(backbone, views, device)
