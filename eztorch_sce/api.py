@@ -134,12 +134,12 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     method, loss = build_method(config.method, config.loss, opened.backbone)
     trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
 
+    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
     run_dir = open_run("pretrain", config)
     views = Views(opened.views, config.seed, config.data.canvas)
     module = PretrainModule(
         method, views, chosen(config.optimizer), config.schedule, config.data.samples_per_step, config.ramps, loss
     )
-    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     every = config.run.save_every_n_epochs
     saver = SaveBackbone(run_dir, every, trained, chosen(config.backbone), opened.spec, splits)
     own_callbacks = [saver] if online is None else [online, saver]
@@ -215,6 +215,7 @@ def _finetune(
     config = fit_finetuning(config, splits.train)
     opened = open_training(config.data, splits, config.views, source, config.seed)
 
+    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
     run_dir = open_run("finetune", config)
     classifier = Classifier(opened.backbone, len(opened.train.classes), config.dropout)
     if config.probe_first:
@@ -228,7 +229,6 @@ def _finetune(
         config.layer_decay,
         config.mixup,
     )
-    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, loaded, config, run_dir, callbacks, loggers)
     if trainer.is_global_zero:
         provenance = Provenance.of(splits, labeled=True, earlier=None if source.untrained else source.provenance)
@@ -390,6 +390,7 @@ def _linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     opened = open_training(config.data, splits, config.views, source, config.seed)
     held_out = config.held_out(opened.train) if config.probe().selects_on_validation else None
 
+    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
     run_dir = open_run("linear", config)
     heads = LinearHeads(opened.backbone.num_features, len(opened.train.classes), config.probe().lrs)
     views = Views(opened.views, config.seed, config.data.canvas)
@@ -397,7 +398,6 @@ def _linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     module = ProbeModule(
         opened.backbone, heads, views, config.optimizer, config.schedule, config.data.samples_per_step, validation
     )
-    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer.accumulate)
     trainer = fit(module, loaded, config, run_dir)
 
     device, choice = trainer.strategy.root_device, {}

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eztorch_sce.errors import ConfigError, MediaError, SourceError, TrainingError, did_you_mean
+from eztorch_sce.errors import ConfigError, LoadingError, MediaError, SourceError, TrainingError, did_you_mean
 from eztorch_sce.launch import find_launch, is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, visible
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
         sys.exit(1)
-    except (ConfigError, MediaError, SourceError, TrainingError) as error:
+    except (ConfigError, LoadingError, MediaError, SourceError, TrainingError) as error:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise
         _print_error(f"eztorch-sce {visible(command)}: {_describe(error)}")
@@ -56,7 +56,7 @@ def _describe(error: Exception) -> str:
         return "\n".join(["invalid configuration:", *(f"- {visible(problem)}" for problem in error.problems)])
     if isinstance(error, SourceError):
         return f"mistake in the data source: {visible(error.summary)}"
-    return f"{'stopped:' if isinstance(error, TrainingError) else 'cannot read'} {visible(str(error))}"
+    return f"{'cannot read' if isinstance(error, MediaError) else 'stopped:'} {visible(str(error))}"
 
 
 def _how_to_continue(command: str) -> str:

@@ -49,6 +49,11 @@ class TrainingError(RuntimeError):
     """Training that cannot continue; the message gives the step, the reason and the cure."""
 
 
+class LoadingError(RuntimeError):
+    """Worker processes of a loader that died, hung or ran out of shared memory; the message gives the file, the reason
+    and the cure."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of a library, with its type if the message says nothing without it.
 

@@ -122,6 +122,10 @@ class Batch(NamedTuple):
         frames = [clips.to(device, non_blocking=non_blocking) for clips in self.frames]
         return self._replace(frames=frames, label=self.label.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self) -> "Batch":
+        """Return the batch with what moves to a GPU, the frames and labels, in page-locked memory. Called by torch."""
+        return self._replace(frames=[clips.pin_memory() for clips in self.frames], label=self.label.pin_memory())
+
 
 class ViewBatch(NamedTuple):
     """Augmented and normalized views on the device, as the training step receives them.

@@ -2,10 +2,17 @@
 
 import torch
 
+from eztorch_sce.data.parcel import Parcel
+from eztorch_sce.errors import LoadingError
 from eztorch_sce.types import Batch, Failure, Sample
 
 
-def collate(items: list[Sample | Failure]) -> Batch:
+def collate(items: list[Sample | Failure] | Parcel | LoadingError) -> Batch | Parcel | LoadingError:
+    """Stack samples, unless a worker process has done so already."""
+    return stack(items) if isinstance(items, list) else items
+
+
+def stack(items: list[Sample | Failure]) -> Batch:
     """Stack the samples and list the failures separately. A batch of failures only has no frames."""
     samples = [item for item in items if isinstance(item, Sample)]
     frames_by_view = zip(*(sample.frames for sample in samples), strict=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.cores import cores_per_process, num_usable_cores
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.groups import check_groups, check_groups_apart, group_codes, merge
 from eztorch_sce.data.sources.holdout import can_hold_out, holdout, holdout_as_trained
@@ -38,6 +38,10 @@ else:
 
 TEST_FRACTION = 0.2
 """Fraction of each class that is held out unless data.test_fraction is set."""
+
+MAX_WORKERS = 16
+"""Largest number of decoding processes of a device, unless data.num_workers is set."""
+_CORES_TO_SPARE = 4  # from this number on, one is left to the process that feeds the device
 
 _OF_FILES = (
     *("root", "list", "test_root", "test_list", "layout", "kind", "frames_pattern", "annotations", "split"),
@@ -177,7 +181,20 @@ class DataConfig(Settings):
     num_workers: int | None = setting(
         None,
         at_least=0,
-        help="Decoding processes per device; null divides the CPU cores among the GPUs, at most 16 each.",
+        help="Decoding processes of each device; null takes the CPU cores that its process may use (its share of those "
+        "that several processes use together), less one from four on, at most 16.",
+    )
+    prefetch: int = setting(
+        2,
+        at_least=1,
+        help="Batches that each decoding process prepares ahead. They wait in shared memory (/dev/shm), together "
+        "data.num_workers * data.prefetch batches of each device.",
+    )
+    timeout_s: float = setting(
+        45.0,
+        above=0,
+        help="Seconds that a decoding process may take for one record (for ten clips of a record with more) before it "
+        "counts as hung, which ends the run with the name of the file.",
     )
     on_error: str = setting(
         "skip",
@@ -406,13 +423,16 @@ class DataConfig(Settings):
         """`batch_size`, or 64 if it is null."""
         return 64 if self.batch_size is None else self.batch_size
 
-    def workers(self) -> int:
-        """Return the number of decoding processes of this device."""
+    def workers(self, num_processes: int | None = None) -> int:
+        """Return the number of decoding processes of this device: `num_workers`, or what its share of the cores allows.
+
+        Args:
+            num_processes: Processes of the run on this machine, one per device; None takes the number launched.
+        """
         if self.num_workers is not None:
             return self.num_workers
-        import torch
-
-        return min(16, max(1, num_usable_cores() // max(1, torch.cuda.device_count())))
+        cores = cores_per_process(num_usable_cores(), num_processes)
+        return min(MAX_WORKERS, cores if cores < _CORES_TO_SPARE else cores - 1)
 
 
 def _joined(splits: Splits) -> Splits:

@@ -6,7 +6,7 @@ import torch
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, TrainingClips
-from eztorch_sce.data.loading import TrainingLoader
+from eztorch_sce.data.loading import Division, TrainerSettings, TrainingLoader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.types import Batch, InputSpec
 
@@ -20,7 +20,10 @@ class TrainingData(pl.LightningDataModule):
         views: Settings of the views.
         spec: Frames and length of a clip.
         seed: Seed of the run.
-        accumulate: Loader batches per optimizer step.
+        trainer: Settings of the trainer, resolved for a machine; None is for a use in a single process.
+
+    Raises:
+        ConfigError: If shared memory has no room for the batches of the trainer.
     """
 
     def __init__(
@@ -30,14 +33,17 @@ class TrainingData(pl.LightningDataModule):
         views: list[ViewConfig],
         spec: InputSpec,
         seed: int,
-        accumulate: int = 1,
+        trainer: TrainerSettings | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.accumulate = config, accumulate
+        self.config = config
         self.dataset = TrainingClips(
             manifest, views, spec, config.build_decoder(), seed, config.canvas, config.near_power
         )
         self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
+        self._loader: TrainingLoader | None = None
+        if trainer is not None:
+            self._loader = TrainingLoader(self.dataset, self.sampler, config, Division.of(trainer))
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move frames and labels to the device."""
@@ -45,4 +51,4 @@ class TrainingData(pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainingLoader:
         """Return the loader of the batches of this process."""
-        return TrainingLoader(self.dataset, self.sampler, self.config, self.accumulate)
+        return self._loader or TrainingLoader(self.dataset, self.sampler, self.config, Division.launched())

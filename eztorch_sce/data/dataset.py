@@ -19,7 +19,9 @@ from eztorch_sce.data.clip_sampling import COVERS, near_spans, random_span, stri
 from eztorch_sce.data.decoders.base import Decoder, Timing, grace_s
 from eztorch_sce.data.decoders.by_kind import decoder_of
 from eztorch_sce.data.epoch_order import shuffled
+from eztorch_sce.data.heartbeat import expect_clips
 from eztorch_sce.data.shaping import crop_resize, scale_box, short_side_crops, stretch
+from eztorch_sce.data.shared_memory import clip_bytes
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.errors import MediaError, SourceError
 from eztorch_sce.seeding import generator_for
@@ -98,6 +100,7 @@ class Clips(Dataset[Sample | Failure], ABC):
         """Choose spans as if the segment of the record were the whole video, and return them in the video's time."""
         segment = segment_of(record, timing)
         spans = self.choose_spans(epoch, index, Timing(segment.end_s - segment.start_s, timing.fps))
+        expect_clips(len(spans))
         return [ClipSpan(segment.start_s + span.start_s, segment.start_s + span.end_s) for span in spans]
 
     @abstractmethod
@@ -109,6 +112,11 @@ class Clips(Dataset[Sample | Failure], ABC):
         if self.spec.frame_stride is None:
             return self.spec.clip_s
         return strided_clip_s(self.spec.num_frames, self.spec.frame_stride, timing.fps)
+
+    @property
+    @abstractmethod
+    def sample_bytes(self) -> int:
+        """Bytes of the frames of one sample, those of all its views, as the loader delivers them."""
 
     @abstractmethod
     def make_stackable(self, epoch: int, index: int, clips: list[Clip]) -> list[UInt8[Tensor, "C T _ _"]]:
@@ -146,6 +154,12 @@ class TrainingClips(Clips):
     ) -> None:
         super().__init__(manifest, spec, decoder)
         self.views, self.seed, self.canvas, self.near_power = views, seed, canvas, near_power
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the frames of one sample, those of all its views, as the loader delivers them."""
+        sizes = [self.canvas or view.size or self.spec.size for view in self.views]
+        return sum(clip_bytes(self.spec.num_frames, size) for size in sizes)
 
     def choose_spans(self, epoch: int, index: int, timing: Timing) -> list[ClipSpan]:
         """Draw one span per view: independently, or two spans at a random distance."""
@@ -194,6 +208,12 @@ class EvaluationClips(Clips):
     def __init__(self, manifest: Manifest, spec: InputSpec, decoder: Decoder, sampling: EvaluationSampling) -> None:
         super().__init__(manifest, spec, decoder)
         self.sampling = sampling
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the clips and crops of one record; of a covered video, whose number of clips is unknown, of 10."""
+        num_clips = self.sampling.num_clips if self.sampling.clips == "even" else 10
+        return num_clips * self.sampling.num_crops * clip_bytes(self.spec.num_frames, self.spec.size)
 
     def choose_spans(self, epoch: int, index: int, timing: Timing) -> list[ClipSpan]:
         """Space the clips evenly, or cover the video."""

@@ -4,22 +4,26 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from eztorch_sce import distributed
 from eztorch_sce.augment.policies import policy, view_messages
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.augment.views import Views
+from eztorch_sce.cores import num_local_processes
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, EvaluationSampling, TrainingClips
+from eztorch_sce.data.shared_memory import Supply, batch_bytes, clip_bytes, fitted
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.data.worker_processes import WatchedDataset, WatchedIterator, starting
+from eztorch_sce.errors import ConfigError, LoadingError, MediaError
 from eztorch_sce.home_folders import with_home_folders
-from eztorch_sce.launch import find_launch
+from eztorch_sce.launch import find_launch, is_first_process
+from eztorch_sce.progress import print_above
 from eztorch_sce.settings import invalid_settings
 from eztorch_sce.types import Batch, Failure, InputSpec
 
@@ -27,31 +31,108 @@ _EVALUATION_BYTES = 2**25  # of a batch: with 16 workers and 2 batches each, 1 G
 _MAX_RECORDS = 256  # more would leave workers without work where images are small
 
 
+class TrainerSettings(Protocol):
+    """The settings of `TrainerConfig` that divide a step, resolved for a machine."""
+
+    accelerator: str
+    accumulate: int
+    devices: int | None
+
+    @property
+    def world_size(self) -> int | None:
+        """Number of processes on all machines."""
+
+
+class Division(NamedTuple):
+    """Division of the samples of an optimizer step.
+
+    Attributes:
+        accumulate: Loader batches per optimizer step.
+        world_size: Processes on all machines.
+        per_machine: Processes on this machine, which share its cores and its shared memory.
+        on_gpu: Whether the batches go to a GPU.
+    """
+
+    accumulate: int
+    world_size: int
+    per_machine: int
+    on_gpu: bool
+
+    @classmethod
+    def of(cls, trainer: TrainerSettings) -> "Division":
+        """Return the division among the processes of a training."""
+        return cls(trainer.accumulate, trainer.world_size or 1, trainer.devices or 1, trainer.accelerator == "gpu")
+
+    @classmethod
+    def launched(cls) -> "Division":
+        """Return the division among the launched processes, each of which uses its GPU if there is one."""
+        return cls(1, distributed.world_size(), num_local_processes(), torch.cuda.is_available())
+
+
 class TimedLoader(DataLoader[Any]):
-    """DataLoader that records how long its consumer waited for batches.
+    """DataLoader that records how long its consumer waited for batches, and ends if a worker process dies or hangs.
+
+    Args:
+        dataset: The records; an item is (epoch, record index), see `EpochSampler`.
+        timeout_s: Seconds that a worker process may take for one record.
+        settings: Those of `torch.utils.data.DataLoader`.
 
     Attributes:
         waited_s: Total waiting time in seconds.
+
+    Raises:
+        LoadingError: In an iteration, if a worker process dies or hangs, or shared memory or open files run out.
     """
 
     waited_s: float = 0.0
 
+    def __init__(self, dataset: Dataset[Any], timeout_s: float = 45.0, **settings: Any) -> None:
+        self.timeout_s = timeout_s
+        self._watched: WatchedIterator | None = None
+        num_workers = settings.get("num_workers", 0)
+        super().__init__(WatchedDataset(dataset, num_workers) if num_workers else dataset, **settings)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         started = time.perf_counter()
-        batches = super().__iter__()  # starts the workers
-        while True:
-            batch = next(batches, None)
-            self.waited_s += time.perf_counter() - started
-            if batch is None:
-                return
-            yield batch
-            started = time.perf_counter()
+        try:
+            batches = starting(super().__iter__)  # starts the workers
+            while True:
+                batch = next(batches, None)
+                self.waited_s += time.perf_counter() - started
+                if batch is None:
+                    return
+                yield batch
+                started = time.perf_counter()
+        except LoadingError:
+            self._end_workers()
+            raise
+
+    def feed(self, device: torch.device) -> None:
+        """Deliver the batches of later iterations in page-locked memory if the device is a GPU."""
+        self.pin_memory = device.type == "cuda"
+
+    def _get_iterator(self) -> Any:
+        """Return an iterator over the batches, the same for all epochs if the workers persist. Called by torch."""
+        if self.num_workers == 0:
+            return super()._get_iterator()
+        self.check_worker_number_rationality()
+        self._watched = WatchedIterator(self, self.timeout_s)
+        return self._watched
+
+    def _end_workers(self) -> None:
+        """End the workers, so that another iteration starts new ones."""
+        if self._watched is not None:
+            self._watched.end()
+        self._watched = self._iterator = None
 
 
 def evaluation_loader(
     config: DataConfig, manifest: Manifest, spec: InputSpec, sampling: EvaluationSampling
 ) -> TimedLoader:
-    """Return a loader of the clips and crops of each record, in the order of the manifest."""
+    """Return a loader of the clips and crops of each record, in the order of the manifest.
+
+    Call `feed` with the device of the network before an iteration.
+    """
     if manifest.records.all_images():
         sampling = sampling._replace(num_clips=1)  # an image has no time to spread clips over
     dataset = EvaluationClips(manifest, spec, config.build_decoder(), sampling)
@@ -59,7 +140,11 @@ def evaluation_loader(
     batch_size = 1  # videos of different length are covered by different numbers of clips, which cannot be stacked
     if sampling.clips == "even":
         batch_size = evaluation_batch_size(spec, sampling.num_clips * sampling.num_crops)
-    return TimedLoader(dataset, **_settings(sampler, batch_size, config.workers(), drop_last=False))
+    num_processes = num_local_processes()
+    wanted = Supply(min(config.workers(num_processes), -(-len(sampler) // batch_size)), config.prefetch)
+    batch_size = min(batch_size, wanted.largest_batch(dataset.sample_bytes, num_processes))
+    supply = _fitted(wanted, batch_bytes(batch_size, dataset.sample_bytes), num_processes, "evaluation", or_none=True)
+    return TimedLoader(dataset, config.timeout_s, **_settings(sampler, batch_size, supply, is_training=False))
 
 
 def evaluation_batch_size(spec: InputSpec, num_views: int) -> int:
@@ -72,7 +157,7 @@ def evaluation_batch_size(spec: InputSpec, num_views: int) -> int:
         spec: Frames and size of a view.
         num_views: Views of each record.
     """
-    bytes_per_record = num_views * 3 * spec.num_frames * spec.size**2
+    bytes_per_record = num_views * clip_bytes(spec.num_frames, spec.size)
     return max(1, min(_MAX_RECORDS, _EVALUATION_BYTES // bytes_per_record))
 
 
@@ -86,7 +171,7 @@ class TrainingLoader(TimedLoader):
         clips: The dataset.
         sampler: Order of the records.
         config: Settings of the data.
-        accumulate: Loader batches per optimizer step.
+        division: Division of an optimizer step among processes and batches.
 
     Attributes:
         manifest: The records.
@@ -94,9 +179,14 @@ class TrainingLoader(TimedLoader):
         augment: Turns a batch into the views that the network receives.
     """
 
-    def __init__(self, clips: TrainingClips, sampler: EpochSampler, config: DataConfig, accumulate: int = 1) -> None:
-        batch_size = config.samples_per_step // (distributed.world_size() * accumulate)
-        super().__init__(clips, **_settings(sampler, batch_size, config.workers(), drop_last=True))
+    def __init__(self, clips: TrainingClips, sampler: EpochSampler, config: DataConfig, division: Division) -> None:
+        batch_size = config.samples_per_step // (division.world_size * division.accumulate)
+        num_batches = len(clips) // (division.world_size * batch_size)
+        wanted = Supply(min(config.workers(division.per_machine), max(1, num_batches)), config.prefetch)
+        needed = batch_bytes(batch_size, clips.sample_bytes)
+        supply = _fitted(wanted, needed, division.per_machine, "training")
+        super().__init__(clips, config.timeout_s, **_settings(sampler, batch_size, supply, is_training=True))
+        self.pin_memory = division.on_gpu
         self.manifest, self.spec = clips.manifest, clips.spec
         self.augment = Views(clips.views, clips.seed, clips.canvas)
 
@@ -109,7 +199,7 @@ class ReportingLoader(TrainingLoader):
     """
 
     def __init__(self, clips: TrainingClips, sampler: EpochSampler, config: DataConfig) -> None:
-        super().__init__(clips, sampler, config)
+        super().__init__(clips, sampler, config, Division.launched())
         self.unreadable: set[str] = set()
         self.most_unreadable = config.max_unreadable * len(clips) if config.on_error == "skip" else 0.0
 
@@ -200,14 +290,38 @@ def _process_messages(config: DataConfig) -> list[str]:
     return []
 
 
-def _settings(sampler: EpochSampler, batch_size: int, num_workers: int, drop_last: bool) -> dict[str, Any]:
-    """Return the arguments of a DataLoader besides the dataset."""
+def _fitted(wanted: Supply, batch: int, num_processes: int, title: str, or_none: bool = False) -> Supply:
+    """Return the workers and batches ahead that fit into shared memory, and print a note if they are fewer.
+
+    Args:
+        wanted: Workers and batches ahead of each process.
+        batch: Bytes of a batch.
+        num_processes: Processes of the run on this machine.
+        title: What is loaded.
+        or_none: Load without workers if none fits, instead of raising an error.
+
+    Raises:
+        ConfigError: If no worker fits.
+    """
+    try:
+        supply, note = fitted(wanted, batch, num_processes, title)
+    except ConfigError as error:
+        if not or_none:
+            raise
+        supply, note = Supply(0, wanted.prefetch), f"{error.problems[0]}. It now loads without workers"
+    if note and is_first_process():
+        print_above(f"note: {note}")
+    return supply
+
+
+def _settings(sampler: EpochSampler, batch_size: int, supply: Supply, is_training: bool) -> dict[str, Any]:
+    """Return the settings of a DataLoader. In training, the last small batch is left out, and the workers persist."""
     return {
         "batch_size": batch_size,
         "sampler": sampler,
-        "num_workers": num_workers,
+        "num_workers": supply.num_workers,
+        "prefetch_factor": supply.prefetch if supply.num_workers else None,
         "collate_fn": collate,
-        "drop_last": drop_last,
-        "pin_memory": torch.cuda.is_available(),
-        "persistent_workers": num_workers > 0,
+        "drop_last": is_training,
+        "persistent_workers": is_training and supply.num_workers > 0,
     }

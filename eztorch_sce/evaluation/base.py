@@ -31,7 +31,14 @@ from eztorch_sce.settings import PathSetting, choice, setting, show
 from eztorch_sce.types import FeatureBank
 
 _SUBSET = ("train_share", "train_subset")
-_LOADING = ("batch_size", "num_workers", "decoder", "canvas")  # say how data are loaded, not which
+_LOADING = (
+    "batch_size",
+    "num_workers",
+    "prefetch",
+    "timeout_s",
+    "decoder",
+    "canvas",
+)  # say how data are loaded, not which
 _DIVISION = ("test_fraction", "group")
 
 

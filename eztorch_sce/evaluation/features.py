@@ -256,6 +256,7 @@ def mean_over_views(
         MediaError: If a file cannot be read.
     """
     outputs_of = InChunks(_on_raw_clips(network, finish, views.spec, device))
+    views.loader.feed(device)
     means = Rows(device)
     records: list[Tensor] = []
     unreadable: MediaError | None = None

@@ -1,0 +1,198 @@
+"""Worker processes of a loader, and what ends the run if one of them dies or hangs: an error that names the file."""
+
+import errno
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from torch._C import _remove_worker_pids
+from torch._utils import ExceptionWrapper
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from eztorch_sce.data.heartbeat import Heartbeat, Reading
+from eztorch_sce.data.parcel import Parcel
+from eztorch_sce.errors import LoadingError, first_line
+from eztorch_sce.types import Failure, Sample
+
+_POLL_S = 1.0  # time between two looks at the workers while none delivers
+_GRACE_S = 1.0  # time in which a worker that broke a connection may turn out to have died
+_CRASH_CURE = "if it happens again, look at the file with `eztorch-sce data doctor`, or remove it"
+_DEATHS: dict[int, tuple[str, str]] = {  # what a signal means, and the cure
+    signal.SIGKILL: ("was killed (SIGKILL)", "if the system ran out of memory, set a smaller data.num_workers or "
+     "data.prefetch=1"),
+    signal.SIGBUS: ("died of a bus error (SIGBUS)", "shared memory (/dev/shm) is full, or a file changed while it was "
+     "read; set data.prefetch=1 or data.num_workers=0, or enlarge it (docker run --shm-size=...)"),
+    signal.SIGTERM: ("was terminated (SIGTERM)", "another program or the job scheduler stopped it"),
+}  # fmt: skip
+_NO_ROOM = (  # of what torch says in a worker, and the cure
+    ("No space left on device", "shared memory (/dev/shm) is full: set data.prefetch=1 or data.num_workers=0, or a "
+     "smaller data.batch_size, or enlarge it (docker run --shm-size=...)"),
+    ("Cannot allocate memory", "memory is full: set a smaller data.num_workers, data.prefetch or data.batch_size"),
+    ("Too many open files", "too many files are open: raise the limit (ulimit -n), set a smaller data.num_workers, or "
+     "keep fewer batches at once"),
+)  # fmt: skip
+
+
+class WatchedDataset(Dataset[Sample | Failure]):
+    """Dataset whose worker processes note what they read, and send their batches as parcels.
+
+    Args:
+        dataset: The records; an item is (epoch, record index), see `EpochSampler`.
+        num_workers: Number of worker processes.
+    """
+
+    def __init__(self, dataset: Any, num_workers: int) -> None:
+        self.dataset, self.heartbeat = dataset, Heartbeat(num_workers)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> "Parcel | LoadingError":
+        """Return the samples of a batch as a parcel, or the error that the main process shall raise."""
+        worker = get_worker_info()
+        assert worker is not None
+        try:
+            return Parcel(self._read(keys, worker.id), len(keys))
+        except (RuntimeError, OSError) as error:
+            if (message := _no_room(str(error))) is None:
+                raise
+            return LoadingError(message)
+        finally:
+            self.heartbeat.end(worker.id)
+
+    def _read(self, keys: list[tuple[int, int]], worker: int) -> Iterator[Sample | Failure]:
+        for key in keys:
+            self.heartbeat.begin(worker, key[1])
+            yield self.dataset[key]
+
+    def path(self, record: int) -> str:
+        """Return the file of a record."""
+        return str(self.dataset.manifest.records.path(record))
+
+
+class WatchedIterator(_MultiProcessingDataLoaderIter):
+    """Iterator over the batches of worker processes that raises a LoadingError if one of them dies or hangs.
+
+    torch alone waits for a hung worker for ever, and for one whose batch was lost on its way, as in a shared memory
+    that is too small. It reports a death from a signal handler, which may interrupt any line of the main process, and
+    without the file.
+
+    Args:
+        loader: The loader, with workers.
+        timeout_s: Seconds that a worker may take for one record.
+    """
+
+    def __init__(self, loader: DataLoader[Any], timeout_s: float) -> None:
+        assert isinstance(loader.dataset, WatchedDataset)
+        self._watched, self._limit_s = loader.dataset, timeout_s
+        self._quiet_since: float | None = None  # time since which no worker has read, while a batch is awaited
+        super().__init__(loader)
+        _remove_worker_pids(id(self))  # deaths are found below
+        self._worker_pids_set = False
+
+    def _try_get_data(self, timeout: float = _POLL_S) -> tuple[bool, Any]:
+        """Return (True, the next message of any worker), or (False, None) if none has come for a while."""
+        try:
+            arrived, data = super()._try_get_data(_POLL_S)  # type: ignore[no-untyped-call]
+            if arrived:
+                self._quiet_since = None
+                return True, (data[0], _opened(data[1]))
+        except (RuntimeError, OSError, EOFError) as error:
+            if isinstance(error, LoadingError):
+                raise
+            self._raise_death(_GRACE_S)
+            raise LoadingError(_no_room(str(error)) or f"a batch did not arrive: {first_line(error)}") from error
+        self._raise_death(0.0)
+        self._raise_hang()
+        return False, None
+
+    def _raise_death(self, wait_s: float) -> None:
+        """Raise LoadingError if a worker has died, or dies within a time."""
+        until = time.monotonic() + wait_s
+        while True:
+            for number, process in enumerate(self._workers):
+                if not process.is_alive():
+                    raise LoadingError(self._death(number, process))
+            if time.monotonic() >= until:
+                return
+            time.sleep(0.01)
+
+    def _death(self, number: int, process: BaseProcess) -> str:
+        code = process.exitcode or 0
+        how, cure = f"ended with exit code {code}", _CRASH_CURE
+        if code < 0:
+            name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+            how, cure = _DEATHS.get(-code, (f"crashed ({name})", _CRASH_CURE))
+        place = self._place(self._watched.heartbeat.reading(number))
+        return f"{self._name(number)} {how}{place}: {cure}"
+
+    def _raise_hang(self) -> None:
+        """Raise LoadingError if a worker takes too long for a record, or if none works and still no batch comes."""
+        is_reading = False
+        for number in range(len(self._workers)):
+            reading = self._watched.heartbeat.reading(number)
+            if reading is not None and reading.elapsed_s > self._limit_s * reading.factor:
+                cure = "check that its disk answers, or raise data.timeout_s if the file takes that long to read"
+                hung = f"has not answered for {reading.elapsed_s:.0f} s{self._place(reading)}"
+                raise LoadingError(f"{self._name(number)} {hung}: {cure}")
+            is_reading = is_reading or reading is not None
+        now = time.monotonic()
+        if is_reading or self._quiet_since is None:
+            self._quiet_since = now
+        elif now - self._quiet_since > self._limit_s:
+            number = self._task_info.get(self._rcvd_idx, (0,))[0]
+            raise LoadingError(
+                f"{self._name(number)} has not answered for {now - self._quiet_since:.0f} s, between files"
+            )
+
+    def _name(self, number: int) -> str:
+        return f"worker process {self._workers[number].pid} of the loader"
+
+    def _place(self, reading: Reading | None) -> str:
+        return " between files" if reading is None else f" while reading {self._watched.path(reading.record)}"
+
+    def end(self) -> None:
+        """Kill the workers, including those that are stopped and those that do not answer."""
+        for process in self._workers:
+            process.kill()
+        for process in self._workers:
+            process.join(_GRACE_S)
+        self._shutdown_workers()
+
+
+def starting(start: Callable[[], Any]) -> Any:
+    """Return the result of `start`, which starts worker processes.
+
+    Raises:
+        LoadingError: If the system does not allow as many processes, or has no room for them.
+    """
+    try:
+        return start()
+    except OSError as error:
+        cure = "set a smaller data.num_workers"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            cure += ", or raise the limit of open files (ulimit -n)"
+        raise LoadingError(f"worker processes cannot be started ({first_line(error)}): {cure}") from None
+
+
+def _opened(content: object) -> object:
+    """Return the batch of a parcel, and any other content as it is.
+
+    Raises:
+        LoadingError: If a worker sent one, or page-locked memory or open files ran out.
+    """
+    if isinstance(content, Parcel):
+        return content.open()
+    if isinstance(content, LoadingError):
+        raise content
+    if isinstance(content, ExceptionWrapper) and "pin memory" in content.where:
+        raise LoadingError(_no_room(content.exc_msg) or content.exc_msg)
+    return content
+
+
+def _no_room(text: str) -> str | None:
+    """Return what ran out, and the cure, or None if the text of an error says nothing of it."""
+    return next((message for words, message in _NO_ROOM if words in text), None)
