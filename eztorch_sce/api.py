@@ -114,7 +114,7 @@ def pretrain(
 
 def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], loggers: Sequence["Logger"]) -> Report:
     from eztorch_sce.data.datamodule import TrainingData
-    from eztorch_sce.training.callbacks import num_unreadable
+    from eztorch_sce.training.callbacks import unreadable_paths
     from eztorch_sce.training.checkpoint import SaveBackbone
     from eztorch_sce.training.online import OnlineEvaluation
     from eztorch_sce.training.pretrain_module import PretrainModule
@@ -147,7 +147,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
 
     saver.write("backbone.pt")
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "lr"}
-    metrics["unreadable"] = float(num_unreadable(run_dir))
+    metrics["unreadable"] = float(len(unreadable_paths(run_dir)))
     protocol = pretraining_card(config, opened, choices) | {"data_summary": summary}
     chance: dict[str, Chance] = {}
     if online is not None:
@@ -206,7 +206,7 @@ def _finetune(
     loggers: Sequence["Logger"],
 ) -> Report:
     from eztorch_sce.data.datamodule import TrainingData
-    from eztorch_sce.training.callbacks import num_unreadable
+    from eztorch_sce.training.callbacks import unreadable_paths
     from eztorch_sce.training.classify_module import ClassifyModule
     from eztorch_sce.training.trainer import fit
 
@@ -247,7 +247,7 @@ def _finetune(
     scores = classifier_accuracy(classifier, test_views, device)
     metrics = scores.metrics | {
         "loss": float(trainer.callback_metrics.get("loss", float("nan"))),
-        "unreadable": float(num_unreadable(run_dir)),
+        "unreadable": float(len(unreadable_paths(run_dir))),
     }
     protocol = test_views.protocol | records_card(opened, summary)
     protocol |= {"train": opened.train.source, "training": training_card(config)}

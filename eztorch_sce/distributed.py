@@ -4,9 +4,10 @@ import atexit
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,12 +16,14 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.launch import Launch, find_launch, is_first_process, local_rank, process_number
+from eztorch_sce.types import Failure
 
 T = TypeVar("T")
 
 _LONG, _SHORT = timedelta(hours=1), timedelta(seconds=5)  # waits for processes that work, and for those that failed
 _UNSURE = timedelta(seconds=30)  # wait for processes of which only the variables of a SLURM job tell
-_pending: Exception | None = None  # error of this process that all will raise at their next step
+_CPU = torch.device("cpu")
+_host_groups: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None  # the default group, and that of CPU tensors
 _command = 0  # number of the command whose processes have yet to meet; the same in all processes
 
 
@@ -108,7 +111,7 @@ def decide_together(decide: Callable[[], str]) -> str:
         return decide()
     meeting = _end_of_command()
     store.set(f"{meeting}/came/{rank()}", "")
-    answers = _gather(store, f"{meeting}/came")
+    answers = _texts(store, f"{meeting}/came")
     if problems := [f"process {number}: {each}" for number, text in enumerate(answers) for each in _problems(text)]:
         raise ConfigError(problems)
     if rank() == 0:
@@ -157,7 +160,7 @@ def from_first(value: T) -> T:
     """Return the value of the first process, which must be picklable. Every process must call this."""
     values = [value]
     if world_size() > 1:
-        dist.broadcast_object_list(values, src=0)
+        dist.broadcast_object_list(values, src=0, group=host_group(), device=_CPU)
     return values[0]
 
 
@@ -169,13 +172,18 @@ def _problems(text: str) -> list[str]:
 
 def raise_together(error: Exception | None) -> None:
     """Raise, in every process, the error of the first process that has one. Every process must call this."""
-    errors: list[Exception | None] = [error]
-    if world_size() > 1:
-        errors = [None] * world_size()
-        dist.all_gather_object(errors, error)
-    for each in errors:
+    for each in all_objects(error):
         if each is not None:
             raise each
+
+
+def all_objects(value: T) -> list[T]:
+    """Return the values of all processes in rank order, which must be picklable. Every process must call this."""
+    values: list[Any] = [value]
+    if world_size() > 1:
+        values = [None] * world_size()
+        dist.all_gather_object(values, value, group=host_group())
+    return values
 
 
 def _end_of_command() -> int:
@@ -193,7 +201,7 @@ def _store() -> Store | None:
     return PrefixStore("eztorch_sce", dist.distributed_c10d._get_default_store())
 
 
-def _gather(store: Store, key: str) -> list[str]:
+def _texts(store: Store, key: str) -> list[str]:
     """Return the text of each process, in the order of their ranks, as soon as all have set theirs."""
     keys = [f"{key}/{number}" for number in range(world_size())]
     store.wait(keys, _LONG)
@@ -226,46 +234,92 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def fewest(count: int, device: torch.device) -> int:
-    """Return the smallest count over all processes. `device` is the device of this process."""
-    if world_size() == 1:
-        return count
-    minimum = torch.tensor([count], device=device)
-    dist.all_reduce(minimum, op=dist.ReduceOp.MIN)
-    return int(minimum)
+def host_group() -> dist.ProcessGroup:
+    """Return a group of all processes that exchanges CPU tensors, so that no exchange waits for a device.
 
-
-def fail_together(error: Exception) -> None:
-    """Raise an error in all processes of a training: at once in a single one, otherwise when `all_have` is called.
-
-    Between these calls the processes exchange gradients, and one that left would keep the others waiting.
+    This is the default group if it can, otherwise a gloo group that is formed at the first call, which every process
+    must make: NCCL alone exchanges tensors on GPUs only.
     """
-    global _pending
-    if world_size() == 1:
-        raise error
-    _pending = _pending or error
+    global _host_groups
+    default = dist.group.WORLD
+    assert default is not None
+    if _host_groups is None or _host_groups[0] is not default:
+        _host_groups = default, default if _takes_cpu_tensors(default) else dist.new_group(backend="gloo")
+    return _host_groups[1]
 
 
-def all_have(count: int, minimum: int, device: torch.device) -> bool:
-    """Return whether the count of every process is at least `minimum`. Every process must call this at each step.
+def _takes_cpu_tensors(group: dist.ProcessGroup) -> bool:
+    try:
+        group._get_backend(_CPU)
+    except RuntimeError:  # no backend for this type of device
+        return False
+    return True
 
-    Raises:
-        Exception: The error that `fail_together` was called with, in any process.
+
+class Exchange(NamedTuple):
+    """What all processes tell each other at the start of a training step.
+
+    Attributes:
+        rows: Number of readable samples in the batch of each process, in rank order.
+        failures: Unreadable files in the batches of all processes, in rank order, when a process first reports them.
+        stop: Whether a process asked to stop training, see `request_stop`.
+        seed: Seed of the draws that are the same in all processes in this step.
     """
-    global _pending
-    least = fewest(count if _pending is None else -1, device)
-    if least < 0:
-        error, _pending = _pending, None
-        raise_together(error)
-    return least >= minimum
+
+    rows: list[int]
+    failures: list[Failure]
+    stop: bool
+    seed: int
 
 
-def gather_rows(rows: Tensor) -> Tensor:
-    """Return the rows (N, ...) of all processes in rank order; N may differ between processes.
+def exchange(rows: int, failures: Sequence[Failure] = ()) -> Exchange:
+    """Exchange the numbers of a training step, and the unreadable files if there are any. Every process must call this.
 
-    Differentiable: the gradient of a row is the sum of its gradients in all processes.
+    The numbers travel in one collective on the host: no process waits for its device.
+
+    Args:
+        rows: Number of readable samples in the batch of this process.
+        failures: Unreadable files in the batch of this process.
     """
-    return gather_with_offset(rows)[0]
+    global _last
+    news = [failure for failure in failures if failure.path not in _reported]
+    _reported.update(failure.path for failure in news)
+    seed = int(torch.randint(2**62, ())) if world_size() > 1 and rank() == 0 else 0
+    table = _all_numbers([rows, len(news), int(_stop_requested), seed])
+    all_rows, all_counts, all_stops, seeds = map(list, zip(*table, strict=True))
+    all_news = all_objects(news) if any(all_counts) else []
+    _last = Exchange(all_rows, [failure for each in all_news for failure in each], any(all_stops), seeds[0])
+    return _last
+
+
+def last_exchange() -> Exchange:
+    """Return the exchange of the current training step, or an empty one before the first."""
+    return _last
+
+
+def request_stop() -> None:
+    """Ask all processes to stop training. They learn of it at their next exchange, hence all at the same step."""
+    global _stop_requested
+    _stop_requested = True
+
+
+def begin_training() -> None:
+    """Forget the stop requests, the reported files and the last exchange of an earlier training of this process."""
+    global _stop_requested, _last
+    _stop_requested, _last = False, _NOTHING
+    _reported.clear()
+
+
+@contextmanager
+def rows_known() -> Iterator[None]:
+    """Within this context, tensors given to `gather_with_offset` have the rows that the last `exchange` counted."""
+    global _known
+    before = _known
+    _known = _Known(_last.rows, _last.seed) if _last.rows else None
+    try:
+        yield
+    finally:
+        _known = before
 
 
 def gather_rows_of_some(parts: list[Tensor], device: torch.device) -> Tensor:
@@ -273,44 +327,95 @@ def gather_rows_of_some(parts: list[Tensor], device: torch.device) -> Tensor:
 
     Args:
         parts: Parts (N, ...) on the CPU; all processes agree in shape and type, except for N.
-        device: The device of this process, on which they are gathered: NCCL cannot send CPU tensors.
+        device: The device of this process, on which they are gathered: NCCL is faster than gloo.
     """
-    own: list[tuple[torch.Size, torch.dtype] | None] = [(parts[0].shape[1:], parts[0].dtype) if parts else None]
-    kinds = own
-    if world_size() > 1:
-        kinds = [None] * world_size()
-        dist.all_gather_object(kinds, own[0])
+    kinds = all_objects((parts[0].shape[1:], parts[0].dtype) if parts else None)
     shape, dtype = next(filter(None, kinds))
     rows = torch.cat([torch.empty(0, *shape, dtype=dtype), *parts])
     return gather_rows(rows.to(device)).cpu()
 
 
+def gather_rows(rows: Tensor) -> Tensor:
+    """Return the rows (N, ...) of all processes in rank order; N may differ between processes.
+
+    Differentiable: the gradient of a row is the sum of its gradients in all processes.
+    """
+    if world_size() == 1:
+        return rows
+    return _gather(rows, [count for (count,) in _all_numbers([len(rows)])])
+
+
 def gather_with_offset(rows: Tensor) -> tuple[Tensor, int]:
-    """Return the result of `gather_rows`, and the index of the first row that comes from this process."""
+    """Return the result of `gather_rows`, and the index of the first row that comes from this process.
+
+    Within `rows_known`, the processes do not exchange their numbers of rows.
+    """
     if world_size() == 1:
         return rows, 0
-    counts = _counts(rows)
-    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
-    return gathered, sum(counts[: rank()])
+    if _known is not None and len(rows) == _known.rows[rank()]:
+        counts = _known.rows
+    else:
+        counts = [count for (count,) in _all_numbers([len(rows)])]
+    return _gather(rows, counts), sum(counts[: rank()])
 
 
-@torch.no_grad()
 def same_permutation(count: int, device: torch.device) -> Tensor:
-    """Return a random permutation (count,) that is the same in every process."""
-    order = torch.randperm(count, device=device)
-    if world_size() > 1:
-        dist.broadcast(order, src=0)
-    return order
+    """Return a random permutation (count,) that is the same in every process. The device is not waited for."""
+    if world_size() == 1:
+        return torch.randperm(count, device=device)
+    if _known is not None:
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(_known.next_seed()))
+    else:
+        order = torch.randperm(count)
+        dist.broadcast(order, src=0, group=host_group())
+    if device.type == "cuda":
+        order = order.pin_memory()
+    return order.to(device, non_blocking=True)
+
+
+class _Known:
+    """What the exchange of the step in progress said.
+
+    Args:
+        rows: Number of rows of each process.
+        seed: Seed of the next draw that all processes share.
+    """
+
+    def __init__(self, rows: list[int], seed: int) -> None:
+        self.rows, self.seed = rows, seed
+
+    def next_seed(self) -> int:
+        """Return a seed that no earlier draw of this step had."""
+        self.seed += 1
+        return self.seed
+
+
+def _gather(rows: Tensor, counts: list[int]) -> Tensor:
+    gathered: Tensor = _GatherRows.apply(rows, counts)  # type: ignore[no-untyped-call]
+    return gathered
+
+
+# torch 2.13 renames the function, and warns of the earlier name.
+_all_gather_into = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_NOTHING = Exchange([], [], False, 0)
+_last = _NOTHING  # exchange of the current training step
+_known: _Known | None = None  # within `rows_known`
+_stop_requested = False  # by this process
+_reported: set[str] = set()  # unreadable files that this process has reported
 
 
 class _GatherRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, counts: list[int]) -> Tensor:
         ctx.rows = slice(sum(counts[: rank()]), sum(counts[: rank() + 1]))
+        if min(counts) == max(counts):
+            gathered = rows.new_empty(sum(counts), *rows.shape[1:])
+            _all_gather_into(gathered, rows.contiguous())
+            return gathered
         padded = torch.cat([rows, rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])]).contiguous()
-        gathered = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(gathered, padded)
-        return torch.cat([rows[:count] for rows, count in zip(gathered, counts, strict=True)])
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -319,9 +424,11 @@ class _GatherRows(torch.autograd.Function):
         return total[ctx.rows], None
 
 
-def _counts(rows: Tensor) -> list[int]:
-    """Return the number of rows of each process, in rank order."""
-    count = torch.tensor([len(rows)], device=rows.device)
-    counts = [torch.zeros_like(count) for _ in range(world_size())]
-    dist.all_gather(counts, count)
-    return [int(n) for n in counts]
+def _all_numbers(own: list[int]) -> list[list[int]]:
+    """Return the numbers of each process, in rank order, from one collective on the host."""
+    if world_size() == 1:
+        return [own]
+    sent = torch.tensor(own)
+    received = [torch.zeros_like(sent) for _ in range(world_size())]
+    dist.all_gather(received, sent, group=host_group())
+    return [numbers.tolist() for numbers in received]

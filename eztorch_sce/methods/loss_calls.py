@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eztorch_sce.distributed import gather_rows
+from eztorch_sce.distributed import gather_with_offset
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.pairs import Loss, PairLosses, PairsLoss, ViewPairs, alignment
 
@@ -33,7 +33,8 @@ def _mean_over_pairs(loss: Loss, views: ViewPairs) -> PairLosses:
     call: Callable[..., Any] = loss
     queries, keys, pairs, negatives, *_ = views
     if negatives is None:
-        rows = gather_rows(torch.stack([*queries, *keys], dim=1)).unbind(dim=1)  # one exchange for all views
+        all_rows, _ = gather_with_offset(torch.stack([*queries, *keys], dim=1))  # one exchange for all views
+        rows = all_rows.unbind(dim=1)
         queries, keys = list(rows[: len(queries)]), list(rows[len(queries) :])
     others = [] if use_of_negatives(loss) == "none" else [negatives]
     terms = [call(queries[i], keys[j], *others) for i, j in pairs]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from eztorch_sce.distributed import gather_rows, gather_with_offset, same_permutation
+from eztorch_sce.distributed import gather_with_offset, same_permutation
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.pairs import Loss, ViewPairs
 from eztorch_sce.methods.base import check_loss, check_views
@@ -116,7 +116,8 @@ class MomentumContrast(nn.Module):
             return keys
         all_clips, first = gather_with_offset(view)
         order = same_permutation(len(all_clips), view.device)
-        shuffled = gather_rows(self.momentum_encoder(all_clips[order[first : first + len(view)]]))  # (G, D)
+        own_keys = self.momentum_encoder(all_clips[order[first : first + len(view)]])
+        shuffled, _ = gather_with_offset(own_keys)  # (G, D)
         keys = torch.empty_like(shuffled)
         keys[order] = shuffled
         return keys[first : first + len(view)]

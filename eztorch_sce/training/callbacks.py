@@ -19,13 +19,13 @@ from eztorch_sce.types import ViewBatch
 UNREADABLE = "unreadable.csv"
 
 
-def num_unreadable(run_dir: Path) -> int:
-    """Return the number of files that a training could not read."""
+def unreadable_paths(run_dir: Path) -> set[str]:
+    """Return the files that a training could not read."""
     file = run_dir / UNREADABLE
     if not file.exists():
-        return 0
+        return set()
     with open_text(file) as stream:
-        return len({row["path"] for row in csv.DictReader(stream)})
+        return {row["path"] for row in csv.DictReader(stream)}
 
 
 class RunProgress(pl.Callback):
@@ -143,10 +143,11 @@ def _waited_s(trainer: pl.Trainer) -> float:
 
 
 class UnreadableFiles(pl.Callback):
-    """List unreadable files in `unreadable.csv`, and stop the training if there are too many.
+    """List the unreadable files of all processes in `unreadable.csv`, and stop the training if there are too many.
 
     Args:
-        run_dir: Run directory.
+        run_dir: Run directory. A list in it, of a run that is resumed, is continued; its files do not count, since they
+            may have been repaired.
         num_records: Number of training records.
         max_fraction: Fraction of the records that may be unreadable; 0 stops at the first.
     """
@@ -154,30 +155,34 @@ class UnreadableFiles(pl.Callback):
     def __init__(self, run_dir: Path, num_records: int, max_fraction: float) -> None:
         self.file = run_dir / UNREADABLE
         self.num_records, self.max_fraction = num_records, max_fraction
-        self.paths: set[str] = set()
+        self.listed, self.paths = unreadable_paths(run_dir), set[str]()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: ViewBatch,
+        batch_idx: int,
     ) -> None:
-        """List the files of the batch that could not be read.
+        """List the files that could not be read in the batches of this step.
 
         Raises:
-            MediaError: If more than the allowed fraction of the records could not be read.
+            MediaError: In every process, if more than the allowed fraction of the records could not be read.
         """
-        for failure in batch.failures:
+        for failure in distributed.last_exchange().failures:
             if failure.path in self.paths:
                 continue
             self.paths.add(failure.path)
-            self._append(failure.path, failure.reason)
+            if trainer.is_global_zero and failure.path not in self.listed:
+                self._append(failure.path, failure.reason)
             if len(self.paths) > self.max_fraction * self.num_records:
-                error = MediaError(
+                raise MediaError(
                     failure.path,
                     f"{failure.reason}. {len(self.paths)} of {self.num_records} records could not be read, more than "
                     f"data.max_unreadable={self.max_fraction:g} allows. They are listed in {self.file}: repair or "
                     "remove them, or raise data.max_unreadable",
                 )
-                distributed.fail_together(error)
-                return
 
     def _append(self, path: str, reason: str) -> None:
         is_new = not self.file.exists()

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from eztorch_sce.distributed import all_have, world_size
+from eztorch_sce.distributed import exchange, world_size
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.types import ViewBatch
 
@@ -22,12 +22,15 @@ def with_schedule(trainer: pl.Trainer, optimizer: Optimizer, schedule: ScheduleC
 def has_samples(batch: ViewBatch, minimum: int, device: torch.device) -> bool:
     """Return whether the batch of every process has at least `minimum` readable samples.
 
-    The result is the same in all processes, so either all of them take the step or none does.
+    The result is the same in all processes, so either all of them take the step or none does. Every process must call
+    this at the start of every step: it is the only exchange between their hosts in a step, see `distributed.exchange`.
 
-    Raises:
-        MediaError: If too many files of another process cannot be read.
+    Args:
+        batch: The batch of this process.
+        minimum: Samples that the step needs.
+        device: Device of this process, which is not waited for.
     """
-    return all_have(len(batch.record), minimum, device)
+    return min(exchange(len(batch.record), batch.failures).rows) >= minimum
 
 
 def skipped_step(module: pl.LightningModule) -> Tensor | None:

@@ -10,7 +10,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from eztorch_sce.augment.views import Views
-from eztorch_sce.distributed import raise_together
+from eztorch_sce.distributed import raise_together, rows_known
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
 from eztorch_sce.losses.checks import NotFiniteError
@@ -87,7 +87,8 @@ class PretrainModule(pl.LightningModule):
 
     def _forward(self, batch: ViewBatch) -> StepOutput:
         try:
-            output = self.method(batch.views)
+            with rows_known():
+                output = self.method(batch.views)
         except NotFiniteError as error:
             raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
         if problems := problems_with_output(output, self.method):

@@ -72,6 +72,7 @@ def fit(
     _warn_of_long_warmup(config.schedule, settings.epochs)
     num_steps = settings.epochs * (len(data.dataset) // data.config.samples_per_step)
     log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once
+    distributed.begin_training()
     max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
     with _without_advice():
         trainer = pl.Trainer(
