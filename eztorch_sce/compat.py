@@ -1,14 +1,16 @@
 """Workarounds for bugs in other packages."""
 
+import contextlib
 import importlib
 import importlib.util
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _FRAGMENTS: list[object] = []  # keeps them alive: torch drops a library fragment with its Python object
 
@@ -68,3 +70,19 @@ def import_pytorchvideo_models(module: str) -> ModuleType:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return importlib.import_module(f"pytorchvideo.models.{module}")
+
+
+def declare_shapes(name: str, function: Callable[..., Any]) -> None:
+    """Say what shapes an operator of torch returns, for fake tensors, where torch itself does not.
+
+    Without it, tools that count the operators of a step on fake CUDA tensors, without a GPU, fail at kernels such as
+    those of synchronized batch norm.
+
+    Args:
+        name: The operator, such as "aten::batch_norm_stats".
+        function: Takes the arguments of the operator, and returns empty tensors like its results.
+    """
+    import torch
+
+    with contextlib.suppress(RuntimeError):  # a later torch knows the shapes
+        torch.library.register_fake(name, function)

@@ -1,12 +1,23 @@
-"""Split batch norm: normalize each chunk of the batch separately, as separate devices would."""
+"""Batch norm with the statistics of all processes, or of each chunk of the batch as separate processes have them."""
 
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from eztorch_sce.distributed import world_size
+from eztorch_sce.models.batch_statistics import (
+    global_statistics,
+    gradient_of_input,
+    gradient_sums,
+    local_statistics,
+    normalize,
+    statistics_dtype,
+)
 
 
 class SplitBatchNorm(_BatchNorm):
@@ -56,3 +67,122 @@ def split_batch_norms(module: nn.Module, num_splits: int) -> nn.Module:
     for name, child in module.named_children():
         setattr(module, name, split_batch_norms(child, num_splits))
     return module
+
+
+class SyncBatchNorm(_BatchNorm):
+    """In training, normalize by the statistics of the batches of all processes; in eval, plain batch norm.
+
+    It is exact if the batches differ in size, works on CPUs and GPUs, and never makes the host wait for the device.
+    Each layer gathers 2 C + 1 numbers in the forward pass, also without gradients, and sums 2 C in the backward pass.
+    The statistics are computed in float32 at least, under autocast too.
+
+    Args:
+        num_features, settings: As in `torch.nn.BatchNorm2d`.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Accept any number of dimensions from two on.
+
+        Raises:
+            ValueError: If there are no channels.
+        """
+        if input.ndim < 2:
+            raise ValueError(f"expected at least 2D input (got {input.ndim}D input)")
+
+    def forward(self, x: Float[Tensor, "B C *size"]) -> Float[Tensor, "B C *size"]:
+        """Normalize each channel. In training, every process must call this.
+
+        Raises:
+            ValueError: If the batches of all processes together have a single value per channel.
+        """
+        if not self.training or world_size() == 1:
+            return super().forward(x)
+        self._check_input_dim(x)
+        x, dtype = _dense(x), statistics_dtype(x)
+        weight = None if self.weight is None else self.weight.to(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        with torch.no_grad():
+            mean, invstd, counts = self._global_statistics(x, dtype)
+        normalized: Tensor = _Normalize.apply(x, weight, bias, mean, invstd, counts)  # type: ignore[no-untyped-call]
+        return normalized
+
+    def _global_statistics(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean, inverse deviation and counts over all processes, and update the running statistics."""
+        gathered = _gather(local_statistics(x, self.eps))
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            unused = gathered.new_zeros(x.shape[1]), gathered.new_zeros(x.shape[1])
+            return global_statistics(x, gathered, unused, 1.0, self.eps)
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        running = self.running_mean, self.running_var
+        if self.momentum is not None and running[0].dtype == dtype:
+            return global_statistics(x, gathered, running, self.momentum, self.eps)
+        latest = gathered.new_zeros(x.shape[1]), gathered.new_zeros(x.shape[1])
+        result = global_statistics(x, gathered, latest, 1.0, self.eps)
+        # Without a momentum, the running statistics are the mean of all batches.
+        share = self.num_batches_tracked.reciprocal() if self.momentum is None else gathered.new_tensor(self.momentum)
+        for average, value in zip(running, latest, strict=True):
+            average.lerp_(value.to(average.dtype), share.to(average.dtype))
+        return result
+
+
+class _Normalize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mean: Tensor,
+        invstd: Tensor,
+        counts: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, mean, invstd, counts)
+        return normalize(x, weight, bias, mean, invstd)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, invstd, counts = ctx.saved_tensors
+        gradient = _dense(gradient)
+        sums = gradient_sums(gradient, x, mean, invstd)  # the gradients of weight and bias are those of this process
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            total = sums.clone()
+            dist.all_reduce(total)
+            of_x = gradient_of_input(gradient, x, weight, mean, invstd, total, counts)
+        of_weight = sums[1] * invstd if ctx.needs_input_grad[1] else None
+        of_bias = sums[0] if ctx.needs_input_grad[2] else None
+        return of_x, of_weight, of_bias, None, None, None
+
+
+# Its older name is deprecated in torch 2.13.
+_all_gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
+
+def _gather(row: Tensor) -> Tensor:
+    """Return the rows (N,) of all processes as (processes, N), without gradients."""
+    gathered = row.new_empty(world_size() * len(row))
+    _all_gather(gathered, row)
+    return gathered.view(world_size(), -1)
+
+
+def _dense(x: Tensor) -> Tensor:
+    """Return a tensor in one of the memory formats that the kernels read without a copy."""
+    formats = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
+    return x if any(x.is_contiguous(memory_format=each) for each in formats) else x.contiguous()
+
+
+def sync_batch_norms(module: nn.Module) -> nn.Module:
+    """Make each batch norm of torch in the module a `SyncBatchNorm`, and return the module.
+
+    Only the class changes: names, parameters, buffers and hooks stay. Subclasses, among them `SplitBatchNorm`, are left
+    alone, because they normalize in a way of their own; so is a `torch.nn.SyncBatchNorm` with a `process_group`.
+    """
+    for each in module.modules():
+        if type(each) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d) or _is_over_all_processes(each):
+            each.__class__ = SyncBatchNorm
+    return module
+
+
+def _is_over_all_processes(module: nn.Module) -> bool:
+    return type(module) is nn.SyncBatchNorm and module.process_group is None

@@ -62,7 +62,9 @@ class TrainerConfig(Settings):
         1, at_least=1, help="Number of batches accumulated per optimizer step, into which data.batch_size is divided."
     )
     sync_batchnorm: bool | None = setting(
-        None, help="Compute batch norm statistics over all devices; requires GPUs, where null means true."
+        None,
+        help="Compute batch norm statistics over all processes; null means true, except with method.shuffle_bn or "
+        "method.bn_splits, which rely on separate statistics.",
     )
 
     def on(self, machine: Machine) -> "TrainerConfig":
@@ -74,13 +76,15 @@ class TrainerConfig(Settings):
             if per_node is None:
                 per_node = world_size // (self.num_nodes or 1)
             devices, num_nodes = max(1, per_node), max(1, world_size // max(1, per_node))
+        devices = devices if self.devices is None else self.devices
+        num_nodes = num_nodes if self.num_nodes is None else self.num_nodes
         return replace(
             self,
             accelerator="gpu" if on_gpu else "cpu",
-            devices=devices if self.devices is None else self.devices,
-            num_nodes=num_nodes if self.num_nodes is None else self.num_nodes,
+            devices=devices,
+            num_nodes=num_nodes,
             precision=self.precision or ("bf16-mixed" if on_gpu and machine.has_bf16 else "32-true"),
-            sync_batchnorm=on_gpu if self.sync_batchnorm is None else self.sync_batchnorm,
+            sync_batchnorm=devices * num_nodes > 1 if self.sync_batchnorm is None else self.sync_batchnorm,
         )
 
     @property
@@ -99,8 +103,6 @@ class TrainerConfig(Settings):
         messages = here._unsupported_on(machine)
         if self.accelerator == "gpu" and machine.num_gpus == 0:
             messages.append("trainer.accelerator=gpu but torch finds no GPU: use trainer.accelerator=cpu")
-        elif self.sync_batchnorm and here.accelerator == "cpu":
-            messages.append("trainer.sync_batchnorm=true requires GPUs: use trainer.sync_batchnorm=false")
         if machine.launch is not None and (message := self._disagreement(here, machine.launch)):
             messages.append(message)
         elif machine.launch is None and machine.is_interactive and here.world_size != 1:

@@ -17,6 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from eztorch_sce import distributed
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.launch import is_first_process, local_rank
+from eztorch_sce.models.batch_norm import sync_batch_norms
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.progress import print_above
 from eztorch_sce.settings import show
@@ -74,6 +75,8 @@ def fit(
     log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once
     distributed.begin_training()
     max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
+    if settings.sync_batchnorm and settings.world_size != 1:
+        sync_batch_norms(module)  # Lightning's own conversion needs GPUs, and makes them wait
     with _without_advice():
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
@@ -84,7 +87,6 @@ def fit(
             precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
             max_epochs=settings.epochs,
             accumulate_grad_batches=settings.accumulate,
-            sync_batchnorm=bool(settings.sync_batchnorm),
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
             logger=[MetricsFile(run_dir), TensorBoardLogger(str(run_dir), name="", version="tensorboard"), *loggers],

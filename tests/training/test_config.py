@@ -131,7 +131,6 @@ def test_ranks_come_from_the_launcher() -> None:
         (TrainerConfig(devices=9), EIGHT_GPUS, "trainer.devices=9 but this machine has 8 GPUs"),
         (TrainerConfig(), machine(2, torchrun(4, per_node=4)), "trainer.devices=4 but this machine has 2 GPUs"),
         (TrainerConfig(accelerator="gpu"), NO_GPU, "trainer.accelerator=gpu but torch finds no GPU"),
-        (TrainerConfig(sync_batchnorm=True), NO_GPU, "trainer.sync_batchnorm=true requires GPUs"),
         (TrainerConfig(precision="bf16-mixed"), OLD_GPU, "higher, and these have 7.0: use trainer.precision=16-mixed"),
         (TrainerConfig(precision="16-mixed"), NO_GPU, "requires a GPU: use trainer.precision=32-true"),
         (TrainerConfig(compile=True), OLD_GPU, "trainer.compile=true requires Triton: pip install triton, or use"),
@@ -208,10 +207,10 @@ def test_a_batch_size_that_eight_gpus_do_not_divide_is_rejected() -> None:
 
 @pytest.mark.usefixtures("eight_gpus")
 def test_synchronized_batch_norm_does_not_silently_replace_split_batch_norm() -> None:
-    for trainer in (TrainerConfig(), TrainerConfig(devices=8)):
-        with pytest.raises(ConfigError, match=r"set trainer\.sync_batchnorm=false"):
-            validate(pretrain_config(64, trainer, bn_splits=2))
-    validate(pretrain_config(64, TrainerConfig(sync_batchnorm=False), bn_splits=2))
+    with pytest.raises(ConfigError, match=r"set trainer\.sync_batchnorm=false"):
+        validate(pretrain_config(64, TrainerConfig(sync_batchnorm=True), bn_splits=2))
+    for trainer in (TrainerConfig(), TrainerConfig(devices=8), TrainerConfig(sync_batchnorm=False)):
+        assert validate(pretrain_config(64, trainer, bn_splits=2)).trainer.sync_batchnorm is False
     with pytest.raises(ConfigError, match=r"method\.bn_splits=2 leaves fewer than 2 samples per split"):
         validate(pretrain_config(16, TrainerConfig(sync_batchnorm=False), bn_splits=2))
 
@@ -229,9 +228,9 @@ def test_validation_does_not_change_the_config_of_the_user() -> None:
 @pytest.mark.usefixtures("eight_gpus")
 def test_a_plan_depends_only_on_the_planned_machine() -> None:
     one = validate(PlanConfig(device="A100-80G"))
-    assert (one.trainer.devices, one.trainer.num_nodes, one.trainer.sync_batchnorm) == (1, 1, True)
+    assert (one.trainer.devices, one.trainer.num_nodes, one.trainer.sync_batchnorm) == (1, 1, False)
     four = validate(PlanConfig(device="cpu", devices=4))
-    assert (four.trainer.world_size, four.trainer.sync_batchnorm) == (4, False)
+    assert (four.trainer.world_size, four.trainer.sync_batchnorm) == (4, True)
 
 
 @pytest.mark.usefixtures("eight_gpus")
