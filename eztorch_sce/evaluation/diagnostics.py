@@ -1,16 +1,32 @@
 """Diagnostics of embeddings: whether they spread over many dimensions or collapse to a point or a line."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from eztorch_sce.transfers import to_host
+
 MAX_ROWS = 256  # only this many rows of a batch are used, so the cost stays far below that of a training step
 NAMES = ("spread", "effective_rank", "uniformity")
 
 
-@torch.no_grad()
+class EmbeddingStatistics(NamedTuple):
+    """What a device computes of embeddings, and from which the host computes their diagnostics.
+
+    Attributes:
+        spread, uniformity: As in `embedding_diagnostics`.
+        gram: The smaller of the two Gram matrices of the centered embeddings, whose eigenvalues are the squared
+            singular values. A GPU would make the host wait for its eigenvalues, and has no kernel for 16 bits.
+    """
+
+    spread: Float[Tensor, ""]
+    uniformity: Float[Tensor, ""]
+    gram: Float[Tensor, "n n"]
+
+
 def embedding_diagnostics(embeddings: Float[Tensor, "B D"]) -> dict[str, Float[Tensor, ""]]:
     """Return scalars that measure how embeddings (B, D) are spread. They are NaN if an embedding is not finite.
 
@@ -22,17 +38,32 @@ def embedding_diagnostics(embeddings: Float[Tensor, "B D"]) -> dict[str, Float[T
     `uniformity`: logarithm of the mean of exp(-2 ||x - y||^2) over pairs (Wang and Isola, ICML 2020). 0 for one point,
     about -4 on the whole sphere in many dimensions.
 
-    Computed in float32 even under autocast: 16-bit products blur the small singular values that show a collapse, and
-    CUDA has no 16-bit eigenvalue kernel.
+    The scalars are on the CPU. A GPU sends what they need in one copy.
+    """
+    return diagnostics_of(EmbeddingStatistics(*to_host(embedding_statistics(embeddings))))
+
+
+@torch.no_grad()
+def embedding_statistics(embeddings: Float[Tensor, "B D"]) -> EmbeddingStatistics:
+    """Return what `diagnostics_of` needs of embeddings (B, D), on their device, without waiting for it.
+
+    Computed in float32 even under autocast: 16-bit products blur the small singular values that show a collapse.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         rows = embeddings[:MAX_ROWS].float()
-        if not bool(rows.isfinite().all()):  # the eigenvalue routine would fail
-            return dict.fromkeys(NAMES, rows.new_tensor(torch.nan))
         norms = rows.norm(dim=1, keepdim=True)
         rows = torch.where((norms - 1).abs() < 1e-3, rows, rows / norms.clamp_min(1e-12))
-        values = (_spread(rows), _effective_rank(rows), _uniformity(rows))
-    return dict(zip(NAMES, values, strict=True))
+        return EmbeddingStatistics(_spread(rows), _uniformity(rows), _gram(rows))
+
+
+@torch.no_grad()
+def diagnostics_of(statistics: EmbeddingStatistics) -> dict[str, Float[Tensor, ""]]:
+    """Return the scalars of `embedding_diagnostics` from statistics on the CPU."""
+    spread, uniformity, gram = statistics
+    if not bool(gram.isfinite().all()):  # the eigenvalue routine would fail
+        return dict.fromkeys(NAMES, spread.new_tensor(torch.nan))
+    with torch.autocast(gram.device.type, enabled=False):
+        return dict(zip(NAMES, (spread, _effective_rank(gram), uniformity), strict=True))
 
 
 def verdict(metrics: dict[str, float]) -> str | None:
@@ -62,10 +93,12 @@ def _spread(rows: Tensor) -> Tensor:
     return spread
 
 
-def _effective_rank(rows: Tensor) -> Tensor:
+def _gram(rows: Tensor) -> Tensor:
     centered = rows - rows.mean(dim=0)
-    # The smaller of the two Gram matrices; its eigenvalues are the squared singular values.
-    gram = centered @ centered.T if rows.shape[0] <= rows.shape[1] else centered.T @ centered
+    return centered @ centered.T if rows.shape[0] <= rows.shape[1] else centered.T @ centered
+
+
+def _effective_rank(gram: Tensor) -> Tensor:
     singular_values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     fractions = singular_values / singular_values.sum().clamp_min(1e-12)
     rank: Tensor = torch.special.entr(fractions).sum().exp()

@@ -1,5 +1,6 @@
 """Checks of the inputs of a loss, with errors that name the tensor and its shape or values."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ class UnitVectorLoss(nn.Module):
         super().__init__()
         self.normalize = normalize
         self._norms_checked = False
+        self._norms_on_the_way: NormsOnTheWay | None = None
 
     def extra_repr(self) -> str:
         """Return the settings that are shown when the loss is printed."""
@@ -33,11 +35,41 @@ class UnitVectorLoss(nn.Module):
         return F.normalize(at_least_float32(rows), dim=-1) if self.normalize else rows
 
     def check_norms_once(self, embeddings: list[tuple[str, Tensor]]) -> None:
-        """Check that all embeddings are unit vectors, in the first call only: the norms of a large queue are costly."""
-        if not (self._norms_checked or self.normalize):
+        """Check that all embeddings are unit vectors, in the first call only: the norms of a large queue are costly.
+
+        The host does not wait for a GPU: a later call checks what the first one measured, as soon as it has arrived.
+        """
+        if self._norms_on_the_way is not None and self._norms_on_the_way.have_arrived():
+            norms, self._norms_on_the_way = self._norms_on_the_way, None
+            norms.check()
+        if self._norms_checked or self.normalize:
+            return
+        if embeddings[0][1].is_cuda:
+            self._norms_on_the_way = NormsOnTheWay(embeddings)
+        else:
             for name, rows in embeddings:
                 check_norms(name, rows)
-            self._norms_checked = True
+        self._norms_checked = True
+
+
+class NormsOnTheWay:
+    """Ranges of the norms of embeddings that a GPU is computing, on their way to the host, which does not wait."""
+
+    def __init__(self, embeddings: list[tuple[str, Tensor]]) -> None:
+        self.sizes = [(name, rows[..., 0].numel()) for name, rows in embeddings]
+        ranges = torch.stack([_norm_range(rows) for _, rows in embeddings])
+        self.ranges = torch.empty(ranges.shape, dtype=ranges.dtype, pin_memory=True).copy_(ranges, non_blocking=True)
+        self.arrival = torch.cuda.Event()
+        self.arrival.record()
+
+    def have_arrived(self) -> bool:
+        """Return whether the ranges can be read without waiting."""
+        return bool(self.arrival.query())
+
+    def check(self) -> None:
+        """Check that the embeddings are unit vectors; raises the errors of `check_norms`."""
+        for (name, num_rows), norm_range in zip(self.sizes, self.ranges.tolist(), strict=True):
+            _check_range(name, num_rows, norm_range)
 
 
 def check_views(views: ViewPairs) -> list[tuple[str, Tensor]]:
@@ -85,7 +117,8 @@ def check_finite(loss: Tensor, embeddings: list[tuple[str, Tensor]]) -> None:
     if loss.is_cuda or bool(loss.isfinite()):
         return
     for name, rows in embeddings:
-        _finite_norms(name, rows)
+        finite_fraction, *_ = _norm_range(rows).tolist()
+        _check_range(name, rows[..., 0].numel(), [finite_fraction, 1.0, 1.0])  # whatever the norms
 
 
 def check_norms(name: str, rows: Tensor) -> None:
@@ -94,13 +127,7 @@ def check_norms(name: str, rows: Tensor) -> None:
     Raises:
         ValueError: If a norm is not 1; the message gives the range of the norms.
     """
-    norms = _finite_norms(name, rows)
-    if bool(((norms - 1).abs() > NORM_TOLERANCE).any()):
-        lowest, highest = norms.min().item(), norms.max().item()
-        raise ValueError(
-            f"{name} must hold unit vectors, but its norms range from {lowest:.3g} to {highest:.3g}: "
-            "pass normalize=True to the loss, or normalize first (F.normalize)"
-        )
+    _check_range(name, rows[..., 0].numel(), _norm_range(rows).tolist())
 
 
 def _check_rows(name: str, rows: Tensor, query: Tensor, batch_offset: int) -> None:
@@ -117,9 +144,19 @@ def _check_rows(name: str, rows: Tensor, query: Tensor, batch_offset: int) -> No
         )
 
 
-def _finite_norms(name: str, rows: Tensor) -> Tensor:
-    """Return the norms (...,) of rows (..., D), or raise if any is not finite."""
-    norms: Tensor = rows.detach().norm(dim=-1)  # not in float32: converting a large queue would copy it
-    if num_invalid := int((~norms.isfinite()).sum()):
-        raise NotFiniteError(f"{name} has NaN or infinite values in {num_invalid} of {norms.numel()} rows")
-    return norms
+def _check_range(name: str, num_rows: int, norm_range: list[float]) -> None:
+    """Raise the errors of `check_norms` from the numbers of `_norm_range`."""
+    finite_fraction, lowest, highest = norm_range
+    if num_invalid := num_rows - round(finite_fraction * num_rows):
+        raise NotFiniteError(f"{name} has NaN or infinite values in {num_invalid} of {num_rows} rows")
+    if max(abs(lowest - 1), abs(highest - 1)) > NORM_TOLERANCE:
+        raise ValueError(
+            f"{name} must hold unit vectors, but its norms range from {lowest:.3g} to {highest:.3g}: "
+            "pass normalize=True to the loss, or normalize first (F.normalize)"
+        )
+
+
+def _norm_range(rows: Tensor) -> Tensor:
+    """Return the fraction of rows (..., D) with a finite norm, the lowest norm and the highest, float64 (3,)."""
+    norms = rows.detach().norm(dim=-1)  # not in float32: converting a large queue would copy it
+    return torch.stack([norms.isfinite().double().mean(), norms.min().double(), norms.max().double()])

@@ -14,6 +14,7 @@ from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.errors import MediaError
 from eztorch_sce.files import open_text
 from eztorch_sce.progress import Clock, console, print_above
+from eztorch_sce.training.metrics import log_numbers
 from eztorch_sce.types import ViewBatch
 
 UNREADABLE = "unreadable.csv"
@@ -109,7 +110,7 @@ class RunProgress(pl.Callback):
             self.bar.update(self.task, completed=step, epoch=epoch, status=status)
         else:
             print_above("  ".join(filter(None, [f"epoch {epoch}", f"step {step}", status, self.clock.left()])))
-        pl_module.log_dict({"views_per_s": views_per_s, "data_wait": wait_fraction} | named_rates(self.rates))
+        log_numbers(pl_module, {"views_per_s": views_per_s, "data_wait": wait_fraction} | named_rates(self.rates))
         self._restart(trainer)
 
     def _restart(self, trainer: pl.Trainer) -> None:

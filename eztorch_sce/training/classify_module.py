@@ -12,6 +12,7 @@ from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import blocks_in_order, effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.training.metrics import log_numbers, metrics_are_due, read_metrics
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -55,8 +56,10 @@ class ClassifyModule(pl.LightningModule):
         clips, other_label, weight = self._mix(batch)
         logits = self.classifier(clips)  # (B, classes)
         loss = weight * F.cross_entropy(logits, batch.label) + (1 - weight) * F.cross_entropy(logits, other_label)
-        accuracy = (logits.argmax(dim=1) == batch.label).float().mean()
-        self.log_dict({"loss": loss.detach(), "train_accuracy": accuracy}, batch_size=len(batch.record))
+        if metrics_are_due(self, batch_idx):
+            accuracy = (logits.argmax(dim=1) == batch.label).float().mean()
+            numbers = read_metrics({"loss": loss.detach(), "train_accuracy": accuracy})
+            log_numbers(self, numbers, len(batch.record))
         return loss
 
     def _mix(self, batch: ViewBatch) -> tuple[Float[Tensor, "B C T S S"], Int64[Tensor, " B"], float]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from eztorch_sce.augment.views import Views
 from eztorch_sce.distributed import raise_together, rows_known
 from eztorch_sce.errors import TrainingError
-from eztorch_sce.evaluation.diagnostics import embedding_diagnostics, verdict
+from eztorch_sce.evaluation.diagnostics import EmbeddingStatistics, diagnostics_of, embedding_statistics, verdict
 from eztorch_sce.losses.checks import NotFiniteError
 from eztorch_sce.losses.pairs import Loss
 from eztorch_sce.methods.base import Method, problems_with_output
@@ -20,7 +20,9 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.ramp import MovingSetting, Ramp
 from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.training.metrics import log_numbers, metrics_are_due
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
+from eztorch_sce.transfers import to_host
 from eztorch_sce.types import Batch, StepOutput, ViewBatch
 
 
@@ -67,12 +69,14 @@ class PretrainModule(pl.LightningModule):
             return skipped_step(self)
         for moving in self.moving_settings:
             moving.move(self._progress())
+        is_due = metrics_are_due(self, batch_idx)
+        if hasattr(self.method, "with_metrics"):
+            self.method.with_metrics = is_due
         output = self._forward(batch)
-        metrics = output.metrics | {"loss": output.loss.detach()}
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            metrics |= embedding_diagnostics(output.embeddings)
-            self._check_health(metrics)
-        self.log_dict(metrics, batch_size=len(batch.record))
+        if is_due:
+            numbers = _read_back(output)
+            self._check_health(numbers)
+            log_numbers(self, numbers, len(batch.record))
         return output.loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -99,9 +103,8 @@ class PretrainModule(pl.LightningModule):
         """Return the progress of training at the current optimizer step, from 0 at the first to 1 at the last."""
         return min(1.0, self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches) - 1))
 
-    def _check_health(self, metrics: dict[str, Tensor]) -> None:
+    def _check_health(self, values: dict[str, float]) -> None:
         """Raise TrainingError for a non-finite loss; warn once if the embeddings collapse."""
-        values = {name: float(value) for name, value in metrics.items()}
         error = None
         if not math.isfinite(values["loss"]):
             error = TrainingError(f"step {self.trainer.global_step}: the loss is {values['loss']}. {self._cure()}")
@@ -117,3 +120,12 @@ class PretrainModule(pl.LightningModule):
             f"If training has diverged: lower optimizer.lr={self.optimizer.lr:g}, raise schedule.warmup_epochs="
             f"{self.schedule.warmup_epochs or 0:g}, or set trainer.precision=32-true"
         )
+
+
+def _read_back(output: StepOutput) -> dict[str, float]:
+    """Return the metrics of a step and the diagnostics of its embeddings, which come from the device in one copy."""
+    metrics = output.metrics | {"loss": output.loss.detach()}
+    on_host = to_host([*metrics.values(), *embedding_statistics(output.embeddings)])
+    values, statistics = on_host[: len(metrics)], EmbeddingStatistics(*on_host[len(metrics) :])
+    scalars = dict(zip(metrics, values, strict=True)) | diagnostics_of(statistics)
+    return {name: float(value) for name, value in scalars.items()}

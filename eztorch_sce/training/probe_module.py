@@ -16,7 +16,9 @@ from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.training.metrics import log_numbers, metrics_are_due, read_metrics
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
+from eztorch_sce.transfers import to_device
 from eztorch_sce.types import Batch, ViewBatch
 
 
@@ -28,20 +30,18 @@ class ValidationHeads(nn.Module):
         held_out: Whether each record of the train split is held out.
     """
 
-    held_out: Bool[Tensor, " N"]
-
     def __init__(self, heads: LinearHeads, held_out: Bool[Tensor, " N"]) -> None:
         super().__init__()
         self.heads = copy.deepcopy(heads)
-        self.register_buffer("held_out", held_out, persistent=False)
+        self.held_out = held_out  # on the host, like the records of a batch
 
     def losses(
         self, features: Float[Tensor, "B F"], labels: Int64[Tensor, " B"], records: Int64[Tensor, " B"]
     ) -> Float[Tensor, " heads"]:
         """Return the mean cross entropy of each head over the records that are not held out; 0 if there are none."""
-        kept = ~self.held_out[records.to(self.held_out.device)]  # (B,)
+        kept = ~self.held_out[records]  # (B,), on the host
         each = torch.stack([F.cross_entropy(logits, labels, reduction="none") for logits in self.heads(features)])
-        return (each * kept).sum(dim=1) / kept.sum().clamp_min(1)
+        return (each * to_device(kept, each.device)).sum(dim=1) / kept.sum().clamp_min(1)
 
 
 class ProbeModule(pl.LightningModule):
@@ -93,7 +93,8 @@ class ProbeModule(pl.LightningModule):
         with torch.no_grad():
             features = self.backbone(batch.views[0])  # (B, F)
         losses = self.heads.losses(features, batch.label)  # (heads,)
-        self.log("loss", losses.detach().min(), batch_size=len(batch.record))
+        if metrics_are_due(self, batch_idx):
+            log_numbers(self, read_metrics({"loss": losses.detach().min()}), len(batch.record))
         if self.validation is None:
             return losses.sum()
         return losses.sum() + self.validation.losses(features, batch.label, batch.record).sum()

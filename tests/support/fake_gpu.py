@@ -10,7 +10,7 @@ Importing this module raises ImportError where torch lacks the internals it need
 import ctypes
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
@@ -91,7 +91,7 @@ class FakeGPU(TorchDispatchMode):
 
     def __init__(self, answers: dict[str, Any] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.answers = {"bool": True, "float": 0.5, "int": 0} | (answers or {})
+        self.answers = {"bool": True, "float": 1.0, "int": 1} | (answers or {})
         self.waits: Counter[str] = Counter()
         self.kernels: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
@@ -119,10 +119,11 @@ class FakeGPU(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        leaves = [*_tensors_in(args), *_tensors_in(kwargs.values())]
         if func.namespace == "c10d":
             self.collectives[f"{func.overloadpacket.__name__.strip('_')} of {leaves[0].device.type}"] += 1
-        if not any(leaf.is_cuda for leaf in leaves) and torch.device(kwargs.get("device") or "cpu").type == "cpu":
+        is_on_device = any(isinstance(leaf, FakeTensor) for leaf in leaves)
+        if not is_on_device and torch.device(kwargs.get("device") or "cpu").type == "cpu":
             return self._on_cpu(func, args, kwargs)
         if torch.is_inference_mode_enabled() and func.namespace == "aten":  # composite operators arrive whole there
             with self:
@@ -130,7 +131,7 @@ class FakeGPU(TorchDispatchMode):
             if made is not NotImplemented:
                 return made
         for leaf in leaves:
-            if isinstance(leaf, FakeTensor):
+            if isinstance(leaf, FakeTensor) and leaf.constant is not None:
                 leaf.constant = None  # torch would fold it, with kernels that are not here
         return self._on_device(func, args, kwargs, leaves)
 
@@ -206,19 +207,55 @@ class FakeGPU(TorchDispatchMode):
         target = torch.device(kwargs.get("device") or source.device) if is_cast else args[0].device
         if source.device.type == target.type:
             return None
-        if target.type == "cpu" or not (kwargs.get("non_blocking") or (not is_cast and len(args) > 2 and args[2])):
+        asynchronous = bool(kwargs.get("non_blocking") or (not is_cast and len(args) > 2 and args[2]))
+        on_host = source if target.type == "cuda" else args[0]  # of a cast to the CPU, the source: never pinned
+        if not asynchronous or (target.type == "cpu" and is_cast):
             self.wait(f"blocking copy from {source.device.type} to {target.type}")
-        elif _address(source) not in self._pinned:
-            self.wait("copy to the device of memory that is not pinned")
+        elif _address(on_host) not in self._pinned:
+            self.wait(f"copy to {target.type} through memory that is not pinned")
         self._launch(f"copy to {target.type}")
-        if not is_cast:
-            return args[0]  # type: ignore[no-any-return]
-        dtype = kwargs.get("dtype") or source.dtype
         if target.type == "cuda":
-            result = torch.empty_like(source, dtype=dtype, device="meta")  # keeps the strides
-            return torch.empty_strided(result.shape, result.stride(), dtype=dtype, device=CUDA)
+            return args[0] if not is_cast else self._like(source, kwargs.get("dtype") or source.dtype)
         with unset_fake_temporarily():
-            return torch.full(source.shape, self._answer("_local_scalar_dense", source), dtype=dtype)
+            answer = self._answer("_local_scalar_dense", source)
+            if not is_cast:
+                return args[0].fill_(answer)  # type: ignore[no-any-return]
+            return torch.full(source.shape, answer, dtype=kwargs.get("dtype") or source.dtype)
+
+    def _like(self, source: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return a tensor on the device with the shape and strides of another."""
+        meta = torch.empty_like(source, dtype=dtype, device="meta")
+        return torch.empty_strided(meta.shape, meta.stride(), dtype=dtype, device=CUDA)
+
+
+class _Event:
+    """Event of a stream, which has always happened."""
+
+    counts: FakeGPU
+
+    def __init__(self, **settings: Any) -> None:
+        pass
+
+    def record(self, stream: object = None) -> None:
+        pass
+
+    def query(self) -> bool:
+        return True
+
+    def wait(self, stream: object = None) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self.counts.wait("synchronize")
+
+
+def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+    """Yield the tensors among arguments, and in their lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors_in(value)
 
 
 def _reads_bounds(func: Any, args: Any) -> bool:
@@ -273,7 +310,7 @@ def fake_gpu(answers: dict[str, Any] | None = None) -> Iterator[FakeGPU]:
     """Yield the counts; inside, `CUDA` is a device without values, and autocast and GradScaler accept it.
 
     Args:
-        answers: What is read back from the device, by kind: "bool" (True), "int" (0) or "float" (0.5).
+        answers: What is read back from the device, by kind: "bool" (True), "int" (1) or "float" (1.0).
     """
     counts = FakeGPU(answers)
 
@@ -287,6 +324,7 @@ def fake_gpu(answers: dict[str, Any] | None = None) -> Iterator[FakeGPU]:
         stack.enter_context(patch.object(torch.Tensor, "backward", run_backward))
         stack.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *args: True))
+        stack.enter_context(patch("torch.cuda.Event", type("Event", (_Event,), {"counts": counts})))
         stack.enter_context(patch("torch.cuda.synchronize", lambda *args: counts.wait("synchronize")))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(counts)

@@ -102,7 +102,7 @@ def test_diagnostics_are_computed_at_the_logged_steps(config: PretrainConfig, mo
         return original(self, views)
 
     monkeypatch.setattr(MomentumContrast, "forward", counted)
-    function = "eztorch_sce.training.pretrain_module.embedding_diagnostics"
+    function = "eztorch_sce.training.pretrain_module.diagnostics_of"
     monkeypatch.setattr(function, lambda _: {"num_forwards": torch.tensor(float(len(forwards)))})
     config.run.log_every_n_steps = 3
     api.pretrain(config)
