@@ -10,7 +10,9 @@ from torch import Tensor
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
-from eztorch_sce.evaluation.search import unit_rows
+from eztorch_sce.evaluation.memory import on_device, send, take
+from eztorch_sce.evaluation.search import CPU, unit_rows
+from eztorch_sce.precision import exact_float32
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
@@ -34,11 +36,21 @@ class FewShotConfig(EvaluationConfig):
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
         """Return `few_shot_top1`, the mean accuracy, and `few_shot_ci95`, half the width of its confidence interval."""
-        return Scores(few_shot_accuracy(train, test, self.ways, self.shots, self.queries, self.episodes, self.seed))
+        drawn = self.ways, self.shots, self.queries, self.episodes, self.seed
+        return Scores(few_shot_accuracy(train, test, *drawn, device))
 
 
+@torch.no_grad()
+@exact_float32()
 def few_shot_accuracy(
-    train: FeatureBank, test: FeatureBank, ways: int, shots: int, queries: int, episodes: int, seed: int
+    train: FeatureBank,
+    test: FeatureBank,
+    ways: int,
+    shots: int,
+    queries: int,
+    episodes: int,
+    seed: int,
+    device: torch.device = CPU,
 ) -> dict[str, float]:
     """Return the mean accuracy over episodes, in [0, 1], and half the width of its 95 % confidence interval.
 
@@ -56,6 +68,7 @@ def few_shot_accuracy(
         queries: Test records per class; a class with fewer uses all of them.
         episodes: Number of episodes, 2 or more.
         seed: Seed of the draws.
+        device: The device to compute on.
 
     Raises:
         ConfigError: If fewer than `ways` classes have `shots` train records and a test record, or the features cannot
@@ -64,16 +77,18 @@ def few_shot_accuracy(
     check_banks(train, test)
     train_rows, test_rows = _rows_by_class(train.labels), _rows_by_class(test.labels)
     classes = _drawable_classes(train_rows, test_rows, ways, shots)
-    accuracies = torch.zeros(episodes, dtype=torch.float64)
+    supports, queried_from = (on_device(bank.features, device) for bank in (train, test))
+    accuracies = torch.zeros(episodes, dtype=torch.float64, device=device)
     for episode in track(range(episodes), episodes, "few-shot episodes"):
         generator = generator_for(seed, episode, 0, 0, "few-shot")
         drawn = [classes[number] for number in torch.randperm(len(classes), generator=generator)[:ways].tolist()]
         support = torch.cat([_draw(train_rows[label], shots, generator) for label in drawn])
         queried = [_draw(test_rows[label], queries, generator) for label in drawn]
-        centroids = unit_rows(train.features[support]).view(ways, shots, -1).mean(dim=1)  # (W, F)
-        similarity = unit_rows(test.features[torch.cat(queried)]) @ F.normalize(centroids, dim=1).T
         answers = torch.arange(ways).repeat_interleave(torch.tensor([len(rows) for rows in queried]))
-        accuracies[episode] = (similarity.argmax(dim=1) == answers).double().mean()
+        centroids = unit_rows(_take(supports, support, device)).view(ways, shots, -1).mean(dim=1)  # (W, F)
+        similarity = unit_rows(_take(queried_from, torch.cat(queried), device)) @ F.normalize(centroids, dim=1).T
+        accuracies[episode] = (similarity.argmax(dim=1) == send(answers, device)).double().mean()
+    accuracies = accuracies.cpu()  # the only time that the host waits for the device
     half_width = 1.96 * accuracies.std() / episodes**0.5
     return {"few_shot_top1": float(accuracies.mean()), "few_shot_ci95": float(half_width)}
 
@@ -93,6 +108,10 @@ def _drawable_classes(train_rows: dict[int, Tensor], test_rows: dict[int, Tensor
 
 def _rows_by_class(labels: Tensor) -> dict[int, Tensor]:
     return {label: (labels == label).nonzero().flatten() for label in torch.unique(labels).tolist()}
+
+
+def _take(rows: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    return take(rows, index, send(index, device), device)
 
 
 def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:

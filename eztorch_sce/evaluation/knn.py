@@ -1,11 +1,12 @@
 """k-nearest-neighbor classification on frozen features."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.evaluation.memory import on_device
 from eztorch_sce.evaluation.metrics import top_accuracies
 from eztorch_sce.evaluation.search import CPU, nearest_neighbors
 from eztorch_sce.registry import register
@@ -27,8 +28,9 @@ class KnnConfig(EvaluationConfig):
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
         """Return `knn_top1` and `knn_top5`, and the same for centered features with the suffix `_centered`."""
-        plain = knn_accuracy(train, test, self.k, self.temperature, device)
-        centered = knn_accuracy(train, test, self.k, self.temperature, device, centered=True)
+        check_banks(train, test)
+        train = replace(train, features=on_device(train.features, device))
+        plain, centered = (_vote(train, test, self.k, self.temperature, device, center) for center in (False, True))
         return Scores(plain | {f"{name}_centered": accuracy for name, accuracy in centered.items()})
 
 
@@ -59,6 +61,12 @@ def knn_accuracy(
         ConfigError: If the features cannot be used; see `check_banks`.
     """
     check_banks(train, test)
+    return _vote(train, test, k, temperature, device, centered)
+
+
+def _vote(
+    train: FeatureBank, test: FeatureBank, k: int, temperature: float, device: torch.device, centered: bool
+) -> dict[str, float]:
     similarity, nearest = nearest_neighbors(train.features, test.features, k, centered, device)  # (Q, k)
     weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest, against overflow
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1

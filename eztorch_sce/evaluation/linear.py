@@ -16,7 +16,8 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.features import RecordViews, mean_over_views
-from eztorch_sce.evaluation.metrics import top_accuracies
+from eztorch_sce.evaluation.memory import on_device, send, take
+from eztorch_sce.evaluation.metrics import top_accuracies, top_fractions
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.evaluation.selection import groups_of, validation_rows
 from eztorch_sce.machine import Machine, this_machine
@@ -25,6 +26,7 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
+from eztorch_sce.precision import exact_float32
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
@@ -166,7 +168,9 @@ class LinearHeads(nn.Module):
 
     def forward(self, features: Float[Tensor, "B F"]) -> Float[Tensor, "heads B C"]:
         """Return logits (heads, B, C) of features (B, F)."""
-        return torch.stack([head(features) for head in self.heads])
+        weights, biases = (torch.cat(parts) for parts in zip(*(head.parameters() for head in self.heads), strict=True))
+        logits = F.linear(features, weights, biases)  # (B, heads * C), in one product
+        return logits.unflatten(1, (len(self.heads), -1)).transpose(0, 1)
 
     def only(self, lr: float) -> "LinearHeads":
         """Return a copy with the head of one learning rate alone."""
@@ -248,9 +252,12 @@ def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: to
     """
     check_banks(train, test)
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
+    groups = groups_of(train) if probe.selects_on_validation else None
+    train = replace(train, features=on_device(train.features, device))
     choice: dict[str, float] = {}
     if probe.selects_on_validation:
-        choice = _choose_on_validation(train, num_classes, probe, device)
+        held_out = validation_rows(train.labels, train.classes, probe.validation_fraction, probe.seed, groups)
+        choice = _choose_on_validation(train, held_out, num_classes, probe, device)
         probe = replace(probe, lrs=[choice["linear_lr"]])
     heads = train_heads(train, num_classes, probe, device)
     on_test = sweep_metrics(probe.lrs, _accuracies(heads, test, device))
@@ -261,13 +268,15 @@ def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: to
     return metrics
 
 
-def _choose_on_validation(train: FeatureBank, num_classes: int, probe: Probe, device: torch.device) -> dict[str, float]:
+def _choose_on_validation(
+    train: FeatureBank, held_out: Bool[Tensor, " N"], num_classes: int, probe: Probe, device: torch.device
+) -> dict[str, float]:
     """Return the metrics of `choice_metrics`, from classifiers trained without the held-out records."""
-    held_out = validation_rows(train.labels, train.classes, probe.validation_fraction, probe.seed, groups_of(train))
     heads = train_heads(train, num_classes, probe, device, (~held_out).nonzero().flatten())
     return choice_metrics(probe.lrs, _accuracies(heads, train, device, held_out.nonzero().flatten()))
 
 
+@exact_float32()
 def train_heads(
     train: FeatureBank,
     num_classes: int,
@@ -277,7 +286,8 @@ def train_heads(
 ) -> LinearHeads:
     """Train linear classifiers and return them, rescaled to take features that are not standardized.
 
-    The features may be memory-mapped: they are copied to the device one batch at a time.
+    The features may be memory-mapped and larger than memory: a device that has no room for them gets one batch at a
+    time. The host waits for the device before the first step and at no other.
 
     Args:
         train: Features of the train split, which are standardized by its mean and deviation.
@@ -286,12 +296,13 @@ def train_heads(
         device: The device to compute on.
         rows: Records to train on; None for all.
     """
-    num_features = train.features.shape[1]
+    features, labels = on_device(train.features, device), send(train.labels, device)
+    num_features = features.shape[1]
     rows = torch.arange(len(train.labels)) if rows is None else rows
     num_records = len(rows)
     mean, deviation = torch.zeros(num_features, device=device), torch.ones(num_features, device=device)
     if probe.standardize:
-        mean, deviation = (values.to(device) for values in standardization(train.features))
+        mean, deviation = (values.to(device) for values in standardization(features))
     generator = generator_for(probe.seed, 0, 0, 0, "linear")
     heads = LinearHeads(num_features, num_classes, probe.lrs, generator).to(device)
     batch_size = min(probe.batch_size, num_records)
@@ -299,10 +310,12 @@ def train_heads(
     num_steps = probe.max_epochs * -(-num_records // batch_size)
     scheduler = LambdaLR(optimizer, lambda step: probe.schedule.factor(step, num_steps, probe.max_epochs))
     for _ in track(range(probe.max_epochs), probe.max_epochs, "linear classifiers, epochs"):
-        for drawn in torch.split(rows[torch.randperm(num_records, generator=generator)], batch_size):
-            x = (train.features[drawn].to(device) - mean) / deviation  # (B, F)
+        order = rows[torch.randperm(num_records, generator=generator)]
+        batches = zip(order.split(batch_size), send(order, device).split(batch_size), strict=True)
+        for drawn, drawn_on_device in batches:
+            x = take(features, drawn, drawn_on_device, device)  # (B, F)
             optimizer.zero_grad()
-            heads.losses(x, train.labels[drawn].to(device)).sum().backward()
+            heads.losses((x - mean) / deviation, labels[drawn_on_device]).sum().backward()
             optimizer.step()
             scheduler.step()
     heads.undo_standardization(mean, deviation)
@@ -336,22 +349,33 @@ def _wide_statistics(features: Float[Tensor, "N F"], columns: Bool[Tensor, " F"]
 
 
 @torch.no_grad()
+@exact_float32()
 def _accuracies(
     heads: LinearHeads, bank: FeatureBank, device: torch.device, rows: Int64[Tensor, " rows"] | None = None
 ) -> list[dict[str, float]]:
     """Return the accuracies of each head on some records, or on all.
 
-    Records are scored in blocks, since all scores at once may not fit in memory.
+    Records are scored in blocks, since all scores at once may not fit in memory, and the results are read once.
     """
+    features, all_labels = on_device(bank.features, device), send(bank.labels, device)
     num_records = len(bank.labels) if rows is None else len(rows)
-    totals: list[dict[str, float]] = [{} for _ in heads.lrs]
-    for start in range(0, num_records, _BLOCK):
-        block = slice(start, start + _BLOCK) if rows is None else rows[start : start + _BLOCK]
-        labels = bank.labels[block]
-        for total, scores in zip(totals, heads(bank.features[block].to(device)), strict=True):
-            for name, accuracy in top_accuracies(scores, labels.to(device), "linear").items():
-                total[name] = total.get(name, 0.0) + accuracy * len(labels) / num_records
-    return totals
+    slices = [slice(start, start + _BLOCK) for start in range(0, num_records, _BLOCK)]
+    rows_on_device = None if rows is None else send(rows, device)
+    counts, fractions = [], []
+    for block in slices:
+        there = block if rows_on_device is None else rows_on_device[block]
+        labels = all_labels[there]
+        scores = heads(take(features, block if rows is None else rows[block], there, device))  # (heads, B, C)
+        fractions.append(torch.stack([top_fractions(of_head, labels) for of_head in scores]))
+        counts.append(len(labels))
+    totals = torch.stack(fractions, dim=1).tolist()  # (heads, blocks, 2)
+    return [
+        {
+            name: sum(block[number] * count / num_records for block, count in zip(of_head, counts, strict=True))
+            for number, name in enumerate(("linear_top1", "linear_top5"))
+        }
+        for of_head in totals
+    ]
 
 
 def choice_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:

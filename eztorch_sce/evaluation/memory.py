@@ -23,6 +23,34 @@ def available_bytes(device: torch.device) -> int:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
+def on_device(rows: Shaped[Tensor, "N ..."], device: torch.device) -> Shaped[Tensor, "N ..."]:
+    """Return rows on a device if they take at most half of its memory; otherwise as they are, to be sent in chunks."""
+    if device.type == "cpu" or rows.nbytes > available_bytes(device) // 2:
+        return rows
+    return rows.to(device)
+
+
+def send(rows: Shaped[Tensor, "n ..."], device: torch.device) -> Shaped[Tensor, "n ..."]:
+    """Return rows on a device. The host does not wait for a GPU: it copies from page-locked memory."""
+    if device.type != "cuda" or rows.is_cuda:
+        return rows.to(device)
+    return rows.pin_memory().to(device, non_blocking=True)
+
+
+def take(
+    rows: Shaped[Tensor, "N ..."], index: Tensor | slice, index_on_device: Tensor | slice, device: torch.device
+) -> Shaped[Tensor, "n ..."]:
+    """Return some of the rows on a device, wherever `on_device` left them. The host does not wait for a GPU.
+
+    Args:
+        rows: The rows.
+        index: The indices of those to return, on the CPU, or a slice.
+        index_on_device: The same on the device.
+        device: The device.
+    """
+    return rows[index_on_device] if rows.device.type == device.type else send(rows[index], device)
+
+
 class InChunks:
     """Apply a function to the rows of a tensor in chunks that fit in the memory of its device.
 

@@ -1,7 +1,7 @@
 """Retrieval on frozen features: each test record is a query, and the train split is the bank."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -11,12 +11,15 @@ from torch import Tensor
 from eztorch_sce.distributed import gather_rows
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.evaluation.memory import available_bytes, on_device
 from eztorch_sce.evaluation.search import CPU, Centers, find_centers, nearest_neighbors, own_queries, similarities
+from eztorch_sce.precision import exact_float32
 from eztorch_sce.registry import register
 from eztorch_sce.types import FeatureBank
 
 RANKS = (1, 5, 10, 20, 50)
 _MAX_PAIRS = 2**24  # pairs of a query and a bank record of its class that are ranked at once; limits the memory
+_GPU_SHARE = 1024  # a pair for so many bytes of a GPU's memory: they take about 40 bytes each
 
 
 @register("evaluation", "retrieve")
@@ -43,6 +46,7 @@ def retrieval(
         ConfigError: If the features cannot be used; see `check_banks`.
     """
     check_banks(train=bank, test=queries)
+    bank = replace(bank, features=on_device(bank.features, device))  # once for the four searches
     ranks = [rank for rank in ranks if rank <= len(bank.features)]
     metrics: dict[str, float] = {}
     by_query = {}
@@ -67,6 +71,7 @@ def _mean_by_class(queries: FeatureBank, by_query: Float64[Tensor, "Q 2"]) -> di
 
 
 @torch.no_grad()
+@exact_float32()
 def average_precisions(
     bank: FeatureBank, queries: FeatureBank, centered: bool = False, device: torch.device = CPU
 ) -> Float64[Tensor, " Q"]:
@@ -79,13 +84,15 @@ def average_precisions(
 
     Source: Manning, Raghavan and Schuetze, Introduction to Information Retrieval, 2008, section 8.4.
     """
-    centers = find_centers(bank.features, queries.features, centered, device)
+    records = on_device(bank.features, device)
+    centers = find_centers(records, queries.features, centered, device)
     classes = _classes_of(bank.labels, queries.labels, device)
     own = own_queries(len(queries.features))
     features, labels = queries.features[own], queries.labels[own].to(device)
-    block = max(1, _MAX_PAIRS // max(1, int(classes.sizes.max())))
+    max_pairs = _MAX_PAIRS if device.type == "cpu" else available_bytes(device) // _GPU_SHARE
+    block = max(1, max_pairs // max(1, classes.largest))
     blocks = zip(torch.split(features, block), torch.split(labels, block), strict=True)
-    precisions = [_average_precisions(bank.features, classes, rows, row_labels, centers) for rows, row_labels in blocks]
+    precisions = [_average_precisions(records, classes, *own_block, centers) for own_block in blocks]
     return gather_rows(torch.cat(precisions)).cpu()
 
 
@@ -96,11 +103,13 @@ class _Classes(NamedTuple):
         labels: Class of each record, (N,).
         numbers: Index of each record within its class, (N,).
         sizes: Number of records of each class, (C,).
+        largest: The highest of them.
     """
 
     labels: Int64[Tensor, " N"]
     numbers: Int64[Tensor, " N"]
     sizes: Int64[Tensor, " C"]
+    largest: int
 
 
 def _classes_of(labels: Tensor, query_labels: Tensor, device: torch.device) -> _Classes:
@@ -108,7 +117,7 @@ def _classes_of(labels: Tensor, query_labels: Tensor, device: torch.device) -> _
     by_class = labels.argsort(stable=True)
     numbers = torch.empty_like(labels)
     numbers[by_class] = torch.arange(len(labels)) - (sizes.cumsum(dim=0) - sizes)[labels[by_class]]
-    return _Classes(labels.to(device), numbers.to(device), sizes.to(device))
+    return _Classes(labels.to(device), numbers.to(device), sizes.to(device), int(sizes.max()))
 
 
 def _average_precisions(
@@ -123,11 +132,15 @@ def _average_precisions(
     The memory is proportional to the number of pairs within a class, not to the complete ranking.
     """
     sizes = classes.sizes[labels]  # (Q,)
-    own = torch.full((len(queries), int(classes.sizes.max())), torch.inf, device=labels.device)  # (Q, R)
+    own = torch.full((len(queries), classes.largest + 1), torch.inf, device=labels.device)  # (Q, R + 1)
     for rows, columns, similarity in similarities(bank, queries, centers, "average precision 1/2"):
-        query, record = (labels[rows, None] == classes.labels[columns]).nonzero(as_tuple=True)
-        own[rows.start + query, classes.numbers[columns][record]] = similarity[query, record]
-    own = own.sort(dim=1, descending=True).values  # rows of smaller classes start with infinities
+        same_class, numbers = labels[rows, None] == classes.labels[columns], classes.numbers[columns]
+        if own.is_cuda:  # without asking how many are of the class; the last column takes the others
+            own[rows].scatter_(1, numbers.where(same_class, classes.largest), similarity)
+        else:
+            query, record = same_class.nonzero(as_tuple=True)
+            own[rows.start + query, numbers[record]] = similarity[query, record]
+    own = own[:, :-1].sort(dim=1, descending=True).values  # (Q, R); rows of smaller classes start with infinities
 
     before = torch.zeros_like(own, dtype=torch.int32)  # records of other classes that rank before each own record
     for rows, columns, similarity in similarities(bank, queries, centers, "average precision 2/2"):

@@ -9,12 +9,16 @@ from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows, rank, world_size
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.evaluation.memory import available_bytes, on_device, send
+from eztorch_sce.precision import exact_float32
 from eztorch_sce.progress import track
 
-# Rows compared at once. Their similarities take 4 MB whatever the size of the bank and the number of queries, so they
-# are still in the cache when the nearest are selected.
+# Rows compared at once on a CPU. Their similarities take 4 MB whatever the size of the bank and the number of queries,
+# so they are still in the cache when the nearest are selected.
 BANK_CHUNK = 2048
 QUERY_CHUNK = 512
+_GPU_BANK_CHUNK = 16384
+_GPU_BYTES = 32  # per similarity, with what is computed from it
 
 _SHORTEST = 1e-12  # rows below this length are rescaled before their length is measured
 
@@ -45,7 +49,28 @@ class Centers(NamedTuple):
     queries: Float[Tensor, " F"]
 
 
+class Chunks(NamedTuple):
+    """Rows that are compared at once.
+
+    Attributes:
+        bank: Rows of the bank.
+        queries: Rows of the queries.
+    """
+
+    bank: int
+    queries: int
+
+
+def chunks_on(device: torch.device) -> Chunks:
+    """Return how many rows to compare at once on a device: on a GPU, what takes 1/32 of its memory."""
+    if device.type == "cpu":
+        return Chunks(BANK_CHUNK, QUERY_CHUNK)
+    queries = available_bytes(device) // (32 * _GPU_BYTES * _GPU_BANK_CHUNK)
+    return Chunks(_GPU_BANK_CHUNK, max(QUERY_CHUNK, queries))
+
+
 @torch.no_grad()
+@exact_float32()
 def nearest_neighbors(
     bank: Float[Tensor, "N F"],
     queries: Float[Tensor, "Q F"],
@@ -60,7 +85,7 @@ def nearest_neighbors(
 
     Args:
         bank: Rows to search, (N, F). May be memory-mapped and larger than memory: it is read sequentially, once (twice
-            if centered), and never copied as a whole.
+            if centered), and copied as a whole only to a GPU that has room for it.
         queries: Rows to search for, (Q, F); the same in all processes.
         k: Number of neighbors; at most the size of the bank is returned.
         centered: Subtract the mean of the bank and the mean of the queries first.
@@ -69,17 +94,45 @@ def nearest_neighbors(
     Raises:
         ConfigError: If a row holds NaN or infinity.
     """
-    k = min(k, len(bank))
+    k, bank = min(k, len(bank)), on_device(bank, device)
     centers = find_centers(bank, queries, centered, device)
     own = queries[own_queries(len(queries))]
-    best = Neighbors(
-        torch.full((len(own), k), -torch.inf, device=device), torch.zeros(len(own), k, dtype=torch.long, device=device)
-    )
-    for rows, columns, similarity in similarities(bank, own, centers, "nearest neighbors"):
+    search = _search_on_cpu if device.type == "cpu" else _search_without_waits
+    best = search(bank, own, k, centers)
+    return Neighbors(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
+
+
+def _search_on_cpu(bank: Tensor, queries: Tensor, k: int, centers: Centers) -> Neighbors:
+    best = Neighbors(torch.full((len(queries), k), -torch.inf), torch.zeros(len(queries), k, dtype=torch.long))
+    for rows, columns, similarity in similarities(bank, queries, centers, "nearest neighbors"):
         so_far = Neighbors(best.similarity[rows], best.indices[rows])
         candidates = _nearest_of_chunk(similarity, k, columns.start, so_far.similarity[:, -1:])
         best.similarity[rows], best.indices[rows] = _merge(so_far, candidates, k)
-    return Neighbors(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
+    return best
+
+
+def _search_without_waits(bank: Tensor, queries: Tensor, k: int, centers: Centers) -> Neighbors:
+    """Do the same by the k highest of unique numbers: ties need no second look, for which the host would have to wait.
+
+    A number holds the similarity in its upper 32 bits and the index of the row, subtracted from the highest, below.
+    """
+    lowest = torch.iinfo(torch.long).min
+    best = torch.full((len(queries), k), lowest, device=centers.queries.device)
+    for rows, columns, similarity in similarities(bank, queries, centers, "nearest neighbors"):
+        index = torch.arange(columns.start, columns.stop, device=similarity.device)
+        numbers = (_sortable(similarity.add_(0.0)).long() << 32) | (_HIGHEST_INDEX - index)  # -0 becomes 0
+        of_chunk = numbers.topk(min(k, numbers.shape[1]), dim=1).values
+        best[rows] = torch.cat([best[rows], of_chunk], dim=1).topk(k, dim=1).values
+    return Neighbors(_sortable((best >> 32).int()).view(torch.float32), _HIGHEST_INDEX - (best & _HIGHEST_INDEX))
+
+
+_HIGHEST_INDEX = 2**32 - 1
+
+
+def _sortable(values: Tensor) -> Tensor:
+    """Return integers, int32, in the order of float32 values; or, of such integers, the bits of the values."""
+    bits = values.view(torch.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def similarities(
@@ -87,19 +140,33 @@ def similarities(
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield query rows, bank rows and their cosines, on the device of the centers.
 
-    The bank is read once from beginning to end; the queries are copied.
+    The bank is read once from beginning to end; the queries are copied. The host waits for a GPU once, at the end.
 
     Args:
         bank: Rows to compare with, (N, F).
         queries: Rows to compare, (Q, F).
         centers: Subtracted from the rows first.
         title: Title of the progress bar.
+
+    Raises:
+        ConfigError: At the end, if a row holds NaN or infinity.
     """
-    unit_queries = unit_rows(queries.to(centers.queries) - centers.queries)
-    for columns in track(_chunks(len(bank), BANK_CHUNK), -(-len(bank) // BANK_CHUNK), title):
-        keys = unit_rows(bank[columns].to(centers.bank) - centers.bank)
-        for rows in _chunks(len(queries), QUERY_CHUNK):
+    device = centers.queries.device
+    chunks = chunks_on(device)
+    unit_queries = unit_rows(send(queries, device) - centers.queries)
+    is_finite = _are_finite(unit_queries)
+    for columns in track(_chunks(len(bank), chunks.bank), -(-len(bank) // chunks.bank), title):
+        keys = unit_rows(send(bank[columns], device) - centers.bank)
+        is_finite &= _are_finite(keys)
+        for rows in _chunks(len(queries), chunks.queries):
             yield rows, columns, unit_queries[rows] @ keys.T
+    if not is_finite:
+        raise ConfigError(["the features hold NaN or infinity: check the weights of the network"])
+
+
+def _are_finite(unit: Float[Tensor, "N F"]) -> Tensor:
+    """Return whether no result of `unit_rows` is NaN, a tensor of one bool. A row is NaN in all columns or in none."""
+    return unit[:, 0].isfinite().all()
 
 
 def find_centers(bank: Tensor, queries: Tensor, centered: bool, device: torch.device) -> Centers:
@@ -124,24 +191,23 @@ def _chunks(count: int, size: int) -> Iterator[slice]:
 def unit_rows(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N F"]:
     """Scale each row to unit length, in place. A row of zeros has no direction and stays zero.
 
-    Raises:
-        ConfigError: If a row holds NaN or infinity.
+    A row that holds NaN or infinity becomes NaN.
     """
     lengths = rows.norm(dim=1, keepdim=True)
-    extreme = ((lengths < _SHORTEST) | ~lengths.isfinite()).flatten()
-    if extreme.any():  # squares of the values leave the range of float32, or the values are not finite
-        largest = rows[extreme].abs().amax(dim=1, keepdim=True)
-        if not largest.isfinite().all():
-            raise ConfigError(["the features hold NaN or infinity: check the weights of the network"])
-        rows[extreme] = rows[extreme] / largest.where(largest > 0, 1)
-        lengths[extreme] = rows[extreme].norm(dim=1, keepdim=True)
+    extreme = (lengths < _SHORTEST) | ~lengths.isfinite()
+    # Squares of these rows leave the range of float32. Whether there are any is not asked of a GPU: it would be a wait.
+    if rows.is_cuda or extreme.any():
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        scaled = rows / largest.where(largest > 0, 1)
+        lengths = scaled.norm(dim=1, keepdim=True).where(extreme, lengths)
+        rows.copy_(scaled.where(extreme, rows))
     return rows.div_(lengths.clamp_min_(_SHORTEST))  # in place: half the time of F.normalize on a large chunk
 
 
 def _mean_row(rows: Tensor, device: torch.device) -> Tensor:
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
-    for chunk in _chunks(len(rows), BANK_CHUNK):
-        total += rows[chunk].to(device).sum(dim=0, dtype=torch.float64)
+    for chunk in _chunks(len(rows), chunks_on(device).bank):
+        total += send(rows[chunk], device).sum(dim=0, dtype=torch.float64)
     return (total / len(rows)).float()
 
 
