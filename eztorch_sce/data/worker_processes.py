@@ -1,11 +1,10 @@
 """Worker processes of a loader, and what ends the run if one of them dies or hangs: an error that names the file."""
 
-import errno
 import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, TypeVar
 
 from torch._C import _remove_worker_pids
 from torch._utils import ExceptionWrapper
@@ -17,7 +16,9 @@ from eztorch_sce.data.parcel import Parcel
 from eztorch_sce.errors import LoadingError, first_line
 from eztorch_sce.types import Failure, Sample
 
-_POLL_S = 1.0  # time between two looks at the workers while none delivers
+T = TypeVar("T")
+
+_POLL_S = 0.5  # time between two looks at the workers while none delivers
 _GRACE_S = 1.0  # time in which a worker that broke a connection may turn out to have died
 _CRASH_CURE = "if it happens again, look at the file with `eztorch-sce data doctor`, or remove it"
 _DEATHS: dict[int, tuple[str, str]] = {  # what a signal means, and the cure
@@ -27,13 +28,16 @@ _DEATHS: dict[int, tuple[str, str]] = {  # what a signal means, and the cure
      "read; set data.prefetch=1 or data.num_workers=0, or enlarge it (docker run --shm-size=...)"),
     signal.SIGTERM: ("was terminated (SIGTERM)", "another program or the job scheduler stopped it"),
 }  # fmt: skip
-_NO_ROOM = (  # of what torch says in a worker, and the cure
-    ("No space left on device", "shared memory (/dev/shm) is full: set data.prefetch=1 or data.num_workers=0, or a "
-     "smaller data.batch_size, or enlarge it (docker run --shm-size=...)"),
-    ("Cannot allocate memory", "memory is full: set a smaller data.num_workers, data.prefetch or data.batch_size"),
-    ("Too many open files", "too many files are open: raise the limit (ulimit -n), set a smaller data.num_workers, or "
-     "keep fewer batches at once"),
-)  # fmt: skip
+_TOO_MANY_FILES = (
+    "too many files are open: raise the limit (ulimit -n), set a smaller data.num_workers, or keep fewer batches"
+)
+_NO_ROOM = {  # what an error says, and what it means
+    "No space left on device": "shared memory (/dev/shm) is full: set data.prefetch=1 or data.num_workers=0, or a "
+    "smaller data.batch_size, or enlarge it (docker run --shm-size=...)",
+    "Cannot allocate memory": "memory is full: set a smaller data.num_workers, data.prefetch or data.batch_size",
+    "Too many open files": _TOO_MANY_FILES,
+    "received 0 items of ancdata": _TOO_MANY_FILES,  # Python, where the file of a batch does not fit the limit
+}
 
 
 class WatchedDataset(Dataset[Sample | Failure]):
@@ -143,10 +147,10 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
         if is_reading or self._quiet_since is None:
             self._quiet_since = now
         elif now - self._quiet_since > self._limit_s:
-            number = self._task_info.get(self._rcvd_idx, (0,))[0]
-            raise LoadingError(
-                f"{self._name(number)} has not answered for {now - self._quiet_since:.0f} s, between files"
-            )
+            awaited = self._task_info.get(self._rcvd_idx)  # none at the beginning of an epoch
+            pids = ", ".join(str(process.pid) for process in self._workers)
+            name = f"one of the worker processes {pids} of the loader" if awaited is None else self._name(awaited[0])
+            raise LoadingError(f"{name} has not answered for {now - self._quiet_since:.0f} s, between files")
 
     def _name(self, number: int) -> str:
         return f"worker process {self._workers[number].pid} of the loader"
@@ -163,7 +167,7 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
         self._shutdown_workers()
 
 
-def starting(start: Callable[[], Any]) -> Any:
+def starting(start: Callable[[], T]) -> T:
     """Return the result of `start`, which starts worker processes.
 
     Raises:
@@ -172,9 +176,7 @@ def starting(start: Callable[[], Any]) -> Any:
     try:
         return start()
     except OSError as error:
-        cure = "set a smaller data.num_workers"
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            cure += ", or raise the limit of open files (ulimit -n)"
+        cure = _no_room(str(error)) or "set a smaller data.num_workers, or raise the limit of processes (ulimit -u)"
         raise LoadingError(f"worker processes cannot be started ({first_line(error)}): {cure}") from None
 
 
@@ -195,4 +197,4 @@ def _opened(content: object) -> object:
 
 def _no_room(text: str) -> str | None:
     """Return what ran out, and the cure, or None if the text of an error says nothing of it."""
-    return next((message for words, message in _NO_ROOM if words in text), None)
+    return next((message for words, message in _NO_ROOM.items() if words in text), None)

@@ -80,7 +80,7 @@ def test_evaluation_is_ordered_and_repeatable(manifest: Manifest) -> None:
     assert len(first[0].frames) == 6  # clips x crops
     for a, b in zip(first, second, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(a.frames, b.frames, strict=True))
-    assert [b.label.tolist() for b in first] == [[0], [0], [0], [1], [1], [1]]
+    assert [label for batch in first for label in batch.label.tolist()] == [0, 0, 0, 1, 1, 1]
 
 
 def test_an_unreadable_file_becomes_a_failure_with_its_path(manifest: Manifest, tmp_path: Path) -> None:
