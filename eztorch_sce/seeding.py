@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 
 def seed_everything(seed: int) -> None:
@@ -31,6 +32,25 @@ def seed_for(seed: int, epoch: int, record: int, view: int, purpose: str) -> int
     """
     packed = struct.pack("<4q", seed, epoch, record, view) + purpose.encode()
     return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") >> 1
+
+
+def seeds_for(seed: int, epochs: ArrayLike, records: ArrayLike, view: int, purpose: str) -> NDArray[np.uint64]:
+    """Return `seed_for` of each epoch with its record, (N,), faster than one by one.
+
+    Args:
+        seed, view, purpose: As in `seed_for`.
+        epochs: One epoch per sample (N,), or one for all.
+        records: Index of the record of each sample (N,).
+    """
+    records = np.asarray(records, dtype=np.int64)
+    packed = np.empty((len(records), 4), dtype="<i8")
+    packed[:, 0], packed[:, 1], packed[:, 2], packed[:, 3] = seed, epochs, records, view
+    data, suffix, size = packed.tobytes(), purpose.encode(), packed.strides[0]
+    digests = [
+        hashlib.blake2b(data[start : start + size] + suffix, digest_size=8).digest()
+        for start in range(0, len(data), size)
+    ]
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64) >> np.uint64(1)
 
 
 def generator_for(seed: int, epoch: int, record: int, view: int, purpose: str) -> torch.Generator:

@@ -7,12 +7,15 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from eztorch_sce.augment.draws import uniform
 
 ASPECT = (3 / 4, 4 / 3)
 _MAX_TRIES = 10
+NUM_CROP_DRAWS = 4 * _MAX_TRIES
+NUM_SQUARE_DRAWS = 3
 
 
 class Box(NamedTuple):
@@ -24,54 +27,75 @@ class Box(NamedTuple):
     width: int
 
 
-def random_crop_box(generator: torch.Generator, height: int, width: int, scale: Sequence[float]) -> Box:
-    """Draw a box of random area and aspect ratio, as in torchvision's `RandomResizedCrop`.
+def random_crop_boxes(
+    numbers: NDArray[np.float64], heights: NDArray[np.int64], widths: NDArray[np.int64], scale: Sequence[float]
+) -> NDArray[np.int64]:
+    """Return boxes of random area and aspect ratio, as in torchvision's `RandomResizedCrop`.
 
     If ten boxes in a row do not fit into the frame, return the largest centered box with an allowed aspect ratio.
 
     Args:
-        generator: Random numbers.
-        height, width: Size of the frame in pixels.
+        numbers: Random numbers in [0, 1), (N, NUM_CROP_DRAWS).
+        heights, widths: Sizes of the frames in pixels, (N,).
         scale: [min, max] fraction of the frame's area, uniform. The aspect ratio is log-uniform from 3/4 to 4/3.
+
+    Returns:
+        Top, left, height and width of each box in whole pixels, (N, 4).
     """
-    log_aspect = (math.log(ASPECT[0]), math.log(ASPECT[1]))
-    # Draw all tries at once, so that a crop always consumes the same number of draws.
-    tries = torch.rand(_MAX_TRIES, 4, generator=generator, dtype=torch.float64).tolist()
-    for area_draw, aspect_draw, top_draw, left_draw in tries:
-        area = height * width * uniform(area_draw, scale[0], scale[1])
-        aspect = math.exp(uniform(aspect_draw, *log_aspect))
-        box_height, box_width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
-        if 1 <= box_height <= height and 1 <= box_width <= width:
-            top, left = int(top_draw * (height - box_height + 1)), int(left_draw * (width - box_width + 1))
-            return Box(top, left, box_height, box_width)
-    box_height = max(1, min(height, round(width / ASPECT[0])))
-    box_width = max(1, min(width, round(height * ASPECT[1])))
-    return Box((height - box_height) // 2, (width - box_width) // 2, box_height, box_width)
+    box_heights = np.maximum(1, np.minimum(heights, np.rint(widths / ASPECT[0])))
+    box_widths = np.maximum(1, np.minimum(widths, np.rint(heights * ASPECT[1])))
+    centered = ((heights - box_heights) // 2, (widths - box_widths) // 2, box_heights, box_widths)
+    boxes = np.stack(centered, axis=1).astype(np.int64)
+    rows = np.arange(len(numbers))  # without a box yet
+    # All tries are drawn at once, so that a crop always consumes the same number of draws.
+    for draws in np.moveaxis(numbers.reshape(-1, _MAX_TRIES, 4), 1, 0):
+        area_draw, aspect_draw, top_draw, left_draw = draws[rows].T
+        height, width = heights[rows], widths[rows]
+        areas = height * width * uniform(area_draw, scale[0], scale[1])
+        log_aspects = uniform(aspect_draw, math.log(ASPECT[0]), math.log(ASPECT[1]))
+        aspects = np.array([math.exp(value) for value in log_aspects.tolist()])  # `np.exp` differs between processors
+        box_height, box_width = np.rint(np.sqrt(areas / aspects)), np.rint(np.sqrt(areas * aspects))
+        corner = (top_draw * (height - box_height + 1), left_draw * (width - box_width + 1))
+        fits = (np.minimum(box_height, box_width) >= 1) & (box_height <= height) & (box_width <= width)
+        boxes[rows[fits]] = np.stack([*corner, box_height, box_width], axis=1)[fits].astype(np.int64)
+        rows = rows[~fits]
+        if not len(rows):
+            break
+    return boxes
 
 
-def random_square_box(
-    generator: torch.Generator, height: int, width: int, size: int, short_side: Sequence[float]
-) -> Box:
-    """Draw the square that a random crop of `size` pixels covers once the frame's short side is resized at random.
+def random_square_boxes(
+    numbers: NDArray[np.float64],
+    heights: NDArray[np.int64],
+    widths: NDArray[np.int64],
+    size: int,
+    short_side: Sequence[float],
+) -> NDArray[np.int64]:
+    """Return the squares that random crops of `size` pixels cover once each frame's short side is resized at random.
 
     Args:
-        generator: Random numbers.
-        height, width: Size of the frame in pixels.
-        size: Side of the crop in pixels, after resizing.
+        numbers: Random numbers in [0, 1), (N, NUM_SQUARE_DRAWS).
+        heights, widths: Sizes of the frames in pixels, (N,).
+        size: Side of the crops in pixels, after resizing.
         short_side: [min, max] short side after resizing, in multiples of `size`; uniform over whole pixels.
+
+    Returns:
+        Top, left, height and width of each box in whole pixels, (N, 4).
     """
-    side_draw, top_draw, left_draw = torch.rand(3, generator=generator, dtype=torch.float64).tolist()
+    side_draw, top_draw, left_draw = numbers.T
     shortest, longest = round(short_side[0] * size), round(short_side[1] * size)
-    resized_to = shortest + int(side_draw * (longest - shortest + 1))
-    side = max(1, round(min(height, width) * size / resized_to))
-    return Box(int(top_draw * (height - side + 1)), int(left_draw * (width - side + 1)), side, side)
+    resized_to = shortest + np.trunc(side_draw * (longest - shortest + 1))
+    side = np.maximum(1, np.rint(np.minimum(heights, widths) * size / resized_to))
+    boxes = [top_draw * (heights - side + 1), left_draw * (widths - side + 1), side, side]
+    return np.stack(boxes, axis=1).astype(np.int64)
 
 
-def stretch_box(box: Box, width: int, stretched_width: int) -> tuple[float, float, float, float]:
-    """Return a box (top, left, height, width) after its frame is stretched horizontally.
+def stretch_boxes(boxes: NDArray[np.int64], widths: NDArray[np.int64], stretched_width: int) -> NDArray[np.float64]:
+    """Return boxes (top, left, height, width), (N, 4), after their frames are stretched horizontally.
 
-    >>> stretch_box(Box(top=0, left=10, height=20, width=40), width=100, stretched_width=50)
-    (0, 5.0, 20, 20.0)
+    >>> stretch_boxes(np.array([[0, 10, 20, 40]]), widths=np.array([100]), stretched_width=50).tolist()
+    [[0.0, 5.0, 20.0, 20.0]]
     """
-    factor = stretched_width / width
-    return box.top, box.left * factor, box.height, box.width * factor
+    stretched = boxes.astype(np.float64)
+    stretched[:, 1::2] *= (stretched_width / widths)[:, None]
+    return stretched

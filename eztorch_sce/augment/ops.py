@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-_GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, with torchvision's digits
-_GRAY_SUM = sum(_GRAY_WEIGHTS)
+GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, with torchvision's digits
+_GRAY_SUM = sum(GRAY_WEIGHTS)
 _BLOCK = 16  # output pixels computed by one matrix product
 _SHORT_LINE = 64  # lines up to this length are blurred by a single product
 _TAIL_SIGMAS = 5.8  # beyond this distance, Gaussian weights vanish in the rounding of their sum
@@ -286,7 +286,8 @@ def resized_crops(clips: Clips, boxes: Shaped[Tensor, "B 4"], size: int) -> Floa
         boxes: Top, left, height and width in pixels, within the frame; height and width > 0.
         size: Side of the result in pixels.
     """
-    top, left, height, width = boxes.to(clips.device, torch.float32).unbind(dim=1)
+    boxes = boxes.to(torch.float32)
+    top, left, height, width = (boxes if boxes.device == clips.device else send(boxes, clips.device)).unbind(dim=1)
     rows = _resize_matrix(top, height, clips.shape[-2], size)
     columns = _resize_matrix(left, width, clips.shape[-1], size)
     return _separable(clips, rows, columns)
@@ -304,7 +305,7 @@ def _gray(clips: Tensor) -> Tensor:
 
 @cache
 def _gray_weights(device: torch.device) -> Tensor:
-    return _tensor(_GRAY_WEIGHTS, device)
+    return _tensor(GRAY_WEIGHTS, device)
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -315,8 +316,12 @@ def _full_precision(device: torch.device) -> AbstractContextManager[None]:
 
 
 def _tensor(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return numbers as a tensor on the device, without waiting for a GPU that is still busy."""
-    tensor = torch.tensor(numbers, dtype=dtype)
+    """Return numbers as a tensor on the device."""
+    return send(torch.tensor(numbers, dtype=dtype), device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the host to a device, without waiting for a GPU that is still busy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -4,27 +4,36 @@
 after the crop runs on the device, in `View`.
 """
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from typing import TypeAlias
 
+import numpy as np
 import torch
 from jaxtyping import Float, Shaped
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from eztorch_sce.augment import ops
-from eztorch_sce.augment.crops import Box, random_crop_box, random_square_box, stretch_box
-from eztorch_sce.augment.draws import UNCHANGED, ViewParameters, draw_parameters
-from eztorch_sce.augment.ops import LinearColor
+from eztorch_sce.augment import on_cpu, ops
+from eztorch_sce.augment.crops import (
+    NUM_CROP_DRAWS,
+    NUM_SQUARE_DRAWS,
+    Box,
+    random_crop_boxes,
+    random_square_boxes,
+    stretch_boxes,
+)
+from eztorch_sce.augment.device_numbers import ViewWork
+from eztorch_sce.augment.draws import Draws, ViewParameters, draw_parameters, unchanged
+from eztorch_sce.augment.on_device import DeviceAugmentation
 from eztorch_sce.augment.statistics import PER_CLIP, STATISTICS, ChannelStatistics, statistics_names
+from eztorch_sce.augment.uniform import uniform_numbers
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.settings import Settings, invalid_settings, setting, show
 from eztorch_sce.types import InputSpec
 
 _UNNORMALIZED = ChannelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-_CACHE_PIXELS = 2**17  # pixels processed at a time on a CPU: about what fits into its cache
-_LARGE_SAMPLE_PIXELS = 2**14  # process larger samples one by one, which saves copying those that draw an operation
+Seeds: TypeAlias = Sequence[int] | NDArray[np.uint64]
 
 
 @dataclass
@@ -133,10 +142,22 @@ class ViewConfig(Settings):
 
     def draw_box(self, generator: torch.Generator, height: int, width: int) -> Box:
         """Draw the box to crop from a frame of `height` x `width` pixels."""
+        numbers = torch.rand(1, self.num_box_draws(), generator=generator, dtype=torch.float64).numpy()
+        (box,) = self.draw_boxes(numbers, np.array([height]), np.array([width])).tolist()
+        return Box(*box)
+
+    def num_box_draws(self) -> int:
+        """Return how many random numbers a box takes."""
+        return NUM_SQUARE_DRAWS if self.short_side else NUM_CROP_DRAWS
+
+    def draw_boxes(
+        self, numbers: NDArray[np.float64], heights: NDArray[np.int64], widths: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Return the boxes (B, 4) to crop from frames of these sizes (B,), from random numbers (B, num_box_draws)."""
         if self.short_side:
             assert self.size is not None  # filled in before anything is drawn
-            return random_square_box(generator, height, width, self.size, self.short_side)
-        return random_crop_box(generator, height, width, self.scale)
+            return random_square_boxes(numbers, heights, widths, self.size, self.short_side)
+        return random_crop_boxes(numbers, heights, widths, self.scale)
 
 
 def evaluation_view(spec: InputSpec) -> ViewConfig:
@@ -145,7 +166,7 @@ def evaluation_view(spec: InputSpec) -> ViewConfig:
 
 
 class View(nn.Module):
-    """Augment and normalize crops on the device, reproducible from their seeds.
+    """Augment and normalize crops on their device, reproducible from their seeds.
 
     The operations, in order: temporal difference, color jitter, gray, blur, solarize, flip, normalize. Each sample
     draws from its own seed, and its frames share the draw. The result is therefore the same alone and in any batch: bit
@@ -173,18 +194,20 @@ class View(nn.Module):
         self.config, self.size = config, config.size
         self.dtype, self.channels_last = dtype, channels_last
         statistics = STATISTICS.get(config.stats, _UNNORMALIZED)  # PER_CLIP uses `standardize` instead
+        self.statistics = None if config.stats == PER_CLIP else statistics
         self.register_buffer("mean", torch.tensor(statistics.mean), persistent=False)  # set by the config
         self.register_buffer("std", torch.tensor(statistics.std), persistent=False)
         self.strengths, self.probabilities = config.strengths(), config.probabilities()
         self.is_random = any(self.probabilities.values())
         self.needs_frames = config.input == "difference" or config.temporal_difference > 0
+        self._on_device = DeviceAugmentation()
 
     def extra_repr(self) -> str:
         """Show the settings when printed."""
         return repr(self.config)
 
     @torch.no_grad()
-    def forward(self, clips: Shaped[Tensor, "B 3 *T S S"], seeds: Sequence[int] = ()) -> Float[Tensor, "B 3 *T S S"]:
+    def forward(self, clips: Shaped[Tensor, "B 3 *T S S"], seeds: Seeds = ()) -> Float[Tensor, "B 3 *T S S"]:
         """Return the augmented and normalized clips or images; the input is left unchanged.
 
         Args:
@@ -198,37 +221,47 @@ class View(nn.Module):
         if clips.ndim == 4:
             of_images: Tensor = self(clips.unsqueeze(2), seeds)
             return of_images.squeeze(2)
+        work = self.work(clips, seeds)
+        if clips.device.type == "cpu":
+            return self.on_cpu(work)
+        (view,) = self._on_device([work], self.dtype, self.channels_last)
+        return view
+
+    def work(
+        self, clips: Shaped[Tensor, "B 3 T H W"], seeds: Seeds, boxes: NDArray[np.float64] | None = None
+    ) -> ViewWork:
+        """Draw what the samples need, and return it with the clips for `on_cpu` or `DeviceAugmentation`.
+
+        Args:
+            clips: Crops, or whole frames with boxes.
+            seeds: One seed per sample.
+            boxes: Top, left, height and width of the crop of each sample, (B, 4).
+
+        Raises:
+            ValueError: As `forward`.
+        """
         ops.check_pixels(clips)
         if self.is_random and len(seeds) != len(clips):
             raise ValueError(f"a random view needs one seed per sample: {len(seeds)} seeds for {len(clips)} clips")
         if self.needs_frames:
             ops.check_has_differences(clips)
-        parameters = [self.draw(seed) for seed in seeds] if self.is_random else [UNCHANGED] * len(clips)
-        per_clip = self.config.stats == PER_CLIP
-        memory_format = torch.channels_last_3d if self.channels_last else torch.contiguous_format
-        # Statistics of a clip are summed in one order, so that they do not depend on the memory format.
-        views = torch.empty(
-            (len(clips), 3, *clips.shape[2:]),
-            dtype=torch.float32 if per_clip else self.dtype,
-            device=clips.device,
-            memory_format=torch.contiguous_format if per_clip else memory_format,
-        )
-        white = 255.0 if clips.dtype == torch.uint8 else 1.0
-        mean, std = self.mean.to(clips.device), self.std.to(clips.device)
-        # Inference mode is a tenth faster. `views` is created outside it, so that autograd can use it.
-        with torch.inference_mode():
-            for samples, all_frames in _chunks(clips):
-                drawn = parameters[samples]
-                chunk = self._to_differences(clips[samples], drawn, white)
-                for frames in all_frames:
-                    pixels = chunk[:, :, frames].to(torch.float32, copy=True)
-                    pixels = _augment(pixels, 1 / white, drawn)
-                    ops.normalize(pixels, mean, std, out=views[samples, :, frames])
-        return ops.standardize(views).to(self.dtype, memory_format=memory_format) if per_clip else views
+        draws = self.draw_all(seeds) if self.is_random else unchanged(len(clips))
+        if self.config.input == "difference":
+            draws = draws._replace(temporal_difference=np.ones(len(clips), dtype=bool))
+        return ViewWork(clips, draws, boxes, self.size, self.statistics, self.strengths, self.probabilities)
+
+    def on_cpu(self, work: ViewWork) -> Float[Tensor, "B 3 T S S"]:
+        """Return the view of crops by the form for CPUs, the reference; it runs on any device."""
+        mean, std = self.mean.to(work.frames.device), self.std.to(work.frames.device)
+        return on_cpu.augment(work, (mean, std), self.dtype, self.channels_last)
 
     def draw(self, seed: int) -> ViewParameters:
         """Return the parameters of the sample with this seed."""
-        return draw_parameters(seed, self.strengths, self.probabilities)
+        return self.draw_all([seed]).samples()[0]
+
+    def draw_all(self, seeds: Seeds) -> Draws:
+        """Return the parameters of the samples with these seeds."""
+        return draw_parameters(seeds, self.strengths, self.probabilities)
 
     def denormalize(self, view: Float[Tensor, "3 T S S"]) -> Float[Tensor, "3 T S S"]:
         """Undo the normalization of one clip; a clip normalized by its own statistics is centered at 0.5."""
@@ -238,7 +271,7 @@ class View(nn.Module):
 
     @torch.no_grad()
     def crop_on_device(
-        self, clips: Shaped[Tensor, "B C *T H W"], aspect: Float[Tensor, " B"], seeds: Sequence[int]
+        self, clips: Shaped[Tensor, "B C *T H W"], aspect: Float[Tensor, " B"], seeds: Seeds
     ) -> Float[Tensor, "B C *T S S"]:
         """Draw a crop for each clip or image and resize it; return float32 in [0, 1].
 
@@ -251,91 +284,19 @@ class View(nn.Module):
         if clips.ndim == 4:
             return self.crop_on_device(clips.unsqueeze(2), aspect, seeds).squeeze(2)
         ops.check_pixels(clips)
+        boxes = torch.from_numpy(self.draw_boxes(clips, aspect, seeds)).to(torch.float32)
+        return ops.resized_crops(ops.to_float(clips), boxes, self.size).clamp_(0, 1)
+
+    def draw_boxes(
+        self, clips: Shaped[Tensor, "B C T H W"], aspect: Float[Tensor, " B"], seeds: Seeds
+    ) -> NDArray[np.float64]:
+        """Return the boxes that `crop_on_device` crops, (B, 4), in pixels of the stretched frames."""
         height, stretched_width = clips.shape[-2:]
-        boxes = []
-        for ratio, seed in zip(aspect.tolist(), seeds, strict=True):
-            width = max(1, round(height * ratio))
-            box = self.config.draw_box(torch.Generator().manual_seed(seed), height, width)
-            boxes.append(stretch_box(box, width, stretched_width))
-        return ops.resized_crops(ops.to_float(clips), torch.tensor(boxes), self.size).clamp_(0, 1)
-
-    def _to_differences(self, clips: Tensor, parameters: Sequence[ViewParameters], white: float) -> Tensor:
-        """Replace frames by temporal differences, on the scale [0, white], in the samples that drew this."""
-        always = self.config.input == "difference"
-        rows = [row for row, drawn in enumerate(parameters) if drawn.temporal_difference or always]
-        if not rows:
-            return clips
-        difference = partial(ops.temporal_difference, white=white)
-        return ops.apply_to_rows(clips.to(torch.float32, copy=True), rows, difference)
-
-
-def _augment(clips: Tensor, scale: float, parameters: Sequence[ViewParameters]) -> Tensor:
-    """Scale clips to [0, 1] and apply the drawn operations, from color jitter to flip; may overwrite the input."""
-    clips = _change_colors(clips, [color_passes(drawn, scale) for drawn in parameters])
-    blurred = [row for row, drawn in enumerate(parameters) if drawn.blur_sigma]
-    sigmas = [parameters[row].blur_sigma for row in blurred]
-    blur = partial(ops.gaussian_blur, sigmas=sigmas, kernel_size=ops.blur_kernel_size(clips.shape[-1]))
-    clips = ops.apply_to_rows(clips, blurred, blur)
-    solarized = [row for row, drawn in enumerate(parameters) if drawn.solarize]
-    clips = ops.apply_to_rows(clips, solarized, ops.solarize)
-    flipped = [row for row, drawn in enumerate(parameters) if drawn.flip]
-    return ops.apply_to_rows(clips, flipped, ops.horizontal_flip)
-
-
-def _change_colors(clips: Tensor, passes: Sequence[Sequence[LinearColor | float]]) -> Tensor:
-    """Apply the color passes of each sample: the first pass of all samples, then the second, and so on."""
-    for number in range(max(map(len, passes))):
-        current = {row: steps[number] for row, steps in enumerate(passes) if number < len(steps)}
-        changes = {row: step for row, step in current.items() if isinstance(step, LinearColor)}
-        turns = {row: step for row, step in current.items() if isinstance(step, float)}
-        linear = partial(ops.linear_color, changes=list(changes.values()))
-        clips = ops.apply_to_rows(clips, list(changes), linear)
-        clips = ops.apply_to_rows(clips, list(turns), partial(ops.adjust_hue, turns=list(turns.values())))
-    return clips
-
-
-def color_passes(parameters: ViewParameters, scale: float) -> list[LinearColor | float]:
-    """Return the passes over the pixels that scaling, color jitter and gray need.
-
-    A pass is a hue shift in turns, or a linear color change. Consecutive linear changes are merged into one pass, up to
-    a change that may leave [0, 1], since its result is clamped. Brightness does not affect hue, so a hue shift moves
-    ahead of a change that only darkens, which can then merge with the changes after it.
-    """
-    linear = {"brightness": ops.brightness, "contrast": ops.contrast, "saturation": ops.saturation}
-    passes: list[LinearColor | float] = [LinearColor(scale)] if scale != 1 else []
-    names = [*parameters.jitter, "gray"] if parameters.gray else parameters.jitter
-    for name in names:
-        last = passes[-1] if passes else None
-        if name == "hue":
-            position = len(passes)
-            if isinstance(last, LinearColor) and last.only_scales():
-                position -= 1
-            passes.insert(position, parameters.hue)
-            continue
-        change = ops.GRAY if name == "gray" else linear[name](getattr(parameters, name))
-        if isinstance(last, LinearColor) and not last.clamps:
-            passes[-1] = last.then(change)
-        else:
-            passes.append(change)
-    return passes
-
-
-def _chunks(clips: Tensor) -> Iterator[tuple[slice, list[slice]]]:
-    """Yield chunks of samples with their chunks of frames, to be processed one after the other.
-
-    A GPU takes everything at once. A CPU is twice as fast on chunks that stay in its cache between operations.
-    """
-    batch, _, num_frames, height, width = clips.shape
-    if clips.device.type != "cpu":
-        yield slice(0, batch), [slice(0, num_frames)]
-        return
-    pixels = num_frames * height * width
-    num_samples = 1 if pixels >= _LARGE_SAMPLE_PIXELS else _CACHE_PIXELS // pixels
-    num_chunks = math.ceil(pixels / _CACHE_PIXELS)
-    frames_at_once = math.ceil(num_frames / num_chunks)
-    frames = [slice(first, first + frames_at_once) for first in range(0, num_frames, frames_at_once)]
-    for first in range(0, batch, num_samples):
-        yield slice(first, first + num_samples), frames
+        aspects = aspect.cpu().numpy().astype(np.float64)
+        heights = np.full(len(aspects), height)
+        widths = np.maximum(1, np.rint(heights * aspects)).astype(np.int64)
+        numbers = uniform_numbers(seeds, self.config.num_box_draws())
+        return stretch_boxes(self.config.draw_boxes(numbers, heights, widths), widths, stretched_width)
 
 
 def _is_ascending_pair(values: Sequence[float]) -> bool:

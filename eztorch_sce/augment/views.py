@@ -1,17 +1,20 @@
 """Augmentation of a training batch on its device, from raw frames to the views that the network receives."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, cast, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast, overload
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from eztorch_sce import distributed
 from eztorch_sce.augment.draws import ViewParameters
+from eztorch_sce.augment.on_device import DeviceAugmentation
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import View, ViewConfig
-from eztorch_sce.seeding import seed_for
+from eztorch_sce.seeding import seeds_for
 from eztorch_sce.types import Batch, ViewBatch
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ class Views(nn.Module):
         super().__init__()
         configs = policy(views) if isinstance(views, str) else views
         self.views = nn.ModuleList(View(config) for config in configs)
+        self.on_device = DeviceAugmentation()
         self.seed, self.canvas = seed, canvas
         self.dtype, self.channels_last = dtype, channels_last
         self.num_calls = 0
@@ -97,17 +101,45 @@ class Views(nn.Module):
         """
         if isinstance(batch, Tensor):
             return self._of_whole(batch)
-        views = []
-        for number, (view, frames) in enumerate(zip(self._views_for(batch.frames), batch.frames, strict=True)):
-            if self.canvas is not None:
-                frames = view.crop_on_device(frames, batch.aspect, self._seeds(batch, number, "crop"))
-            views.append(cast(Tensor, view(frames, self._seeds(batch, number, "pixels"))))
+        self._check_loaded(batch.frames)
+        aspect = None if self.canvas is None else batch.aspect
+        views = self._augmented(batch.frames, aspect, batch.epoch.cpu().numpy(), batch.record.cpu().numpy())
         return ViewBatch(views, batch.label, batch.record, batch.failures)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the work on pixels with `torch.compile` at the next call; what is random is drawn as before.
+
+        On a CPU too, views are then made by the form for GPUs (`augment.on_device`): the same up to rounding.
+
+        Args:
+            args, kwargs: As `torch.compile` takes them.
+        """
+        self.on_device.compile(*args, **kwargs)
+
+    def _augmented(
+        self, frames: Sequence[Tensor], aspect: Tensor | None, epochs: ArrayLike, records: ArrayLike
+    ) -> list[Tensor]:
+        """Return the views of crops, or of whole frames with the aspect of their videos."""
+        works = []
+        on_cpu = not self.on_device.is_compiled and all(clips.device.type == "cpu" for clips in frames)
+        for number, (module, clips) in enumerate(zip(self.views, frames, strict=False)):
+            view, boxes = cast(View, module), None
+            if aspect is not None:
+                crop_seeds = seeds_for(self.seed, epochs, records, number, "crop")
+                if on_cpu:
+                    clips = view.crop_on_device(clips, aspect, crop_seeds)
+                else:
+                    boxes = view.draw_boxes(clips, aspect, crop_seeds)
+            works.append(view.work(clips, seeds_for(self.seed, epochs, records, number, "pixels"), boxes))
+        if on_cpu:
+            return [cast(View, view).on_cpu(work) for view, work in zip(self.views, works, strict=False)]
+        return self.on_device(works, self.dtype, self.channels_last)
 
     def parameters_of(self, batch: Batch) -> list[list[ViewParameters]]:
         """Return the parameters that `forward` draws, by view and then by sample."""
+        epochs, records = batch.epoch.cpu().numpy(), batch.record.cpu().numpy()
         return [
-            [cast(View, view).draw(seed) for seed in self._seeds(batch, number, "pixels")]
+            cast(View, view).draw_all(seeds_for(self.seed, epochs, records, number, "pixels")).samples()
             for number, view in enumerate(self.views)
         ]
 
@@ -116,16 +148,11 @@ class Views(nn.Module):
         self._check_whole(frames)
         call, first_row = self.num_calls, distributed.rank() * len(frames)
         self.num_calls += 1
-        rows = range(first_row, first_row + len(frames))  # processes have rows of their own
+        rows = np.arange(first_row, first_row + len(frames))  # processes have rows of their own
         aspect = torch.full((len(frames),), frames.shape[-1] / frames.shape[-2])
-        views = []
-        for number, module in enumerate(self.views):
-            view = cast(View, module)
-            crop_seeds, pixel_seeds = (
-                [seed_for(self.seed, call, row, number, purpose) for row in rows] for purpose in ("crop", "pixels")
-            )
-            views.append(cast(Tensor, view(view.crop_on_device(frames, aspect, crop_seeds), pixel_seeds)))
-        return views
+        clips = frames.unsqueeze(2) if frames.ndim == 4 else frames
+        views = self._augmented([clips] * len(self.views), aspect, call, rows)
+        return [view.squeeze(2) for view in views] if frames.ndim == 4 else views
 
     def _check_whole(self, frames: Tensor) -> None:
         """Raise ValueError unless a tensor holds clips or images, with the range of their pixels at the first call."""
@@ -141,24 +168,17 @@ class Views(nn.Module):
                 f"Views take uint8 pixels, or floats in [0, 1], got floats up to {float(frames.max()):g}: divide by 255"
             )
 
-    def _views_for(self, frames: Sequence[Tensor]) -> list[View]:
-        """Return the views of the frames of a batch, after checking that they were loaded for these views."""
-        views = [cast(View, view) for view in self.views]
-        if not frames:  # no record could be read
-            return []
-        if len(frames) != len(views):
+    def _check_loaded(self, frames: Sequence[Tensor]) -> None:
+        """Raise ValueError unless the frames of a batch, if any, were loaded for these views."""
+        if frames and len(frames) != len(self.views):
             raise ValueError(
-                f"the batch was loaded for {len(frames)} views, not {len(views)}: give Views the views of its loader"
+                f"the batch was loaded for {len(frames)} views, not {len(self.views)}: give Views the views of its "
+                "loader"
             )
-        for number, (view, clips) in enumerate(zip(views, frames, strict=True)):
-            size, side = (view.size, clips.shape[-1])
+        for number, (view, clips) in enumerate(zip(self.views, frames, strict=False)):
+            size, side = cast(View, view).size, clips.shape[-1]
             if self.canvas is None and side != size:
                 raise ValueError(
                     f"view {number} is of size {size}, but the batch holds frames of {side} pixels: give Views the "
                     f"views and the canvas of its loader (canvas={side} if these are whole frames)"
                 )
-        return views
-
-    def _seeds(self, batch: Batch, view: int, purpose: str) -> list[int]:
-        samples: Iterable[tuple[int, int]] = zip(batch.epoch.tolist(), batch.record.tolist(), strict=True)
-        return [seed_for(self.seed, epoch, record, view, purpose) for epoch, record in samples]

@@ -2,20 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from eztorch_sce.augment.crops import random_crop_box, random_square_box
+from eztorch_sce.augment.crops import NUM_CROP_DRAWS, random_crop_boxes
 from eztorch_sce.augment.policies import policy
+from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.types import InputSpec
 
 NUM_DRAWS = 4096
 
 
 def test_box_areas_and_aspects_are_uniform() -> None:
-    generator = torch.Generator().manual_seed(0)
     height, width = 300, 400
-    boxes = torch.tensor([random_crop_box(generator, height, width, [0.2, 0.5]) for _ in range(NUM_DRAWS)]).double()
+    numbers, sizes = np.random.default_rng(0).random((NUM_DRAWS, NUM_CROP_DRAWS)), np.full(NUM_DRAWS, 1)
+    boxes = torch.from_numpy(random_crop_boxes(numbers, height * sizes, width * sizes, [0.2, 0.5])).double()
     top, left, box_height, box_width = boxes.unbind(1)
     assert (top.min() >= 0) & (left.min() >= 0)
     assert ((top + box_height).max() <= height) & ((left + box_width).max() <= width)
@@ -30,13 +32,13 @@ def test_box_areas_and_aspects_are_uniform() -> None:
 
 @pytest.mark.parametrize(("height", "width", "box"), [(10, 1000, (0, 493, 10, 13)), (1000, 10, (493, 0, 13, 10))])
 def test_a_box_that_never_fits_falls_back_to_the_center(height: int, width: int, box: tuple[int, ...]) -> None:
-    assert random_crop_box(torch.Generator().manual_seed(0), height, width, [0.9, 1.0]) == box
+    view = ViewConfig(scale=[0.9, 1.0])
+    assert view.draw_box(torch.Generator().manual_seed(0), height, width) == box
 
 
 def test_an_image_of_one_pixel_is_cropped_to_itself() -> None:
-    for scale in ([0.2, 1.0], [0.001, 0.002]):
-        assert random_crop_box(torch.Generator().manual_seed(0), 1, 1, scale) == (0, 0, 1, 1)
-    assert random_square_box(torch.Generator().manual_seed(0), 1, 1, 224, [1.1, 1.4]) == (0, 0, 1, 1)
+    for view in (ViewConfig(), ViewConfig(scale=[0.001, 0.002]), ViewConfig(short_side=[1.1, 1.4])):
+        assert view.draw_box(torch.Generator().manual_seed(0), 1, 1) == (0, 0, 1, 1)
 
 
 def test_short_side_crops_are_squares_of_the_right_size_at_any_position() -> None:

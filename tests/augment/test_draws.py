@@ -15,7 +15,7 @@ NUM_DRAWS = 4096
 
 
 def test_operations_are_drawn_at_their_probabilities() -> None:
-    draws = [View(ALL_OPERATIONS).draw(seed) for seed in range(NUM_DRAWS)]
+    draws = View(ALL_OPERATIONS).draw_all(range(NUM_DRAWS)).samples()
     rates = {
         "jitter_p": sum(bool(draw.jitter) for draw in draws),
         "gray": sum(draw.gray for draw in draws),
@@ -42,7 +42,9 @@ def test_operations_are_drawn_at_their_probabilities() -> None:
 )
 def test_factors_are_uniform_over_their_range(name: str, low: float, high: float) -> None:
     view = View(replace(ALL_OPERATIONS, blur=1.0))
-    values = torch.tensor([getattr(view.draw(seed), name) for seed in range(NUM_DRAWS)], dtype=torch.float64)
+    values = torch.tensor(
+        [getattr(draw, name) for draw in view.draw_all(range(NUM_DRAWS)).samples()], dtype=torch.float64
+    )
     fractions = (values - low) / (high - low)
     assert fractions.min() >= 0
     assert fractions.max() <= 1
@@ -52,14 +54,14 @@ def test_factors_are_uniform_over_their_range(name: str, low: float, high: float
 
 def test_a_strength_above_one_never_gives_a_negative_factor() -> None:
     view = View(ViewConfig(brightness=1.5))
-    factors = [view.draw(seed).brightness for seed in range(200)]
+    factors = [draw.brightness for draw in view.draw_all(range(200)).samples()]
     assert min(factors) >= 0
     assert max(factors) <= 2.5
 
 
 def test_all_24_orders_of_color_jitter_are_equally_likely() -> None:
     view = View(replace(ALL_OPERATIONS, jitter_p=1.0))
-    counts = Counter(view.draw(seed).jitter for seed in range(NUM_DRAWS))
+    counts = Counter(draw.jitter for draw in view.draw_all(range(NUM_DRAWS)).samples())
     assert set(counts) == set(itertools.permutations(("brightness", "contrast", "saturation", "hue")))
     expected = NUM_DRAWS / 24
     chi_squared = sum((count - expected) ** 2 / expected for count in counts.values())
@@ -68,7 +70,7 @@ def test_all_24_orders_of_color_jitter_are_equally_likely() -> None:
 
 def test_the_draws_are_independent_of_each_other() -> None:
     view = View(replace(ALL_OPERATIONS, jitter_p=0.5, blur=0.5, gray=0.5, solarize=0.5, temporal_difference=0.5))
-    draws = [view.draw(seed) for seed in range(NUM_DRAWS)]
+    draws = view.draw_all(range(NUM_DRAWS)).samples()
     table = torch.tensor(
         [[bool(d.jitter), d.gray, d.blur_sigma > 0, d.solarize, d.flip, d.temporal_difference] for d in draws]
     )
