@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from eztorch_sce.optim.base import LR_HELP
 from eztorch_sce.optim.groups import decay_groups
+from eztorch_sce.optim.kernels import accept_any_state, fused_on
 from eztorch_sce.registry import register
 from eztorch_sce.settings import Settings, setting, show
 
@@ -30,4 +31,6 @@ class AdamWConfig(Settings):
 
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """Return the optimizer of the parameters at the effective learning rate `lr`."""
-        return torch.optim.AdamW(decay_groups(parameters, self.weight_decay), lr, (self.betas[0], self.betas[1]))
+        groups = decay_groups(parameters, self.weight_decay)
+        fused = fused_on(parameter for group in groups for parameter in group["params"])
+        return accept_any_state(torch.optim.AdamW(groups, lr, (self.betas[0], self.betas[1]), fused=fused))

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from eztorch_sce.optim.base import LR_HELP
+from eztorch_sce.optim.kernels import accept_any_state, fused_on
 from eztorch_sce.registry import register
 from eztorch_sce.settings import Settings, setting
 
@@ -31,4 +32,12 @@ class SGDConfig(Settings):
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """Return the optimizer of the parameters at the effective learning rate `lr`."""
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
-        return torch.optim.SGD(trainable, lr, self.momentum, weight_decay=self.weight_decay, nesterov=self.nesterov)
+        optimizer = torch.optim.SGD(
+            trainable,
+            lr,
+            self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+            fused=fused_on(trainable),
+        )
+        return accept_any_state(optimizer)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
@@ -66,6 +66,66 @@ def test_every_optimizer_minimizes_a_square_and_resumes(name: str) -> None:
     assert x.square().sum() < 4
     _, resumed = minimize_square(config, steps=10, start=minimize_square(config, steps=10))
     torch.testing.assert_close(resumed, x)
+
+
+def some_parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+    """Return parameters of all kinds: filters in either layout, a matrix of zeros, one without gradient, vectors."""
+    generator = torch.Generator().manual_seed(0)
+    filters = torch.randn(8, 4, 3, 3, generator=generator).to(memory_format=torch.channels_last)
+    shapes: list[tuple[int, ...]] = [(16, 8), (8,), (), (3, 3), (5, 5)]
+    values = [filters, torch.zeros(4, 4), *[torch.randn(shape, generator=generator) for shape in shapes]]
+    return [nn.Parameter(value.to(dtype)) for value in values]
+
+
+def gradients(parameters: list[nn.Parameter], step: int) -> list[Tensor | None]:
+    """Return gradients of a step, in the layout of the parameters: one is zero, and the last parameter has none."""
+    generator = torch.Generator().manual_seed(step)
+    drawn = [torch.empty_like(each).copy_(torch.randn(each.shape, generator=generator)) for each in parameters]
+    return [*drawn[:-2], torch.zeros_like(drawn[-2]), None]
+
+
+@pytest.mark.parametrize("decay", [0.0, 1e-6, 0.1])
+def test_lars_takes_the_same_step_for_many_tensors_together(decay: float) -> None:
+    one, many = some_parameters(), some_parameters()
+    first, second = LARS(one, lr=0.5, weight_decay=decay), LARS(many, lr=0.5, weight_decay=decay)
+    for step in range(5):
+        for parameters in (one, many):
+            for parameter, gradient in zip(parameters, gradients(parameters, step), strict=True):
+                parameter.grad = gradient
+        first.step()
+        for matrices in (True, False):  # the step of a GPU, here on the CPU
+            alike: list[Tensor] = [each for each in many if each.grad is not None and (each.ndim > 1) is matrices]
+            second._step_many(alike, second.param_groups[0])
+    for parameter, reference in zip(many, one, strict=True):
+        torch.testing.assert_close(parameter, reference, rtol=1e-12, atol=1e-12)
+    velocities = [{k: state["velocity"] for k, state in each.state_dict()["state"].items()} for each in (second, first)]
+    torch.testing.assert_close(*velocities, rtol=1e-12, atol=1e-12)
+
+
+def test_a_lars_step_with_an_infinite_gradient_is_skipped() -> None:
+    scaled, reference = some_parameters(torch.float32), some_parameters(torch.float32)
+    optimizer, expected = LARS(scaled, lr=0.5), LARS(reference, lr=0.5)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(torch.zeros(()))
+    for step in range(4):
+        is_lost = step == 2
+        before = [parameter.detach().clone() for parameter in scaled]
+        for parameter, gradient in zip(scaled, gradients(scaled, step), strict=True):
+            parameter.grad = None if gradient is None else gradient * scaler.get_scale()
+        if is_lost:
+            assert scaled[0].grad is not None
+            scaled[0].grad[0, 0, 0, 0] = torch.inf
+        scaler.step(optimizer)
+        scaler.update()
+        if is_lost:
+            assert all(torch.equal(parameter, value) for parameter, value in zip(scaled, before, strict=True))
+            continue
+        for parameter, gradient in zip(reference, gradients(reference, step), strict=True):
+            parameter.grad = gradient
+        expected.step()
+    assert scaler.get_scale() == 512
+    for parameter, value in zip(scaled, reference, strict=True):
+        torch.testing.assert_close(parameter, value)
 
 
 def test_each_set_of_parameters_has_its_own_learning_rate() -> None:
