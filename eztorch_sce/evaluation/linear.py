@@ -170,7 +170,7 @@ class LinearHeads(nn.Module):
         """Return logits (heads, B, C) of features (B, F)."""
         weights, biases = (torch.cat(parts) for parts in zip(*(head.parameters() for head in self.heads), strict=True))
         logits = F.linear(features, weights, biases)  # (B, heads * C), in one product
-        return logits.unflatten(1, (len(self.heads), -1)).transpose(0, 1)
+        return logits.view(len(features), len(self.heads), -1).transpose(0, 1)
 
     def only(self, lr: float) -> "LinearHeads":
         """Return a copy with the head of one learning rate alone."""
@@ -368,7 +368,7 @@ def _accuracies(
         scores = heads(take(features, block if rows is None else rows[block], there, device))  # (heads, B, C)
         fractions.append(torch.stack([top_fractions(of_head, labels) for of_head in scores]))
         counts.append(len(labels))
-    totals = torch.stack(fractions, dim=1).tolist()  # (heads, blocks, 2)
+    totals = torch.stack(fractions, dim=1).cpu().tolist()  # (heads, blocks, 2)
     return [
         {
             name: sum(block[number] * count / num_records for block, count in zip(of_head, counts, strict=True))

@@ -83,6 +83,9 @@ def average_precisions(
     With several processes, each ranks a subset of the queries, and all return the complete result.
 
     Source: Manning, Raghavan and Schuetze, Introduction to Information Retrieval, 2008, section 8.4.
+
+    Raises:
+        ConfigError: If a feature is NaN or infinite.
     """
     records = on_device(bank.features, device)
     centers = find_centers(records, queries.features, centered, device)
@@ -93,6 +96,7 @@ def average_precisions(
     block = max(1, max_pairs // max(1, classes.largest))
     blocks = zip(torch.split(features, block), torch.split(labels, block), strict=True)
     precisions = [_average_precisions(records, classes, *own_block, centers) for own_block in blocks]
+    centers.check_finite()
     return gather_rows(torch.cat(precisions)).cpu()
 
 
@@ -132,14 +136,11 @@ def _average_precisions(
     The memory is proportional to the number of pairs within a class, not to the complete ranking.
     """
     sizes = classes.sizes[labels]  # (Q,)
+    keep = _keep_own_without_waits if labels.is_cuda else _keep_own
     own = torch.full((len(queries), classes.largest + 1), torch.inf, device=labels.device)  # (Q, R + 1)
     for rows, columns, similarity in similarities(bank, queries, centers, "average precision 1/2"):
-        same_class, numbers = labels[rows, None] == classes.labels[columns], classes.numbers[columns]
-        if own.is_cuda:  # without asking how many are of the class; the last column takes the others
-            own[rows].scatter_(1, numbers.where(same_class, classes.largest), similarity)
-        else:
-            query, record = same_class.nonzero(as_tuple=True)
-            own[rows.start + query, numbers[record]] = similarity[query, record]
+        same_class = labels[rows, None] == classes.labels[columns]
+        keep(own[rows], classes.numbers[columns], same_class, similarity)
     own = own[:, :-1].sort(dim=1, descending=True).values  # (Q, R); rows of smaller classes start with infinities
 
     before = torch.zeros_like(own, dtype=torch.int32)  # records of other classes that rank before each own record
@@ -150,6 +151,24 @@ def _average_precisions(
     place = torch.arange(1, own.shape[1] + 1, device=own.device) - (own == torch.inf).sum(dim=1, keepdim=True)
     precision = torch.where(place > 0, place.double() / (place + before), 0.0)
     return precision.sum(dim=1) / sizes.clamp_min(1)
+
+
+def _keep_own(own: Tensor, numbers: Tensor, same_class: Tensor, similarity: Tensor) -> None:
+    """Write the similarities to records of the query's class into the columns with the numbers of the records.
+
+    Args:
+        own: Similarities of each query to the records of its class, (Q, R + 1), written to.
+        numbers: Index of each record of a chunk within its class, (columns,).
+        same_class: Whether query and record are of one class, (Q, columns).
+        similarity: Their similarities, (Q, columns).
+    """
+    query, record = same_class.nonzero(as_tuple=True)
+    own[query, numbers[record]] = similarity[query, record]
+
+
+def _keep_own_without_waits(own: Tensor, numbers: Tensor, same_class: Tensor, similarity: Tensor) -> None:
+    """Do the same without asking a GPU how many pairs are of one class: the last column takes the others."""
+    own.scatter_(1, numbers.where(same_class, own.shape[1] - 1), similarity)
 
 
 def _sorted(rows: Tensor) -> Tensor:

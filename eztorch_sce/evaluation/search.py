@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows, rank, world_size
@@ -43,10 +43,17 @@ class Centers(NamedTuple):
     Attributes:
         bank: Subtracted from the rows of the bank, (F,).
         queries: Subtracted from the queries, (F,).
+        is_finite: Whether no row compared so far holds NaN or infinity, a bool.
     """
 
     bank: Float[Tensor, " F"]
     queries: Float[Tensor, " F"]
+    is_finite: Bool[Tensor, ""]
+
+    def check_finite(self) -> None:
+        """Raise ConfigError, in all processes, if a row that one compared holds NaN or infinity. Waits for a GPU."""
+        if not gather_rows(self.is_finite.int()[None]).all():
+            raise ConfigError(["the features hold NaN or infinity: check the weights of the network"])
 
 
 class Chunks(NamedTuple):
@@ -99,6 +106,7 @@ def nearest_neighbors(
     own = queries[own_queries(len(queries))]
     search = _search_on_cpu if device.type == "cpu" else _search_without_waits
     best = search(bank, own, k, centers)
+    centers.check_finite()
     return Neighbors(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
 
 
@@ -140,28 +148,24 @@ def similarities(
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield query rows, bank rows and their cosines, on the device of the centers.
 
-    The bank is read once from beginning to end; the queries are copied. The host waits for a GPU once, at the end.
+    The bank is read once from beginning to end; the queries are copied. The host does not wait for a GPU: rows with NaN
+    or infinity have similarities of NaN, and `centers.check_finite` finds them.
 
     Args:
         bank: Rows to compare with, (N, F).
         queries: Rows to compare, (Q, F).
         centers: Subtracted from the rows first.
         title: Title of the progress bar.
-
-    Raises:
-        ConfigError: At the end, if a row holds NaN or infinity.
     """
     device = centers.queries.device
     chunks = chunks_on(device)
     unit_queries = unit_rows(send(queries, device) - centers.queries)
-    is_finite = _are_finite(unit_queries)
+    centers.is_finite.logical_and_(_are_finite(unit_queries))
     for columns in track(_chunks(len(bank), chunks.bank), -(-len(bank) // chunks.bank), title):
         keys = unit_rows(send(bank[columns], device) - centers.bank)
-        is_finite &= _are_finite(keys)
+        centers.is_finite.logical_and_(_are_finite(keys))
         for rows in _chunks(len(queries), chunks.queries):
             yield rows, columns, unit_queries[rows] @ keys.T
-    if not is_finite:
-        raise ConfigError(["the features hold NaN or infinity: check the weights of the network"])
 
 
 def _are_finite(unit: Float[Tensor, "N F"]) -> Tensor:
@@ -171,9 +175,11 @@ def _are_finite(unit: Float[Tensor, "N F"]) -> Tensor:
 
 def find_centers(bank: Tensor, queries: Tensor, centered: bool, device: torch.device) -> Centers:
     """Return the means of the bank and of the queries, or zeros if not centered."""
+    is_finite = torch.ones((), dtype=torch.bool, device=device)
     if not centered:
-        return Centers(torch.zeros(bank.shape[1], device=device), torch.zeros(bank.shape[1], device=device))
-    return Centers(_mean_row(bank, device), _mean_row(queries, device))
+        zeros = torch.zeros(bank.shape[1], device=device)
+        return Centers(zeros, zeros, is_finite)
+    return Centers(_mean_row(bank, device), _mean_row(queries, device), is_finite)
 
 
 def own_queries(num_queries: int) -> slice:

@@ -86,6 +86,34 @@ def test_features_come_in_the_order_of_the_manifest() -> None:
     assert bank.protocol == {"clips": 10}
 
 
+def test_a_network_that_runs_out_of_memory_goes_on_with_fewer_clips(capsys: pytest.CaptureFixture[str]) -> None:
+    samples, network = draw_samples(7), Network()
+    expected, _ = mean_over_views(network, lambda output: output, record_views([*samples]), CPU)
+    sizes = []
+
+    def run_out(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > 25:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    network.register_forward_pre_hook(run_out)
+    means, records = mean_over_views(network, lambda output: output, record_views([*samples]), CPU)
+    torch.testing.assert_close(means, expected)
+    assert records.tolist() == list(range(7))
+    assert sizes == [90, 45, *[18] * 5, *[18] * 5, *[15] * 2]  # thirty views of 3, 3 and 1 records
+    assert "note: 90 clips at once do not fit in memory; going on with 45" in capsys.readouterr().err
+
+
+def test_a_network_without_room_for_one_clip_ends() -> None:
+    def run_out(module: nn.Module, inputs: tuple[Tensor]) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    network = Network()
+    network.register_forward_pre_hook(run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        mean_over_views(network, lambda output: output, record_views([*draw_samples(1)]), CPU)
+
+
 def test_an_unreadable_file_stops_the_evaluation() -> None:
     views = record_views([*draw_samples(4), Failure(4, "bad.mp4", "it ends early")])
     with pytest.raises(MediaError, match=r"bad\.mp4: it ends early.*requires every record: repair it"):

@@ -64,6 +64,17 @@ def test_retrieval_equals_a_loop(monkeypatch: pytest.MonkeyPatch, max_pairs: int
     assert 0.2 < metrics["R@1"] < 0.9  # hard enough for mistakes to show
 
 
+def test_similarities_within_a_class_are_the_same_without_waits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels, queries = torch.randint(3, (50,), generator=generator), torch.tensor([2, 0, 1, 2])
+    similarity, same_class = torch.randn(4, 50, generator=generator), queries[:, None] == labels
+    numbers = (torch.nn.functional.one_hot(labels).cumsum(dim=0) - 1).gather(1, labels[:, None]).flatten()
+    first, second = torch.full((2, 4, 51), torch.inf)
+    retrieval_module._keep_own(first, numbers, same_class, similarity)
+    retrieval_module._keep_own_without_waits(second, numbers, same_class, similarity)
+    assert torch.equal(first[:, :-1], second[:, :-1])
+
+
 def test_recall_counts_queries_with_their_class_among_the_nearest() -> None:
     train = feature_bank(torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1.0]]), [0, 1, 2])
     queries = feature_bank(torch.tensor([[1.0, 0.02], [1.0, 0.01]]), [0, 1])

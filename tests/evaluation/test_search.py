@@ -3,10 +3,12 @@
 import math
 import sys
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation import search
@@ -110,6 +112,40 @@ def test_features_that_are_not_finite_raise_config_error(value: float) -> None:
     bank[30, 2] = value
     with pytest.raises(ConfigError, match="NaN or infinity"):
         nearest_neighbors(bank, queries, 3)
+
+
+@pytest.mark.parametrize("k", [1, 5, 40, 700])
+def test_the_search_without_waits_finds_the_same_neighbors(small_chunks: None, k: int) -> None:
+    """Among them are equal, opposite and orthogonal rows, with similarities of 0 and -0, and rows of zeros."""
+    axes = torch.eye(8)
+    bank = torch.cat([random_rows(500, 8, seed=0), axes, -axes, axes, torch.zeros(5, 8), random_rows(200, 8, seed=0)])
+    queries = torch.cat([axes, -axes, random_rows(5, 8, seed=1), torch.zeros(1, 8)])
+    expected = nearest_neighbors(bank, queries, k)
+    actual = search._search_without_waits(bank, queries, k, search.find_centers(bank, queries, False, search.CPU))
+    assert torch.equal(actual.indices, expected.indices)
+    assert torch.equal(actual.similarity, expected.similarity)
+
+
+def test_similarities_are_exact_where_products_are_in_tf32_or_autocast() -> None:
+    class Products(TorchDispatchMode):
+        """Note the precision of matrix products."""
+
+        seen: ClassVar[set[tuple[str, torch.dtype]]] = set()
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.mm.default:
+                self.seen.add((torch.get_float32_matmul_precision(), args[0].dtype))
+            return func(*args, **(kwargs or {}))
+
+    bank, queries = random_rows(40, 5, seed=0), random_rows(11, 5, seed=1)
+    torch.set_float32_matmul_precision("high")
+    try:
+        with Products(), torch.autocast("cpu", torch.bfloat16):  # type: ignore[no-untyped-call]
+            nearest_neighbors(bank, queries, 3)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert Products.seen == {("highest", torch.float32)}
 
 
 @pytest.mark.gpu
