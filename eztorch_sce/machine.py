@@ -54,7 +54,9 @@ def this_machine() -> Machine:
     import torch
 
     num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    capability = min((torch.cuda.get_device_capability(number) for number in range(num_gpus)), default=BF16_CAPABILITY)
+    capability = BF16_CAPABILITY  # AMD's GPUs number theirs differently
+    if num_gpus and torch.version.hip is None:
+        capability = min(torch.cuda.get_device_capability(number) for number in range(num_gpus))
     missing = Missing(_missing_on_cpu(), _missing_on_gpu(capability) if num_gpus else None)
     return Machine(num_gpus, find_launch(), not can_be_repeated(), capability, missing)
 

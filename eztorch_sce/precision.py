@@ -20,9 +20,14 @@ def precision_on(device: torch.device, precision: str | None = None) -> str:
     return "bf16-mixed" if has_bf16 else "32-true"
 
 
+def autocast_dtype(precision: str | None) -> torch.dtype | None:
+    """Return the type that networks compute in under autocast, or None for 32-true."""
+    return _AUTOCAST.get(precision or "32-true")
+
+
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """Return a context that computes in a precision; it turns an outer autocast off if the precision is 32-true."""
-    dtype = _AUTOCAST.get(precision)
+    dtype = autocast_dtype(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

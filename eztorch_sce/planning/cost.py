@@ -21,12 +21,12 @@ from eztorch_sce.methods.base import MethodConfig, build_method
 from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.precision import autocast
 from eztorch_sce.settings import chosen
 from eztorch_sce.training.config import TrainerConfig
 
 Shape = tuple[int, int, int, int]
 """Shape (C, T, S, S) of a view of one sample."""
-_AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
 class TrainingSettings(Protocol):
@@ -249,7 +249,7 @@ def _step_cost(method: nn.Module, shapes: list[Shape], batch: int, precision: st
     views = [torch.zeros(batch, *shape) for shape in shapes]
 
     def loss() -> Tensor:
-        with torch.autocast("cpu", _AUTOCAST.get(precision, torch.bfloat16), enabled=precision in _AUTOCAST):
+        with autocast(torch.device("cpu"), precision):
             output: Tensor = method(views).loss
         return output
 

@@ -24,6 +24,7 @@ from eztorch_sce.settings import show
 from eztorch_sce.training.callbacks import RunProgress, UnreadableFiles
 from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
+from eztorch_sce.training.device import DeviceCallback, prepared
 from eztorch_sce.training.metrics_file import MetricsFile
 
 Callback: TypeAlias = pl.Callback
@@ -77,7 +78,8 @@ def fit(
     max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
     if settings.sync_batchnorm and settings.world_size != 1:
         sync_batch_norms(module)  # Lightning's own conversion needs GPUs, and makes them wait
-    with _without_advice():
+    batch = data.config.samples_per_step // ((settings.world_size or 1) * settings.accumulate)
+    with prepared(module, settings), _without_advice():
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -94,6 +96,7 @@ def fit(
                 RunProgress(log_every),
                 UnreadableFiles(run_dir, len(data.dataset), max_unreadable),
                 resumable_checkpoint(run_dir),
+                DeviceCallback(settings.compile, batch),
                 *callbacks,
             ],
             enable_progress_bar=False,

@@ -27,9 +27,11 @@ from eztorch_sce.planning.cost import network_cost
 from eztorch_sce.planning.devices import Measurement
 from eztorch_sce.planning.plan import Plan
 from eztorch_sce.settings import chosen
+from eztorch_sce.training.config import TrainerConfig
 
 TOY = ["backbone=resnet18", "views=image", "views.*.size=64", "data.num_frames=1", "data.batch_size=64"]
 TOY += ["method.projector.hidden_dim=64", "method.predictor.hidden_dim=64", "method.queue_size=512"]
+TOY += ["trainer.precision=32-true"]
 TINY = ["backbone=r2plus1d_small", "backbone.width=4", "backbone.num_blocks=1", "views.*.size=32", *TOY[3:]]
 IMAGENET = ["recipe=imagenet_resnet50_100ep"]
 KINETICS = ["recipe=k400_r3d50"]
@@ -118,7 +120,7 @@ def test_the_sum_of_the_components_is_the_peak_memory_of_a_run(precision: str, t
 
 
 @pytest.mark.parametrize("overrides", [["device=A100-80G", "devices=8"], ["device=V100-16G", "devices=32"]])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed"])
 def test_the_largest_batch_fits_and_one_more_does_not(overrides: list[str], precision: str) -> None:
     planned = plan(*IMAGENET, *overrides, f"trainer.precision={precision}")
     assert planned.memory_at(planned.largest_batch) <= planned.usable < planned.memory_at(planned.largest_batch + 1)
@@ -185,9 +187,17 @@ def test_the_number_of_records_is_the_published_count_or_unknown(tiny: Plan) -> 
     assert any("num_records=..." in line for line in tiny.assumptions)
 
 
+def test_a_plan_is_in_the_precision_that_the_device_would_use() -> None:
+    unset = TINY[:-1]
+    assert plan(*unset, "device=A100-80G").title.endswith("bf16-mixed")
+    assert plan(*unset, "device=V100-16G").title.endswith("32-true")
+    with pytest.raises(ConfigError, match=r"trainer\.precision=bf16-mixed requires GPUs of compute capability 8\.0"):
+        plan(*unset, "device=V100-16G", "trainer.precision=bf16-mixed")
+
+
 @pytest.mark.parametrize("name", ["r2plus1d_18", "r3d18", "x3d_s"])
 def test_backbones_run_on_fake_tensors(name: str) -> None:
-    config = PlanConfig(backbone=registry.choices("backbone")[name]())
+    config = PlanConfig(backbone=registry.choices("backbone")[name](), trainer=TrainerConfig(precision="32-true"))
     with torch.device("meta"):
         num_frames = 4 if as_backbone(chosen(config.backbone).build()).takes_clips else 1
     assert network_cost(config, [(3, num_frames, 64, 64)] * 2, 4).measured_on == "tensors without values"
