@@ -332,15 +332,16 @@ def standardization(features: Float[Tensor, "N F"]) -> tuple[Float[Tensor, " F"]
     mean, deviation = features.mean(dim=0), features.std(dim=0, correction=min(1, len(features) - 1))
     # Where squares leave the range of float32, this deviation is zero or infinite.
     doubtful = ~((deviation > 1e-15) & deviation.isfinite() & mean.isfinite())
-    if doubtful.any():
-        mean[doubtful], deviation[doubtful] = _wide_statistics(features, doubtful)
+    columns = doubtful.nonzero().flatten()
+    if len(columns):
+        mean[columns], deviation[columns] = _wide_statistics(features, columns)
     varies = deviation > 1e-5 * mean.abs()
     if varies.any():
         varies &= deviation > 1e-4 * deviation[varies].quantile(0.25)
     return mean, deviation.where(varies, torch.inf)
 
 
-def _wide_statistics(features: Float[Tensor, "N F"], columns: Bool[Tensor, " F"]) -> tuple[Tensor, Tensor]:
+def _wide_statistics(features: Float[Tensor, "N F"], columns: Int64[Tensor, " some"]) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of some features, computed in float64 and one block at a time."""
     blocks = torch.split(features, _BLOCK)
     mean = sum(block[:, columns].double().sum(dim=0) for block in blocks) / len(features)

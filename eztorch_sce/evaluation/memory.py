@@ -7,6 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from eztorch_sce.progress import print_above
+from eztorch_sce.transfers import to_device
 
 _ON_CPU = 2**32  # bytes; on a CPU, larger chunks are not faster
 _NETWORK_SHARE = 256  # of the memory for the input: activations take 16 to 64 times the bytes of a float32 input
@@ -31,10 +32,8 @@ def on_device(rows: Shaped[Tensor, "N ..."], device: torch.device) -> Shaped[Ten
 
 
 def send(rows: Shaped[Tensor, "n ..."], device: torch.device) -> Shaped[Tensor, "n ..."]:
-    """Return rows on a device. The host does not wait for a GPU: it copies from page-locked memory."""
-    if device.type != "cuda" or rows.is_cuda:
-        return rows.to(device)
-    return rows.pin_memory().to(device, non_blocking=True)
+    """Return rows, on the CPU or there already, on a device. The host does not wait for a GPU."""
+    return rows if rows.device.type == device.type else to_device(rows, device)
 
 
 def take(
