@@ -176,7 +176,7 @@ class DataConfig(Settings):
         None,
         at_least=1,
         help="Samples per optimizer step, across all devices and accumulated batches; null chooses from the data, and "
-        "is 64 where nothing is trained.",
+        "is 64 in a loop of one's own. Features are extracted in batches that fit in memory instead.",
     )
     num_workers: int | None = setting(
         None,
