@@ -23,7 +23,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 
 def row(what: str, who: str, value: float, unit: str) -> Row:
-    """Return one measured rate of `who` at `what`; higher is better."""
+    """Return one measured value of `who` at `what`."""
     return {"what": what, "who": who, "value": value, "unit": unit}
 
 

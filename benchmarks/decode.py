@@ -30,12 +30,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np  # noqa: E402
 import torch  # noqa: E402  (before decord)
 from common import cpu_name  # noqa: E402
+from prepare import SHORT_SIDE, WITHOUT_B_FRAMES  # noqa: E402
 
 from eztorch_sce.compat import declare_missing_torchvision_operators  # noqa: E402
 from eztorch_sce.curation.prepare import prepare  # noqa: E402
 from eztorch_sce.curation.settings import PrepareConfig  # noqa: E402
+from eztorch_sce.curation.video_writer import write_frames  # noqa: E402
 from eztorch_sce.data.decoders.base import frame_times  # noqa: E402
-from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig  # noqa: E402
+from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig, PyAVDecoder  # noqa: E402
 from eztorch_sce.types import ClipSpan  # noqa: E402
 
 FILES = (
@@ -52,6 +54,7 @@ UNTOUCHED = "clips of untouched videos"
 APPROXIMATE = "clips of untouched videos, seek_mode=approximate"
 LIMIT = "clips of untouched videos, decoded and not converted"
 PREPARED = "clips of the same videos after data prepare"
+WITHOUT_B = "clips of the same videos in copies without B-frames"
 PREPARED_LIMIT = "clips of the same videos after data prepare, decoded and not converted"
 
 
@@ -167,6 +170,7 @@ def main() -> None:
             if what == UNTOUCHED:
                 jobs[PREPARED, who] = (readers[what, who], copies)
         jobs[PREPARED_LIMIT, "av"] = (decode_only, copies)
+        jobs[WITHOUT_B, "eztorch_sce"] = (with_eztorch_sce, copies_without_b_frames(paths, Path(folder) / "without"))
         rates = measure(jobs, options.rounds)
     ratios = compare(rates)
     show(rates, ratios, failures)
@@ -195,6 +199,17 @@ def make_copies(paths: list[str], folder: Path) -> list[str]:
     result = prepare(source, folder / "copies", PrepareConfig(workers=1))
     assert not result.failed, result.failed
     return sorted(map(str, (folder / "copies").glob("*.mp4")))
+
+
+def copies_without_b_frames(paths: list[str], folder: Path) -> list[str]:
+    """Return copies in which every frame is needed to decode the frames after it, up to the next key frame."""
+    folder.mkdir()
+    copies = []
+    for number, path in enumerate(paths):
+        frames = ((time_s, np.ascontiguousarray(pixels)) for time_s, pixels in PyAVDecoder().frames(path, SHORT_SIDE))
+        copies.append(str(folder / f"{number:02d}.mp4"))
+        write_frames(Path(copies[-1]), frames, PyAVDecoder().probe(path).fps, WITHOUT_B_FRAMES)
+    return copies
 
 
 def measure(jobs: dict[Key, tuple[Reader, list[str]]], rounds: int) -> dict[Key, float]:
@@ -228,8 +243,12 @@ def compare(rates: dict[Key, float]) -> dict[str, float]:
             baselines[who] = max(rate, baselines.get(who, 0.0))
     ratios = {f"{UNTOUCHED}: ours over {who}": ours / rate for who, rate in baselines.items()}
     ratios[f"{UNTOUCHED}: ours over the bare decoder that skips no frame"] = ours / rates[LIMIT, "av"]
+    prepared = rates[PREPARED, "eztorch_sce"]
+    for (what, who), rate in rates.items():
+        if what == PREPARED and who != "eztorch_sce":
+            ratios[f"{PREPARED}: ours over {who}"] = prepared / rate
+    ratios[f"{PREPARED}: ours over copies without B-frames"] = prepared / rates[WITHOUT_B, "eztorch_sce"]
     if "pytorchvideo" in baselines:
-        prepared = rates[PREPARED, "eztorch_sce"]
         ratios["prepared, ours, over untouched, pytorchvideo"] = prepared / baselines["pytorchvideo"]
     return ratios
 
