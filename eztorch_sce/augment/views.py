@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from eztorch_sce import distributed
-from eztorch_sce.augment.draws import ViewParameters
+from eztorch_sce.augment.draws import NUM_DRAWS, ViewParameters
 from eztorch_sce.augment.on_device import DeviceAugmentation
 from eztorch_sce.augment.policies import policy
+from eztorch_sce.augment.uniform import uniform_numbers
 from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.seeding import seeds_for
 from eztorch_sce.types import Batch, ViewBatch
@@ -120,28 +121,33 @@ class Views(nn.Module):
         self, frames: Sequence[Tensor], aspect: Tensor | None, epochs: ArrayLike, records: ArrayLike
     ) -> list[Tensor]:
         """Return the views of crops, or of whole frames with the aspect of their videos."""
-        works = []
+        if not frames:
+            return []
         on_cpu = not self.on_device.is_compiled and all(clips.device.type == "cpu" for clips in frames)
-        for number, (module, clips) in enumerate(zip(self.views, frames, strict=False)):
+        pixel_numbers = self._numbers(epochs, records, "pixels", NUM_DRAWS)
+        num_box_draws = max(cast(View, view).config.num_box_draws() for view in self.views)
+        box_numbers = pixel_numbers if aspect is None else self._numbers(epochs, records, "crop", num_box_draws)
+        works = []
+        for number, (module, clips) in enumerate(zip(self.views, frames, strict=True)):
             view, boxes = cast(View, module), None
             if aspect is not None:
-                crop_seeds = seeds_for(self.seed, epochs, records, number, "crop")
+                boxes = view.boxes_of(clips, aspect, box_numbers[number])
                 if on_cpu:
-                    clips = view.crop_on_device(clips, aspect, crop_seeds)
-                else:
-                    boxes = view.draw_boxes(clips, aspect, crop_seeds)
-            works.append(view.work(clips, seeds_for(self.seed, epochs, records, number, "pixels"), boxes))
+                    clips, boxes = view.crop(clips, boxes), None
+            works.append(view.work(clips, view.draws_of(pixel_numbers[number]), boxes))
         if on_cpu:
-            return [cast(View, view).on_cpu(work) for view, work in zip(self.views, works, strict=False)]
+            return [cast(View, view).on_cpu(work) for view, work in zip(self.views, works, strict=True)]
         return self.on_device(works, self.dtype, self.channels_last)
+
+    def _numbers(self, epochs: ArrayLike, records: ArrayLike, purpose: str, count: int) -> NDArray[np.float64]:
+        """Return random numbers in [0, 1) for each view and sample, (V, B, count)."""
+        seeds = [seeds_for(self.seed, epochs, records, number, purpose) for number in range(len(self.views))]
+        return uniform_numbers(np.concatenate(seeds), count).reshape(len(seeds), -1, count)
 
     def parameters_of(self, batch: Batch) -> list[list[ViewParameters]]:
         """Return the parameters that `forward` draws, by view and then by sample."""
-        epochs, records = batch.epoch.cpu().numpy(), batch.record.cpu().numpy()
-        return [
-            cast(View, view).draw_all(seeds_for(self.seed, epochs, records, number, "pixels")).samples()
-            for number, view in enumerate(self.views)
-        ]
+        numbers = self._numbers(batch.epoch.cpu().numpy(), batch.record.cpu().numpy(), "pixels", NUM_DRAWS)
+        return [cast(View, view).draws_of(drawn).samples() for view, drawn in zip(self.views, numbers, strict=True)]
 
     def _of_whole(self, frames: Tensor) -> list[Float[Tensor, "B 3 *T S S"]]:
         """Return the views of whole clips (B, 3, T, H, W) or images (B, 3, H, W)."""
