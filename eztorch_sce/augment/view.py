@@ -252,7 +252,9 @@ class View(nn.Module):
         return ViewWork(clips, draws, boxes, self.size, self.statistics, self.strengths, self.probabilities)
 
     def on_cpu(self, work: ViewWork) -> Float[Tensor, "B 3 T S S"]:
-        """Return the view of crops by the form for CPUs, the reference; it runs on any device."""
+        """Return the view by the form for CPUs, the reference; it runs on any device."""
+        if work.boxes is not None:
+            work = work._replace(frames=self.crop(work.frames, work.boxes), boxes=None)
         mean, std = self.mean.to(work.frames.device), self.std.to(work.frames.device)
         return on_cpu.augment(work, (mean, std), self.dtype, self.channels_last)
 

@@ -6,14 +6,11 @@ from dataclasses import replace
 import fake_gpu
 import pytest
 import torch
-from torch import Tensor
 from torch._dynamo.utils import counters
 from view_configs import ALL_OPERATIONS
 
-from eztorch_sce.augment.device_numbers import ViewWork
 from eztorch_sce.augment.policies import policy
-from eztorch_sce.augment.uniform import uniform_numbers
-from eztorch_sce.augment.view import View, ViewConfig
+from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.augment.views import Views
 from eztorch_sce.types import Batch
 
@@ -34,28 +31,6 @@ def batch_for(views: Sequence[ViewConfig], frames: int, canvas: int | None, dtyp
     return Batch(clips, torch.zeros(BATCH, dtype=torch.long), records, torch.full((BATCH,), 3), aspect, [])
 
 
-def works_of(views: Views, batch: Batch) -> list[ViewWork]:
-    """Draw for a batch on the CPU as `Views` does for one on a GPU."""
-    works, seeds = [], range(BATCH)
-    for view, clips in zip(views.views, batch.frames, strict=True):
-        assert isinstance(view, View)
-        boxes = None
-        if views.canvas is not None:
-            numbers = uniform_numbers(seeds, view.config.num_box_draws())
-            boxes = view.boxes_of(clips, batch.aspect, numbers)
-        works.append(view.work(clips, view.draw_all(seeds), boxes))
-    return works
-
-
-def on_cpu(views: Views, batch: Batch) -> list[Tensor]:
-    results, seeds = [], range(BATCH)
-    for view, clips in zip(views.views, batch.frames, strict=True):
-        assert isinstance(view, View)
-        crops = clips if views.canvas is None else view.crop_on_device(clips, batch.aspect, seeds)
-        results.append(view(crops, seeds))
-    return results
-
-
 CASES = {
     "image": ([IMAGES, replace(IMAGES, blur=1.0, stats="cifar10")], 1),
     "video": ([ALL_OPERATIONS, replace(ALL_OPERATIONS, temporal_difference=1.0)], 3),
@@ -73,18 +48,18 @@ CASES = {
 def test_views_equal_those_of_the_cpu(case: str, canvas: int | None, dtype: torch.dtype) -> None:
     configs, frames = CASES[case]
     views, batch = Views(configs, canvas=canvas), batch_for(configs, frames, canvas, dtype)
-    results = views.on_device(works_of(views, batch), torch.float32, channels_last=False)
-    for result, expected in zip(results, on_cpu(views, batch), strict=True):
+    results = views.on_device(views.works(batch), torch.float32, channels_last=False)
+    for result, expected in zip(results, views(batch).views, strict=True):
         torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)  # of values up to 10
 
 
 def test_a_batch_in_chunks_is_the_batch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     configs, frames = CASES["video"]
     views, batch = Views(configs), batch_for(configs, frames, None)
-    expected = views.on_device(works_of(views, batch), torch.float32, channels_last=False)
+    expected = views.on_device(views.works(batch), torch.float32, channels_last=False)
     sample_bytes = batch.frames[0][0].numel() * 4
     monkeypatch.setattr("eztorch_sce.augment.on_device.CHUNK_BYTES", 7 * sample_bytes)
-    for result, whole in zip(views.on_device(works_of(views, batch), torch.float32, False), expected, strict=True):
+    for result, whole in zip(views.on_device(views.works(batch), torch.float32, False), expected, strict=True):
         torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
 
 
@@ -92,8 +67,8 @@ def test_a_batch_in_chunks_is_the_batch_at_once(monkeypatch: pytest.MonkeyPatch)
 def test_views_have_the_dtype_and_memory_format_that_are_set(stats: str) -> None:
     configs = [replace(ALL_OPERATIONS, stats=stats)] * 2
     views, batch = Views(configs), batch_for(configs, 3, None)
-    expected = views.on_device(works_of(views, batch), torch.float32, channels_last=False)
-    results = views.on_device(works_of(views, batch), torch.bfloat16, channels_last=True)
+    expected = views.on_device(views.works(batch), torch.float32, channels_last=False)
+    results = views.on_device(views.works(batch), torch.bfloat16, channels_last=True)
     for result, plain in zip(results, expected, strict=True):
         assert plain.is_contiguous()
         assert result.is_contiguous(memory_format=torch.channels_last_3d)
