@@ -26,6 +26,7 @@ T = TypeVar("T")
 _LONG, _SHORT = timedelta(hours=1), timedelta(seconds=15)  # waits for processes that work, and for those that failed
 _UNSURE = timedelta(seconds=30)  # wait for processes of which only the variables of a SLURM job tell
 _CPU = torch.device("cpu")
+_GATHERED_BYTES = 2**30  # of results that a device gathers at once
 _host_groups: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None  # the default group, and that of CPU tensors
 _store: Store | None = None  # through which the processes that were launched together meet
 
@@ -336,6 +337,8 @@ def rows_known() -> Iterator[None]:
 def gather_rows_of_some(parts: list[Tensor], device: torch.device) -> Tensor:
     """Return the rows of the parts of all processes on the CPU. A process may have no part, if it has no records.
 
+    The device holds a limited piece of them at a time, whatever their number.
+
     Args:
         parts: Parts (N, ...) on the CPU; all processes agree in shape and type, except for N.
         device: The device of this process, on which they are gathered: NCCL is faster than gloo.
@@ -343,7 +346,17 @@ def gather_rows_of_some(parts: list[Tensor], device: torch.device) -> Tensor:
     kinds = all_objects((parts[0].shape[1:], parts[0].dtype) if parts else None)
     shape, dtype = next(filter(None, kinds))
     rows = torch.cat([torch.empty(0, *shape, dtype=dtype), *parts])
-    return gather_rows(rows.to(device)).cpu()
+    if world_size() == 1:
+        return rows
+    counts = [count for (count,) in _all_numbers([len(rows)])]
+    at_once = max(1, _GATHERED_BYTES // (world_size() * max(1, shape.numel()) * dtype.itemsize))
+    by_process: list[list[Tensor]] = [[] for _ in counts]
+    for start in range(0, max(counts), at_once):
+        sizes = [min(max(0, count - start), at_once) for count in counts]
+        pieces = _gather(rows[start : start + at_once].to(device), sizes).cpu().split(sizes)
+        for own, piece in zip(by_process, pieces, strict=True):
+            own.append(piece)
+    return torch.cat([piece for own in by_process for piece in own])
 
 
 def gather_rows(rows: Tensor) -> Tensor:
