@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from eztorch_sce.augment.view import ViewConfig
@@ -27,6 +29,11 @@ from eztorch_sce.training.config import TrainerConfig
 
 Shape = tuple[int, int, int, int]
 """Shape (C, T, S, S) of a view of one sample."""
+_LAUNCHES_NOTHING = set(  # views and allocations
+    "view _unsafe_view expand transpose t permute select slice unsqueeze squeeze alias detach as_strided split "
+    "split_with_sizes unbind diagonal lift_fresh _reshape_alias unfold empty empty_like new_empty empty_strided "
+    "new_empty_strided set_ resize_".split()
+)
 
 
 class TrainingSettings(Protocol):
@@ -112,6 +119,8 @@ class NetworkCost(NamedTuple):
         view_flops: Forward FLOPs of the backbone for the first view of one sample.
         flops: FLOPs of a training step per sample, by component.
         activations: Bytes kept for the backward pass, without weights and views.
+        moved: Bytes that the operators of a forward and a backward pass read and write.
+        launches: Kernel launches of both passes.
         norms: (channels, whether gradients flow) of each batch norm call.
         loss_inputs: The inputs of the loss.
         measured_on: Description of the inputs of the measurement, such as "tensors without values".
@@ -125,17 +134,45 @@ class NetworkCost(NamedTuple):
     view_flops: float
     flops: dict[str, Flops]
     activations: Size
+    moved: Size
+    launches: int
     norms: list[tuple[int, bool]]
     loss_inputs: ViewPairs
     measured_on: str
 
 
+class LossCost(NamedTuple):
+    """Cost of the loss: FLOPs per sample, bytes in addition to the queue, and kernel launches of both passes."""
+
+    flops: Flops
+    kept: Size
+    launches: int
+
+
 class _StepCost(NamedTuple):
-    """FLOPs of a batch, forward FLOPs by module, and bytes kept for the backward pass."""
+    """Cost of a batch: FLOPs, forward FLOPs by module, bytes kept for the backward pass, launches, and bytes moved."""
 
     flops: Flops
     by_module: dict[str, float]
     kept: int
+    launches: int
+    moved: int
+
+
+class _Launches(TorchDispatchMode):
+    """Count the operators that launch a kernel on a GPU, and the bytes that they read and write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.moved = 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.namespace == "aten" and func.overloadpacket.__name__ not in _LAUNCHES_NOTHING:
+            self.count += 1
+            leaves = tree_leaves((args, kwargs, result))
+            self.moved += sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
+        return result
 
 
 def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int) -> NetworkCost:
@@ -153,8 +190,8 @@ def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int) -> N
         return _network_cost(config, shapes, 2 * getattr(config.method, "bn_splits", 1), fake=False)
 
 
-def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> tuple[Flops, Size]:
-    """Return the FLOPs of the loss per sample, and the bytes it keeps in addition to the queue.
+def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> LossCost:
+    """Return the cost of the loss.
 
     Args:
         loss: The loss; None if the method has its own, whose cost is part of the networks.
@@ -162,7 +199,7 @@ def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> tuple[
         global_batch: Samples per forward pass on all devices; their keys may be gathered.
     """
     if loss is None or not inputs.queries:
-        return Flops(0.0, 0.0), Size(0.0)
+        return LossCost(Flops(0.0, 0.0), Size(0.0), 0)
 
     def unit_rows(like: Tensor, num_rows: int) -> Tensor:
         rows = nn.functional.normalize(torch.randn(*like.shape[:-2], num_rows, like.shape[-1]), dim=-1)
@@ -181,7 +218,8 @@ def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> tuple[
     once, twice = step_cost(2), step_cost(4)
     kept = Size.through(2, once.kept, twice.kept)
     gathered = sum(rows.nbytes for rows in batch_keys)
-    return Flops(once.flops.forward / 2, once.flops.backward / 2), kept._replace(fixed=kept.fixed + gathered)
+    flops = Flops(once.flops.forward / 2, once.flops.backward / 2)
+    return LossCost(flops, kept._replace(fixed=kept.fixed + gathered), once.launches)
 
 
 def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fake: bool) -> NetworkCost:
@@ -204,6 +242,7 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
             method.backbone(torch.zeros(batch, *shapes[0]))
         for norm in (module for module in method.modules() if isinstance(module, _BatchNorm)):
             norm.register_forward_hook(lambda norm, *_: norms.append((norm.num_features, torch.is_grad_enabled())))
+        method.zero_grad()  # as at the beginning of the first step
         twice = _step_cost(method, shapes, 2 * batch, chosen(config.trainer.precision))
 
     momentum_encoder, queue = (_num_bytes(getattr(method, name, None)) for name in ("momentum_encoder", "queue"))
@@ -216,6 +255,8 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
         view_flops=view_counter.get_total_flops() / batch,
         flops=_flops_by_component(method, once, batch),
         activations=Size.through(batch, once.kept, twice.kept),
+        moved=Size.through(batch, once.moved, twice.moved),
+        launches=once.launches,
         norms=norms,
         loss_inputs=loss_inputs.views,
         measured_on="tensors without values" if fake else f"{batch} and {2 * batch} real samples",
@@ -270,13 +311,14 @@ def _count(forward: Callable[[], Tensor], known: Iterable[Tensor]) -> _StepCost:
             kept.add(tensor.untyped_storage())
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _flop_counter() as forward_counter:
-        loss = forward()
-    with _flop_counter() as backward_counter:
-        loss.backward()
+    with _Launches() as launches:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _flop_counter() as forward_counter:
+            loss = forward()
+        with _flop_counter() as backward_counter:
+            loss.backward()
     by_module = {name: float(sum(counts.values())) for name, counts in forward_counter.get_flop_counts().items()}
     flops = Flops(forward_counter.get_total_flops(), backward_counter.get_total_flops())
-    return _StepCost(flops, by_module, sum(storage.nbytes() for storage in kept))
+    return _StepCost(flops, by_module, sum(storage.nbytes() for storage in kept), launches.count, launches.moved)
 
 
 def _flop_counter() -> FlopCounterMode:

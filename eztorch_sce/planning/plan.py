@@ -2,28 +2,24 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
 
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.losses.contrastive import ContrastiveLoss
-from eztorch_sce.losses.streaming import BLOCK_NUMBERS, BLOCK_NUMBERS_GPU
 from eztorch_sce.models.backbones.base import as_backbone, build_network
 from eztorch_sce.objects import title_of
-from eztorch_sce.optim.base import OptimizerConfig
-from eztorch_sce.planning.cost import Flops, NetworkCost, Shape, Size, TrainingSettings, loss_cost, network_cost
+from eztorch_sce.planning.cost import Flops, Shape, Size, TrainingSettings, loss_cost, network_cost
 from eztorch_sce.planning.devices import DEVICES, Measurement, find_measurement
+from eztorch_sce.planning.sizes import Costs
+from eztorch_sce.planning.step_time import StepTime, step_time
 from eztorch_sce.settings import chosen
 from eztorch_sce.types import InputSpec
 
 GIB = 2**30
-_FLOAT = 4  # bytes
-# A convolution, its norm and its ReLU keep two tensors for the backward pass. They read and write 7 such tensors
-# forward (2, 3 and 2: a norm reads its input twice) and 12 backward (4, 5 and 3).
-_MOVED_FORWARD, _MOVED_BACKWARD = 7 / 2, 12 / 2  # bytes moved per byte kept
+SCALES = (1, 8, 64)  # numbers of devices that every plan for GPUs compares
+_PER_MACHINE = 8  # devices of a machine in this comparison
 
 
 class PlanSettings(TrainingSettings, Protocol):
@@ -33,6 +29,22 @@ class PlanSettings(TrainingSettings, Protocol):
     throughput: float | None
     utilization: float
     memory_share: float
+
+
+class Scale(NamedTuple):
+    """The same training on another number of devices.
+
+    Attributes:
+        num_devices: Number of devices.
+        batch: Samples per device and forward pass.
+        memory: Bytes that each device needs.
+        time: Time of a step.
+    """
+
+    num_devices: int
+    batch: int
+    memory: float
+    time: StepTime
 
 
 @dataclass
@@ -49,7 +61,10 @@ class Plan:
         batch: Samples per device and forward pass.
         usable: Bytes of device memory available to tensors.
         largest_batch: Largest batch per device that fits; 0 if none does.
-        step_s: Seconds per optimizer step.
+        step_s: Seconds per optimizer step, measured or estimated.
+        time: Estimated time of a step on the device, the host and the network.
+        scales: The training on other numbers of devices.
+        advice: What would make the step faster or let it fit, one sentence each.
         epoch_s, total_s: Seconds per epoch and of the whole training; None if the number of records is unknown.
         assumptions: Assumptions behind the numbers, one sentence each.
     """
@@ -64,6 +79,9 @@ class Plan:
     usable: float
     largest_batch: int
     step_s: float
+    time: StepTime
+    scales: list[Scale]
+    advice: list[str]
     epoch_s: float | None
     total_s: float | None
     assumptions: list[str]
@@ -78,13 +96,10 @@ class Plan:
         if needed <= usable:
             fit = f"A batch of {self.batch} per device fits: {needed:.1f} of {usable:.1f} GiB."
         else:
-            fit = (
-                f"A batch of {self.batch} per device does NOT fit: it needs {needed:.1f} GiB of {usable:.1f}. Use "
-                "trainer.precision=bf16-mixed, trainer.accumulate=2 or more devices."
-            )
+            fit = f"A batch of {self.batch} per device does NOT fit: it needs {needed:.1f} GiB of {usable:.1f}."
         step = f"An optimizer step takes {self.step_s:.3g} s"
         if self.epoch_s is not None and self.total_s is not None:
-            step += f", an epoch {self.epoch_s / 60:.1f} minutes, all epochs {self.total_s / 3600:.1f} hours"
+            step += f", an epoch {self.epoch_s / 60:.3g} minutes, all epochs {self.total_s / 3600:.3g} hours"
         return [f"{fit} The largest batch that fits is {self.largest_batch}.", f"{step}."]
 
 
@@ -99,37 +114,32 @@ def plan_pretraining(config: PlanSettings, num_records: int | None, chosen: Sequ
     Raises:
         ConfigError: If the backbone does not accept the views.
     """
-    num_devices = config.trainer.world_size
-    assert num_devices is not None
-    batch = config.data.samples_per_step // (num_devices * config.trainer.accumulate)
-    shapes = _view_shapes(config)
-    networks = network_cost(config, shapes, batch)
-    loss = None if config.loss is None else config.loss.build()
-    loss_flops, loss_kept = loss_cost(loss, networks.loss_inputs, global_batch=batch * num_devices)
-
-    flops = networks.flops | {"loss": loss_flops}
-    memory = _memory(config, networks, loss_kept, shapes, num_devices)
-    network = _network(config, networks, shapes, batch, num_devices)
-    usable = config.memory_share * DEVICES[config.device].memory_gib * GIB
-    step_s, time_assumptions = _step_seconds(config, shapes, flops, memory, network, num_devices)
+    costs = _measure(config)
+    num_devices = config.trainer.world_size or 1
+    memory, usable = costs.memory(num_devices), config.memory_share * DEVICES[config.device].memory_gib * GIB
+    time = _time(costs, config)
+    step_s, time_assumptions = _step_seconds(config, costs.shapes, time)
     epoch_s = None if num_records is None else num_records // config.data.samples_per_step * step_s
     return Plan(
-        title=_title(config, shapes, num_devices),
-        parameters=networks.parameters,
-        view_flops=networks.view_flops,
-        flops=flops,
+        title=_title(config, costs.shapes, num_devices),
+        parameters=costs.networks.parameters,
+        view_flops=costs.networks.view_flops,
+        flops=costs.flops(),
         memory=memory,
-        network=network,
-        batch=batch,
+        network={name: traffic.sent for name, traffic in costs.traffic(num_devices).items()},
+        batch=_batch(config),
         usable=usable,
         largest_batch=_largest(memory, usable),
         step_s=step_s,
+        time=time,
+        scales=_scales(costs, config),
+        advice=_advice(costs, config, time, usable),
         epoch_s=epoch_s,
         total_s=None if epoch_s is None else config.trainer.epochs * epoch_s,
         assumptions=[
             *chosen,
             "FLOPs: convolutions and matrix products only; a multiply-add counts as two.",
-            f"Memory: tensors only, measured with {networks.measured_on}. They may use memory_share="
+            f"Memory: tensors only, measured with {costs.networks.measured_on}. They may use memory_share="
             f"{config.memory_share:g} of the device; the rest is left to the CUDA context, library workspaces and "
             "fragmentation.",
             "Network: in a ring of n devices, each device sends 2 (n - 1) / n times the bytes to sum, and n - 1 times "
@@ -149,13 +159,85 @@ def largest_batch(config: TrainingSettings, usable: float) -> int:
         config: A validated config with a resolved number of devices.
         usable: Bytes of memory per device that tensors may use.
     """
-    num_devices = config.trainer.world_size or 1
-    batch = max(1, config.data.samples_per_step // (num_devices * config.trainer.accumulate))
+    return _largest(_measure(config).memory(config.trainer.world_size or 1), usable)
+
+
+def _batch(config: TrainingSettings) -> int:
+    """Return the samples per device and forward pass."""
+    return max(1, config.data.samples_per_step // ((config.trainer.world_size or 1) * config.trainer.accumulate))
+
+
+def _measure(config: TrainingSettings) -> Costs:
     shapes = _view_shapes(config)
-    networks = network_cost(config, shapes, batch)
+    networks = network_cost(config, shapes, _batch(config))
     loss = None if config.loss is None else config.loss.build()
-    _, loss_kept = loss_cost(loss, networks.loss_inputs, global_batch=batch * num_devices)
-    return _largest(_memory(config, networks, loss_kept, shapes, num_devices), usable)
+    global_batch = _batch(config) * (config.trainer.world_size or 1)
+    return Costs(config, shapes, networks, loss_cost(loss, networks.loss_inputs, global_batch))
+
+
+def _time(costs: Costs, config: PlanSettings) -> StepTime:
+    traffic = costs.traffic(costs.config.trainer.world_size or 1)
+    return step_time(costs.config, costs.networks, costs.flops(), traffic, config.device, config.utilization)
+
+
+def _scales(costs: Costs, config: PlanSettings) -> list[Scale]:
+    """Return the training on 1, 8 and 64 devices and on those of the config, where the batch divides among them."""
+    if config.device == "cpu":
+        return []
+    scales = []
+    for num_devices in sorted({*SCALES, config.trainer.world_size or 1}):
+        if config.data.samples_per_step % (num_devices * config.trainer.accumulate):
+            continue
+        there = costs.on(num_devices, _PER_MACHINE)
+        batch = _batch(there.config)
+        needed = sum(size.at(batch) for size in there.memory(num_devices).values())
+        scales.append(Scale(num_devices, batch, needed, _time(there, config)))
+    return scales
+
+
+def _advice(costs: Costs, config: PlanSettings, time: StepTime, usable: float) -> list[str]:
+    """Return what would let the batch fit, and what would help if the device waits for the host."""
+    batch, num_devices = _batch(config), config.trainer.world_size or 1
+    memory, lines = costs.memory(num_devices), []
+    if sum(size.at(batch) for size in memory.values()) > usable:
+        lines.append(f"To make it fit: {_ways_to_fit(config, usable)}.")
+    if not time.is_bound_by_host:
+        return lines
+    lines.append(
+        f"The device waits for the host: {sum(time.launches.values()):.0f} launches take {1e3 * time.host_s:.0f} ms, "
+        f"and the device computes for {1e3 * time.device_s:.0f} ms."
+    )
+    if not config.trainer.compile:
+        compiled = _time(_with_trainer(costs, compile=True), config)
+        lines.append(f"With trainer.compile=true, a step takes {1e3 * compiled.total_s:.0f} ms.")
+    balanced = math.ceil(batch * time.host_s / time.device_s)
+    most = _largest(memory, usable)
+    if batch < balanced <= most or batch < most < balanced:
+        larger = min(balanced, most)
+        setting = f"data.batch_size={larger * num_devices * config.trainer.accumulate}"
+        seconds = max(time.host_s, time.device_s * larger / batch)
+        lines.append(f"A batch of {larger} per device ({setting}) takes {1e3 * seconds:.0f} ms besides what is sent.")
+    lines.append(
+        "Loader workers on all cores slow the launches: leave a core to each training process (data.num_workers)."
+    )
+    return lines
+
+
+def _ways_to_fit(config: PlanSettings, usable: float) -> str:
+    """Return the settings that need less memory, with the largest batch per device of those that are not obvious."""
+    ways = []
+    if config.trainer.precision == "32-true":
+        ways.append("trainer.precision=bf16-mixed")
+    if not config.trainer.checkpointing:
+        less = replace(config, trainer=replace(config.trainer, checkpointing=True))  # type: ignore[type-var]
+        ways.append(f"trainer.checkpointing=true (up to {largest_batch(less, usable)} per device)")
+    return ", ".join([*ways, f"trainer.accumulate={2 * config.trainer.accumulate}, or more devices"])
+
+
+def _with_trainer(costs: Costs, **settings: Any) -> Costs:
+    """Return the costs with other settings of the trainer."""
+    config: Any = costs.config
+    return replace(costs, config=replace(config, trainer=replace(config.trainer, **settings)))
 
 
 def _largest(memory: dict[str, Size], usable: float) -> int:
@@ -188,72 +270,9 @@ def _title(config: PlanSettings, shapes: list[Shape], num_devices: int) -> str:
     return f"{networks}; views: {kind}, {sizes} px; {samples}, {config.trainer.precision}"
 
 
-def _memory(
-    config: TrainingSettings, networks: NetworkCost, loss_kept: Size, shapes: list[Shape], num_devices: int
-) -> dict[str, Size]:
-    """Return the bytes per device by component."""
-    gradients = _FLOAT * networks.num_trainable
-    canvas = config.data.canvas
-    pixels = sum(math.prod(shape) for shape in shapes)
-    decoded = pixels if canvas is None else sum(channels * frames * canvas**2 for channels, frames, *_ in shapes)
-    block = _FLOAT * (BLOCK_NUMBERS if config.trainer.accelerator == "cpu" else BLOCK_NUMBERS_GPU)
-    if config.loss is None or not isinstance(config.loss.build(), ContrastiveLoss):
-        block = 0
-    return {
-        "weights": Size(networks.weights),
-        "gradients": Size(gradients * (2 if num_devices > 1 else 1)),  # DDP copies them into buckets to send them
-        "optimizer state": Size(gradients * _state_per_weight(chosen(config.optimizer))),
-        "momentum encoder": Size(networks.momentum_encoder),
-        "queue": Size(networks.queue),
-        "activations kept": networks.activations,
-        "views, float": Size(0, _FLOAT * pixels),
-        "views, uint8": Size(0, decoded),
-        "loss": loss_kept._replace(fixed=loss_kept.fixed + block),
-    }
-
-
-def _state_per_weight(optimizer: OptimizerConfig) -> float:
-    """Return the number of values an optimizer keeps per weight, from one step on a small matrix."""
-    weight = nn.Parameter(torch.ones(8, 8))
-    weight.grad = torch.ones(8, 8)
-    built = optimizer.build([weight], 0.1)
-    built.step()
-    state = [value for value in built.state[weight].values() if isinstance(value, Tensor)]
-    return sum(value.numel() for value in state if value.shape == weight.shape) / weight.numel()
-
-
-def _network(
-    config: PlanSettings, networks: NetworkCost, shapes: list[Shape], batch: int, num_devices: int
-) -> dict[str, float]:
-    """Return the bytes that each device sends per optimizer step, by content."""
-    # Everything except the gradients is sent in every forward pass.
-    inputs, times = networks.loss_inputs, config.trainer.accumulate
-    gathered, summed = num_devices - 1, 2 * (num_devices - 1) / num_devices  # bytes sent per byte
-    keys = _FLOAT * batch * sum(rows.shape[1] for rows in inputs.keys)
-    sent = {"gradients": _FLOAT * networks.num_trainable * summed}
-    if inputs.negatives is not None or inputs.batch_keys:
-        keys_learn = any(rows.requires_grad for rows in inputs.batch_keys or [])  # their gradients are summed too
-        sent["keys"] = times * keys * (gathered + keys_learn * num_devices * summed)
-    if config.trainer.sync_batchnorm:  # mean, deviation and count forward, two sums backward
-        forward = sum(2 * channels + 1 for channels, _ in networks.norms) * gathered
-        backward = sum(2 * channels for channels, learns in networks.norms if learns) * summed
-        sent["batch norm"] = times * _FLOAT * (forward + backward)
-    if getattr(config.method, "shuffle_bn", False):
-        pixels = sum(math.prod(shape) for shape in shapes[: len(inputs.keys)])
-        sent["shuffled views"] = times * (_FLOAT * batch * pixels + keys) * gathered
-    return sent
-
-
-def _step_seconds(
-    config: PlanSettings,
-    shapes: list[Shape],
-    flops: dict[str, Flops],
-    memory: dict[str, Size],
-    network: dict[str, float],
-    num_devices: int,
-) -> tuple[float, list[str]]:
+def _step_seconds(config: PlanSettings, shapes: list[Shape], time: StepTime) -> tuple[float, list[str]]:
     """Return the seconds per optimizer step, measured if possible, and the assumptions behind them."""
-    batch_size = config.data.samples_per_step
+    batch_size, num_devices = config.data.samples_per_step, config.trainer.world_size or 1
     if config.throughput is not None:
         seconds = batch_size * len(shapes) / config.throughput
         return seconds, [f"Time: measured; throughput={config.throughput:g} views/s on all devices together."]
@@ -266,18 +285,12 @@ def _step_seconds(
         ]
     device = DEVICES[config.device]
     peak = device.peak(chosen(config.trainer.precision))
-    # The momentum encoder moves as many bytes as the online encoder does forward, in proportion to its FLOPs.
-    online = next(iter(flops.values()))
-    momentum = flops["momentum encoder"].forward / online.forward if "momentum encoder" in flops else 0
-    moved = memory["activations kept"].per_sample * (_MOVED_FORWARD * (1 + momentum) + _MOVED_BACKWARD)
-    computing = sum(map(sum, flops.values())) / (peak * 1e12) + moved / (device.bandwidth_gb_s * 1e9)
-    sending = sum(network.values()) / (device.link_gb_s * 1e9)
-    seconds = batch_size / num_devices * computing / config.utilization + sending
-    return seconds, [
-        f"Time: estimated, not measured. Computing runs at utilization={config.utilization:g} of {peak:g} TFLOP/s "
-        f"({config.trainer.precision}), then memory traffic at the same fraction of {device.bandwidth_gb_s:g} GB/s; "
-        f"activations kept for the backward pass are moved {_MOVED_FORWARD + _MOVED_BACKWARD:g} times.",
-        f"Each device sends {device.link_gb_s:g} GB/s, also between machines, and does not compute while sending.",
+    return time.total_s, [
+        f"Time: estimated, not measured: the larger of computing and launching, and sending. Computing runs at "
+        f"utilization={config.utilization:g} of {peak:g} TFLOP/s ({config.trainer.precision}), then memory traffic, "
+        f"counted operator by operator, at the same fraction of {device.bandwidth_gb_s:g} GB/s.",
+        "Convolutions in 16 bits run in channels_last, as training does on a GPU. The other assumptions are listed in "
+        "docs/planning.md.",
         "Data loading is never the bottleneck. Set throughput=VIEWS_PER_S (`views_per_s` of a run) to replace the "
         "estimate by a measurement.",
     ]

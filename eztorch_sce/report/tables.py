@@ -77,10 +77,27 @@ def print_plan(plan: Plan) -> None:
     _print_columns(f"memory per device, batch {plan.batch}", ("GiB", "MiB per sample"), memory)
     if sent := {name: (count / 1e6,) for name, count in plan.network.items() if count}:
         _print_columns("sent by each device per optimizer step", ("MB",), sent)
-    for line in plan.verdict():
+    if plan.scales:
+        _print_scales(plan)
+    for line in [*plan.verdict(), *plan.advice]:
         print_line(line)
     for line in plan.assumptions:
         print_line(f"- {line}")
+
+
+def _print_scales(plan: Plan) -> None:
+    """Print the estimated time of a step on several numbers of devices, in milliseconds."""
+    console = PlainConsole()
+    console.print("estimated step, the same batch on other numbers of devices", style="italic")
+    table = Table("devices", "batch per device", "fits", "device ms", "host ms", "network ms", "step ms")
+    for column in table.columns:
+        column.justify = "right"
+    for scale in plan.scales:
+        time = scale.time
+        seconds = (time.device_s, time.host_s, time.network_s, time.total_s)
+        fits = "yes" if scale.memory <= plan.usable else "no"
+        table.add_row(str(scale.num_devices), str(scale.batch), fits, *(f"{1e3 * each:.1f}" for each in seconds))
+    console.print(table)
 
 
 def _print_columns(title: str, units: tuple[str, ...], rows: Mapping[str, tuple[float, ...]]) -> None:

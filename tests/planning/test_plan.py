@@ -23,6 +23,7 @@ from eztorch_sce.models.backbones.base import Backbone, as_backbone
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.planning import devices
+from eztorch_sce.planning.assumptions import to_markdown
 from eztorch_sce.planning.cost import network_cost
 from eztorch_sce.planning.devices import Measurement
 from eztorch_sce.planning.plan import Plan
@@ -287,3 +288,47 @@ def test_the_command_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None
         "The largest batch that fits",
     ):
         assert words in printed
+
+
+def test_a_plan_says_when_the_device_waits_for_the_host_and_what_helps(tiny: Plan) -> None:
+    small = plan(*TINY, "device=H100-80G")
+    assert small.time.is_bound_by_host
+    assert small.step_s == small.time.host_s
+    compiled = plan(*TINY, "device=H100-80G", "trainer.compile=true")
+    assert compiled.step_s < small.step_s
+    assert any(f"trainer.compile=true, a step takes {1e3 * compiled.step_s:.0f} ms" in line for line in small.advice)
+    assert any("data.num_workers" in line for line in small.advice)
+    large = plan(*IMAGENET, "trainer.precision=bf16-mixed")
+    assert not large.time.is_bound_by_host
+    assert not any("host" in line for line in large.advice)
+
+
+def test_launches_are_those_of_the_operators_of_a_step() -> None:
+    """A linear layer without norm: its product forward, and the products for its weight and input backward."""
+    one, two = (plan(*TINY, f"method.projector.num_hidden={count}").time.launches for count in (1, 2))
+    added = two["networks and loss"] - one["networks and loss"]
+    # Per pass of the projector: product, norm, its count of batches, ReLU. Two views online and two momentum passes;
+    # backward for the online ones: two products, norm, ReLU, and the sums of gradients over the two views.
+    assert 4 * 4 + 2 * 4 <= added <= 4 * 4 + 2 * 4 + 6
+
+
+def test_a_plan_compares_1_8_and_64_devices_with_the_same_batch() -> None:
+    planned = plan(*IMAGENET, "devices=8", "trainer.num_nodes=2")
+    assert [scale.num_devices for scale in planned.scales] == [1, 8, 16, 64]
+    assert [scale.batch * scale.num_devices for scale in planned.scales] == [planned.batch * 16] * 4
+    one, eight, sixteen, many = (scale.time for scale in planned.scales)
+    assert one.network_s == 0 < eight.network_s < sixteen.network_s < many.network_s
+    assert one.device_s > eight.device_s > sixteen.device_s > many.device_s
+    assert sixteen.total_s == planned.time.total_s
+    assert "synchronized batch norm" in many.launches
+    assert "synchronized batch norm" not in one.launches
+
+
+def test_compiling_and_checkpointing_need_less_memory(tiny: Plan) -> None:
+    for setting in ("trainer.compile=true", "trainer.checkpointing=true"):
+        assert plan(*TINY, setting).memory["activations kept"].per_sample < tiny.memory["activations kept"].per_sample
+
+
+def test_the_documentation_shows_the_assumptions() -> None:
+    page = Path(__file__).parents[2] / "docs" / "planning.md"
+    assert to_markdown() in page.read_text(encoding="utf-8")

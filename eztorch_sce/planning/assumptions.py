@@ -1,0 +1,79 @@
+"""Assumptions behind the time of a plan, in one table; the documentation shows the same one."""
+
+from typing import NamedTuple
+
+
+class Assumption(NamedTuple):
+    """A number that a plan assumes.
+
+    Attributes:
+        name: What it is.
+        value: The number.
+        unit: Its unit; empty for a factor.
+        basis: Where it comes from.
+    """
+
+    name: str
+    value: float
+    unit: str
+    basis: str
+
+
+LAUNCH = Assumption(
+    "host time per kernel launch",
+    8.0,
+    "µs",
+    "eager PyTorch: Python, dispatch and autograd; measure yours with benchmarks/step.py at a small batch",
+)
+STEP = Assumption("host time per step besides launches", 2.0, "ms", "the loop of Lightning, callbacks and the loader")
+VIEW_LAUNCHES = Assumption(
+    "launches per view", 30, "", "at most 60 for two views, counted by benchmarks/launches.py; 4 if compiled"
+)
+UPDATE_LAUNCHES = Assumption(
+    "launches of the optimizer, the momentum encoder and the queue",
+    120,
+    "",
+    "multi-tensor kernels of at most 110 tensors",
+)
+COMPILED_LAUNCHES = Assumption(
+    "fraction of the launches of networks that trainer.compile=true leaves",
+    0.4,
+    "",
+    "products stay; each norm, activation and sum joins one fused kernel",
+)
+COMPILED_TRAFFIC = Assumption(
+    "fraction of the memory traffic that trainer.compile=true leaves", 0.7, "", "norms and activations share a pass"
+)
+COMPILED_MEMORY = Assumption(
+    "fraction of the activations kept with trainer.compile=true",
+    0.6,
+    "",
+    "outputs of activations are computed again in the backward pass",
+)
+SYNC_LAUNCHES = Assumption(
+    "launches of a synchronized batch norm, forward or backward", 12, "", "counted by benchmarks/launches.py"
+)
+COLLECTIVE_NEAR = Assumption(
+    "time to start a collective on one machine", 0.03, "ms", "NCCL's latency over NVLink or PCIe"
+)
+COLLECTIVE_FAR = Assumption("time to start a collective between machines", 0.08, "ms", "NCCL's latency over InfiniBand")
+NETWORK = Assumption(
+    "network of each GPU between machines", 25.0, "GB/s", "200 Gbit/s per GPU, as in published clusters of A100s"
+)
+EXCHANGE = Assumption(
+    "exchange of counts between hosts per batch", 0.3, "ms", "one gather of a few numbers over gloo, beside the device"
+)
+
+ALL = (
+    *(LAUNCH, STEP, VIEW_LAUNCHES, UPDATE_LAUNCHES, COMPILED_LAUNCHES, COMPILED_TRAFFIC, COMPILED_MEMORY),
+    *(SYNC_LAUNCHES, COLLECTIVE_NEAR, COLLECTIVE_FAR, NETWORK, EXCHANGE),
+)
+
+
+def to_markdown() -> str:
+    """Return the assumptions as a table in Markdown."""
+    lines = ["| assumption | value | basis |", "|---|---|---|"]
+    lines += [
+        f"| {each.name} | {' '.join(filter(None, [f'{each.value:g}', each.unit]))} | {each.basis} |" for each in ALL
+    ]
+    return "\n".join(lines)
