@@ -29,11 +29,11 @@ from eztorch_sce.training.config import TrainerConfig
 
 Shape = tuple[int, int, int, int]
 """Shape (C, T, S, S) of a view of one sample."""
-_LAUNCHES_NOTHING = set(  # views and allocations
-    "view _unsafe_view expand transpose t permute select slice unsqueeze squeeze alias detach as_strided split "
-    "split_with_sizes unbind diagonal lift_fresh _reshape_alias unfold empty empty_like new_empty empty_strided "
-    "new_empty_strided set_ resize_".split()
-)
+_LAUNCHES_NOTHING = {  # views and allocations
+    *("view", "_unsafe_view", "expand", "transpose", "t", "permute", "select", "slice", "unsqueeze", "squeeze"),
+    *("alias", "detach", "as_strided", "split", "split_with_sizes", "unbind", "diagonal", "lift_fresh", "unfold"),
+    *("_reshape_alias", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "set_", "resize_"),
+}
 
 
 class TrainingSettings(Protocol):
@@ -163,7 +163,7 @@ class _Launches(TorchDispatchMode):
     """Count the operators that launch a kernel on a GPU, and the bytes that they read and write."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count, self.moved = 0, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

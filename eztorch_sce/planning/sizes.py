@@ -93,7 +93,7 @@ class Costs:
         return sent
 
     def on(self, num_devices: int, per_machine: int) -> "Costs":
-        """Return the costs of the same training on another number of devices.
+        """Return the costs of the same training, a plan's, on another number of devices.
 
         Args:
             num_devices: Number of devices.
@@ -110,7 +110,7 @@ class Costs:
             # False on one device says nothing about several.
             sync_batchnorm=num_devices > 1 and not apart and (bool(config.trainer.sync_batchnorm) or is_alone),
         )
-        return replace(self, config=replace(config, trainer=trainer))
+        return replace(self, config=replace(config, trainer=trainer, devices=devices))
 
 
 def _state_per_weight(optimizer: OptimizerConfig) -> float:
