@@ -19,6 +19,7 @@ from eztorch_sce.augment.crops import (
     NUM_CROP_DRAWS,
     NUM_SQUARE_DRAWS,
     Box,
+    random_crop_box,
     random_crop_boxes,
     random_square_boxes,
     stretch_boxes,
@@ -142,8 +143,10 @@ class ViewConfig(Settings):
 
     def draw_box(self, generator: torch.Generator, height: int, width: int) -> Box:
         """Draw the box to crop from a frame of `height` x `width` pixels."""
-        numbers = torch.rand(1, self.num_box_draws(), generator=generator, dtype=torch.float64).numpy()
-        (box,) = self.draw_boxes(numbers, np.array([height]), np.array([width])).tolist()
+        numbers = torch.rand(1, self.num_box_draws(), generator=generator, dtype=torch.float64)
+        if not self.short_side:
+            return random_crop_box(numbers[0].tolist(), height, width, self.scale)
+        (box,) = self.draw_boxes(numbers.numpy(), np.array([height]), np.array([width])).tolist()
         return Box(*box)
 
     def num_box_draws(self) -> int:

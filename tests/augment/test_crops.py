@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from eztorch_sce.augment.crops import NUM_CROP_DRAWS, random_crop_boxes
+from eztorch_sce.augment.crops import NUM_CROP_DRAWS, random_crop_box, random_crop_boxes
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.types import InputSpec
@@ -28,6 +28,15 @@ def test_box_areas_and_aspects_are_uniform() -> None:
         quarters = torch.histc(fractions.clamp(0, 1).float(), bins=4, min=0, max=1) / NUM_DRAWS
         assert (quarters - 0.25).abs().max() < 4 * math.sqrt(0.25 * 0.75 / NUM_DRAWS) + 0.005
     assert (top / (height - box_height).clamp(min=1)).mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("scale", [[0.2, 1.0], [0.9, 1.0]])  # boxes of the second seldom fit a long frame
+def test_a_box_is_the_same_alone_and_among_others(scale: list[float]) -> None:
+    generator = np.random.default_rng(1)
+    numbers, (heights, widths) = generator.random((500, NUM_CROP_DRAWS)), generator.integers(1, 500, (2, 500))
+    frames = zip(numbers.tolist(), heights.tolist(), widths.tolist(), strict=True)
+    boxes = [list(random_crop_box(draws, height, width, scale)) for draws, height, width in frames]
+    assert boxes == random_crop_boxes(numbers, heights, widths, scale).tolist()
 
 
 @pytest.mark.parametrize(("height", "width", "box"), [(10, 1000, (0, 493, 10, 13)), (1000, 10, (493, 0, 13, 10))])

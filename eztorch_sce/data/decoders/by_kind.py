@@ -18,7 +18,7 @@ def decoder_of(records: Records, index: int, video: Decoder, least_scale: LeastS
         least_scale: Returns the smallest scale at which an image may be decoded, see `ImageDecoder`.
     """
     if (place := records.place_in_source(index)) is None:
-        return _decoder_for(records[index].kind, video, least_scale)
+        return _decoder_for(records.kind(index), video, least_scale)
     source, row = place
     fps = source.fps or FPS
     return SourceDecoder(source, row, fps, lambda path: _decoder_for(kind_of_file(path), video, least_scale, fps))

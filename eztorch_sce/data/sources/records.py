@@ -234,6 +234,10 @@ class Records(Sequence[MediaRecord]):
         """Iterate over the paths."""
         return (self.path(index) for index in range(len(self)))
 
+    def kind(self, index: int) -> str:
+        """Return the kind of a record: "video", "image" or "frames"."""
+        return KINDS[self._columns.kinds[index if self._rows is None else int(self._rows[index])]]
+
     def path(self, index: int) -> str:
         """Return the path of a record."""
         return self._path(index if self._rows is None else int(self._rows[index]))
