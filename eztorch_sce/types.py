@@ -162,7 +162,7 @@ class StepOutput(NamedTuple):
 
     Attributes:
         loss: Scalar with its graph.
-        metrics: Detached scalars to log.
+        metrics: Detached scalars to log. They are read in the steps that log only.
         embeddings: Detached embeddings (B, D) for diagnostics.
     """
 

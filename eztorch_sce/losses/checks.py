@@ -159,4 +159,5 @@ def _check_range(name: str, num_rows: int, norm_range: list[float]) -> None:
 def _norm_range(rows: Tensor) -> Tensor:
     """Return the fraction of rows (..., D) with a finite norm, the lowest norm and the highest, float64 (3,)."""
     norms = rows.detach().norm(dim=-1)  # not in float32: converting a large queue would copy it
-    return torch.stack([norms.isfinite().double().mean(), norms.min().double(), norms.max().double()])
+    finite = (norms < torch.inf).double().mean()  # NaN is not less
+    return torch.stack([finite, *(extreme.double() for extreme in norms.aminmax())])

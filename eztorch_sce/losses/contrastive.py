@@ -87,10 +87,11 @@ class ContrastiveLoss(UnitVectorLoss, ABC):
         check_pair(query, key)
         query, key = self.unit(query), self.unit(key)
         if negatives is None and batch_keys is None:
-            return self.over_pairs(self.within_batch(query, key)).loss
+            return self.over_pairs(self.within_batch(query, key)._replace(with_metrics=False)).loss
         shared = None if negatives is None else self.unit(negatives)
         in_batch = None if batch_keys is None else [self.unit(batch_keys)]
-        return self.over_pairs(ViewPairs([query], [key], [(0, 0)], shared, in_batch, batch_offset)).loss
+        views = ViewPairs([query], [key], [(0, 0)], shared, in_batch, batch_offset, with_metrics=False)
+        return self.over_pairs(views).loss
 
     if TYPE_CHECKING:
         __call__ = forward  # that of nn.Module takes and returns Any
@@ -115,7 +116,8 @@ class ContrastiveLoss(UnitVectorLoss, ABC):
             terms = [self.per_sample(queries[i], keys[j], negatives[j]) for i, j in views.pairs]
             loss = torch.stack([term.loss.mean() for term in terms]).mean()
         check_finite(loss, embeddings)
-        return PairLosses(loss, {"alignment": alignment(views)} | _metrics(terms, negatives))
+        metrics = {"alignment": alignment(views)} | _metrics(terms, negatives) if views.with_metrics else {}
+        return PairLosses(loss, metrics)
 
     def extra_repr(self) -> str:
         """Return the current values of the settings, shown when the loss is printed."""

@@ -45,7 +45,7 @@ class CosineLoss(UnitVectorLoss):
     def over_pairs(self, views: ViewPairs) -> PairLosses:
         """Return the mean over pairs; the samples of other processes make no difference."""
         loss = torch.stack([self(views.queries[i], views.keys[j]) for i, j in views.pairs]).mean()
-        return PairLosses(loss, {"alignment": alignment(views)})
+        return PairLosses(loss, {"alignment": alignment(views)} if views.with_metrics else {})
 
 
 @register("loss", "cosine")

@@ -15,11 +15,20 @@ class Relation(NamedTuple):
 
     Attributes:
         mean: Mean of the negatives under this distribution, (B, D).
-        entropy: Entropy of this distribution in nats, (B,).
+        totals: Log-sum-exp of the similarities with the negatives of each source, (sources, B).
+        key, temperature: The key (B, D), and the divisor of its similarities.
     """
 
     mean: Float[Tensor, "B D"]
-    entropy: Float[Tensor, " B"]
+    totals: Float[Tensor, "sources B"]
+    key: Float[Tensor, "B D"]
+    temperature: float
+
+    @property
+    def entropy(self) -> Float[Tensor, " B"]:
+        """The entropy of this distribution in nats."""
+        expected = (self.key * self.mean).sum(dim=1) / self.temperature  # mean similarity
+        return (self.totals.logsumexp(dim=0) - expected).clamp_min(0)
 
 
 class SharedNegatives:
@@ -81,8 +90,7 @@ class Negatives:
             totals = torch.stack([total for total, _ in sources])  # (sources, B)
             means = torch.stack([mean for _, mean in sources])  # (sources, B, D)
             mean = (totals.softmax(dim=0)[..., None] * means).sum(dim=0)
-            expected = (key * mean).sum(dim=1) / temperature
-            self.relations[temperature] = Relation(mean, (totals.logsumexp(dim=0) - expected).clamp_min(0))
+            self.relations[temperature] = Relation(mean, totals, key, temperature)
         return self.relations[temperature]
 
 

@@ -44,6 +44,7 @@ class ViewPairs(NamedTuple):
         batch_keys: For each key view, the keys of the global batch, (G, D), or (V, G, D) for keys of several views; the
             keys of the other samples are negatives. None for no in-batch negatives.
         batch_offset: Row of `batch_keys` that belongs to the first sample of this process.
+        with_metrics: Whether the metrics are read; in steps that do not log, a loss need not compute them.
     """
 
     queries: list[Tensor]
@@ -52,6 +53,7 @@ class ViewPairs(NamedTuple):
     negatives: Tensor | None = None
     batch_keys: list[Tensor] | None = None
     batch_offset: int = 0
+    with_metrics: bool = True
 
 
 class PairLosses(NamedTuple):
@@ -59,7 +61,7 @@ class PairLosses(NamedTuple):
 
     Attributes:
         loss: Scalar with its graph.
-        metrics: Detached scalars to log.
+        metrics: Detached scalars to log; may be empty if the views are without `with_metrics`.
     """
 
     loss: Tensor

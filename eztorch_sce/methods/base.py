@@ -16,7 +16,11 @@ from eztorch_sce.types import StepOutput
 
 @runtime_checkable
 class Method(Protocol):
-    """A module that trains a backbone from views of the same samples. Nothing else is assumed of a method."""
+    """A module that trains a backbone from views of the same samples. Nothing else is assumed of a method.
+
+    A method may have an attribute `with_metrics`, which is set before each step: False in those that log nothing, whose
+    metrics may be left out.
+    """
 
     @property
     def backbone(self) -> nn.Module:

@@ -43,6 +43,8 @@ def _mean_over_pairs(loss: Loss, views: ViewPairs) -> PairLosses:
             returned = f"a tensor {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
             name = name_of_loss(loss)
             raise ConfigError([f"loss: {name} returned {returned}; it must return a scalar, the batch mean"])
+    if not views.with_metrics:
+        return PairLosses(torch.stack(terms).mean(), {})
     if not takes_unit_vectors(loss):
         normalized = [[F.normalize(rows.detach(), dim=1) for rows in each] for each in (views.queries, views.keys)]
         views = views._replace(queries=normalized[0], keys=normalized[1])

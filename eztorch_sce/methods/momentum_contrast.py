@@ -63,6 +63,7 @@ class MomentumContrast(nn.Module):
         self.over_pairs = over_pairs_of(loss)
         self.config = config
         self.momentum = 0.99 if config.momentum is None else config.momentum
+        self.with_metrics = True
 
     @property
     def backbone(self) -> Backbone:
@@ -89,7 +90,8 @@ class MomentumContrast(nn.Module):
             batch_keys = list(all_keys.unbind(dim=1))
         if self.queue is not None:
             negatives = self.queue.keys
-        loss, metrics = self.over_pairs(ViewPairs(queries, keys, pairs, negatives, batch_keys, offset))
+        compared = ViewPairs(queries, keys, pairs, negatives, batch_keys, offset, self.with_metrics)
+        loss, metrics = self.over_pairs(compared)
         if self.queue is not None:
             if self.training:
                 self.queue.enqueue(all_keys.transpose(0, 1).flatten(0, 1))

@@ -45,6 +45,7 @@ class SimCLR(nn.Module):
         self.loss, self.module_of_loss = loss, module_within(loss)
         self.over_pairs = over_pairs_of(loss)
         self.config = config
+        self.with_metrics = True
 
     @property
     def backbone(self) -> Backbone:
@@ -60,7 +61,8 @@ class SimCLR(nn.Module):
         pairs = [(i, j) for j in range(num_targets) for i in range(len(queries)) if i != j]
         all_keys, offset = gather_with_offset(torch.stack(keys, dim=1))  # (G, V, D)
         batch_keys = [all_keys.transpose(0, 1)] * num_targets  # every key view is contrasted with the keys of all views
-        loss, metrics = self.over_pairs(ViewPairs(queries, keys, pairs, None, batch_keys, offset))
+        compared = ViewPairs(queries, keys, pairs, None, batch_keys, offset, self.with_metrics)
+        loss, metrics = self.over_pairs(compared)
         return StepOutput(loss, metrics, keys[0].detach())
 
     if TYPE_CHECKING:

@@ -19,6 +19,7 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from fake_backward import run_backward
+from fake_results import result_of
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -89,8 +90,9 @@ class FakeGPU(TorchDispatchMode):
         answers: What is read back from the device, by kind: "bool", "int" or "float".
     """
 
-    def __init__(self, answers: dict[str, Any] | None = None) -> None:
+    def __init__(self, mode: FakeTensorMode, answers: dict[str, Any] | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.mode = mode
         self.answers = {"bool": True, "float": 1.0, "int": 1} | (answers or {})
         self.waits: Counter[str] = Counter()
         self.kernels: Counter[str] = Counter()
@@ -118,6 +120,8 @@ class FakeGPU(TorchDispatchMode):
         self.waits[f"{why} at {_place()}"] += 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.prim.device.default:  # by far the most frequent
+            return CUDA
         kwargs = dict(kwargs or {})
         leaves = [*_tensors_in(args), *_tensors_in(kwargs.values())]
         if func.namespace == "c10d":
@@ -167,7 +171,7 @@ class FakeGPU(TorchDispatchMode):
         if name.startswith(WITHOUT_RESULT):
             self._launch(name)
             return None
-        result = func(*args, **kwargs)
+        result = result_of(func, args, kwargs, self.mode, CUDA)
         if name not in LAUNCHES_NOTHING and func.namespace == "aten":
             self._launch(name)
         return result
@@ -285,7 +289,7 @@ def _place() -> str:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_SKIPPED_FILES):
         frame = frame.f_back
-    return f"{'/'.join(Path(frame.f_code.co_filename).parts[-3:])}:{frame.f_lineno}"
+    return f"{'/'.join(frame.f_code.co_filename.rsplit('/', 3)[-3:])}:{frame.f_lineno}"
 
 
 def _register_cuda_guard() -> None:
@@ -312,7 +316,8 @@ def fake_gpu(answers: dict[str, Any] | None = None) -> Iterator[FakeGPU]:
     Args:
         answers: What is read back from the device, by kind: "bool" (True), "int" (1) or "float" (1.0).
     """
-    counts = FakeGPU(answers)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    counts = FakeGPU(mode, answers)
 
     def tolist(tensor: Tensor) -> Any:
         if tensor.is_cuda:
@@ -326,7 +331,7 @@ def fake_gpu(answers: dict[str, Any] | None = None) -> Iterator[FakeGPU]:
         stack.enter_context(patch("torch.cuda.is_bf16_supported", lambda *args: True))
         stack.enter_context(patch("torch.cuda.Event", type("Event", (_Event,), {"counts": counts})))
         stack.enter_context(patch("torch.cuda.synchronize", lambda *args: counts.wait("synchronize")))
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(mode)
         stack.enter_context(counts)
         yield counts
 
@@ -352,9 +357,13 @@ def fake_processes(world_size: int = 8) -> Iterator[None]:
     def fake_group(*args: Any, **kwargs: Any) -> Any:
         return new_group(*args, **(kwargs | {"backend": "fake"}))
 
+    def all_gather_object(values: list[Any], value: Any, group: Any = None) -> None:
+        dist.all_reduce(torch.zeros(1), group=group)  # what the real one exchanges would become a fake tensor
+        values[:] = [value] * len(values)
+
     dist.init_process_group("fake", rank=0, world_size=world_size, store=FakeStore())
     try:
-        with patch.object(dist, "new_group", fake_group):
+        with patch.object(dist, "new_group", fake_group), patch.object(dist, "all_gather_object", all_gather_object):
             yield
     finally:
         dist.destroy_process_group()

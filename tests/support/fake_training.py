@@ -1,5 +1,6 @@
 """Trainings by Lightning on the fake GPU: what the host waits for in each step."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -135,5 +136,7 @@ def train_on_fake_gpu(
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=_Data(batches))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on a trainer of one's own
+        trainer.fit(module, datamodule=_Data(batches))
     return record.steps
