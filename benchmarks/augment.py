@@ -10,9 +10,13 @@ torchaug: a SequentialTransform of its random transforms, as its authors run the
 kornia: its augmentations in nn.Sequential, or in VideoSequential for clips.
 torchvision: transforms.v2 on one sample at a time, on uint8 until the end, as its documentation advises.
 torch: a plain copy to float32, as a lower bound on the time.
+eztorch_sce, compiled: on a GPU, the same views after `Views.compile()`.
 ResNet-50: on a GPU, a training step on two views of 256 images in bfloat16, to which the views should add little.
+host time: batches/s that the host alone can give to a GPU: two views of 512 images, drawn and launched. The frames have
+    2 x 2 pixels, so that the kernels take hardly any time, on a CPU too.
 
-A rate is the number of samples (two views each) over the median time of the rounds. The order is shuffled every round.
+What is not installed or does not run is left out, with a note. A rate is the number of samples (two views each) over
+the median time of the rounds. The order is shuffled every round.
 """
 
 import argparse
@@ -36,19 +40,34 @@ from eztorch_sce.augment.draws import BLUR_SIGMA
 from eztorch_sce.augment.ops import blur_kernel_size
 from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.statistics import STATISTICS
-from eztorch_sce.augment.view import View, ViewConfig
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.augment.views import Views
+from eztorch_sce.types import Batch
 
 Contender = Callable[[int], Sequence[Tensor]]  # takes the number of the round and returns the two views
 
 
 def ours(clips: Tensor, views: list[ViewConfig]) -> Contender:
-    modules = [View(view).to(clips.device) for view in views]
+    augment = Views(views).to(clips.device)
+    return lambda round_number: augment(batch_of(clips, views, round_number)).views
 
-    def augment(round_number: int) -> Sequence[Tensor]:
-        first_seeds = [10_000 * round_number + 100 * number for number in range(len(modules))]
-        return [view(clips, range(seed, seed + len(clips))) for view, seed in zip(modules, first_seeds, strict=True)]
 
-    return augment
+def ours_compiled(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    augment = Views(views).to(clips.device)
+    augment.compile()
+    return lambda round_number: augment(batch_of(clips, views, round_number)).views
+
+
+def ours_on_host(clips: Tensor, views: list[ViewConfig]) -> Contender:
+    augment = Views(views).to(clips.device)
+    # Not `augment(batch)`: on a CPU, this also takes the form for GPUs.
+    return lambda number: augment.on_device(augment.works(batch_of(clips, views, number)), torch.float32, False)
+
+
+def batch_of(clips: Tensor, views: list[ViewConfig], round_number: int) -> Batch:
+    """Return clips as a batch of a loader, whose views are drawn anew every round."""
+    records, ones = torch.arange(len(clips)), torch.ones(len(clips))
+    return Batch([clips] * len(views), records, records, torch.full_like(records, round_number), ones, [])
 
 
 def torchaug(clips: Tensor, views: list[ViewConfig]) -> Contender:
@@ -147,14 +166,16 @@ def frames_first(clips: Tensor) -> Tensor:
     return clips.squeeze(2) if clips.shape[2] == 1 else clips.transpose(1, 2).contiguous()
 
 
+OURS = "eztorch_sce"
 CONTENDERS = {
-    "eztorch_sce": ours,
+    OURS: ours,
     "torchaug": torchaug,
     "kornia": kornia,
     "torchvision": torchvision,
     "torch": plain_copy,
 }
-BESIDE_A_STEP = {"eztorch_sce": ours, "ResNet-50": resnet50}
+ON_A_GPU = {OURS: ours, "eztorch_sce, compiled": ours_compiled} | CONTENDERS
+BESIDE_A_STEP = {OURS: ours, "eztorch_sce, compiled": ours_compiled, "ResNet-50": resnet50}
 
 
 class Job(NamedTuple):
@@ -167,9 +188,25 @@ class Job(NamedTuple):
     contenders: Mapping[str, Callable[[Tensor, list[ViewConfig]], Contender]]
 
 
-IMAGES = Job("two views of 32 images 224 x 224", "images/s", (32, 3, 1, 224, 224), "image", CONTENDERS)
-CLIPS = Job("two views of 4 clips 8 x 112 x 112", "clips/s", (4, 3, 8, 112, 112), "kinetics_baseline_112", CONTENDERS)
-LARGE = Job("two views of 256 images 224 x 224", "images/s", (256, 3, 1, 224, 224), "image", BESIDE_A_STEP)
+def jobs_on(device: torch.device) -> list[Job]:
+    """Return the comparisons to make on a device."""
+    on_a_gpu = device.type == "cuda"
+    contenders = ON_A_GPU if on_a_gpu else CONTENDERS
+    images, clips = (256, 64) if on_a_gpu else (32, 4)
+    jobs = [
+        Job(f"two views of {images} images 224 x 224", "images/s", (images, 3, 1, 224, 224), "image", contenders),
+        Job(
+            f"two views of {clips} clips 8 x 112 x 112",
+            "clips/s",
+            (clips, 3, 8, 112, 112),
+            "kinetics_baseline_112",
+            contenders,
+        ),
+        Job("host time of two views of 512 images", "batches/s", (512, 3, 1, 2, 2), "image", {OURS: ours_on_host}),
+    ]
+    if on_a_gpu:
+        jobs.append(Job("beside a training step", "images/s", (256, 3, 1, 224, 224), "image", BESIDE_A_STEP))
+    return jobs
 
 
 def main() -> None:
@@ -182,20 +219,34 @@ def main() -> None:
     warnings.simplefilter("ignore")
     device = torch.device(options.device)
     generator = torch.Generator().manual_seed(0)
-    jobs = [IMAGES, CLIPS, LARGE] if device.type == "cuda" else [IMAGES, CLIPS]
     rows: list[dict[str, object]] = []
-    for job in jobs:
+    for job in jobs_on(device):
         size = job.shape[-1]
-        coarse = torch.rand(*job.shape[:3], size // 8, size // 8, generator=generator)
-        smooth = nn.functional.interpolate(coarse.flatten(1, 2), scale_factor=8, mode="bilinear").view(job.shape)
+        coarse = torch.rand(*job.shape[:3], max(1, size // 8), max(1, size // 8), generator=generator)
+        smooth = nn.functional.interpolate(coarse.flatten(1, 2), size=(size, size), mode="bilinear").view(job.shape)
         clips = (smooth * 255).round().byte().to(device)
         views = [replace(view, size=size) for view in policy(job.policy)]
         assert all(view.temporal_difference == 0 for view in views)  # no other library has it
-        contenders = {who: build(clips, views) for who, build in job.contenders.items()}
-        for who, seconds in measure(contenders, options.rounds, device).items():
-            rate = round(job.shape[0] / seconds, 2)
+        for who, seconds in measure(built(job, clips, views), options.rounds, device).items():
+            rate = round((1 if job.unit == "batches/s" else job.shape[0]) / seconds, 2)
             rows.append({"what": job.what, "who": who, "value": rate, "unit": job.unit})
     report(rows, options.json, device)
+
+
+def built(job: Job, clips: Tensor, views: list[ViewConfig]) -> dict[str, Contender]:
+    """Return the contenders of a job that are installed and run here."""
+    contenders = {}
+    for who, build in job.contenders.items():
+        try:
+            contender = build(clips, views)
+            contender(0)  # libraries compile or fail at the first call
+        except (ImportError, RuntimeError) as error:
+            if who == OURS:
+                raise
+            print(f"{job.what}: left out {who}: {error}")
+        else:
+            contenders[who] = contender
+    return contenders
 
 
 def measure(contenders: dict[str, Contender], rounds: int, device: torch.device) -> dict[str, float]:
@@ -204,6 +255,8 @@ def measure(contenders: dict[str, Contender], rounds: int, device: torch.device)
     order = random.Random(0)
     for number in range(rounds + 1):
         for who in order.sample(list(contenders), len(contenders)):
+            if device.type == "cuda":
+                torch.cuda.synchronize()
             started = time.perf_counter()
             contenders[who](number)
             if device.type == "cuda":
@@ -215,7 +268,7 @@ def measure(contenders: dict[str, Contender], rounds: int, device: torch.device)
 def report(rows: list[dict[str, object]], file: Path | None, device: torch.device) -> None:
     rates = {(str(row["what"]), str(row["who"])): float(str(row["value"])) for row in rows}
     for (what, who), rate in rates.items():
-        print(f"{what:38s} {who:12s} {rate:10.1f}/s   eztorch_sce is {rates[what, 'eztorch_sce'] / rate:6.2f}x")
+        print(f"{what:40s} {who:21s} {rate:10.1f}/s   {OURS} is {rates[what, OURS] / rate:6.2f}x")
     if file:
         versions = {"python": platform.python_version(), "processor": processor(device), "threads": "1"}
         for package in ("eztorch-sce", "torch", "torchvision", "torchaug", "kornia"):
