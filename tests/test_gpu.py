@@ -111,8 +111,14 @@ class WithoutWaits(pl.Callback):
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-@pytest.mark.parametrize("words", variants())
+@pytest.mark.parametrize(
+    ("words", "precision"),
+    [
+        *(pytest.param(*each.values, "bf16-mixed", id=f"{each.id}, bf16") for each in variants()),
+        pytest.param(["method=momentum_contrast", "optimizer=lars"], "16-mixed", id="LARS, fp16"),
+        pytest.param(["method=momentum_contrast"], "32-true", id="SGD, float32"),
+    ],
+)
 def test_a_step_does_not_wait_for_the_device(videos: Path, tmp_path: Path, words: list[str], precision: str) -> None:
     every = [
         f"trainer.precision={precision}",
