@@ -116,9 +116,11 @@ class MomentumContrast(nn.Module):
         if not self.config.shuffle_bn:
             keys: Tensor = self.momentum_encoder(view)
             return keys
-        all_clips, first = gather_with_offset(view)
+        channels_last = view.stride(1) == 1
+        all_clips, first = gather_with_offset(view.movedim(1, -1) if channels_last else view)  # as they are in memory
         order = same_permutation(len(all_clips), view.device)
-        own_keys = self.momentum_encoder(all_clips[order[first : first + len(view)]])
+        shuffled_clips = all_clips[order[first : first + len(view)]]
+        own_keys = self.momentum_encoder(shuffled_clips.movedim(-1, 1) if channels_last else shuffled_clips)
         shuffled, _ = gather_with_offset(own_keys)  # (G, D)
         keys = torch.empty_like(shuffled)
         keys[order] = shuffled

@@ -111,7 +111,7 @@ def save_weights(
         "backbone": describe_network(config),
         "input": asdict(spec),
         "normalization": normalization_of(spec.stats),  # of pixels in [0, 1], for other programs
-        "state": {key: value.cpu() for key, value in backbone.state_dict().items()},
+        "state": {key: value.cpu().contiguous() for key, value in backbone.state_dict().items()},
         "head": None if classifier is None else {k: v.cpu() for k, v in classifier.linear.state_dict().items()},
         "classes": classes,
         "data": None if provenance is None else provenance.to_dict(),

@@ -131,7 +131,7 @@ class DeviceCallback(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Convert the states of a checkpoint from another device."""
         for optimizer in trainer.optimizers:
-            _with_strides_of_weights(optimizer)
+            with_strides_of_weights(optimizer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: ViewBatch, batch_idx: int
@@ -143,7 +143,7 @@ class DeviceCallback(pl.Callback):
                 torch.compiler.set_stance("eager_on_recompile")
 
 
-def _with_strides_of_weights(optimizer: Optimizer) -> None:
+def with_strides_of_weights(optimizer: Optimizer) -> None:
     """Give the states of an optimizer the strides of their weights, as fused and multi-tensor operators need them."""
     for weight, state in optimizer.state.items():
         for name, value in state.items():
