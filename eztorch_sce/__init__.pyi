@@ -35,7 +35,9 @@ from .data.sources.source import Source as Source
 from .data.sources.source import SourceConfig as SourceConfig
 from .distributed import gather_rows as gather_rows
 from .errors import ConfigError as ConfigError
+from .errors import LoadingError as LoadingError
 from .errors import MediaError as MediaError
+from .errors import ProcessError as ProcessError
 from .errors import SourceError as SourceError
 from .errors import TrainingError as TrainingError
 from .evaluation.base import EvaluationConfig as EvaluationConfig

@@ -18,28 +18,24 @@ from eztorch_sce.augment.views import Views
 from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
 from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_to_data, fit_to_plan
-from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, checked_scores
 from eztorch_sce.evaluation.classifier import classifier_accuracy
-from eztorch_sce.evaluation.features import record_features
 from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import (
     LinearConfig,
     LinearHeads,
-    Probe,
     choice_metrics,
     heads_accuracies,
     sweep_metrics,
-    train_heads,
 )
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
-from eztorch_sce.extraction import features_of_splits, records_card, views_of
+from eztorch_sce.extraction import features_of_splits, records_card, start_from_probe, views_of
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.backbones.base import as_backbone
@@ -75,6 +71,7 @@ if TYPE_CHECKING:
     from eztorch_sce.training.trainer import Callback, Logger
 
 
+@distributed.ends_together
 def pretrain(
     config: schema.PretrainConfig,
     *,
@@ -171,6 +168,7 @@ def plan(config: schema.PlanConfig) -> "Plan":
     return plan_pretraining(config, num_records, chosen)
 
 
+@distributed.ends_together
 def finetune(
     config: schema.FinetuneConfig,
     *,
@@ -219,7 +217,7 @@ def _finetune(
     run_dir = open_run("finetune", config)
     classifier = Classifier(opened.backbone, len(opened.train.classes), config.dropout)
     if config.probe_first:
-        _start_from_probe(classifier, opened, config)
+        start_from_probe(classifier, opened, config)
     module = ClassifyModule(
         classifier,
         Views(opened.views, config.seed, config.data.canvas),
@@ -254,16 +252,7 @@ def _finetune(
     return _report("finetune", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
 
-def _start_from_probe(classifier: Classifier, opened: Opened, config: schema.FinetuneConfig) -> None:
-    """Initialize the linear layer of a classifier from a linear probe on one clip and crop of each train record."""
-    device = distributed.local_device(config.trainer.accelerator)
-    one_clip = replace(config, test=EvaluationViewsConfig(num_clips=1, num_crops=1))
-    views = views_of(one_clip, opened, opened.train, "features for the initial classifier", device)
-    bank = record_features(opened.backbone, views, device)
-    heads = train_heads(bank, len(opened.train.classes), Probe(seed=config.seed), device)
-    classifier.linear.load_state_dict(heads.heads[0].state_dict())
-
-
+@distributed.ends_together
 def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Report:
     """Test a fine-tuned classifier on clips and crops, with softmax averaged over those of each record.
 
@@ -301,6 +290,7 @@ def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Rep
 test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it from a file that imports it
 
 
+@distributed.ends_together
 def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
 
@@ -324,6 +314,7 @@ def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
     return _report("extract", config, metrics, train.protocol, run_dir)
 
 
+@distributed.ends_together
 def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
     """Score the features of a frozen backbone by any evaluation.
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from eztorch_sce.errors import ConfigError, LoadingError, MediaError, SourceError, TrainingError, did_you_mean
-from eztorch_sce.launch import find_launch, is_first_process, refuse_several
+from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, visible
+from eztorch_sce.together import failed_process, has_printed, is_of_another, together
 
 _HELP_WORDS = ("-h", "--help", "help")
 _FROM_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=", "hydra.output_subdir=")  # added for its child processes
@@ -24,39 +25,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (words[0], words[1:]) if words else ("help", [])
     accept_any_text()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the death of another process is told in words
     try:
-        _run(command, rest)
-        sys.stdout.flush()
+        with together():
+            _run(command, rest)
+            sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
         sys.exit(1)
     except (ConfigError, LoadingError, MediaError, SourceError, TrainingError) as error:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise
-        _print_error(f"eztorch-sce {visible(command)}: {_describe(error)}")
+        _print_once(error, f"eztorch-sce {visible(command)}: {_describe(error)}")
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\neztorch-sce {command}: interrupted{_how_to_continue(command)}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        _print_once(error, f"\neztorch-sce {command}: {_process_of(error)}interrupted{_how_to_continue(command)}")
         sys.exit(130)
 
 
-def _print_error(text: str) -> None:
-    """Print an error, once if it occurs in several processes."""
-    launch = find_launch()
-    if launch is not None and launch.world_size > 1:
-        from eztorch_sce.distributed import words_of_error
+def _print_once(error: BaseException, text: str) -> None:
+    """Print an error, unless another process does."""
+    if not is_of_another(error):
+        print(text, file=sys.stderr, flush=True)
+        has_printed()
 
-        text = words_of_error(text)
-    if text:
-        print(text, file=sys.stderr)
+
+def _process_of(error: BaseException) -> str:
+    """Return the process that an error ended, for the beginning of a line, if there are several processes."""
+    number = failed_process(error)
+    return "" if number is None else f"process {number}: "
 
 
 def _describe(error: Exception) -> str:
+    process = _process_of(error)
     if isinstance(error, ConfigError):
-        return "\n".join(["invalid configuration:", *(f"- {visible(problem)}" for problem in error.problems)])
+        return "\n".join(["invalid configuration:", *(f"- {process}{visible(problem)}" for problem in error.problems)])
     if isinstance(error, SourceError):
-        return f"mistake in the data source: {visible(error.summary)}"
-    return f"{'cannot read' if isinstance(error, MediaError) else 'stopped:'} {visible(str(error))}"
+        return f"{process}mistake in the data source: {visible(error.summary)}"
+    return f"{process}{'cannot read' if isinstance(error, MediaError) else 'stopped:'} {visible(str(error))}"
 
 
 def _how_to_continue(command: str) -> str:

@@ -1,51 +1,118 @@
 """Collectives across processes. Without a process group, every function treats this process as the only one."""
 
 import atexit
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from functools import wraps
+from subprocess import Popen
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # documented, not in __all__
 
+from eztorch_sce import together
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.launch import Launch, find_launch, is_first_process, local_rank, process_number
+from eztorch_sce.launch import Launch, find_launch, local_rank, process_number
 from eztorch_sce.types import Failure
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
-_LONG, _SHORT = timedelta(hours=1), timedelta(seconds=5)  # waits for processes that work, and for those that failed
+_LONG, _SHORT = timedelta(hours=1), timedelta(seconds=15)  # waits for processes that work, and for those that failed
 _UNSURE = timedelta(seconds=30)  # wait for processes of which only the variables of a SLURM job tell
 _CPU = torch.device("cpu")
+_GATHERED_BYTES = 2**30  # of results that a device gathers at once
 _host_groups: tuple[dist.ProcessGroup, dist.ProcessGroup] | None = None  # the default group, and that of CPU tensors
-_command = 0  # number of the command whose processes have yet to meet; the same in all processes
+_store: Store | None = None  # through which the processes that were launched together meet
 
 
 def join() -> None:
     """Form the process group of the processes that torchrun or srun started, unless there is one.
 
-    Processes that Lightning starts repeat the commands of the first, alone, up to the training that started them.
+    From here to the end of the command, the processes watch each other, see `together`. Processes that Lightning starts
+    repeat the commands of the first, alone, up to the training that started them.
 
     Raises:
         ConfigError: If the launcher is not supported, or the other processes do not come.
     """
     launch = find_launch()
-    if launch is None or launch.world_size == 1 or launch.launcher == "Lightning" or dist.is_initialized():
+    if dist.is_initialized():
+        if world_size() > 1:
+            together.connect(_session_store(dist.distributed_c10d._get_default_store()), rank(), world_size())
         return
+    if launch is not None and launch.world_size > 1 and launch.launcher != "Lightning":
+        form_group(process_number())
+
+
+def ends_together(command: Callable[P, T]) -> Callable[P, T]:
+    """Return a command that runs in all processes that were launched together, and ends all if it fails in one."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        with together.together():
+            join()
+            return command(*args, **kwargs)
+
+    return run
+
+
+def form_group(number: int, started: Sequence["Popen[bytes]"] = ()) -> None:
+    """Form the process group of the processes that were launched together.
+
+    Args:
+        number: Number of this process.
+        started: Processes that this one has started.
+    """
+    launch = find_launch()
+    assert launch is not None
     if launch.launcher == "mpirun":
         raise ConfigError([f"{launch.started}, which is not supported: use torchrun or srun instead"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank())
+    is_sure = launch.launcher != "srun" or _is_step(os.environ)
+    timeout = _LONG if is_sure else _UNSURE
+    store = _meet(launch, number, timeout)
+    together.connect(_session_store(store), number, launch.world_size, started)
+    if not together.wait_for_all("joined", timeout.total_seconds()):
+        raise _absent(launch, timeout)
     atexit.register(_leave)  # a group that is left open may abort the process at its end
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    number = process_number()
-    dist.init_process_group(backend, store=_meet(launch, number), rank=number, world_size=launch.world_size)
+    dist.init_process_group(
+        backend,
+        store=PrefixStore(f"group {together.number_of_command()}", store),
+        rank=number,
+        world_size=launch.world_size,
+    )
+
+
+def reach_store() -> Store | None:
+    """Return the store of the processes that were launched together with this one, which fails before it meets them.
+
+    Raises:
+        ConfigError: If the store cannot be reached.
+    """
+    launch = find_launch()
+    assert launch is not None
+    if dist.is_initialized():
+        return _session_store(dist.distributed_c10d._get_default_store())
+    if launch.launcher == "srun" and not _is_step(os.environ):
+        return None  # the others may not exist
+    return _session_store(_meet(launch, process_number(), _SHORT))
+
+
+def _session_store(store: Store) -> Store:
+    """Return the part of a store through which the processes of the current command watch each other.
+
+    It has a connection of its own, since a wait on another one would keep the watching thread waiting.
+    """
+    own = store.clone() if hasattr(store, "clone") else store
+    own.set_timeout(_SHORT)
+    return PrefixStore(f"eztorch_sce {together.number_of_command()}", own)
 
 
 def _leave() -> None:
@@ -53,26 +120,34 @@ def _leave() -> None:
         dist.destroy_process_group()
 
 
-def _meet(launch: Launch, number: int) -> Store:
-    """Return the store through which the processes that were launched together form their group.
+def _meet(launch: Launch, number: int, timeout: timedelta) -> Store:
+    """Return the store through which the processes that were launched together meet.
 
     Raises:
-        ConfigError: If not all processes come, as in a batch script that starts one process without srun.
+        ConfigError: If the process that holds it does not come, as in a batch script that starts one without srun.
     """
+    global _store
+    if _store is not None:
+        return _store
     host, port = _meeting_point(launch, os.environ)
     has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"  # torchrun keeps it, across restarts too
-    timeout = _LONG if launch.launcher != "srun" or _is_step(os.environ) else _UNSURE
     try:
-        store = TCPStore(host, port, launch.world_size, number == 0 and not has_store, timeout)
+        store = TCPStore(host, port, None, number == 0 and not has_store, timeout, wait_for_workers=False)
     except dist.DistError:
-        raise ConfigError(
-            [
-                f"{launch.variables}, but the {launch.world_size} processes did not all come to {host}:{port} within "
-                f"{timeout.seconds} s: start them with {launch.launcher}, or unset {launch.variables.split('=')[0]} to "
-                "run this one alone"
-            ]
-        ) from None
-    return PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        raise _absent(launch, timeout) from None
+    _store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return _store
+
+
+def _absent(launch: Launch, timeout: timedelta) -> ConfigError:
+    host, port = _meeting_point(launch, os.environ)
+    return ConfigError(
+        [
+            f"{launch.variables}, but the {launch.world_size} processes did not all come to {host}:{port} within "
+            f"{timeout.seconds} s: start them with {launch.launcher}, or unset {launch.variables.split('=')[0]} to "
+            "run this one alone"
+        ]
+    )
 
 
 def _is_step(environ: Mapping[str, str]) -> bool:
@@ -92,7 +167,7 @@ def _meeting_point(launch: Launch, environ: Mapping[str, str]) -> tuple[str, int
         nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_NODELIST", "127.0.0.1")
         host = host or re.sub(r"\[(\w+)[^]]*\]", r"\1", nodes).split(",")[0]
         port = port or str(15000 + int(environ.get("SLURM_JOB_ID", "0")[-4:]))
-    if not host or not port or (launch.launcher != "srun" and "RANK" not in environ):
+    if not host or not port or (launch.launcher not in ("srun", "Lightning") and "RANK" not in environ):
         names = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environ]
         missing = " and ".join(names)
         raise ConfigError([f"{launch.variables} is set, but {missing} not: start the processes with torchrun"])
@@ -103,57 +178,17 @@ def decide_together(decide: Callable[[], str]) -> str:
     """Return what `decide` returns in the first process, once every process has come here.
 
     Raises:
-        ConfigError: In every process, if `decide` raises one, or if a process failed on its way here and has called
-            `words_of_error`.
+        ConfigError: In every process, if `decide` raises one.
     """
-    store = _store()
-    if store is None:
-        return decide()
-    meeting = _end_of_command()
-    store.set(f"{meeting}/came/{rank()}", "")
-    answers = _texts(store, f"{meeting}/came")
-    if problems := [f"process {number}: {each}" for number, text in enumerate(answers) for each in _problems(text)]:
-        raise ConfigError(problems)
+    all_objects(None)  # every process has come
+    answer, error = "", None
     if rank() == 0:
         try:
-            answer = {"decision": decide()}
-        except ConfigError as error:
-            store.set(f"{meeting}/answer", json.dumps({"problems": error.problems}))
-            raise
-        store.set(f"{meeting}/answer", json.dumps(answer))
-        return answer["decision"]
-    store.wait([f"{meeting}/answer"], _LONG)
-    answer = json.loads(store.get(f"{meeting}/answer"))
-    if "problems" in answer:
-        raise ConfigError(answer["problems"])
-    return str(answer["decision"])
-
-
-def words_of_error(text: str) -> str:
-    """Return what this process, which fails with an error, should print: nothing if the first process prints the same.
-
-    All processes learn of the error, so that none of them waits for this one.
-    """
-    launch = find_launch()
-    if launch is None or launch.world_size == 1 or launch.launcher == "mpirun":
-        return text if is_first_process() else ""
-    number = process_number()
-    here = text if number == 0 else f"process {number}: {text}"
-    if launch.launcher == "srun" and not _is_step(os.environ):
-        return here  # the others may not exist
-    try:
-        join()
-        if (store := _store()) is None:
-            return here
-        store.set(f"{_command}/came/{rank()}", text)
-        store.set(f"failed/{rank()}", text)
-        if rank() == 0:
-            return text
-        store.wait(["failed/0"], _SHORT)
-        said = store.get("failed/0").decode()
-        return "" if all(each in said for each in _problems(text)) else here
-    except (ConfigError, RuntimeError):  # the store is gone with the first process, or there is none
-        return here
+            answer = decide()
+        except ConfigError as problem:
+            error = problem
+    raise_together(error)
+    return from_first(answer)
 
 
 def from_first(value: T) -> T:
@@ -162,12 +197,6 @@ def from_first(value: T) -> T:
     if world_size() > 1:
         dist.broadcast_object_list(values, src=0, group=host_group(), device=_CPU)
     return values[0]
-
-
-def _problems(text: str) -> list[str]:
-    """Return the problems that a printed error lists, or the text itself if it lists none; nothing for no text."""
-    listed = [line.removeprefix("- ") for line in text.splitlines() if line.startswith("- ")]
-    return listed or [text] * bool(text)
 
 
 def raise_together(error: Exception | None) -> None:
@@ -184,28 +213,6 @@ def all_objects(value: T) -> list[T]:
         values = [None] * world_size()
         dist.all_gather_object(values, value, group=host_group())
     return values
-
-
-def _end_of_command() -> int:
-    """Return the number of the current command, and begin the next."""
-    global _command
-    number = _command
-    _command += 1
-    return number
-
-
-def _store() -> Store | None:
-    """Return the store through which the processes exchange texts, or None if this process is alone."""
-    if world_size() == 1:
-        return None
-    return PrefixStore("eztorch_sce", dist.distributed_c10d._get_default_store())
-
-
-def _texts(store: Store, key: str) -> list[str]:
-    """Return the text of each process, in the order of their ranks, as soon as all have set theirs."""
-    keys = [f"{key}/{number}" for number in range(world_size())]
-    store.wait(keys, _LONG)
-    return [store.get(name).decode() for name in keys]
 
 
 def local_device(accelerator: str) -> torch.device:
@@ -303,6 +310,11 @@ def request_stop() -> None:
     _stop_requested = True
 
 
+def stop_requested() -> bool:
+    """Return whether this process has called `request_stop` in the current training."""
+    return _stop_requested
+
+
 def begin_training() -> None:
     """Forget the stop requests, the reported files and the last exchange of an earlier training of this process."""
     global _stop_requested, _last
@@ -325,6 +337,8 @@ def rows_known() -> Iterator[None]:
 def gather_rows_of_some(parts: list[Tensor], device: torch.device) -> Tensor:
     """Return the rows of the parts of all processes on the CPU. A process may have no part, if it has no records.
 
+    The device holds a limited piece of them at a time, whatever their number.
+
     Args:
         parts: Parts (N, ...) on the CPU; all processes agree in shape and type, except for N.
         device: The device of this process, on which they are gathered: NCCL is faster than gloo.
@@ -332,7 +346,17 @@ def gather_rows_of_some(parts: list[Tensor], device: torch.device) -> Tensor:
     kinds = all_objects((parts[0].shape[1:], parts[0].dtype) if parts else None)
     shape, dtype = next(filter(None, kinds))
     rows = torch.cat([torch.empty(0, *shape, dtype=dtype), *parts])
-    return gather_rows(rows.to(device)).cpu()
+    if world_size() == 1:
+        return rows
+    counts = [count for (count,) in _all_numbers([len(rows)])]
+    at_once = max(1, _GATHERED_BYTES // (world_size() * max(1, shape.numel()) * dtype.itemsize))
+    by_process: list[list[Tensor]] = [[] for _ in counts]
+    for start in range(0, max(counts), at_once):
+        sizes = [min(max(0, count - start), at_once) for count in counts]
+        pieces = _gather(rows[start : start + at_once].to(device), sizes).cpu().split(sizes)
+        for own, piece in zip(by_process, pieces, strict=True):
+            own.append(piece)
+    return torch.cat([piece for own in by_process for piece in own])
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -54,6 +54,10 @@ class LoadingError(RuntimeError):
     and the cure."""
 
 
+class ProcessError(RuntimeError):
+    """Another process of a command failed or died, which ends all; the message says which and why."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of a library, with its type if the message says nothing without it.
 

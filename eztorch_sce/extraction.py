@@ -1,14 +1,19 @@
 """Features of both splits for an evaluation: extracted with a network, or read from the files that `extract` wrote."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.config.schema import ClassifierTestConfig, FinetuneConfig
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.distributed import local_device
 from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
 from eztorch_sce.evaluation.features import RecordViews, read_features, record_features, record_views
+from eztorch_sce.evaluation.linear import Probe, train_heads
+from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.opening import (
     BackboneSource,
     Network,
@@ -87,3 +92,13 @@ def records_card(opened: Opened, summary: dict[str, Any]) -> dict[str, Any]:
     if opened.test is not None:
         card["seen_in_pretraining"] = seen_card(opened.test.records, opened.source)
     return card
+
+
+def start_from_probe(classifier: Classifier, opened: Opened, config: FinetuneConfig) -> None:
+    """Initialize the linear layer of a classifier from a linear probe on one clip and crop of each train record."""
+    device = local_device(config.trainer.accelerator)
+    one_clip = replace(config, test=EvaluationViewsConfig(num_clips=1, num_crops=1))
+    views = views_of(one_clip, opened, opened.train, "features for the initial classifier", device)
+    bank = record_features(opened.backbone, views, device)
+    heads = train_heads(bank, len(opened.train.classes), Probe(seed=config.seed), device)
+    classifier.linear.load_state_dict(heads.heads[0].state_dict())

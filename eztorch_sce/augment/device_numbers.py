@@ -5,7 +5,7 @@ What each sample draws becomes rows of a few arrays: matrices of linear color pa
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -200,10 +200,10 @@ def to_device(arrays: Sequence[Numbers], device: torch.device) -> list[dict[str,
 _TORCH_TYPES = {"float32": torch.float32, "int64": torch.int64, "bool": torch.bool}
 
 
-def _per_frame(values: NDArray[np.float64], num_frames: int) -> NDArray[np.float32]:
+def _per_frame(values: NDArray[np.floating[Any]], num_frames: int) -> NDArray[np.float32]:
     """Repeat the rows of an array (N, ...) for each frame of a sample, (N T, ...)."""
-    repeated: NDArray[np.float32] = np.repeat(values.astype(np.float32), num_frames, axis=0)
-    return repeated
+    values = values.astype(np.float32)
+    return values if num_frames == 1 else np.repeat(values, num_frames, axis=0)
 
 
 def _crop_numbers(boxes: NDArray[np.float64], flip: NDArray[np.bool_], size: int, length: int) -> Numbers:
@@ -263,12 +263,14 @@ def _color_numbers(
         if scales and (coefficients[0] == (1 / white, 0.0, 0.0)).all():
             return (), False, {}  # left to the normalization
     numbers: Numbers = {}
-    gray = np.tile(np.array(GRAY_WEIGHTS), (3, 1))
-    for step in passes:
-        pixel_gain, gray_gain, mean_gain = coefficients[step.number].T[:, :, None, None]
-        numbers[f"matrix_{step.number}"] = _per_frame(pixel_gain * np.eye(3) + gray_gain * gray, num_frames)
+    gray, none = np.tile(np.array(GRAY_WEIGHTS), (3, 1)), np.zeros((3, 3))
+    # One product makes all matrices: of the pixels, and of their means.
+    basis = np.array([[np.eye(3), none], [gray, none], [none, gray]], dtype=np.float32).reshape(3, -1)
+    matrices = coefficients[[step.number for step in passes]].astype(np.float32) @ basis
+    for step, both in zip(passes, matrices.reshape(len(passes), -1, 2, 3, 3), strict=True):
+        numbers[f"matrix_{step.number}"] = _per_frame(both[:, 0], num_frames)
         if step.mean:
-            numbers[f"mean_{step.number}"] = _per_frame(mean_gain * gray, num_frames)
+            numbers[f"mean_{step.number}"] = _per_frame(both[:, 1], num_frames)
     if hue:
         numbers |= _hue_numbers(np.where(hue_rows, draws.levels[:, 3], 0.0), num_frames)
     return tuple(passes), hue, numbers

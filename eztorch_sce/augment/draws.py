@@ -6,11 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eztorch_sce.augment.uniform import uniform_numbers
-
 JITTER = ("brightness", "contrast", "saturation", "hue")
 BLUR_SIGMA = (0.1, 2.0)  # pixels
-_NUM_DRAWS = 15
+NUM_DRAWS = 15
 
 
 class ViewParameters(NamedTuple):
@@ -90,27 +88,26 @@ def unchanged(num_samples: int) -> Draws:
 
 
 def draw_parameters(
-    seeds: Sequence[int] | NDArray[np.uint64], strengths: Mapping[str, float], probabilities: Mapping[str, float]
+    numbers: NDArray[np.float64], strengths: Mapping[str, float], probabilities: Mapping[str, float]
 ) -> Draws:
-    """Draw the parameters of samples with these seeds.
+    """Return the parameters of samples.
 
     Args:
-        seeds: One seed per sample.
+        numbers: Random numbers in [0, 1) of each sample, (N, NUM_DRAWS).
         strengths: Jitter strength of each operation in `JITTER`; 0 turns it off. A strength x gives a factor in
             [max(0, 1 - x), 1 + x], or a hue shift in [-x, x] turns.
         probabilities: Probability of "jitter", "gray", "blur", "solarize", "flip" and "temporal_difference".
     """
     # Every number has a fixed position, so changing one setting never changes the other draws.
-    draws = uniform_numbers(seeds, _NUM_DRAWS)
-    jitter, gray, blur, sigma, solarize, flip, difference = draws[:, 8:].T
+    jitter, gray, blur, sigma, solarize, flip, difference = numbers[:, 8:].T
     strength = np.array([strengths[name] for name in JITTER])
     low, high = np.maximum(0.0, 1 - strength), 1 + strength
     low[3], high[3] = -strength[3], strength[3]
     return Draws(
         temporal_difference=difference < probabilities["temporal_difference"],
-        order=np.argsort(draws[:, :4], axis=1, kind="stable"),
+        order=np.argsort(numbers[:, :4], axis=1, kind="stable"),
         jitters=(jitter < probabilities["jitter"])[:, None] & (strength > 0),
-        levels=low + draws[:, 4:8] * (high - low),
+        levels=low + numbers[:, 4:8] * (high - low),
         gray=gray < probabilities["gray"],
         blur_sigma=np.where(blur < probabilities["blur"], uniform(sigma, *BLUR_SIGMA), 0.0),
         solarize=solarize < probabilities["solarize"],

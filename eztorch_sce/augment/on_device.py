@@ -143,7 +143,7 @@ class _Chunk(NamedTuple):
 def _kind(work: ViewWork) -> tuple[object, ...]:
     """Return what views must share to be made together."""
     frames = work.frames
-    return work.size, tuple(frames.shape), frames.dtype, work.boxes is None, work.statistics is None
+    return work.size, tuple(frames.shape[1:]), frames.dtype, work.boxes is None, work.statistics is None
 
 
 def _boxes(works: Sequence[ViewWork]) -> NDArray[np.float64] | None:

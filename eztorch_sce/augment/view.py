@@ -25,7 +25,7 @@ from eztorch_sce.augment.crops import (
     stretch_boxes,
 )
 from eztorch_sce.augment.device_numbers import ViewWork
-from eztorch_sce.augment.draws import Draws, ViewParameters, draw_parameters, unchanged
+from eztorch_sce.augment.draws import NUM_DRAWS, Draws, ViewParameters, draw_parameters, unchanged
 from eztorch_sce.augment.on_device import DeviceAugmentation
 from eztorch_sce.augment.statistics import PER_CLIP, STATISTICS, ChannelStatistics, statistics_names
 from eztorch_sce.augment.uniform import uniform_numbers
@@ -224,37 +224,40 @@ class View(nn.Module):
         if clips.ndim == 4:
             of_images: Tensor = self(clips.unsqueeze(2), seeds)
             return of_images.squeeze(2)
-        work = self.work(clips, seeds)
+        work = self.work(clips, self.draw_all(seeds) if self.is_random else None)
         if clips.device.type == "cpu":
             return self.on_cpu(work)
         (view,) = self._on_device([work], self.dtype, self.channels_last)
         return view
 
     def work(
-        self, clips: Shaped[Tensor, "B 3 T H W"], seeds: Seeds, boxes: NDArray[np.float64] | None = None
+        self, clips: Shaped[Tensor, "B 3 T H W"], draws: Draws | None, boxes: NDArray[np.float64] | None = None
     ) -> ViewWork:
-        """Draw what the samples need, and return it with the clips for `on_cpu` or `DeviceAugmentation`.
+        """Return clips with what their samples draw, for `on_cpu` or `DeviceAugmentation`.
 
         Args:
             clips: Crops, or whole frames with boxes.
-            seeds: One seed per sample.
+            draws: The parameters of each sample; None if nothing is random.
             boxes: Top, left, height and width of the crop of each sample, (B, 4).
 
         Raises:
             ValueError: As `forward`.
         """
         ops.check_pixels(clips)
-        if self.is_random and len(seeds) != len(clips):
-            raise ValueError(f"a random view needs one seed per sample: {len(seeds)} seeds for {len(clips)} clips")
+        if draws is None:
+            draws = unchanged(len(clips))
+        if len(draws.flip) != len(clips):
+            raise ValueError(f"a random view needs one seed per sample: {len(draws.flip)} seeds for {len(clips)} clips")
         if self.needs_frames:
             ops.check_has_differences(clips)
-        draws = self.draw_all(seeds) if self.is_random else unchanged(len(clips))
         if self.config.input == "difference":
             draws = draws._replace(temporal_difference=np.ones(len(clips), dtype=bool))
         return ViewWork(clips, draws, boxes, self.size, self.statistics, self.strengths, self.probabilities)
 
     def on_cpu(self, work: ViewWork) -> Float[Tensor, "B 3 T S S"]:
-        """Return the view of crops by the form for CPUs, the reference; it runs on any device."""
+        """Return the view by the form for CPUs, the reference; it runs on any device."""
+        if work.boxes is not None:
+            work = work._replace(frames=self.crop(work.frames, work.boxes), boxes=None)
         mean, std = self.mean.to(work.frames.device), self.std.to(work.frames.device)
         return on_cpu.augment(work, (mean, std), self.dtype, self.channels_last)
 
@@ -264,7 +267,11 @@ class View(nn.Module):
 
     def draw_all(self, seeds: Seeds) -> Draws:
         """Return the parameters of the samples with these seeds."""
-        return draw_parameters(seeds, self.strengths, self.probabilities)
+        return self.draws_of(uniform_numbers(seeds, NUM_DRAWS))
+
+    def draws_of(self, numbers: NDArray[np.float64]) -> Draws:
+        """Return the parameters of samples with these random numbers, (B, NUM_DRAWS)."""
+        return draw_parameters(numbers, self.strengths, self.probabilities)
 
     def denormalize(self, view: Float[Tensor, "3 T S S"]) -> Float[Tensor, "3 T S S"]:
         """Undo the normalization of one clip; a clip normalized by its own statistics is centered at 0.5."""
@@ -286,20 +293,31 @@ class View(nn.Module):
         """
         if clips.ndim == 4:
             return self.crop_on_device(clips.unsqueeze(2), aspect, seeds).squeeze(2)
-        ops.check_pixels(clips)
-        boxes = torch.from_numpy(self.draw_boxes(clips, aspect, seeds)).to(torch.float32)
-        return ops.resized_crops(ops.to_float(clips), boxes, self.size).clamp_(0, 1)
+        numbers = uniform_numbers(seeds, self.config.num_box_draws())
+        return self.crop(clips, self.boxes_of(clips, aspect, numbers))
 
-    def draw_boxes(
-        self, clips: Shaped[Tensor, "B C T H W"], aspect: Float[Tensor, " B"], seeds: Seeds
+    @torch.no_grad()
+    def crop(self, clips: Shaped[Tensor, "B C T H W"], boxes: NDArray[np.float64]) -> Float[Tensor, "B C T S S"]:
+        """Crop boxes (B, 4) and resize them; return float32 in [0, 1]."""
+        ops.check_pixels(clips)
+        resized = ops.resized_crops(ops.to_float(clips), torch.from_numpy(boxes), self.size)
+        return resized.clamp_(0, 1)
+
+    def boxes_of(
+        self, clips: Shaped[Tensor, "B C T H W"], aspect: Float[Tensor, " B"], numbers: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Return the boxes that `crop_on_device` crops, (B, 4), in pixels of the stretched frames."""
+        """Return the boxes that `crop_on_device` crops, (B, 4), in pixels of the stretched frames.
+
+        Args:
+            clips, aspect: As `crop_on_device` takes them.
+            numbers: Random numbers in [0, 1) of each sample, at least `ViewConfig.num_box_draws`.
+        """
         height, stretched_width = clips.shape[-2:]
         aspects = aspect.cpu().numpy().astype(np.float64)
         heights = np.full(len(aspects), height)
         widths = np.maximum(1, np.rint(heights * aspects)).astype(np.int64)
-        numbers = uniform_numbers(seeds, self.config.num_box_draws())
-        return stretch_boxes(self.config.draw_boxes(numbers, heights, widths), widths, stretched_width)
+        boxes = self.config.draw_boxes(numbers[:, : self.config.num_box_draws()], heights, widths)
+        return stretch_boxes(boxes, widths, stretched_width)
 
 
 def _is_ascending_pair(values: Sequence[float]) -> bool:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from eztorch_sce import distributed
-from eztorch_sce.augment.draws import ViewParameters
+from eztorch_sce.augment.device_numbers import ViewWork
+from eztorch_sce.augment.draws import NUM_DRAWS, ViewParameters
 from eztorch_sce.augment.on_device import DeviceAugmentation
 from eztorch_sce.augment.policies import policy
+from eztorch_sce.augment.uniform import uniform_numbers
 from eztorch_sce.augment.view import View, ViewConfig
 from eztorch_sce.seeding import seeds_for
 from eztorch_sce.types import Batch, ViewBatch
@@ -101,10 +103,17 @@ class Views(nn.Module):
         """
         if isinstance(batch, Tensor):
             return self._of_whole(batch)
+        return ViewBatch(self._augmented(self.works(batch)), batch.label, batch.record, batch.failures)
+
+    def works(self, batch: Batch) -> list[ViewWork]:
+        """Draw for a batch, and return what `forward` makes the views from; nothing is computed on the device.
+
+        Raises:
+            ValueError: If the batch was loaded for other views.
+        """
         self._check_loaded(batch.frames)
         aspect = None if self.canvas is None else batch.aspect
-        views = self._augmented(batch.frames, aspect, batch.epoch.cpu().numpy(), batch.record.cpu().numpy())
-        return ViewBatch(views, batch.label, batch.record, batch.failures)
+        return self._works(batch.frames, aspect, batch.epoch.cpu().numpy(), batch.record.cpu().numpy())
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the work on pixels with `torch.compile` at the next call; what is random is drawn as before.
@@ -116,32 +125,37 @@ class Views(nn.Module):
         """
         self.on_device.compile(*args, **kwargs)
 
-    def _augmented(
+    def _works(
         self, frames: Sequence[Tensor], aspect: Tensor | None, epochs: ArrayLike, records: ArrayLike
-    ) -> list[Tensor]:
-        """Return the views of crops, or of whole frames with the aspect of their videos."""
+    ) -> list[ViewWork]:
+        """Return the work of each view, from crops, or from whole frames with the aspect of their videos."""
+        if not frames:
+            return []
+        pixel_numbers = self._numbers(epochs, records, "pixels", NUM_DRAWS)
+        num_box_draws = max(cast(View, view).config.num_box_draws() for view in self.views)
+        box_numbers = pixel_numbers if aspect is None else self._numbers(epochs, records, "crop", num_box_draws)
         works = []
-        on_cpu = not self.on_device.is_compiled and all(clips.device.type == "cpu" for clips in frames)
-        for number, (module, clips) in enumerate(zip(self.views, frames, strict=False)):
-            view, boxes = cast(View, module), None
-            if aspect is not None:
-                crop_seeds = seeds_for(self.seed, epochs, records, number, "crop")
-                if on_cpu:
-                    clips = view.crop_on_device(clips, aspect, crop_seeds)
-                else:
-                    boxes = view.draw_boxes(clips, aspect, crop_seeds)
-            works.append(view.work(clips, seeds_for(self.seed, epochs, records, number, "pixels"), boxes))
-        if on_cpu:
-            return [cast(View, view).on_cpu(work) for view, work in zip(self.views, works, strict=False)]
-        return self.on_device(works, self.dtype, self.channels_last)
+        for number, (module, clips) in enumerate(zip(self.views, frames, strict=True)):
+            view = cast(View, module)
+            boxes = None if aspect is None else view.boxes_of(clips, aspect, box_numbers[number])
+            works.append(view.work(clips, view.draws_of(pixel_numbers[number]), boxes))
+        return works
+
+    def _augmented(self, works: Sequence[ViewWork]) -> list[Tensor]:
+        """Return the views."""
+        if self.on_device.is_compiled or any(work.frames.device.type != "cpu" for work in works):
+            return self.on_device(works, self.dtype, self.channels_last)
+        return [cast(View, view).on_cpu(work) for view, work in zip(self.views, works, strict=False)]
+
+    def _numbers(self, epochs: ArrayLike, records: ArrayLike, purpose: str, count: int) -> NDArray[np.float64]:
+        """Return random numbers in [0, 1) for each view and sample, (V, B, count)."""
+        seeds = [seeds_for(self.seed, epochs, records, number, purpose) for number in range(len(self.views))]
+        return uniform_numbers(np.concatenate(seeds), count).reshape(len(seeds), -1, count)
 
     def parameters_of(self, batch: Batch) -> list[list[ViewParameters]]:
         """Return the parameters that `forward` draws, by view and then by sample."""
-        epochs, records = batch.epoch.cpu().numpy(), batch.record.cpu().numpy()
-        return [
-            cast(View, view).draw_all(seeds_for(self.seed, epochs, records, number, "pixels")).samples()
-            for number, view in enumerate(self.views)
-        ]
+        numbers = self._numbers(batch.epoch.cpu().numpy(), batch.record.cpu().numpy(), "pixels", NUM_DRAWS)
+        return [cast(View, view).draws_of(drawn).samples() for view, drawn in zip(self.views, numbers, strict=True)]
 
     def _of_whole(self, frames: Tensor) -> list[Float[Tensor, "B 3 *T S S"]]:
         """Return the views of whole clips (B, 3, T, H, W) or images (B, 3, H, W)."""
@@ -151,7 +165,7 @@ class Views(nn.Module):
         rows = np.arange(first_row, first_row + len(frames))  # processes have rows of their own
         aspect = torch.full((len(frames),), frames.shape[-1] / frames.shape[-2])
         clips = frames.unsqueeze(2) if frames.ndim == 4 else frames
-        views = self._augmented([clips] * len(self.views), aspect, call, rows)
+        views = self._augmented(self._works([clips] * len(self.views), aspect, call, rows))
         return [view.squeeze(2) for view in views] if frames.ndim == 4 else views
 
     def _check_whole(self, frames: Tensor) -> None:

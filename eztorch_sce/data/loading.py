@@ -104,7 +104,7 @@ class TimedLoader(DataLoader[Any]):
                 yield batch
                 started = time.perf_counter()
         except LoadingError:
-            self._end_workers()
+            self.end_workers(at_once=True)
             raise
 
     def feed(self, device: torch.device) -> None:
@@ -119,10 +119,14 @@ class TimedLoader(DataLoader[Any]):
         self._watched = WatchedIterator(self, self.timeout_s)
         return self._watched
 
-    def _end_workers(self) -> None:
-        """End the workers, so that another iteration starts new ones."""
+    def end_workers(self, at_once: bool = False) -> None:
+        """End the worker processes; another iteration starts new ones.
+
+        Args:
+            at_once: Do not wait for what they read.
+        """
         if self._watched is not None:
-            self._watched.end()
+            self._watched.end(at_once)
         self._watched = self._iterator = None
 
 
@@ -176,6 +180,8 @@ class TrainingLoader(TimedLoader):
     Attributes:
         manifest: The records.
         spec: Input of the network: give it to `extract_features`.
+        supply: Worker processes, and batches that each prepares ahead.
+        bytes_ahead: The most shared memory that the batches take.
         augment: Turns a batch into the views that the network receives.
     """
 
@@ -187,6 +193,7 @@ class TrainingLoader(TimedLoader):
         supply = _fitted(wanted, needed, division.per_machine, "training")
         super().__init__(clips, config.timeout_s, **_settings(sampler, batch_size, supply, is_training=True))
         self.pin_memory = division.on_gpu
+        self.supply, self.bytes_ahead = supply, supply.bytes_for(needed)
         self.manifest, self.spec = clips.manifest, clips.spec
         self.augment = Views(clips.views, clips.seed, clips.canvas)
 

@@ -158,13 +158,21 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
     def _place(self, reading: Reading | None) -> str:
         return " between files" if reading is None else f" while reading {self._watched.path(reading.record)}"
 
-    def end(self) -> None:
-        """Kill the workers, including those that are stopped and those that do not answer."""
-        for process in self._workers:
-            process.kill()
-        for process in self._workers:
-            process.join(_GRACE_S)
+    def end(self, at_once: bool) -> None:
+        """End the workers; `at_once` kills them, even those that are stopped or hang."""
+        if at_once:
+            for process in self._workers:
+                process.kill()
+            for process in self._workers:
+                process.join(_GRACE_S)
         self._shutdown_workers()
+
+    def _shutdown_workers(self) -> None:
+        """End the workers, killing those that do not end within seconds: Python would wait for them at its exit."""
+        super()._shutdown_workers()
+        for process in getattr(self, "_workers", []):  # none if their start failed
+            if process.pid is not None and process.is_alive():
+                process.kill()
 
 
 def starting(start: Callable[[], T]) -> T:

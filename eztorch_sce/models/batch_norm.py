@@ -144,15 +144,13 @@ class _Normalize(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd, counts = ctx.saved_tensors
         gradient = _dense(gradient)
-        sums = gradient_sums(gradient, x, mean, invstd)  # the gradients of weight and bias are those of this process
+        sums, of_weight, of_bias = gradient_sums(gradient, x, weight, mean, invstd)
         of_x = None
         if ctx.needs_input_grad[0]:
-            total = sums.clone()
-            dist.all_reduce(total)
-            of_x = gradient_of_input(gradient, x, weight, mean, invstd, total, counts)
-        of_weight = sums[1] * invstd if ctx.needs_input_grad[1] else None
-        of_bias = sums[0] if ctx.needs_input_grad[2] else None
-        return of_x, of_weight, of_bias, None, None, None
+            dist.all_reduce(sums)  # those of weight and bias are of this process: who trains averages them
+            of_x = gradient_of_input(gradient, x, weight, mean, invstd, sums, counts)
+        needs_weight, needs_bias = ctx.needs_input_grad[1:3]
+        return of_x, of_weight if needs_weight else None, of_bias if needs_bias else None, None, None, None
 
 
 # Its older name is deprecated in torch 2.13.

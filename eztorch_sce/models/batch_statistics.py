@@ -92,17 +92,26 @@ def normalize(
 def gradient_sums(
     gradient: Float[Tensor, "B C *size"],
     x: Float[Tensor, "B C *size"],
+    weight: Float[Tensor, " C"] | None,
     mean: Float[Tensor, " C"],
     invstd: Float[Tensor, " C"],
-) -> Float[Tensor, "2 C"]:
-    """Return the sums over this process of `gradient` and of `gradient * (x - mean)` per channel."""
+) -> tuple[Float[Tensor, "2 C"], Float[Tensor, " C"], Float[Tensor, " C"]]:
+    """Return the sums of `gradient` and of `gradient * (x - mean)`, and the gradients of weight and bias.
+
+    All are those of this process.
+    """
     if x.numel() == 0:
-        return torch.zeros(2, x.shape[1], dtype=mean.dtype, device=x.device)
-    if _has_kernels(x):
-        sums = torch.batch_norm_backward_reduce(gradient, x, mean, invstd, None, True, False, False)
-        return torch.stack(sums[:2])
-    dims, centered = _all_but_channels(x), x.to(mean.dtype) - _per_channel(mean, x)
-    return torch.stack([gradient.sum(dims, dtype=mean.dtype), (gradient * centered).sum(dims)])
+        sums = torch.zeros(2, x.shape[1], dtype=mean.dtype, device=x.device)
+    elif _has_kernels(x):
+        affine = weight is not None
+        *both, of_weight, of_bias = torch.batch_norm_backward_reduce(
+            gradient, x, mean, invstd, weight, True, affine, affine
+        )
+        return torch.stack(both), of_weight, of_bias
+    else:
+        dims, centered = _all_but_channels(x), x.to(mean.dtype) - _per_channel(mean, x)
+        sums = torch.stack([gradient.sum(dims, dtype=mean.dtype), (gradient * centered).sum(dims)])
+    return sums, sums[1] * invstd, sums[0].clone()
 
 
 def gradient_of_input(
@@ -146,7 +155,7 @@ def _two_of_channels(x: Tensor, *unused: object) -> tuple[Tensor, Tensor]:
 
 
 def _four_of_channels(gradient: Tensor, x: Tensor, *unused: object) -> tuple[Tensor, ...]:
-    return (*_two_of_channels(x), x.new_empty(0), x.new_empty(0))
+    return (*_two_of_channels(x), *_two_of_channels(x))
 
 
 declare_shapes("aten::batch_norm_stats", _two_of_channels)

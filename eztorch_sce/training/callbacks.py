@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -14,6 +15,7 @@ from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.errors import MediaError
 from eztorch_sce.files import open_text
 from eztorch_sce.progress import Clock, console, print_above
+from eztorch_sce.seeding import seed_for
 from eztorch_sce.training.metrics import log_numbers
 from eztorch_sce.types import ViewBatch
 
@@ -192,3 +194,47 @@ class UnreadableFiles(pl.Callback):
             if is_new:
                 writer.writerow(["path", "reason"])
             writer.writerow([path, reason])
+
+
+class OwnDraws(pl.Callback):
+    """Let each of several processes draw its own dropout masks and mixup weights, from its rank and the step.
+
+    All processes have the same generators when the network is built, so that they start from the same weights. Seeds of
+    single steps make a resumed training draw what the interrupted one would have drawn.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note the seed of the run, with which the network was built."""
+        self.seed = torch.initial_seed()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
+    ) -> None:
+        """Seed the generators of a step."""
+        if trainer.world_size > 1:
+            step = trainer.fit_loop.epoch_loop.total_batch_idx
+            seed = seed_for(self.seed, trainer.current_epoch, step, trainer.global_rank, "training step")
+            torch.manual_seed(seed)
+
+
+class StopTogether(pl.Callback):
+    """Stop all processes at the same step if `trainer.should_stop` is set in one of them. Must be the last callback."""
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: ViewBatch,
+        batch_idx: int,
+    ) -> None:
+        """Stop if a process had asked for it before this step, and pass on what this one asks."""
+        if trainer.world_size > 1:
+            if trainer.should_stop:
+                distributed.request_stop()
+            trainer.should_stop = distributed.last_exchange().stop
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop at the end of an epoch if a process asks for it: there may be no further step."""
+        if trainer.world_size > 1:
+            trainer.should_stop = any(distributed.all_objects(trainer.should_stop or distributed.stop_requested()))

@@ -51,6 +51,8 @@ def prepared(module: pl.LightningModule, settings: TrainerConfig) -> Iterator[No
                 augmentation.dtype = autocast_dtype(settings.precision) or torch.float32
         if settings.compile:
             stack.enter_context(_compiled(networks_of(module), settings.checkpointing))
+            if isinstance(augmentation, Views):
+                augmentation.compile(dynamic=False)
         yield
 
 

@@ -8,24 +8,22 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 import pytorch_lightning as pl
-import torch.distributed as dist
 from pytorch_lightning import loggers as pl_loggers
 from pytorch_lightning.loggers import TensorBoardLogger
-from pytorch_lightning.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
-from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from eztorch_sce import distributed
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.launch import is_first_process, local_rank
+from eztorch_sce.launch import is_first_process
 from eztorch_sce.models.batch_norm import sync_batch_norms
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.progress import print_above
 from eztorch_sce.settings import show
-from eztorch_sce.training.callbacks import RunProgress, UnreadableFiles
+from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether, UnreadableFiles
 from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.device import DeviceCallback, prepared
 from eztorch_sce.training.metrics_file import MetricsFile
+from eztorch_sce.training.processes import environment_for, signals_left_to_us, strategy_for
 
 Callback: TypeAlias = pl.Callback
 Logger: TypeAlias = pl_loggers.Logger
@@ -83,8 +81,8 @@ def fit(
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
-            strategy=_strategy(settings.world_size),
-            plugins=[_processes(settings.devices)],
+            strategy=strategy_for(settings.world_size),
+            plugins=[environment_for(settings.devices)],
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
             max_epochs=settings.epochs,
@@ -97,12 +95,16 @@ def fit(
                 UnreadableFiles(run_dir, len(data.dataset), max_unreadable),
                 resumable_checkpoint(run_dir),
                 DeviceCallback(settings.compile, batch),
+                OwnDraws(),
                 *callbacks,
+                StopTogether(),
             ],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, datamodule=data, ckpt_path=run_dir / "last.ckpt" if config.run.resume else None)
+        checkpoint = run_dir / "last.ckpt" if config.run.resume else None
+        with signals_left_to_us(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint)
     return trainer
 
 
@@ -126,55 +128,6 @@ def check_hooks(callbacks: Sequence[Callback], loggers: Sequence[Logger]) -> Non
         for value in values:
             if not isinstance(value, kind):
                 raise TypeError(f"{argument} must hold objects of {name}, got {value!r}")
-
-
-def _strategy(world_size: int | None) -> Strategy | str:
-    if world_size == 1:
-        return "auto"
-    # Buffers need no broadcast: the queue is the same in all processes, and batch norm statistics are either
-    # synchronized already or meant to differ by device.
-    return DDPStrategy(forward_sync_buffers=False)
-
-
-def _processes(per_node: int) -> LightningEnvironment:
-    """Return the processes that exist, if there is a process group, or those that Lightning starts."""
-    return JoinedProcesses(per_node) if dist.is_initialized() else LightningEnvironment()
-
-
-class JoinedProcesses(LightningEnvironment):
-    """Processes that have formed a group, whoever started them. Lightning knows those of a few launchers only.
-
-    Args:
-        per_node: Processes per machine.
-    """
-
-    def __init__(self, per_node: int) -> None:
-        super().__init__()
-        self.per_node = per_node
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """Return True: the processes exist."""
-        return True
-
-    def world_size(self) -> int:
-        """Return the number of processes on all machines."""
-        return distributed.world_size()
-
-    def global_rank(self) -> int:
-        """Return the rank of this process."""
-        return distributed.rank()
-
-    def local_rank(self) -> int:
-        """Return the number of this process on its machine, which is that of its GPU."""
-        return local_rank()
-
-    def node_rank(self) -> int:
-        """Return the number of this machine."""
-        return distributed.rank() // self.per_node
-
-    def teardown(self) -> None:
-        """Keep the variables of the launcher, which later commands of the same script need."""
 
 
 @contextmanager

@@ -1,17 +1,16 @@
 """Tests of the device form of the views: equal to the CPU form, without waiting, in few kernels, and compiled whole."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import fake_gpu
 import pytest
 import torch
-from torch import Tensor
+from torch._dynamo.utils import counters
 from view_configs import ALL_OPERATIONS
 
-from eztorch_sce.augment.device_numbers import ViewWork
 from eztorch_sce.augment.policies import policy
-from eztorch_sce.augment.view import View, ViewConfig
+from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.augment.views import Views
 from eztorch_sce.types import Batch
 
@@ -32,25 +31,6 @@ def batch_for(views: Sequence[ViewConfig], frames: int, canvas: int | None, dtyp
     return Batch(clips, torch.zeros(BATCH, dtype=torch.long), records, torch.full((BATCH,), 3), aspect, [])
 
 
-def works_of(views: Views, batch: Batch) -> list[ViewWork]:
-    """Draw for a batch on the CPU as `Views` does for one on a GPU."""
-    works, seeds = [], range(BATCH)
-    for view, clips in zip(views.views, batch.frames, strict=True):
-        assert isinstance(view, View)
-        boxes = None if views.canvas is None else view.draw_boxes(clips, batch.aspect, seeds)
-        works.append(view.work(clips, seeds, boxes))
-    return works
-
-
-def on_cpu(views: Views, batch: Batch) -> list[Tensor]:
-    results, seeds = [], range(BATCH)
-    for view, clips in zip(views.views, batch.frames, strict=True):
-        assert isinstance(view, View)
-        crops = clips if views.canvas is None else view.crop_on_device(clips, batch.aspect, seeds)
-        results.append(view(crops, seeds))
-    return results
-
-
 CASES = {
     "image": ([IMAGES, replace(IMAGES, blur=1.0, stats="cifar10")], 1),
     "video": ([ALL_OPERATIONS, replace(ALL_OPERATIONS, temporal_difference=1.0)], 3),
@@ -68,18 +48,18 @@ CASES = {
 def test_views_equal_those_of_the_cpu(case: str, canvas: int | None, dtype: torch.dtype) -> None:
     configs, frames = CASES[case]
     views, batch = Views(configs, canvas=canvas), batch_for(configs, frames, canvas, dtype)
-    results = views.on_device(works_of(views, batch), torch.float32, channels_last=False)
-    for result, expected in zip(results, on_cpu(views, batch), strict=True):
+    results = views.on_device(views.works(batch), torch.float32, channels_last=False)
+    for result, expected in zip(results, views(batch).views, strict=True):
         torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)  # of values up to 10
 
 
 def test_a_batch_in_chunks_is_the_batch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     configs, frames = CASES["video"]
     views, batch = Views(configs), batch_for(configs, frames, None)
-    expected = views.on_device(works_of(views, batch), torch.float32, channels_last=False)
+    expected = views.on_device(views.works(batch), torch.float32, channels_last=False)
     sample_bytes = batch.frames[0][0].numel() * 4
     monkeypatch.setattr("eztorch_sce.augment.on_device.CHUNK_BYTES", 7 * sample_bytes)
-    for result, whole in zip(views.on_device(works_of(views, batch), torch.float32, False), expected, strict=True):
+    for result, whole in zip(views.on_device(views.works(batch), torch.float32, False), expected, strict=True):
         torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
 
 
@@ -87,8 +67,8 @@ def test_a_batch_in_chunks_is_the_batch_at_once(monkeypatch: pytest.MonkeyPatch)
 def test_views_have_the_dtype_and_memory_format_that_are_set(stats: str) -> None:
     configs = [replace(ALL_OPERATIONS, stats=stats)] * 2
     views, batch = Views(configs), batch_for(configs, 3, None)
-    expected = views.on_device(works_of(views, batch), torch.float32, channels_last=False)
-    results = views.on_device(works_of(views, batch), torch.bfloat16, channels_last=True)
+    expected = views.on_device(views.works(batch), torch.float32, channels_last=False)
+    results = views.on_device(views.works(batch), torch.bfloat16, channels_last=True)
     for result, plain in zip(results, expected, strict=True):
         assert plain.is_contiguous()
         assert result.is_contiguous(memory_format=torch.channels_last_3d)
@@ -119,3 +99,43 @@ def test_two_views_take_at_most_60_kernels_and_no_wait(name: str) -> None:
     assert counts.num_waits == 0, counts.waits
     assert 40 < counts.num_kernels <= 60, counts.kernels
     assert not counts.failures
+
+
+@pytest.fixture
+def _fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_compiled_views_are_one_graph_per_size_and_equal_to_the_others() -> None:
+    view = ViewConfig(size=16, contrast=0.8, hue=0.2, gray=0.2, blur=0.5)
+    configs = [view, ViewConfig(size=20, flip=0.5, temporal_difference=0.3), view]
+    views, compiled = Views(configs, canvas=40), Views(configs, canvas=40)
+    compiled.compile(backend="eager")
+    batch = batch_for(configs, 2, 40)
+    num_graphs = []
+    for rows in (slice(0, 8), slice(8, 16), slice(16, 22), slice(3, 12)):
+        label, record, epoch, aspect = (
+            column[rows] for column in (batch.label, batch.record, batch.epoch, batch.aspect)
+        )
+        part = Batch([clips[rows] for clips in batch.frames], label, record, epoch, aspect, [])
+        for result, expected in zip(compiled(part).views, views(part).views, strict=True):
+            torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+        num_graphs.append(counters["stats"]["unique_graphs"])
+    assert num_graphs == [2, 2, 4, 4]  # another batch size makes the size a variable of the graph
+    assert not counters["graph_break"]
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # of torch itself
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_code_from_the_compiler_gives_the_same_pixels() -> None:
+    config = ViewConfig(size=8, contrast=0.8, hue=0.2, solarize=0.2, stats="video")
+    views, compiled = Views([config]), Views([config], dtype=torch.bfloat16, channels_last=True)
+    compiled.compile()
+    batch = batch_for([config], 2, None)
+    (result,), (expected,) = compiled(batch).views, views(batch).views
+    assert result.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(result, expected.bfloat16(), atol=0.02, rtol=0)  # neighbors in bfloat16

@@ -78,6 +78,8 @@ def run_process(world_size: int, folder: Path, rank: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
     results = evaluate()
+    distributed._GATHERED_BYTES = 64 * world_size  # four of the rows of each process at once
+    results["in pieces"] = mean_features()
     results["some"] = distributed.gather_rows_of_some([torch.ones(2, 3)] * (rank == 0), CPU)
     results["error"] = error_of(lambda: distributed.raise_together(MediaError("a.png", "cut") if rank == 1 else None))
     results["decision"] = distributed.decide_together(lambda: f"by {rank}")
@@ -108,6 +110,7 @@ def test_several_processes_agree_with_one(world_size: int, tmp_path: Path) -> No
         together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert torch.equal(together.pop("some"), torch.ones(2, 3))  # of which only the first process had any
         assert {name: together.pop(name) for name in shared} == shared
+        torch.testing.assert_close(together.pop("in pieces"), alone["features"])
         assert torch.equal(together["neighbors"][1], alone["neighbors"][1])
         torch.testing.assert_close(together, alone)
 

@@ -249,7 +249,8 @@ def test_a_loss_that_does_not_fit_the_method_is_refused_as_by_pretrain() -> None
 
 def test_a_network_that_depends_on_values_runs_on_a_few_real_samples() -> None:
     method = MomentumContrastConfig(ProjectorConfig(hidden_dim=16, output_dim=8), queue_size=32)
-    config: Any = PlanConfig(backbone=_ValueDependentConfig(), method=method)
+    trainer = TrainerConfig(precision="32-true")
+    config: Any = PlanConfig(backbone=_ValueDependentConfig(), method=method, trainer=trainer)
     cost = network_cost(config, [(3, 1, 16, 16)] * 2, 1024)
     assert cost.measured_on == "2 and 4 real samples"
     assert cost.view_flops == 2 * 3 * 8

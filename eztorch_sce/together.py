@@ -1,0 +1,477 @@
+"""Processes that end together: an error of one process ends all processes of a command, and is printed once.
+
+The processes watch each other through a store of torch.distributed, beside all collectives: each has a thread that
+writes a heartbeat, follows that of the next process, and looks for a failure. No collective needs to time out.
+This module does not import torch, so that errors in settings are printed without it.
+"""
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from subprocess import Popen
+from types import FrameType, TracebackType
+from typing import Any, NamedTuple
+
+from eztorch_sce.errors import ConfigError, MediaError, ProcessError, SourceError, TrainingError, first_line
+from eztorch_sce.launch import find_launch, process_number
+
+_POLL_S = 0.25  # between two looks for a failure
+_BEAT_S = 1.0  # between two heartbeats
+_DEAD_S = 15.0  # without a heartbeat, a process counts as dead
+_DOUBT_S = 4.0  # the same once a collective has failed, which nearly always means that a process is dead
+_OWN_FAULT_S = 1.0  # for a process to fail by itself, as all do if a setting is invalid, before it learns of another
+_ANSWER_S = 10.0  # for the others to learn of a failure
+_GRACE_S = 15.0  # for the main thread to leave what it does; then its process is ended where it is
+_TERMINATED = 128 + signal.SIGTERM  # exit status
+
+_KINDS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (ConfigError, MediaError, SourceError, TrainingError)
+}
+
+
+class _Ended(BaseException):
+    """Raised in the main thread by the watching thread. Not an Exception, so that handlers of those let it pass."""
+
+
+class Failure(NamedTuple):
+    """Why the processes end.
+
+    Attributes:
+        process: Number of the process that failed.
+        kind: Type of its error if all processes raise the same, else an empty string.
+        words: Arguments of that type, or a description that follows "process 1 ".
+    """
+
+    process: int
+    kind: str
+    words: list[Any]
+
+    @classmethod
+    def of(cls, error: BaseException, process: int) -> "Failure":
+        """Return the failure of this process."""
+        kind = type(error).__name__
+        if isinstance(error, ConfigError):
+            return cls(process, kind, [error.problems])
+        if isinstance(error, MediaError):
+            return cls(process, kind, [error.path, error.reason])
+        if isinstance(error, (SourceError, TrainingError)):
+            return cls(process, kind, [str(error)])
+        if isinstance(error, KeyboardInterrupt):
+            return cls(process, "", ["was interrupted"])
+        if isinstance(error, SystemExit):
+            is_sigterm = error.code == _TERMINATED
+            return cls(process, "", ["was terminated (SIGTERM)" if is_sigterm else f"exited with {error.code}"])
+        line = first_line(error)
+        return cls(process, "", [f"failed: {line}" if line.startswith(kind) else f"failed: {kind}: {line}"])
+
+    @classmethod
+    def of_death(cls, process: int) -> "Failure":
+        """Return the failure of a process that no longer answers."""
+        return cls(process, "", ["died: it was killed (for lack of memory, for instance), or its machine failed"])
+
+    def error(self) -> Exception:
+        """Return the error that the other processes raise."""
+        if self.kind in _KINDS:
+            return _KINDS[self.kind](*self.words)
+        return ProcessError(f"process {self.process} {self.words[0]}")
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """End all processes of the command within if one of them fails, in which case each raises an error.
+
+    Inside another such context, and in a process that is alone, this does nothing. The processes are connected by
+    `connect`. When the block ends without an error, each process waits for the others.
+    """
+    global _session, _num_sessions
+    if _session is not None:
+        yield
+        return
+    has_printed()  # or nobody will: an earlier error was caught
+    _session, _num_sessions = Session(_num_sessions), _num_sessions + 1
+    session = _session
+    try:
+        try:
+            yield
+            session.finish()
+        except BaseException as error:
+            session.ending = True
+            raised = session.end(error)
+            if raised is error:
+                raise
+            raise raised from None
+    finally:
+        session.close()
+        _session = None
+
+
+def connect(store: Any, process: int, num_processes: int, started: Sequence["Popen[bytes]"] = ()) -> None:
+    """Let the processes of the current command watch each other, from now on.
+
+    Args:
+        store: A store of torch.distributed that they share.
+        process: Number of this process.
+        num_processes: Number of all processes.
+        started: Processes that this one has started.
+    """
+    if _session is not None and _session.store is None:
+        _session.connect(store, process, num_processes, started)
+
+
+def wait_for_all(name: str, at_most_s: float = float("inf")) -> bool:
+    """Wait until every process has come here, and return whether they have. Outside `together`, return at once.
+
+    Args:
+        name: Name of the place.
+        at_most_s: Seconds to wait for them.
+    """
+    return _session is None or _session.store is None or _session.meet(name, at_most_s)
+
+
+def number_of_command() -> int:
+    """Return the number of the current command in this process, the same in all of them."""
+    return 0 if _session is None else _session.number
+
+
+def is_of_another(error: BaseException) -> bool:
+    """Return whether another process prints the error, and this one need not."""
+    return getattr(error, "_of_another", False)
+
+
+def failed_process(error: BaseException) -> int | None:
+    """Return the number of the process that failed, or None if the error is that of all processes."""
+    return getattr(error, "_process", None)
+
+
+def has_printed() -> None:
+    """Tell the other processes that the error is printed. A launcher may kill this one as soon as they exit."""
+    global _announce
+    if _announce is not None:
+        announce, _announce = _announce, None
+        with suppress(Exception):
+            announce()
+
+
+class Session:
+    """A command that runs in several processes, as this process sees it.
+
+    Args:
+        number: Number of the command in this process, the same in all of them.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.store: Any = None
+        self.process, self.num_processes = 0, 1
+        self.started: Sequence[Popen[bytes]] = ()
+        self.failure: Failure | None = None
+        self.ending = False
+        self.main_thread = threading.get_ident()
+        self.stopped = threading.Event()
+        self.thread: threading.Thread | None = None
+        self.handles_sigterm = False
+        self.printed = threading.Event()  # by another process
+        self.of_all = False  # whether all processes failed alike, so that nobody is left waiting in a collective
+
+    def connect(self, store: Any, process: int, num_processes: int, started: Sequence["Popen[bytes]"]) -> None:
+        """Begin to watch the other processes."""
+        self.store, self.process, self.num_processes, self.started = store, process, num_processes, started
+        self.thread = threading.Thread(target=self._watch, name="eztorch_sce watches processes", daemon=True)
+        self.thread.start()
+        if self.main_thread == threading.main_thread().ident and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, _terminate)
+            self.handles_sigterm = True
+
+    def meet(self, name: str, at_most_s: float = float("inf")) -> bool:
+        """Wait until every process has come here, and return whether they have; one that fails interrupts the wait."""
+        stop = time.monotonic() + at_most_s
+        self.store.set(f"{name}/{self.process}", "")
+        while not self.store.check(self._keys(name)):
+            if self.failure is not None:
+                raise _Ended
+            if time.monotonic() > stop:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def finish(self) -> None:
+        """Wait for the others at the end. The first process, which may hold the store, leaves last."""
+        if self.store is None:
+            return
+        self.meet("finished")
+        self.ending = True  # from here on, a store that is gone means that the first process has left
+        with suppress(Exception):
+            self.store.set(f"left/{self.process}", "")
+            if self.process == 0:
+                self._wait(lambda: self.store.check(self._keys("left")), _ANSWER_S)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self.stopped.set()
+        if self.thread is not None and self.thread is not threading.current_thread():
+            self.thread.join()
+        if self.handles_sigterm:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def end(self, error: BaseException) -> BaseException:
+        """Return the error to raise in this process, after all processes have learned of the failure."""
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            return error
+        if self.store is None:
+            self._connect_late(error)
+        if self.store is None:
+            return error
+        _print_errors_once()
+        try:
+            raised = self._end(error)
+        except Exception:  # the store is gone with the first process
+            failure = self.failure or Failure.of_death(0)
+            speaks = failure.process == self.process or self._speaks_for_dead(failure)
+            raised = _marked(failure.error(), of_another=not speaks)
+        if is_of_another(raised) and not self.of_all:
+            _leave_groups()
+        return raised
+
+    def _end(self, error: BaseException) -> BaseException:
+        own = None if isinstance(error, _Ended) else Failure.of(error, self.process)
+        if own is not None and _is_consequence(error):
+            own = self.failure or self._find_cause() or own
+        if own is not None and self.failure is None:
+            self.failure = self._publish(own)
+        failure = self.failure
+        assert failure is not None
+        is_own = own is not None and own.process == self.process and own[1:] == failure[1:]
+        raised = error if is_own else failure.error()
+        if is_own:
+            self.store.set(f"answer/{self.process}", json.dumps(own))
+        if self._is_reporter(failure):
+            self._report(raised, failure)
+        else:
+            self.printed.wait(2 * _ANSWER_S)
+            _marked(raised, of_another=True)
+        return raised
+
+    def _is_reporter(self, failure: Failure) -> bool:
+        """Return whether this process prints the failure: the one that failed, or the first to speak for a dead one."""
+        return failure.process == self.process or self._speaks_for_dead(failure)
+
+    def _speaks_for_dead(self, failure: Failure) -> bool:
+        if failure != Failure.of_death(failure.process):
+            return False
+        me = str(self.process)
+        try:
+            return bool(self.store.compare_set("reporter", "", me).decode() == me)
+        except Exception:  # the store died with the process
+            return self.process == (1 if failure.process == 0 else 0)
+
+    def _report(self, raised: BaseException, failure: Failure) -> None:
+        """Wait until the others know of the failure, and mark the error as the one to print."""
+        global _announce
+        others = [number for number in range(self.num_processes) if number not in (self.process, failure.process)]
+        answers = [f"answer/{number}" for number in others]
+        self._wait(lambda: self.store.check(answers), _ANSWER_S)
+        texts = [self.store.get(key).decode() if self.store.check([key]) else "" for key in answers]
+        same = [bool(text) and json.loads(text)[1:] == [failure.kind, failure.words] for text in texts]
+        of_all = failure.process == self.process and all(same)
+        self.store.set("outcome", "all" if of_all else "one")
+        if not of_all:
+            _leave_groups()
+        store, left = self.store, [f"left/{number}" for number in others]
+
+        def announce() -> None:
+            store.set("printed", "")
+            self._wait(lambda: store.check(left), _ANSWER_S)  # with this process, the store might go
+
+        _announce = announce
+        _marked(raised, of_another=False, process=None if of_all else failure.process)
+        if isinstance(raised, SystemExit):  # which Python does not print
+            print(f"eztorch-sce: process {failure.process} {failure.words[0]}", file=sys.stderr, flush=True)
+            has_printed()
+
+    def _publish(self, failure: Failure) -> Failure:
+        """Tell the other processes of a failure, and return that which was first."""
+        first: bytes = self.store.compare_set("failed", "", json.dumps(failure))
+        return Failure(*json.loads(first))
+
+    def _find_cause(self) -> Failure | None:
+        """Return the failure that another process has reported or a process that died, if there is one."""
+        beats = self._beats()
+        stop = time.monotonic() + _DOUBT_S
+        while time.monotonic() < stop and not self.store.check(["failed"]):
+            time.sleep(0.1)
+        if self.store.check(["failed"]):
+            return Failure(*json.loads(self.store.get("failed")))
+        later = self._beats()
+        dead = [n for n, beat in beats.items() if later[n] == beat and n != self.process]
+        return Failure.of_death(dead[0]) if dead else None
+
+    def _beats(self) -> dict[int, str]:
+        keys = {number: f"alive/{number}" for number in range(self.num_processes)}
+        return {n: self.store.get(key).decode() if self.store.check([key]) else "" for n, key in keys.items()}
+
+    def _connect_late(self, error: BaseException) -> None:
+        """Connect to the processes that were launched together with this one, which fails before it has met them."""
+        launch = find_launch()
+        if launch is None or launch.world_size == 1:
+            return
+        number, store = process_number(), None
+        if launch.launcher != "mpirun":
+            from eztorch_sce import distributed
+
+            with suppress(ConfigError, RuntimeError):
+                store = distributed.reach_store()
+        if store is None:
+            _marked(error, of_another=launch.launcher == "mpirun" and number > 0, process=number or None)
+        else:
+            self.connect(store, number, launch.world_size, ())
+
+    def _watch(self) -> None:
+        """Write heartbeats, and look for a failure."""
+        following = (self.process + 1) % self.num_processes
+        num_beats, last_beat, beat_of_next, changed = 0, 0.0, "", time.monotonic()
+        looked = time.monotonic()
+        while not self.stopped.wait(_POLL_S):
+            now = time.monotonic()
+            if now - looked > 10 * _POLL_S:
+                changed = now  # this process was stopped, and perhaps the others with it
+            looked = now
+            try:
+                if now - last_beat >= _BEAT_S:
+                    num_beats, last_beat = num_beats + 1, now
+                    self.store.set(f"alive/{self.process}", str(num_beats))
+                    beat = self.store.get(f"alive/{following}") if self.store.check([f"alive/{following}"]) else ""
+                    if beat != beat_of_next or not beat:
+                        beat_of_next, changed = beat, now
+                if now - changed > _DEAD_S:
+                    self._publish(Failure.of_death(following))
+                for number, process in enumerate(self.started, start=1):
+                    if process.poll() not in (None, 0) and not self.store.check([f"answer/{number}"]):
+                        self._publish(Failure.of_death(number))
+                if self.store.check(["failed"]):
+                    return self._notice(Failure(*json.loads(self.store.get("failed"))))
+            except Exception:  # the store is gone with the process that held it
+                return None if self.ending else self._notice(Failure.of_death(0))
+        return None
+
+    def _notice(self, failure: Failure) -> None:
+        """Interrupt the main thread, unless it fails or ends by itself, and wait until the failure is printed."""
+        if self.stopped.wait(_OWN_FAULT_S) or failure.process == self.process:
+            return
+        if not self.ending:
+            self.failure = failure
+            self._interrupt()
+        try:
+            if not self.store.check([f"answer/{self.process}"]):
+                self.store.set(f"answer/{self.process}", "")
+            if not self._is_reporter(failure):
+                self._wait(lambda: self.stopped.is_set() or self.store.check(["printed"]), 2 * _ANSWER_S)
+                self.of_all = self.store.check(["outcome"]) and self.store.get("outcome") == b"all"
+                self.store.set(f"left/{self.process}", "")
+        except Exception:  # the store is gone with the process that held it
+            pass
+        self.printed.set()
+        stop = time.monotonic() + _GRACE_S
+        while not self.ending and not self.stopped.wait(1.0):
+            self._interrupt()
+            if time.monotonic() > stop and not self.ending:
+                self._exit(failure)
+
+    def _interrupt(self) -> None:
+        _abort_collectives()
+        _raise_in(self.main_thread, _Ended)
+
+    def _exit(self, failure: Failure) -> None:
+        """End this process, whose main thread does not come back from what it does."""
+        with suppress(Exception):
+            if self._speaks_for_dead(failure):
+                print(f"eztorch-sce: {failure.error()}", file=sys.stderr, flush=True)
+                self.store.set("printed", "")
+        os._exit(1)
+
+    def _keys(self, name: str) -> list[str]:
+        return [f"{name}/{number}" for number in range(self.num_processes)]
+
+    @staticmethod
+    def _wait(is_over: Callable[[], bool], at_most_s: float) -> None:
+        stop = time.monotonic() + at_most_s
+        while not is_over() and time.monotonic() < stop:
+            time.sleep(0.05)
+
+
+def _is_consequence(error: BaseException) -> bool:
+    """Return whether an error is nearly always due to another process: a collective that failed, or a SIGTERM.
+
+    A launcher terminates the processes that are left as soon as one has died.
+    """
+    if isinstance(error, SystemExit):
+        return error.code == _TERMINATED
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    return "RuntimeError" in names and (
+        "DistError" in names or any(word in text for word in ("gloo", "NCCL", "onnect"))
+    )
+
+
+def _marked(error: BaseException, of_another: bool, process: int | None = None) -> BaseException:
+    """Remember with an error who prints it, and which process it names."""
+    error.__dict__.update(_of_another=of_another, _process=None if isinstance(error, ProcessError) else process)
+    return error
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    sys.exit(_TERMINATED)
+
+
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Raise an exception in another thread as soon as it runs Python code."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+
+
+def _abort_collectives() -> None:
+    """Abort the collectives on GPUs, which otherwise wait for processes that do not come.
+
+    Those of gloo end as the process that failed leaves its groups or exits, since its connections close.
+    """
+    torch, dist = sys.modules.get("torch"), sys.modules.get("torch.distributed")
+    if torch is None or dist is None or not torch.cuda.is_available() or not dist.is_initialized():
+        return
+    for group in list(dist.distributed_c10d._world.pg_map):
+        with suppress(Exception):  # has no backend for GPUs
+            group._get_backend(torch.device("cuda")).abort()
+
+
+def _leave_groups() -> None:
+    """Leave the process groups, in which others may wait for this process. Later commands form new ones."""
+    _abort_collectives()
+    dist = sys.modules.get("torch.distributed")
+    with suppress(Exception):
+        if dist is not None and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _print_errors_once() -> None:
+    """Let Python print an uncaught error in one process only."""
+    global _earlier_hook
+    if sys.excepthook is not _print_error:
+        _earlier_hook, sys.excepthook = sys.excepthook, _print_error
+
+
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if is_of_another(error):
+        return
+    _earlier_hook(kind, error, trace)
+    if (number := failed_process(error)) is not None:
+        print(f"eztorch-sce: process {number} failed, which ends all processes", file=sys.stderr, flush=True)
+    has_printed()
+
+
+_session: Session | None = None  # the command that runs
+_num_sessions = 0
+_announce: Callable[[], None] | None = None  # tells the other processes that this one has printed the error
+_earlier_hook = sys.excepthook
