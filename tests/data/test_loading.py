@@ -10,9 +10,9 @@ from eztorch_sce.augment.policies import views
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import EpochSampler
-from eztorch_sce.data.loading import TrainingLoader, training_loader
+from eztorch_sce.data.loading import TrainingLoader, evaluation_batch_size, training_loader
 from eztorch_sce.errors import ConfigError, MediaError
-from eztorch_sce.types import Batch
+from eztorch_sce.types import Batch, InputSpec
 
 VIEWS = views("cifar", size=16)
 
@@ -35,6 +35,14 @@ def loader_of(root: Path, batch_size: int = 2, num_workers: int = 0, on_error: s
 def same(first: list[Batch], second: list[Batch]) -> bool:
     frames = [[frames for batch in batches for frames in batch.frames] for batches in (first, second)]
     return all(torch.equal(a, b) for a, b in zip(*frames, strict=True))
+
+
+@pytest.mark.parametrize(("spec", "num_views"), [(InputSpec(), 1), (InputSpec(), 30), (InputSpec(1, size=32), 1)])
+def test_a_batch_of_an_evaluation_takes_at_most_32_mb(spec: InputSpec, num_views: int) -> None:
+    bytes_per_record = torch.zeros(num_views, 3, spec.num_frames, spec.size, spec.size, dtype=torch.uint8).nbytes
+    batch_size = evaluation_batch_size(spec, num_views)
+    assert 1 <= batch_size <= 256
+    assert batch_size == 1 or batch_size * bytes_per_record <= 32 * 2**20
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

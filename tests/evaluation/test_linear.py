@@ -170,6 +170,18 @@ def test_each_learning_rate_is_tried_once() -> None:
     assert config.probe().lrs == [0.3, 1.0]
 
 
+def test_a_precision_that_has_no_effect_is_explained() -> None:
+    extracted = LinearConfig(features="runs/features", precision="bf16-mixed")
+    assert any(
+        "precision=bf16-mixed has no effect on features=runs/features" in each for each in invalid_settings(extracted)
+    )
+    on_views = LinearConfig(weights="runs/pretrain", views=[ViewConfig(size=32)], precision="bf16-mixed")
+    cure = "precision=bf16-mixed has no effect on a training on views: use trainer.precision=bf16-mixed"
+    assert cure in invalid_settings(on_views)
+    on_cpu = LinearConfig(weights="runs/pretrain", precision="16-mixed", accelerator="cpu")
+    assert "precision=16-mixed requires a GPU: use precision=32-true" in invalid_settings(on_cpu)
+
+
 @pytest.mark.parametrize("num_views", [1, 2])
 def test_views_exclude_features(num_views: int) -> None:
     messages = invalid_settings(LinearConfig(features="runs/features", views=[ViewConfig(size=32)] * num_views))

@@ -56,6 +56,21 @@ def test_every_record_has_features(images: DataConfig) -> None:
     assert bank.classes == list(COLORS)
 
 
+def test_the_protocol_names_a_precision_other_than_float32(images: DataConfig) -> None:
+    network = nn.Sequential(mean_color(), nn.Linear(3, 4))
+    exact, rounded = (
+        extract_features(network, images, SPEC),
+        extract_features(network, images, SPEC, precision="bf16-mixed"),
+    )
+    assert "precision" not in exact.protocol
+    assert rounded.protocol["precision"] == "bf16-mixed"
+    assert rounded.features.dtype == torch.float32
+    assert not torch.equal(rounded.features, exact.features)
+    torch.testing.assert_close(rounded.features, exact.features, rtol=0.02, atol=0.02)
+    with pytest.raises(ConfigError, match="precision='half' must be None or one of 32-true, bf16-mixed, 16-mixed"):
+        extract_features(network, images, SPEC, precision="half")
+
+
 def test_the_mode_of_the_network_is_restored(images: DataConfig) -> None:
     network = mean_color()
     network[1].eval()
