@@ -109,21 +109,26 @@ class SyncBatchNorm(_BatchNorm):
     def _global_statistics(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Return the mean, inverse deviation and counts over all processes, and update the running statistics."""
         gathered = _gather(local_statistics(x, self.eps))
-        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+        mean, var = self.running_mean, self.running_var
+        if not self.track_running_stats or mean is None or var is None:
             unused = gathered.new_zeros(x.shape[1]), gathered.new_zeros(x.shape[1])
             return global_statistics(x, gathered, unused, 1.0, self.eps)
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        running = self.running_mean, self.running_var
-        if self.momentum is not None and running[0].dtype == dtype:
-            return global_statistics(x, gathered, running, self.momentum, self.eps)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        if self.momentum is not None and mean.dtype == dtype:
+            return global_statistics(x, gathered, (mean, var), self.momentum, self.eps)
         latest = gathered.new_zeros(x.shape[1]), gathered.new_zeros(x.shape[1])
-        result = global_statistics(x, gathered, latest, 1.0, self.eps)
-        # Without a momentum, the running statistics are the mean of all batches.
-        share = self.num_batches_tracked.reciprocal() if self.momentum is None else gathered.new_tensor(self.momentum)
-        for average, value in zip(running, latest, strict=True):
-            average.lerp_(value.to(average.dtype), share.to(average.dtype))
-        return result
+        statistics = global_statistics(x, gathered, latest, 1.0, self.eps)
+        for average, value in zip((mean, var), latest, strict=True):
+            average.lerp_(value.to(average.dtype), self._weight_of_latest(average))
+        return statistics
+
+    def _weight_of_latest(self, average: Tensor) -> float | Tensor:
+        """Return the momentum; without one, the running statistics are the mean of those of all batches."""
+        if self.momentum is not None:
+            return self.momentum
+        assert self.num_batches_tracked is not None
+        return self.num_batches_tracked.reciprocal().to(average.dtype)
 
 
 class _Normalize(torch.autograd.Function):

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from eztorch_sce.models.batch_norm import SplitBatchNorm, SyncBatchNorm, sync_batch_norms
+from eztorch_sce.models.checkpointing import checkpointed
 
 ROWS = {"even": [4, 4, 4, 4], "uneven": [3, 1, 5, 2], "one each": [1, 1, 1, 1], "one empty": [3, 0, 2, 4]}
 NORMS = {2: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}  # by dimensions of the input
@@ -122,6 +123,21 @@ def check_mixed_precision(rank: int) -> None:
         layer(x.float())
 
 
+def check_checkpointing(rank: int, world_size: int) -> None:
+    """Check that computing blocks again for the backward pass changes neither gradients nor statistics."""
+    torch.manual_seed(3)
+    blocks = [nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU()) for _ in range(3)]
+    plain = sync_batch_norms(nn.Sequential(*blocks))
+    again = copy.deepcopy(plain)
+    x = torch.randn(world_size, 5, 4)[rank]
+    plain(x).square().sum().backward()
+    with checkpointed(again):
+        again(x).square().sum().backward()
+    for parameter, reference in zip(again.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, reference.grad)
+    torch.testing.assert_close(again.state_dict(), plain.state_dict())
+
+
 def check_single_value(rank: int) -> None:
     layer = sync_batch_norms(nn.BatchNorm1d(2))
     with pytest.raises(ValueError, match="more than 1 value per channel over all processes"):
@@ -134,6 +150,7 @@ def run_process(world_size: int, folder: Path, rank: int) -> None:
     torch.save([in_process(case, rank, world_size) for case in cases()], folder / f"{rank}.pt")
     check_gradient_with_finite_differences(rank, world_size)
     check_mixed_precision(rank)
+    check_checkpointing(rank, world_size)
     check_single_value(rank)
     dist.destroy_process_group()
 
