@@ -10,10 +10,19 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eztorch_sce.errors import ConfigError, LoadingError, MediaError, SourceError, TrainingError, did_you_mean
+from eztorch_sce.errors import (
+    ConfigError,
+    LoadingError,
+    MediaError,
+    ProcessError,
+    SourceError,
+    TrainingError,
+    did_you_mean,
+)
+from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, visible
-from eztorch_sce.together import failed_process, has_printed, is_of_another, together
+from eztorch_sce.together import together
 
 _HELP_WORDS = ("-h", "--help", "help")
 _FROM_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=", "hydra.output_subdir=")  # added for its child processes
@@ -25,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (words[0], words[1:]) if words else ("help", [])
     accept_any_text()
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # the death of another process is told in words
     try:
         with together():
             _run(command, rest)
@@ -38,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _print_once(error, f"eztorch-sce {visible(command)}: {_describe(error)}")
         sys.exit(2)
+    except ProcessError as error:
+        _print_once(error, f"eztorch-sce {visible(command)}: {error}")
+        sys.exit(1)
     except KeyboardInterrupt as error:
         _print_once(error, f"\neztorch-sce {command}: {_process_of(error)}interrupted{_how_to_continue(command)}")
         sys.exit(130)

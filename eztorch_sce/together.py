@@ -14,72 +14,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from subprocess import Popen
-from types import FrameType, TracebackType
-from typing import Any, NamedTuple
+from types import FrameType
+from typing import Any
 
-from eztorch_sce.errors import ConfigError, MediaError, ProcessError, SourceError, TrainingError, first_line
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.failures import TERMINATED, Failure, has_printed, is_of_another, marked, print_errors_once, to_print
 from eztorch_sce.launch import find_launch, process_number
 
 _POLL_S = 0.25  # between two looks for a failure
 _BEAT_S = 1.0  # between two heartbeats
-_DEAD_S = 15.0  # without a heartbeat, a process counts as dead
+_DEAD_S = 60.0  # without a heartbeat, a process on another machine counts as dead; on this one, its number tells
 _DOUBT_S = 4.0  # the same once a collective has failed, which nearly always means that a process is dead
 _OWN_FAULT_S = 1.0  # for a process to fail by itself, as all do if a setting is invalid, before it learns of another
 _ANSWER_S = 10.0  # for the others to learn of a failure
 _GRACE_S = 15.0  # for the main thread to leave what it does; then its process is ended where it is
-_TERMINATED = 128 + signal.SIGTERM  # exit status
-
-_KINDS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (ConfigError, MediaError, SourceError, TrainingError)
-}
 
 
 class _Ended(BaseException):
     """Raised in the main thread by the watching thread. Not an Exception, so that handlers of those let it pass."""
-
-
-class Failure(NamedTuple):
-    """Why the processes end.
-
-    Attributes:
-        process: Number of the process that failed.
-        kind: Type of its error if all processes raise the same, else an empty string.
-        words: Arguments of that type, or a description that follows "process 1 ".
-    """
-
-    process: int
-    kind: str
-    words: list[Any]
-
-    @classmethod
-    def of(cls, error: BaseException, process: int) -> "Failure":
-        """Return the failure of this process."""
-        kind = type(error).__name__
-        if isinstance(error, ConfigError):
-            return cls(process, kind, [error.problems])
-        if isinstance(error, MediaError):
-            return cls(process, kind, [error.path, error.reason])
-        if isinstance(error, (SourceError, TrainingError)):
-            return cls(process, kind, [str(error)])
-        if isinstance(error, KeyboardInterrupt):
-            return cls(process, "", ["was interrupted"])
-        if isinstance(error, SystemExit):
-            is_sigterm = error.code == _TERMINATED
-            return cls(process, "", ["was terminated (SIGTERM)" if is_sigterm else f"exited with {error.code}"])
-        line = first_line(error)
-        return cls(process, "", [f"failed: {line}" if line.startswith(kind) else f"failed: {kind}: {line}"])
-
-    @classmethod
-    def of_death(cls, process: int) -> "Failure":
-        """Return the failure of a process that no longer answers."""
-        return cls(process, "", ["died: it was killed (for lack of memory, for instance), or its machine failed"])
-
-    def error(self) -> Exception:
-        """Return the error that the other processes raise."""
-        if self.kind in _KINDS:
-            return _KINDS[self.kind](*self.words)
-        return ProcessError(f"process {self.process} {self.words[0]}")
 
 
 @contextmanager
@@ -139,23 +93,20 @@ def number_of_command() -> int:
     return 0 if _session is None else _session.number
 
 
-def is_of_another(error: BaseException) -> bool:
-    """Return whether another process prints the error, and this one need not."""
-    return getattr(error, "_of_another", False)
+class LiveStore:
+    """A store that says in a Python error that process 0, which may hold it, is gone. Torch would print a C++ stack.
 
+    Args:
+        store: A store of torch.distributed.
+    """
 
-def failed_process(error: BaseException) -> int | None:
-    """Return the number of the process that failed, or None if the error is that of all processes."""
-    return getattr(error, "_process", None)
+    def __init__(self, store: Any) -> None:
+        self._store, self.place_of_holder = store, ""
 
-
-def has_printed() -> None:
-    """Tell the other processes that the error is printed. A launcher may kill this one as soon as they exit."""
-    global _announce
-    if _announce is not None:
-        announce, _announce = _announce, None
-        with suppress(Exception):
-            announce()
+    def __getattr__(self, name: str) -> Any:
+        if _is_gone(self.place_of_holder):
+            raise ConnectionError("process 0 is gone")
+        return getattr(self._store, name)
 
 
 class Session:
@@ -176,12 +127,14 @@ class Session:
         self.stopped = threading.Event()
         self.thread: threading.Thread | None = None
         self.handles_sigterm = False
+        self.beat_of_next, self.changed, self.looked = "", time.monotonic(), time.monotonic()
         self.printed = threading.Event()  # by another process
         self.of_all = False  # whether all processes failed alike, so that nobody is left waiting in a collective
 
     def connect(self, store: Any, process: int, num_processes: int, started: Sequence["Popen[bytes]"]) -> None:
         """Begin to watch the other processes."""
-        self.store, self.process, self.num_processes, self.started = store, process, num_processes, started
+        self.store = LiveStore(store)
+        self.process, self.num_processes, self.started = process, num_processes, started
         self.thread = threading.Thread(target=self._watch, name="eztorch_sce watches processes", daemon=True)
         self.thread.start()
         if self.main_thread == threading.main_thread().ident and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
@@ -227,13 +180,13 @@ class Session:
             self._connect_late(error)
         if self.store is None:
             return error
-        _print_errors_once()
+        print_errors_once()
         try:
             raised = self._end(error)
         except Exception:  # the store is gone with the first process
             failure = self.failure or Failure.of_death(0)
             speaks = failure.process == self.process or self._speaks_for_dead(failure)
-            raised = _marked(failure.error(), of_another=not speaks)
+            raised = marked(failure.error(), of_another=not speaks)
         if is_of_another(raised) and not self.of_all:
             _leave_groups()
         return raised
@@ -254,7 +207,7 @@ class Session:
             self._report(raised, failure)
         else:
             self.printed.wait(2 * _ANSWER_S)
-            _marked(raised, of_another=True)
+            marked(raised, of_another=True)
         return raised
 
     def _is_reporter(self, failure: Failure) -> bool:
@@ -272,7 +225,6 @@ class Session:
 
     def _report(self, raised: BaseException, failure: Failure) -> None:
         """Wait until the others know of the failure, and mark the error as the one to print."""
-        global _announce
         others = [number for number in range(self.num_processes) if number not in (self.process, failure.process)]
         answers = [f"answer/{number}" for number in others]
         self._wait(lambda: self.store.check(answers), _ANSWER_S)
@@ -288,8 +240,7 @@ class Session:
             store.set("printed", "")
             self._wait(lambda: store.check(left), _ANSWER_S)  # with this process, the store might go
 
-        _announce = announce
-        _marked(raised, of_another=False, process=None if of_all else failure.process)
+        to_print(raised, None if of_all else failure.process, announce)
         if isinstance(raised, SystemExit):  # which Python does not print
             print(f"eztorch-sce: process {failure.process} {failure.words[0]}", file=sys.stderr, flush=True)
             has_printed()
@@ -301,18 +252,20 @@ class Session:
 
     def _find_cause(self) -> Failure | None:
         """Return the failure that another process has reported or a process that died, if there is one."""
-        beats = self._beats()
+        beats = self._texts("alive")
         stop = time.monotonic() + _DOUBT_S
-        while time.monotonic() < stop and not self.store.check(["failed"]):
+        while time.monotonic() < stop:
+            if self.store.check(["failed"]):
+                return Failure(*json.loads(self.store.get("failed")))
+            if gone := [n for n, place in self._texts("place").items() if _is_gone(place)]:
+                return Failure.of_death(gone[0])
             time.sleep(0.1)
-        if self.store.check(["failed"]):
-            return Failure(*json.loads(self.store.get("failed")))
-        later = self._beats()
-        dead = [n for n, beat in beats.items() if later[n] == beat and n != self.process]
-        return Failure.of_death(dead[0]) if dead else None
+        silent = [n for n, beat in self._texts("alive").items() if beats[n] == beat and n != self.process]
+        return Failure.of_death(silent[0]) if silent else None
 
-    def _beats(self) -> dict[int, str]:
-        keys = {number: f"alive/{number}" for number in range(self.num_processes)}
+    def _texts(self, name: str) -> dict[int, str]:
+        """Return what each process has written, or an empty text."""
+        keys = dict(enumerate(self._keys(name)))
         return {n: self.store.get(key).decode() if self.store.check([key]) else "" for n, key in keys.items()}
 
     def _connect_late(self, error: BaseException) -> None:
@@ -327,37 +280,41 @@ class Session:
             with suppress(ConfigError, RuntimeError):
                 store = distributed.reach_store()
         if store is None:
-            _marked(error, of_another=launch.launcher == "mpirun" and number > 0, process=number or None)
+            marked(error, of_another=launch.launcher == "mpirun" and number > 0, process=number or None)
         else:
             self.connect(store, number, launch.world_size, ())
 
     def _watch(self) -> None:
         """Write heartbeats, and look for a failure."""
-        following = (self.process + 1) % self.num_processes
-        num_beats, last_beat, beat_of_next, changed = 0, 0.0, "", time.monotonic()
-        looked = time.monotonic()
-        while not self.stopped.wait(_POLL_S):
-            now = time.monotonic()
-            if now - looked > 10 * _POLL_S:
-                changed = now  # this process was stopped, and perhaps the others with it
-            looked = now
-            try:
-                if now - last_beat >= _BEAT_S:
-                    num_beats, last_beat = num_beats + 1, now
-                    self.store.set(f"alive/{self.process}", str(num_beats))
-                    beat = self.store.get(f"alive/{following}") if self.store.check([f"alive/{following}"]) else ""
-                    if beat != beat_of_next or not beat:
-                        beat_of_next, changed = beat, now
-                if now - changed > _DEAD_S:
-                    self._publish(Failure.of_death(following))
-                for number, process in enumerate(self.started, start=1):
-                    if process.poll() not in (None, 0) and not self.store.check([f"answer/{number}"]):
-                        self._publish(Failure.of_death(number))
+        last_beat = 0.0
+        try:
+            self.store.set(f"place/{self.process}", _place())
+            while not self.stopped.wait(_POLL_S):
                 if self.store.check(["failed"]):
                     return self._notice(Failure(*json.loads(self.store.get("failed"))))
-            except Exception:  # the store is gone with the process that held it
-                return None if self.ending else self._notice(Failure.of_death(0))
+                if self.process > 0 and not self.store.place_of_holder:
+                    self.store.place_of_holder = self._texts("place")[0]
+                if time.monotonic() - last_beat >= _BEAT_S:
+                    last_beat = time.monotonic()
+                    self.store.set(f"alive/{self.process}", str(last_beat))
+                    for number in self._dead():
+                        self._publish(Failure.of_death(number))
+        except Exception:  # the store is gone with the process that held it
+            if not self.ending:
+                self._notice(Failure.of_death(0))
         return None
+
+    def _dead(self) -> list[int]:
+        """Return the processes that died, of the next one and those that this process has started."""
+        number = (self.process + 1) % self.num_processes
+        place, beat = (self._texts(name)[number] for name in ("place", "alive"))
+        now = time.monotonic()
+        if beat != self.beat_of_next or not beat or now - self.looked > 10 * _BEAT_S:  # or this process was stopped
+            self.beat_of_next, self.changed = beat, now
+        self.looked = now
+        dead = [number] if _is_gone(place) or now - self.changed > _DEAD_S else []
+        dead += [n for n, process in enumerate(self.started, start=1) if process.poll() not in (None, 0)]
+        return [n for n in dead if not self.store.check([f"finished/{n}"]) and not self.store.check([f"answer/{n}"])]
 
     def _notice(self, failure: Failure) -> None:
         """Interrupt the main thread, unless it fails or ends by itself, and wait until the failure is printed."""
@@ -410,7 +367,7 @@ def _is_consequence(error: BaseException) -> bool:
     A launcher terminates the processes that are left as soon as one has died.
     """
     if isinstance(error, SystemExit):
-        return error.code == _TERMINATED
+        return error.code == TERMINATED
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     return "RuntimeError" in names and (
@@ -418,14 +375,28 @@ def _is_consequence(error: BaseException) -> bool:
     )
 
 
-def _marked(error: BaseException, of_another: bool, process: int | None = None) -> BaseException:
-    """Remember with an error who prints it, and which process it names."""
-    error.__dict__.update(_of_another=of_another, _process=None if isinstance(error, ProcessError) else process)
-    return error
+def _place() -> str:
+    """Return the machine, and the number of this process on it; an empty text if the system does not tell."""
+    with suppress(OSError):
+        machine = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{machine} {os.readlink('/proc/self/ns/pid')} {os.getpid()}"
+    return ""
+
+
+def _is_gone(place: str) -> bool:
+    """Return whether the process at a place on this machine has ended."""
+    machine, _, number = place.rpartition(" ")
+    if not machine or machine != _place().rpartition(" ")[0]:
+        return False
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    sys.exit(_TERMINATED)
+    if _session is None or not _session.ending:  # a launcher terminates processes that are about to tell why they end
+        sys.exit(TERMINATED)
 
 
 def _raise_in(thread: int, kind: type[BaseException]) -> None:
@@ -455,23 +426,5 @@ def _leave_groups() -> None:
             dist.destroy_process_group()
 
 
-def _print_errors_once() -> None:
-    """Let Python print an uncaught error in one process only."""
-    global _earlier_hook
-    if sys.excepthook is not _print_error:
-        _earlier_hook, sys.excepthook = sys.excepthook, _print_error
-
-
-def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if is_of_another(error):
-        return
-    _earlier_hook(kind, error, trace)
-    if (number := failed_process(error)) is not None:
-        print(f"eztorch-sce: process {number} failed, which ends all processes", file=sys.stderr, flush=True)
-    has_printed()
-
-
 _session: Session | None = None  # the command that runs
 _num_sessions = 0
-_announce: Callable[[], None] | None = None  # tells the other processes that this one has printed the error
-_earlier_hook = sys.excepthook

@@ -9,6 +9,7 @@ they print goes to FOLDER/CASE-PROCESS.txt, and how they ended to FOLDER/ended.j
 import atexit
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -148,10 +150,60 @@ def stop(run_dir: Path, fails: bool) -> None:
     print("stopped at", callback.step)
 
 
+class Dropping(Network):
+    """A network whose dropout masks are noted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: list[list[float]] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        mask = F.dropout(torch.ones(8), training=self.training)
+        self.masks += [mask.tolist()] * self.training
+        return super().forward(images) * mask
+
+
+class CopyAfterFirstEpoch(Callback):
+    """Keep the run directory as it would be if the training had been interrupted after the first epoch."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == 1 and trainer.is_global_zero:
+            shutil.copytree(self.run_dir, f"{self.run_dir} interrupted")
+
+
+def draws(run_dir: Path, fails: bool) -> None:
+    """Train, then resume the same training after its first epoch."""
+    whole, resumed = Dropping(), Dropping()
+    settings = [*SMALL, f"data.root={IMAGES}"]
+    config = compose("pretrain", [*settings, f"run.dir={run_dir}"])
+    api.pretrain(config, backbone=whole, callbacks=[CopyAfterFirstEpoch(run_dir)])
+    config = compose("pretrain", [*settings, f"run.dir={run_dir} interrupted", "run.resume=true"])
+    api.pretrain(config, backbone=resumed)
+    print(json.dumps({"whole": whole.masks, "resumed": resumed.masks, "weights": whole.layer.weight.tolist()}))
+
+
+def exchanges(run_dir: Path, fails: bool) -> None:
+    """Count the collectives on the host in the last four of six steps."""
+    count, gather = 0, dist.all_gather
+
+    def counted(*arguments: Any, **settings: Any) -> Any:
+        nonlocal count
+        count += 1
+        return gather(*arguments, **settings)
+
+    def begin() -> None:
+        dist.all_gather = counted
+
+    pretrain(run_dir, begin)
+    print("exchanges", count)
+
+
 FINETUNE = [*SMALL[6:], "views=linear_image", "views.*.size=32", "test.num_crops=1", "backbone=r2plus1d_small"]
 CASES: dict[str, tuple[Callable[[Path, bool], None], int]] = {  # and the process that fails
     "configuration": (in_command("optimizer.lr=-1"), 1),
-    "configuration of the first": (in_command("optimizer.lr=-1"), 0),
     "opening": (in_command("data.root=nowhere"), 1),
     "building": (in_building, 1),
     "callback": (in_step(raise_memory_error), 1),
@@ -169,6 +221,8 @@ CASES: dict[str, tuple[Callable[[Path, bool], None], int]] = {  # and the proces
     "caught": (in_caught_error, 1),
     "unreadable": (unreadable, 1),
     "stop": (stop, 1),
+    "draws": (draws, 1),
+    "exchanges": (exchanges, 1),
 }
 
 
