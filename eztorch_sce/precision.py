@@ -1,9 +1,10 @@
 """Floating-point precision of networks: the default of a device, autocast, and products that stay exact in float32."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from eztorch_sce.machine import BF16_CAPABILITY
 
@@ -44,3 +45,17 @@ def exact_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
+
+
+def exact_gradients(result: Tensor, inputs: Sequence[Tensor]) -> None:
+    """Compute the gradients from `result` back to `inputs` in float32, and those before the inputs as it is set now.
+
+    The backward pass is in the reverse order of the forward pass: it leaves the loss before it enters the networks.
+    """
+    precision = torch.get_float32_matmul_precision()
+    if precision == "highest" or not result.requires_grad:
+        return
+    result.register_hook(lambda _: torch.set_float32_matmul_precision("highest"))
+    for rows in inputs:
+        if rows.requires_grad:
+            rows.register_hook(lambda _: torch.set_float32_matmul_precision(precision))

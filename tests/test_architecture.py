@@ -97,7 +97,7 @@ def test_heavy_packages_are_imported_inside_functions(package: str) -> None:
 def test_losses_import_little_besides_torch() -> None:
     for file in (PACKAGE / "losses").glob("*.py"):
         ours = {name for name in imports(file) if name.startswith("eztorch_sce")}
-        allowed = ("losses", "registry", "settings")
+        allowed = ("losses", "precision", "registry", "settings")
         assert all(name.startswith(tuple(f"eztorch_sce.{module}" for module in allowed)) for name in ours)
         assert "torch.distributed" not in imports(file)
 

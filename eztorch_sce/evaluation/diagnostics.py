@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from eztorch_sce.precision import exact_float32
 from eztorch_sce.transfers import to_host
 
 MAX_ROWS = 256  # only this many rows of a batch are used, so the cost stays far below that of a training step
@@ -49,7 +50,7 @@ def embedding_statistics(embeddings: Float[Tensor, "B D"]) -> EmbeddingStatistic
 
     Computed in float32 even under autocast: 16-bit products blur the small singular values that show a collapse.
     """
-    with torch.autocast(embeddings.device.type, enabled=False):
+    with exact_float32():
         rows = embeddings[:MAX_ROWS].float()
         norms = rows.norm(dim=1, keepdim=True)
         rows = torch.where((norms - 1).abs() < 1e-3, rows, rows / norms.clamp_min(1e-12))
@@ -62,7 +63,7 @@ def diagnostics_of(statistics: EmbeddingStatistics) -> dict[str, Float[Tensor, "
     spread, uniformity, gram = statistics
     if not bool(gram.isfinite().all()):  # the eigenvalue routine would fail
         return dict.fromkeys(NAMES, spread.new_tensor(torch.nan))
-    with torch.autocast(gram.device.type, enabled=False):
+    with exact_float32():
         return dict(zip(NAMES, (spread, _effective_rank(gram), uniformity), strict=True))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from eztorch_sce.losses.checks import UnitVectorLoss, check_finite, check_pair, check_views
 from eztorch_sce.losses.negatives import Negatives, SharedNegatives, in_batch_keys
 from eztorch_sce.losses.pairs import PairLosses, ViewPairs, alignment
+from eztorch_sce.precision import exact_float32
 from eztorch_sce.settings import invalid_settings
 
 
@@ -105,7 +106,7 @@ class ContrastiveLoss(UnitVectorLoss, ABC):
         embeddings = check_views(views)
         self.check_norms_once(embeddings)
         views = self.targets(views)
-        with torch.autocast(views.queries[0].device.type, enabled=False):
+        with exact_float32():
             types = [rows.dtype for rows in (*views.queries, *views.keys)]
             dtype = reduce(torch.promote_types, types, torch.float32)  # similarities are divided by small temperatures
             queries, keys = ([rows.to(dtype) for rows in each] for each in (views.queries, views.keys))

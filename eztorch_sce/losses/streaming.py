@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from eztorch_sce.precision import exact_float32
+
 BLOCK_NUMBERS = 2**17  # similarities in a block: 512 KB in float32, within the second-level cache of most processors
 BLOCK_NUMBERS_GPU = 2**24
 
@@ -81,7 +83,7 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        with torch.no_grad():
+        with torch.no_grad(), exact_float32():
             for_query, for_rows = _LogSumExp.first_derivative(ctx, gradient)
         if torch.is_grad_enabled():  # with create_graph=True
             for_query, for_rows = _without_second_derivative(for_query), _without_second_derivative(for_rows)

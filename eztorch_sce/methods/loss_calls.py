@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eztorch_sce.distributed import gather_with_offset
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.losses.pairs import Loss, PairLosses, PairsLoss, ViewPairs, alignment
+from eztorch_sce.precision import exact_float32, exact_gradients
 
 
 def over_pairs_of(loss: Loss) -> Callable[[ViewPairs], PairLosses]:
@@ -25,7 +26,7 @@ def over_pairs_of(loss: Loss) -> Callable[[ViewPairs], PairLosses]:
 
 
 def _mean_over_pairs(loss: Loss, views: ViewPairs) -> PairLosses:
-    """Return the mean of one call per pair.
+    """Return the mean of one call per pair, computed in float32 whatever the precision of the networks.
 
     Raises:
         ConfigError: If the loss does not return a scalar.
@@ -37,7 +38,8 @@ def _mean_over_pairs(loss: Loss, views: ViewPairs) -> PairLosses:
         rows = all_rows.unbind(dim=1)
         queries, keys = list(rows[: len(queries)]), list(rows[len(queries) :])
     others = [] if use_of_negatives(loss) == "none" else [negatives]
-    terms = [call(queries[i], keys[j], *others) for i, j in pairs]
+    with exact_float32():
+        terms = [call(queries[i], keys[j], *others) for i, j in pairs]
     for term in terms:
         if not isinstance(term, Tensor) or term.ndim > 0:
             returned = f"a tensor {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
@@ -48,7 +50,9 @@ def _mean_over_pairs(loss: Loss, views: ViewPairs) -> PairLosses:
     if not takes_unit_vectors(loss):
         normalized = [[F.normalize(rows.detach(), dim=1) for rows in each] for each in (views.queries, views.keys)]
         views = views._replace(queries=normalized[0], keys=normalized[1])
-    return PairLosses(torch.stack(terms).mean(), {"alignment": alignment(views)})
+    mean = torch.stack(terms).mean()
+    exact_gradients(mean, [*queries, *keys])
+    return PairLosses(mean, {"alignment": alignment(views)})
 
 
 def use_of_negatives(loss: Loss) -> str:

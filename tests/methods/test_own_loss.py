@@ -86,3 +86,49 @@ def test_a_plain_loss_trains_without_a_queue(config: Any) -> None:
     output.loss.backward()
     assert all(parameter.grad is not None for parameter in method.online.parameters())
     assert 0 <= output.metrics["alignment"] <= 4
+
+
+class Recorded(torch.autograd.Function):
+    """An identity that notes the precision of matrix products when it runs, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, notes: list[tuple[str, str, bool]], name: str) -> Tensor:
+        ctx.notes, ctx.name = notes, name
+        notes.append((name, torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")))
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        ctx.notes.append((f"{ctx.name}, backward", torch.get_float32_matmul_precision(), False))
+        return gradient, None, None
+
+
+def test_a_plain_loss_is_exact_whatever_the_precision_of_the_networks() -> None:
+    notes: list[tuple[str, str, bool]] = []
+
+    def recorded(x: Tensor, name: str) -> Tensor:
+        result: Tensor = Recorded.apply(x, notes, name)  # type: ignore[no-untyped-call]
+        return result
+
+    def loss(query: Tensor, key: Tensor, negatives: Tensor) -> Tensor:
+        assert query.dtype == torch.float32
+        return PlainInfoNCE().forward(recorded(query, "loss"), key, negatives)
+
+    method = build(MomentumContrastConfig(projector=PROJECTOR, queue_size=20), loss)
+    method.online.backbone.register_forward_hook(lambda module, inputs, output: recorded(output, "network"))
+    torch.set_float32_matmul_precision("high")  # TF32 on a GPU
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            total = method(views(0)).loss
+        total.backward()
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert {note for note in notes if note[0].startswith("loss")} == {
+        ("loss", "highest", False),
+        ("loss, backward", "highest", False),
+    }
+    assert {note for note in notes if note[0].startswith("network")} == {
+        ("network", "high", True),
+        ("network, backward", "high", False),
+    }
