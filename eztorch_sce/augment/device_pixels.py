@@ -154,6 +154,7 @@ def _shift_hue(pixels: Tensor, numbers: DeviceNumbers) -> Tensor:
     """
     with_extremes = torch.cat([pixels, *torch.aminmax(pixels, dim=1, keepdim=True)], dim=1)
     terms = _mixed(numbers["hue_terms"].expand(len(pixels), -1, -1), with_extremes, numbers["hue_floor"])
+    del with_extremes  # the largest of the temporary tensors
     chroma, scaled_distance, green_side, base = terms.split(1, dim=1)
     hue = (scaled_distance / chroma).copysign_(green_side)  # distance from red, negative on the blue side
     # Both summands are in [-3, 3], so this is d or 6 - d.

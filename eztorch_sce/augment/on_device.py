@@ -80,6 +80,7 @@ class DeviceAugmentation:
         num_frames, height, width = frames.shape[2:]
         num_rows = len(draws.flip)
         sample_bytes = 4 * 3 * num_frames * max(height * width, size * size)
+        # Compiled code holds little in between, and its graphs are of one number of samples.
         at_once = num_rows if self.is_compiled else max(1, CHUNK_BYTES // sample_bytes)
         possible = possible_operations(works) if self.is_compiled else None
         chunks = []

@@ -139,3 +139,33 @@ def test_code_from_the_compiler_gives_the_same_pixels() -> None:
     (result,), (expected,) = compiled(batch).views, views(batch).views
     assert result.is_contiguous(memory_format=torch.channels_last_3d)
     torch.testing.assert_close(result, expected.bfloat16(), atol=0.02, rtol=0)  # neighbors in bfloat16
+
+
+@pytest.mark.parametrize("name", ["image", "kinetics"])
+def test_tensors_of_an_own_loop_are_augmented_without_a_wait(name: str) -> None:
+    frames = 4 if name == "kinetics" else 1
+    views = Views([replace(view, size=112) for view in policy(name)])
+    with fake_gpu.fake_gpu() as counts:
+        clips = torch.empty(64, 3, frames, 128, 160, dtype=torch.uint8, device="cuda")
+        first, second = views(clips.squeeze(2) if frames == 1 else clips)  # whose module may stay on the CPU
+        assert first.is_cuda
+        assert first.shape == second.shape == ((64, 3, frames, 112, 112) if frames > 1 else (64, 3, 112, 112))
+    assert counts.num_waits == 0, counts.waits
+    assert counts.num_kernels <= 61, counts.kernels  # and one copy of a constant, at the first call
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("canvas", [None, 40])
+@pytest.mark.parametrize("case", CASES)
+def test_views_of_a_gpu_equal_those_of_the_cpu(case: str, canvas: int | None, compiled: bool) -> None:
+    configs, frames = CASES[case]
+    views, on_gpu, batch = (
+        Views(configs, canvas=canvas),
+        Views(configs, canvas=canvas),
+        batch_for(configs, frames, canvas),
+    )
+    if compiled:
+        on_gpu.compile()
+    for result, expected in zip(on_gpu(batch.to("cuda")).views, views(batch).views, strict=True):
+        torch.testing.assert_close(result.cpu(), expected, atol=2e-4, rtol=0)  # of values up to 10

@@ -10,7 +10,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.augment.views import Views
 from eztorch_sce.data.collate import collate
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.types import Sample
+from eztorch_sce.types import Batch, Sample
 
 
 def images() -> torch.Tensor:
@@ -73,6 +73,7 @@ def test_floats_beyond_one_are_an_error() -> None:
 def test_a_batch_for_other_views_is_an_error() -> None:
     frames = [torch.zeros(3, 1, 16, 16, dtype=torch.uint8)] * 2
     batch = collate([Sample(frames, label=0, record=0, epoch=0, aspect=1.0)])
+    assert isinstance(batch, Batch)
     with pytest.raises(ValueError, match=r"loaded for 2 views, not 1: give Views the views of its loader"):
         Views([ViewConfig(size=16)])(batch)
     with pytest.raises(ValueError, match=r"view 0 is of size 8, but the batch holds frames of 16 pixels: .*canvas=16"):
