@@ -7,12 +7,20 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from eztorch_sce.errors import ConfigError, MediaError, ProcessError, SourceError, TrainingError, first_line
+from eztorch_sce.errors import (
+    ConfigError,
+    LoadingError,
+    MediaError,
+    ProcessError,
+    SourceError,
+    TrainingError,
+    first_line,
+)
 
 TERMINATED = 128 + signal.SIGTERM  # exit status
 
 _KINDS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (ConfigError, MediaError, SourceError, TrainingError)
+    kind.__name__: kind for kind in (ConfigError, LoadingError, MediaError, SourceError, TrainingError)
 }
 
 
@@ -33,12 +41,8 @@ class Failure(NamedTuple):
     def of(cls, error: BaseException, process: int) -> "Failure":
         """Return the failure of this process."""
         kind = type(error).__name__
-        if isinstance(error, ConfigError):
-            return cls(process, kind, [error.problems])
-        if isinstance(error, MediaError):
-            return cls(process, kind, [error.path, error.reason])
-        if isinstance(error, (SourceError, TrainingError)):
-            return cls(process, kind, [str(error)])
+        if kind in _KINDS:
+            return cls(process, kind, list(error.__reduce__()[1]))
         if isinstance(error, KeyboardInterrupt):
             return cls(process, "", ["was interrupted"])
         if isinstance(error, SystemExit):
