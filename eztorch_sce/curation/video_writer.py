@@ -36,7 +36,7 @@ def fast_to_decode(gop: int, crf: float, b_frames: int = 7) -> dict[str, str]:
         b_frames: B-frames in a row.
     """
     # With B-frames, x264 quantizes all frames more coarsely at the same rate factor.
-    rate_factor = max(crf - 0.5, 0) if b_frames else crf
+    rate_factor = max(crf - 0.25, 0) if b_frames else crf
     return {
         "crf": str(rate_factor),
         "preset": "medium",  # at the same quality, files are 15% smaller than with veryfast, and decode faster
