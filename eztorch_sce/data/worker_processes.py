@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from eztorch_sce.data.heartbeat import Heartbeat, Reading
-from eztorch_sce.data.parcel import Parcel
+from eztorch_sce.data.parcel import Channels, Parcel
 from eztorch_sce.errors import LoadingError, first_line
 from eztorch_sce.types import Failure, Sample
 
@@ -28,15 +28,12 @@ _DEATHS: dict[int, tuple[str, str]] = {  # what a signal means, and the cure
      "read; set data.prefetch=1 or data.num_workers=0, or enlarge it (docker run --shm-size=...)"),
     signal.SIGTERM: ("was terminated (SIGTERM)", "another program or the job scheduler stopped it"),
 }  # fmt: skip
-_TOO_MANY_FILES = (
-    "too many files are open: raise the limit (ulimit -n), set a smaller data.num_workers, or keep fewer batches"
-)
 _NO_ROOM = {  # what an error says, and what it means
     "No space left on device": "shared memory (/dev/shm) is full: set data.prefetch=1 or data.num_workers=0, or a "
     "smaller data.batch_size, or enlarge it (docker run --shm-size=...)",
     "Cannot allocate memory": "memory is full: set a smaller data.num_workers, data.prefetch or data.batch_size",
-    "Too many open files": _TOO_MANY_FILES,
-    "received 0 items of ancdata": _TOO_MANY_FILES,  # Python, where the file of a batch does not fit the limit
+    "Too many open files": "too many files are open: raise the limit (ulimit -n), set a smaller data.num_workers, or "
+    "keep fewer batches",
 }
 
 
@@ -49,7 +46,7 @@ class WatchedDataset(Dataset[Sample | Failure]):
     """
 
     def __init__(self, dataset: Any, num_workers: int) -> None:
-        self.dataset, self.heartbeat = dataset, Heartbeat(num_workers)
+        self.dataset, self.heartbeat, self._channels = dataset, Heartbeat(num_workers), Channels(num_workers)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -59,7 +56,7 @@ class WatchedDataset(Dataset[Sample | Failure]):
         worker = get_worker_info()
         assert worker is not None
         try:
-            return Parcel(self._read(keys, worker.id), len(keys))
+            return Parcel(self._read(keys, worker.id), len(keys), self._channels, worker.id)
         except (RuntimeError, OSError) as error:
             if (message := _no_room(str(error))) is None:
                 raise

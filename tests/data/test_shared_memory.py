@@ -11,7 +11,7 @@ from own_sources import Arrays, noise
 
 import eztorch_sce as sce
 from eztorch_sce.data.collate import stack
-from eztorch_sce.data.parcel import Parcel
+from eztorch_sce.data.parcel import Channels, Parcel
 from eztorch_sce.data.shared_memory import Supply, fitted
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import Failure, Sample
@@ -114,8 +114,9 @@ def test_a_parcel_holds_the_batch() -> None:
         Sample([torch.randint(256, (3, 2, size, size), dtype=torch.uint8) for size in sizes], record, record, 4, 1.5)
         for record in range(3)
     ]
+    channels = Channels(num_workers=1)
     items.insert(1, Failure(7, "broken.mp4", "is damaged"))
-    batch, expected = Parcel(items, len(items)).open(), stack(items)
+    batch, expected = Parcel(items, len(items), channels, 0).open(), stack(items)
     for column in ("label", "record", "epoch", "aspect"):
         assert torch.equal(getattr(batch, column), getattr(expected, column))
         assert getattr(batch, column).dtype == getattr(expected, column).dtype
@@ -124,11 +125,11 @@ def test_a_parcel_holds_the_batch() -> None:
     storages = {frames.untyped_storage().data_ptr() for frames in batch.frames}
     assert len(storages) == 1
     assert batch.record.untyped_storage().data_ptr() not in storages
-    only_failures = Parcel(items[1:2], 1).open()
+    only_failures = Parcel(items[1:2], 1, channels, 0).open()
     assert (only_failures.frames, len(only_failures.record), only_failures.failures) == ([], 0, items[1:2])
 
 
 def test_samples_of_different_sizes_are_an_error() -> None:
     frames = [torch.zeros(3, 1, size, size, dtype=torch.uint8) for size in (4, 1)]
     with pytest.raises(RuntimeError, match="samples of one batch have frames of"):
-        Parcel([Sample([each], 0, 0, 0, 1.0) for each in frames], 2)
+        Parcel([Sample([each], 0, 0, 0, 1.0) for each in frames], 2, Channels(1), 0)
