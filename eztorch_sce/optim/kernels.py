@@ -28,6 +28,23 @@ def accept_any_state(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def start_velocity_at_zero(optimizer: torch.optim.SGD) -> torch.optim.SGD:
+    """Let the velocity of fused SGD begin at zero, which gives the same steps, and return the optimizer.
+
+    Otherwise torch allocates it in the first step, and if a `GradScaler` skips that step, leaves it uninitialized.
+    """
+    if optimizer.defaults["fused"]:
+        optimizer.register_step_pre_hook(_add_velocities)
+    return optimizer
+
+
+def _add_velocities(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else []:
+            if optimizer.state[parameter].get("momentum_buffer") is None:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
 def _choose_kernels(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     if "fused" not in optimizer.defaults:
         return state

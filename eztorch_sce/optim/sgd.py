@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from eztorch_sce.optim.base import LR_HELP
-from eztorch_sce.optim.kernels import accept_any_state, fused_on
+from eztorch_sce.optim.kernels import accept_any_state, fused_on, start_velocity_at_zero
 from eztorch_sce.registry import register
 from eztorch_sce.settings import Settings, setting
 
@@ -40,4 +40,4 @@ class SGDConfig(Settings):
             nesterov=self.nesterov,
             fused=fused_on(trainable),
         )
-        return accept_any_state(optimizer)
+        return accept_any_state(start_velocity_at_zero(optimizer))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
+from eztorch_sce.optim.kernels import start_velocity_at_zero
 from eztorch_sce.optim.lars import LARS, LARSConfig
 from eztorch_sce.optim.schedules import ScheduleConfig, warmup_cosine
 from eztorch_sce.optim.sgd import SGDConfig
@@ -126,6 +127,20 @@ def test_a_lars_step_with_an_infinite_gradient_is_skipped() -> None:
     assert scaler.get_scale() == 512
     for parameter, value in zip(scaled, reference, strict=True):
         torch.testing.assert_close(parameter, value)
+
+
+def test_fused_sgd_survives_a_scaler_that_skips_the_first_step() -> None:
+    parameter = nn.Parameter(torch.ones(100, 100))
+    optimizer = start_velocity_at_zero(torch.optim.SGD([parameter], lr=0.5, momentum=0.5, fused=True))
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    scaler.scale(torch.zeros(()))
+    for gradient in (torch.inf, 1.0, 1.0):
+        unused = torch.full_like(parameter, torch.nan)
+        del unused  # the allocator gives this memory to whoever does not initialize it
+        parameter.grad = torch.full_like(parameter, gradient) * scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+    assert (parameter == 1 - 0.5 - 0.75).all()  # velocities of 1 and 1.5
 
 
 def test_each_set_of_parameters_has_its_own_learning_rate() -> None:
