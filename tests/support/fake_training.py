@@ -17,7 +17,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import TrainingData
-from eztorch_sce.training.callbacks import RunProgress
+from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether
 from eztorch_sce.types import Batch, Sample
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -55,11 +55,13 @@ class Frames:
         return Sample(frames, label=record % self.num_classes, record=record, epoch=0, aspect=1.0)
 
 
-class _Data(TrainingData):
+class _Data(pl.LightningDataModule):
     """Batches that are made in advance; they move to the device as those of any training."""
 
+    transfer_batch_to_device = TrainingData.transfer_batch_to_device
+
     def __init__(self, batches: Sequence[Batch]) -> None:
-        pl.LightningDataModule.__init__(self)
+        super().__init__()
         self.batches = batches
 
     def train_dataloader(self) -> Any:
@@ -131,7 +133,7 @@ def train_on_fake_gpu(
         max_epochs=1,
         log_every_n_steps=log_every,
         logger=False,
-        callbacks=[record, RunProgress(log_every)],
+        callbacks=[record, RunProgress(log_every), OwnDraws(), StopTogether()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -20,12 +20,14 @@ from fake_training import PRECISIONS, Frames, train_on_fake_gpu
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.augment.views import Views
+from eztorch_sce.config.compose import compose
+from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.evaluation.linear import LinearHeads
 from eztorch_sce.losses.pairs import PairLosses, ViewPairs
 from eztorch_sce.losses.sce import SCEConfig, SCELoss
 from eztorch_sce.methods.base import MethodConfig, build_method, has_own_loss
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
-from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.backbones.base import Backbone, as_backbone
 from eztorch_sce.models.batch_norm import sync_batch_norms
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
@@ -33,6 +35,7 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.registry import choices
+from eztorch_sce.settings import chosen
 from eztorch_sce.training.classify_module import ClassifyModule
 from eztorch_sce.training.pretrain_module import PretrainModule
 from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
@@ -210,6 +213,27 @@ def test_a_step_of_a_linear_probe_on_views_waits_for_nothing(precision: str, pro
     validation = ValidationHeads(heads, torch.arange(8) % 2 == 0)
     module = ProbeModule(Tiny(), heads, Views([]), SGDConfig(), ScheduleConfig(), 4, validation)
     check_steps(module, ONE_VIEW, precision, processes)
+
+
+RECIPES = {  # one of each family, with a smaller network of the same kind
+    "imagenet_resnet50_100ep": ["backbone=resnet18"],
+    "imagenet_resnet50_multicrop": ["backbone=resnet18"],
+    "k400_r3d50": ["backbone=r3d18"],
+    "k400_moco_v3": ["backbone=r3d18"],
+    "cifar10_resnet18": ["data.canvas=40"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_step_of_a_published_recipe_waits_for_nothing(recipe: str) -> None:
+    config = compose("pretrain", [f"recipe={recipe}", "data.root=.", *RECIPES[recipe]])
+    assert isinstance(config, PretrainConfig)
+    backbone = as_backbone(chosen(config.backbone).build())
+    method, loss = build_method(config.method, config.loss, backbone)
+    module = PretrainModule(method, Views([]), chosen(config.optimizer), config.schedule, 4, loss=loss)
+    frames = Frames(batch_size=16, num_frames=config.data.num_frames or 8, canvas=config.data.canvas)
+    check_steps(module, {recipe: Form(config.views, frames)})
 
 
 class WaitingMethod(MomentumContrast):
