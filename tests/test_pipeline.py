@@ -205,7 +205,7 @@ def test_missing_data_is_named(words: list[str], tmp_path: Path) -> None:
 def test_two_processes_train_one_network(videos: Path, tmp_path: Path) -> None:
     run(
         "pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'two'}", "views=motion", *TINY, "trainer.devices=2",
-        "trainer.accelerator=cpu", "trainer.sync_batchnorm=false", "trainer.max_epochs=1",
+        "trainer.accelerator=cpu", "trainer.max_epochs=1",
     )  # fmt: skip
     state = torch.load(tmp_path / "two/last.ckpt", weights_only=True)["state_dict"]
     assert int(state["method.queue.position"]) == 2 * 2 * 8 % 32

@@ -4,6 +4,7 @@ import copy
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.methods.momentum_predict import MomentumPredictConfig
 from eztorch_sce.methods.simclr import SimCLRConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.models.batch_norm import SyncBatchNorm, sync_batch_norms
 from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
+from eztorch_sce.registry import choices
 
 
 class OwnLoss(nn.Module):
@@ -123,11 +126,47 @@ def train(case: str, rank: int, world_size: int, bn_splits: int = 1) -> dict[str
     return {"losses": losses, "gradients": gradients, "state": state, "changed": changed}
 
 
+ONE_OF_EACH_METHOD = ("sce, queue, 2 + 1 views", "byol", "simclr, 2 + 1 views")
+SYNCHRONIZED = [
+    *product(ONE_OF_EACH_METHOD, ["lars", "sgd", "adamw"]),
+    *product(["sce, queue and batch", "moco, shuffled", "ressl", "moco v3"], ["lars"]),
+]  # case, optimizer
+
+
+def train_synchronized(case: str, optimizer_name: str, rank: int, world_size: int) -> dict[str, Any]:
+    """Take two optimizer steps with batch norm over the global batch, in the backbone too; return what to compare."""
+    config, loss, num_views = CASES[case]
+    torch.manual_seed(0)
+    method = config.build(SmallR2Plus1DConfig(width=4, num_blocks=1).build(), loss.build()).double()
+    if world_size > 1:
+        sync_batch_norms(method)
+        assert any(isinstance(module, SyncBatchNorm) for module in method.modules())
+    trained = DistributedDataParallel(method, forward_sync_buffers=False) if world_size > 1 else method
+    optimizer_config: Any = choices("optimizer")[optimizer_name]()
+    optimizer = optimizer_config.build(method.parameters(), 0.05)
+    local_batch = GLOBAL_BATCH // world_size
+    losses, gradients = [], []
+    for step in range(2):
+        output = trained([view[rank * local_batch :][:local_batch] for view in global_views(step, num_views)])
+        optimizer.zero_grad()
+        output.loss.backward()
+        gradients.append([p.grad.clone() for p in method.parameters() if p.grad is not None])
+        optimizer.step()
+        method.after_step(step / 2)
+        mean = output.loss.detach().clone()
+        if world_size > 1:
+            dist.all_reduce(mean)
+        losses.append(mean / world_size)
+    return {"losses": losses, "gradients": gradients, "state": method.state_dict()}
+
+
 def run_process(world_size: int, folder: Path, rank: int) -> None:
     """Train every case in one of the processes, which runs this file as a script."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    torch.save({case: train(case, rank, world_size) for case in CASES}, folder / f"{rank}.pt")
+    results = {case: train(case, rank, world_size) for case in CASES}
+    synchronized = {pair: train_synchronized(*pair, rank, world_size) for pair in SYNCHRONIZED}
+    torch.save((results, synchronized), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -144,23 +183,40 @@ def single_process() -> dict[str, dict[str, Any]]:
     return {case: train(case, 0, 1) for case in CASES if case != OWN_STATISTICS}
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_training_in_several_processes_matches_one_process(
-    world_size: int, single_process: dict[str, dict[str, Any]], tmp_path: Path
-) -> None:
-    command = [sys.executable, __file__, str(world_size), str(tmp_path)]
+@pytest.fixture(scope="module", params=[2, 4])
+def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, Any]]:
+    """Return the results of each of 2 or 4 processes."""
+    world_size, folder = request.param, tmp_path_factory.mktemp("processes")
+    command = [sys.executable, __file__, str(world_size), str(folder)]
     running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
     assert [process.wait(timeout=300) for process in running] == [0] * world_size
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
-    split = train(OWN_STATISTICS, 0, 1, bn_splits=world_size)  # one process shuffles across its splits
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
+
+
+def assert_equal(results: dict[str, Any], expected: dict[str, Any], case: object) -> None:
+    for quantity in ("losses", "gradients", "state"):  # the state includes queue and momentum encoder
+        both = zip(tensors(results[quantity]), tensors(expected[quantity]), strict=True)
+        for number, (actual, reference) in enumerate(both):
+            error = (actual - reference).double().norm() / reference.double().norm().clamp_min(1e-6)
+            assert error < 1e-8, f"{case}, {quantity} {number}"
+
+
+def test_training_in_several_processes_matches_one_process(
+    processes: list[tuple[Any, Any]], single_process: dict[str, dict[str, Any]]
+) -> None:
+    split = train(OWN_STATISTICS, 0, 1, bn_splits=len(processes))  # one process shuffles across its splits
     for case, expected in (single_process | {OWN_STATISTICS: split}).items():
         assert any(expected["changed"].values()), case
-        for results in ranks:
-            for quantity in ("losses", "gradients", "state"):  # the state includes queue and momentum encoder
-                both = zip(tensors(results[case][quantity]), tensors(expected[quantity]), strict=True)
-                for number, (actual, reference) in enumerate(both):
-                    error = (actual - reference).double().norm() / reference.double().norm().clamp_min(1e-6)
-                    assert error < 1e-8, f"{case}, {quantity} {number}"
+        for results, _ in processes:
+            assert_equal(results[case], expected, case)
+
+
+def test_training_with_synchronized_batch_norm_matches_one_process(processes: list[tuple[Any, Any]]) -> None:
+    assert {type(CASES[case][0]) for case in ONE_OF_EACH_METHOD} == set(choices("method").values())
+    for pair in SYNCHRONIZED:
+        expected = train_synchronized(*pair, 0, 1)
+        for _, results in processes:
+            assert_equal(results[pair], expected, pair)
 
 
 def test_every_case_trains_network_momentum_encoder_and_queue(single_process: dict[str, dict[str, Any]]) -> None:
