@@ -79,6 +79,7 @@ def form_group(number: int, started: Sequence["Popen[bytes]"] = ()) -> None:
     store = _meet(launch, number, timeout)
     together.connect(_session_store(store), number, launch.world_size, started)
     if not together.wait_for_all("joined", timeout.total_seconds()):
+        together.disconnect()
         raise _absent(launch, timeout)
     atexit.register(_leave)  # a group that is left open may abort the process at its end
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -78,6 +78,13 @@ def connect(store: Any, process: int, num_processes: int, started: Sequence["Pop
         _session.connect(store, process, num_processes, started)
 
 
+def disconnect() -> None:
+    """Stop watching: the other processes do not exist."""
+    if _session is not None:
+        _session.close()
+        _session.store = None
+
+
 def wait_for_all(name: str, at_most_s: float = float("inf")) -> bool:
     """Wait until every process has come here, and return whether they have. Outside `together`, return at once.
 
@@ -412,9 +419,10 @@ def _abort_collectives() -> None:
     torch, dist = sys.modules.get("torch"), sys.modules.get("torch.distributed")
     if torch is None or dist is None or not torch.cuda.is_available() or not dist.is_initialized():
         return
-    for group in list(dist.distributed_c10d._world.pg_map):
-        with suppress(Exception):  # has no backend for GPUs
-            group._get_backend(torch.device("cuda")).abort()
+    with suppress(AttributeError):  # names of torch that are not public
+        for group in list(dist.distributed_c10d._world.pg_map):
+            with suppress(RuntimeError):  # a group without a backend for GPUs
+                group._get_backend(torch.device("cuda")).abort()
 
 
 def _leave_groups() -> None:
