@@ -35,12 +35,13 @@ class Device(NamedTuple):
         return {"32-true": self.tf32, "16-mixed": self.fp16, "bf16-mixed": self.bf16}[precision]
 
 
-# Sources: NVIDIA's data sheets of the A100 (SXM), H100 (SXM) and V100 (SXM2) and its white papers on Ampere GA102 and
-# Ada. Formats without hardware support run at the float32 rate. The CPU is a typical one: 16 cores at 2.5 GHz, each
+# Sources: NVIDIA's data sheets of the A100, H100 and H200 (SXM) and V100 (SXM2) and its white papers on Ampere GA102
+# and Ada. Formats without hardware support run at the float32 rate. The CPU is a typical one: 16 cores at 2.5 GHz, each
 # with two fused multiply-adds on 8 numbers per cycle, four channels of DDR4-3200, and 10-Gbit Ethernet.
 DEVICES = {
     "A100-80G": Device(80, 19.5, 156, 312, 312, 2039, 300),
     "A100-40G": Device(40, 19.5, 156, 312, 312, 1555, 300),
+    "H200": Device(141, 67, 494.5, 989, 989, 4800, 450),
     "H100-80G": Device(80, 67, 494.5, 989, 989, 3350, 450),
     "V100-32G": Device(32, 15.7, 15.7, 125, 15.7, 900, 150),
     "V100-16G": Device(16, 15.7, 15.7, 125, 15.7, 900, 150),
@@ -72,15 +73,17 @@ def load_measurements() -> list[Measurement]:
     return [Measurement(**row) for row in json.loads(text)]
 
 
-def find_measurement(device: str, workload: str) -> Measurement | None:
+def find_measurement(device: str, workload: str, form: str) -> Measurement | None:
     """Return the first measurement of a workload on a device, or None.
 
     Args:
         device: A name in `DEVICES`. Each of its words, such as "A100" and "80G", must occur in the hardware's name.
         workload: Beginning of the workload, such as "resnet50, 2 views of 224 px,".
+        form: End of the workload on a GPU: precision, memory format and compilation, such as "bf16+channels_last".
     """
+    end = ", cpu" if device == "cpu" else f", {form}"
     for measurement in load_measurements():
         same_device = all(word in measurement.hardware for word in device.split("-"))
-        if same_device and measurement.workload.startswith(workload):
+        if same_device and measurement.workload.startswith(workload) and measurement.workload.endswith(end):
             return measurement
     return None

@@ -19,6 +19,7 @@ from eztorch_sce.types import InputSpec
 
 GIB = 2**30
 SCALES = (1, 8, 64)  # numbers of devices that every plan for GPUs compares
+_FORMS = {"32-true": "float32", "bf16-mixed": "bf16+channels_last"}  # names of benchmarks/step.py
 _PER_MACHINE = 8  # devices of a machine in this comparison
 
 
@@ -297,8 +298,12 @@ def _step_seconds(config: PlanSettings, shapes: list[Shape], time: StepTime) -> 
 
 
 def _measurement(config: PlanSettings, shapes: list[Shape]) -> Measurement | None:
-    """Return a measurement of this training on one device, or None. Only image trainings in float32 were measured."""
-    same_images = len(set(shapes)) == 1 and shapes[0][1] == 1
-    if not same_images or config.trainer.precision != "32-true" or title_of(config.method) != "momentum_contrast":
+    """Return a measurement of this training on one device, or None. Views of one size were measured."""
+    form = _FORMS.get(chosen(config.trainer.precision))
+    if len(set(shapes)) > 1 or form is None or config.trainer.checkpointing:
         return None
-    return find_measurement(config.device, f"{title_of(config.backbone)}, {len(shapes)} views of {shapes[0][2]} px,")
+    if title_of(config.method) != "momentum_contrast" or (form != "float32" and config.device == "cpu"):
+        return None
+    frames = f" x {shapes[0][1]} frames" if shapes[0][1] > 1 else ""
+    workload = f"{title_of(config.backbone)}, {len(shapes)} views of {shapes[0][2]} px{frames},"
+    return find_measurement(config.device, workload, form + "+compile" * config.trainer.compile)

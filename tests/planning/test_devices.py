@@ -17,10 +17,10 @@ def test_packaged_measurements_match_the_benchmark_results() -> None:
 
 
 def test_a_measurement_belongs_to_one_device_and_workload() -> None:
-    measurement = find_measurement("cpu", "resnet50, 2 views of 224 px,")
+    measurement = find_measurement("cpu", "resnet50, 2 views of 224 px,", "float32")
     assert measurement in load_measurements()
-    assert find_measurement("A100-80G", "resnet50, 2 views of 224 px,") is None
-    assert find_measurement("cpu", "resnet50, 2 views of 2 px,") is None
+    assert find_measurement("A100-80G", "resnet50, 2 views of 224 px,", "float32") is None
+    assert find_measurement("cpu", "resnet50, 2 views of 2 px,", "float32") is None
 
 
 @pytest.mark.parametrize("name", DEVICES)

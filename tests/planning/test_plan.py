@@ -172,7 +172,7 @@ def test_time_matches_a_published_training() -> None:
 def test_a_measurement_takes_precedence_over_the_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = plan(*TINY, "num_records=1000", "throughput=256", "trainer.max_epochs=3")
     assert (measured.step_s, measured.epoch_s, measured.total_s) == (0.5, 7.5, 22.5)  # 2 x 64 clips; 15 full batches
-    workload = "r2plus1d_small, 2 views of 32 px, batch 16"
+    workload = "r2plus1d_small, 2 views of 32 px, batch 16, queue 65536, cuda, float32"
     measurement = Measurement("NVIDIA A100-SXM4-80GB", workload, 100.0, "benchmarks/results/step.json")
     monkeypatch.setattr(devices, "load_measurements", lambda: [measurement])
     two_devices = plan(*TINY, "devices=2")
