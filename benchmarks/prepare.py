@@ -53,6 +53,10 @@ def encodings() -> dict[str, dict[str, str]]:
         "weighted prediction": {"x264-params": f"{parameters}:weightp=1"},
         "3 reference frames": {"x264-params": parameters.replace("ref=1", "ref=3")},
         "pyramid of B-frames": {"x264-params": parameters.replace("b-pyramid=none", "b-pyramid=normal")},
+        "adaptive quantization": {
+            "crf": "17.75",
+            "x264-params": parameters.replace("aq-strength=0.25", "aq-strength=1"),
+        },
         "scene cuts": {"x264-params": parameters.replace("scenecut=0", "scenecut=40")},
         "B-frames placed by x264": {"x264-params": parameters.replace("b-adapt=0", "b-adapt=1")},
         "4 slices": {"x264-params": f"{parameters}:slices=4"},

@@ -32,18 +32,19 @@ def fast_to_decode(gop: int, crf: float, b_frames: int = 7) -> dict[str, str]:
 
     Args:
         gop: Frames between key frames.
-        crf: Constant rate factor; 0 is lossless.
+        crf: Constant rate factor that gives this quality without B-frames; 0 is lossless.
         b_frames: B-frames in a row.
     """
-    # With B-frames, x264 quantizes all frames more coarsely at the same rate factor.
-    rate_factor = max(crf - 0.25, 0) if b_frames else crf
+    # Adaptive quantization moves bits from detail to flat areas. With a quarter of it, and B-frames, this rate factor
+    # gives at least the PSNR that x264 has by default at `crf` without them.
+    rate_factor = min(crf + 2, 51) if crf and b_frames else crf
     return {
         "crf": str(rate_factor),
         "preset": "medium",  # at the same quality, files are 15% smaller than with veryfast, and decode faster
         "tune": "fastdecode",  # no CABAC and no deblocking: reads 1.7 times faster, files are 7% larger
         "g": str(gop),
         "bf": str(b_frames),
-        "x264-params": "b-adapt=0:b-pyramid=none:scenecut=0:weightb=0:ref=1",
+        "x264-params": "b-adapt=0:b-pyramid=none:scenecut=0:weightb=0:ref=1:aq-strength=0.25",
     }
 
 
