@@ -157,6 +157,65 @@ def test_compiling_changes_no_loss_and_resumes_an_uncompiled_run(videos: Path, t
     assert len(losses(tmp_path / "eager")) == STEPS + 4
 
 
+SYNCHRONIZED = """
+import sys
+import torch, torch.distributed as dist
+from torch import nn
+from eztorch_sce.models.batch_norm import sync_batch_norms
+
+rank, store = int(sys.argv[1]), dist.FileStore(sys.argv[2], 2)
+dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2)):
+    for last in (False, True):
+        torch.manual_seed(0)
+        memory_format = torch.channels_last if last else torch.contiguous_format
+        x = (3 + 2 * torch.randn(12, 16, 5, 5)).cuda().to(dtype, memory_format=memory_format)
+        weights = torch.randn_like(x)
+        alone, own = nn.BatchNorm2d(16).cuda(), sync_batch_norms(nn.BatchNorm2d(16)).cuda()
+        whole = x.clone().requires_grad_()
+        (alone(whole) * weights).sum().backward()
+        rows = slice(0, 4) if rank == 0 else slice(4, 12)
+        part = x[rows].clone(memory_format=torch.preserve_format).requires_grad_()
+        output = own(part)
+        (output * weights[rows]).sum().backward()
+        assert output.dtype == dtype and output.is_contiguous(memory_format=memory_format)
+        for parameter in own.parameters():
+            dist.all_reduce(parameter.grad)
+        pairs = [(own.running_mean, alone.running_mean), (own.running_var, alone.running_var)]
+        pairs += [(output, nn.BatchNorm2d(16).cuda()(x)[rows]), (part.grad, whole.grad[rows])]
+        pairs += [(a.grad, b.grad) for a, b in zip(own.parameters(), alone.parameters())]
+        for number, (found, expected) in enumerate(pairs):
+            error = (found.float() - expected.float()).norm() / expected.float().norm()
+            assert error < tolerance, (dtype, last, number, float(error))
+"""
+
+
+def test_synchronized_batch_norm_on_the_gpu_is_batch_norm_over_both_processes(tmp_path: Path) -> None:
+    line = [sys.executable, "-c", SYNCHRONIZED]
+    processes = [subprocess.Popen([*line, str(rank), str(tmp_path / "store")]) for rank in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+
+
+@pytest.mark.parametrize("name", choices("optimizer"))
+def test_an_optimizer_takes_the_same_steps_on_the_gpu(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(64, 32, 3, 3), (64,), (10, 64), (10,), (1, 1), (7, 7)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    start[-1].zero_()
+    on_cpu, on_gpu = ([torch.nn.Parameter(each.clone().to(device)) for each in start] for device in ("cpu", "cuda"))
+    optimizers = [choices("optimizer")[name]().build(each, 0.1) for each in (on_cpu, on_gpu)]
+    for _ in range(10):
+        for one, other in zip(on_cpu, on_gpu, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.cuda()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other in zip(on_cpu, on_gpu, strict=True):
+        error = float((other.detach().cpu() - one.detach()).norm() / one.detach().norm())
+        print(f"\n{name} {tuple(one.shape)}: {error:.1e}")
+        assert error < 2e-6
+
+
 def test_evaluations_on_the_gpu_agree_with_those_on_the_cpu(videos: Path, tmp_path: Path) -> None:
     train(videos, tmp_path / "pretrain")
     data = [f"data.list={videos}/train.csv", f"data.test_list={videos}/test.csv", "data.num_workers=0"]

@@ -51,7 +51,7 @@ COMPILED_MEMORY = Assumption(
     "outputs of activations are computed again in the backward pass",
 )
 SYNC_LAUNCHES = Assumption(
-    "launches of a synchronized batch norm, forward or backward", 12, "", "counted by benchmarks/launches.py"
+    "launches of a synchronized batch norm, forward or backward", 6, "", "counted by benchmarks/launches.py"
 )
 COLLECTIVE_NEAR = Assumption(
     "time to start a collective on one machine", 0.03, "ms", "NCCL's latency over NVLink or PCIe"
