@@ -169,7 +169,7 @@ def repeat_files(images: Path | None, folder: Path, num_files: int) -> str:
 
 
 def draw_photograph(seed: int) -> Image.Image:
-    """Return an image with detail at every scale, as photographs have: about 100 kB as JPEG of 500x375."""
+    """Return an image with detail at every scale, as photographs have: about 40 kB as JPEG of 500x375."""
     draw, shape = np.random.default_rng(seed), (375, 500)
     image = np.zeros((*shape, 3), np.float32)
     for cells in (3, 8, 24, 72, 216):
