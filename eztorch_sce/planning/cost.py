@@ -4,8 +4,9 @@ The networks run forward and backward on fake tensors, which have shapes but no 
 seconds and no memory. The loss depends on values, but it is cheap and runs on a few real samples.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from eztorch_sce.losses.pairs import Loss, LossConfig, PairLosses, ViewPairs
 from eztorch_sce.methods.base import MethodConfig, build_method
 from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
+from eztorch_sce.models.checkpointing import checkpointed, repeated_blocks
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.precision import autocast
 from eztorch_sce.settings import chosen
@@ -237,13 +239,13 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
         if fake:
             method.to_empty(device="cpu")  # autocast ignores tensors on "meta"
-        once = _step_cost(method, shapes, batch, chosen(config.trainer.precision))
         with _flop_counter() as view_counter:
             method.backbone(torch.zeros(batch, *shapes[0]))
+        once = _step_cost(method, config.trainer, shapes, batch)
+        twice = _step_cost(method, config.trainer, shapes, 2 * batch)
         for norm in (module for module in method.modules() if isinstance(module, _BatchNorm)):
             norm.register_forward_hook(lambda norm, *_: norms.append((norm.num_features, torch.is_grad_enabled())))
-        method.zero_grad()  # as at the beginning of the first step
-        twice = _step_cost(method, shapes, 2 * batch, chosen(config.trainer.precision))
+        method([torch.zeros(batch, *shape) for shape in shapes])
 
     momentum_encoder, queue = (_num_bytes(getattr(method, name, None)) for name in ("momentum_encoder", "queue"))
     return NetworkCost(
@@ -285,40 +287,81 @@ def _flops_by_component(method: nn.Module, step: _StepCost, batch: int) -> dict[
     return flops
 
 
-def _step_cost(method: nn.Module, shapes: list[Shape], batch: int, precision: str) -> _StepCost:
+def _step_cost(method: Any, trainer: TrainerConfig, shapes: list[Shape], batch: int) -> _StepCost:
     """Return the cost of one batch through the networks."""
+    method.zero_grad()  # as at the beginning of a step
     views = [torch.zeros(batch, *shape) for shape in shapes]
+    known = [*method.parameters(), *method.buffers(), *views]
 
     def loss() -> Tensor:
-        with autocast(torch.device("cpu"), precision):
+        with autocast(torch.device("cpu"), chosen(trainer.precision)):
             output: Tensor = method(views).loss
         return output
 
-    return _count(loss, [*method.parameters(), *method.buffers(), *views])
+    if not trainer.checkpointing:
+        return _count(loss, known)
+    within = _largest_block(method.backbone, loss, known)
+    with checkpointed(method.backbone) as blocks:
+        cost = _count(loss, known, blocks)
+    return cost._replace(kept=cost.kept + within)
 
 
-def _count(forward: Callable[[], Tensor], known: Iterable[Tensor]) -> _StepCost:
+def _largest_block(backbone: nn.Module, forward: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
+    """Return the most bytes that a block keeps while it is computed again."""
+    before, most = list[int](), [0]
+
+    with _kept(known) as kept, ExitStack() as hooks:
+        for block in repeated_blocks(backbone):
+            enter = block.register_forward_pre_hook(lambda *_: before.append(_bytes(kept)))
+            leave = block.register_forward_hook(lambda *_: most.append(_bytes(kept) - before.pop()))
+            hooks.callback(enter.remove)
+            hooks.callback(leave.remove)
+        forward()
+    return max(most)
+
+
+def _count(forward: Callable[[], Tensor], known: Iterable[Tensor], blocks: Sequence[nn.Module] = ()) -> _StepCost:
     """Return the cost of a forward and a backward pass.
 
     The bytes kept are the sizes of the storages that autograd saves, each counted once, excluding those of `known`
-    tensors.
+    tensors, and those of the inputs of checkpointed blocks.
     """
+    with _Launches() as launches:
+        with _kept(known) as kept, _flop_counter() as forward_counter, ExitStack() as hooks:
+            for block in blocks:
+                keep_inputs = block.register_forward_pre_hook(partial(_keep_inputs, kept))
+                hooks.callback(keep_inputs.remove)
+            loss = forward()
+        with _flop_counter() as backward_counter:
+            loss.backward()
+    by_module = {name: float(sum(counts.values())) for name, counts in forward_counter.get_flop_counts().items()}
+    flops = Flops(forward_counter.get_total_flops(), backward_counter.get_total_flops())
+    return _StepCost(flops, by_module, _bytes(kept), launches.count, launches.moved)
+
+
+@contextmanager
+def _kept(known: Iterable[Tensor]) -> Iterator[set[torch.UntypedStorage]]:
+    """Yield the storages that autograd saves, except those of `known` tensors."""
     known_storages = {tensor.untyped_storage() for tensor in known}
-    kept = set()
+    kept: set[torch.UntypedStorage] = set()
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage() not in known_storages:
             kept.add(tensor.untyped_storage())
         return tensor
 
-    with _Launches() as launches:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _flop_counter() as forward_counter:
-            loss = forward()
-        with _flop_counter() as backward_counter:
-            loss.backward()
-    by_module = {name: float(sum(counts.values())) for name, counts in forward_counter.get_flop_counts().items()}
-    flops = Flops(forward_counter.get_total_flops(), backward_counter.get_total_flops())
-    return _StepCost(flops, by_module, sum(storage.nbytes() for storage in kept), launches.count, launches.moved)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
+def _keep_inputs(kept: set[torch.UntypedStorage], block: nn.Module, inputs: tuple[Any, ...]) -> None:
+    """Count the inputs of a block, which checkpointing keeps without the help of autograd."""
+    if torch.is_grad_enabled():
+        kept.update(leaf.untyped_storage() for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+
+
+def _bytes(storages: Iterable[torch.UntypedStorage]) -> int:
+    return sum(storage.nbytes() for storage in storages)
 
 
 def _flop_counter() -> FlopCounterMode:

@@ -324,9 +324,13 @@ def test_a_plan_compares_1_8_and_64_devices_with_the_same_batch() -> None:
     assert "synchronized batch norm" not in one.launches
 
 
-def test_compiling_and_checkpointing_need_less_memory(tiny: Plan) -> None:
-    for setting in ("trainer.compile=true",):
-        assert plan(*TINY, setting).memory["activations kept"].per_sample < tiny.memory["activations kept"].per_sample
+def test_compiling_and_checkpointing_need_less_memory() -> None:
+    tiny = plan(*TINY, "backbone.num_blocks=3")
+    for setting in ("trainer.compile=true", "trainer.checkpointing=true"):
+        assert (
+            plan(*TINY, "backbone.num_blocks=3", setting).memory["activations kept"].per_sample
+            < tiny.memory["activations kept"].per_sample
+        )
 
 
 def test_the_documentation_shows_the_assumptions() -> None:
