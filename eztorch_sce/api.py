@@ -414,7 +414,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If none of the records can be read.
     """
-    from eztorch_sce.data.collate import collate
+    from eztorch_sce.data.collate import stack
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.report.contact_sheet import sheet_rows, write_contact_sheet
 
@@ -437,7 +437,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     data = TrainingData(config.data, manifest, views, spec, config.seed)
     data.sampler.set_epoch(config.epoch)
     samples = [data.dataset[key] for key in list(data.sampler)[: config.num_samples]]
-    batch = collate(samples)
+    batch = stack(samples)
     if not batch.frames:
         raise MediaError(batch.failures[0].path, batch.failures[0].reason)
     on_device = Views(views, config.seed, config.data.canvas)

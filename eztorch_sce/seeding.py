@@ -50,7 +50,8 @@ def seeds_for(seed: int, epochs: ArrayLike, records: ArrayLike, view: int, purpo
         hashlib.blake2b(data[start : start + size] + suffix, digest_size=8).digest()
         for start in range(0, len(data), size)
     ]
-    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64) >> np.uint64(1)
+    seeds: NDArray[np.uint64] = np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64) >> np.uint64(1)
+    return seeds
 
 
 def generator_for(seed: int, epoch: int, record: int, view: int, purpose: str) -> torch.Generator:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.data.collate import collate
+from eztorch_sce.data.collate import stack
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import (
@@ -104,7 +104,7 @@ def test_an_unexpected_error_names_the_file(manifest: Manifest, monkeypatch: pyt
 
 
 def test_a_batch_of_only_failures_has_no_frames() -> None:
-    batch = collate([Failure(0, "a.mp4", "is empty")])
+    batch = stack([Failure(0, "a.mp4", "is empty")])
     assert batch.frames == []
     assert len(batch.record) == 0
 
