@@ -230,7 +230,7 @@ def main() -> None:
         for who, seconds in measure(built(job, clips, views), options.rounds, device).items():
             rate = round((1 if job.unit == "batches/s" else job.shape[0]) / seconds, 2)
             rows.append({"what": job.what, "who": who, "value": rate, "unit": job.unit})
-    report(rows, options.json, device)
+        report(rows, job, options.json, device)
 
 
 def built(job: Job, clips: Tensor, views: list[ViewConfig]) -> dict[str, Contender]:
@@ -265,10 +265,11 @@ def measure(contenders: dict[str, Contender], rounds: int, device: torch.device)
     return {who: statistics.median(times[1:]) for who, times in seconds.items()}
 
 
-def report(rows: list[dict[str, object]], file: Path | None, device: torch.device) -> None:
-    rates = {(str(row["what"]), str(row["who"])): float(str(row["value"])) for row in rows}
-    for (what, who), rate in rates.items():
-        print(f"{what:40s} {who:21s} {rate:10.1f}/s   {OURS} is {rates[what, OURS] / rate:6.2f}x")
+def report(rows: list[dict[str, object]], job: Job, file: Path | None, device: torch.device) -> None:
+    """Print the rates of a job, and write those of all jobs so far."""
+    rates = {str(row["who"]): float(str(row["value"])) for row in rows if row["what"] == job.what}
+    for who, rate in rates.items():
+        print(f"{job.what:40s} {who:21s} {rate:10.1f}/s   {OURS} is {rates[OURS] / rate:6.2f}x", flush=True)
     if file:
         versions = {"python": platform.python_version(), "processor": processor(device), "threads": "1"}
         for package in ("eztorch-sce", "torch", "torchvision", "torchaug", "kornia"):

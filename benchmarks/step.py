@@ -127,6 +127,8 @@ def measure(options: argparse.Namespace, form: str, num_views: int) -> tuple[lis
     in_this_form: dict[str, Callable[[], object]] = {
         name: in_form(form, call, options.device) for name, call in calls.items()
     }
+    if options.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     seconds = medians(in_this_form, options.repeats, options.device)
     frames = f" x {options.frames} frames" if options.frames > 1 else ""
     name = "2 views" if num_views == 2 else f"2 + {num_views - 2} views"
@@ -134,9 +136,10 @@ def measure(options: argparse.Namespace, form: str, num_views: int) -> tuple[lis
     if options.device != "cpu":
         what += f", {form}"
     rates = {who: options.batch / seconds[name] for name, who in (("step", US), ("passes", "torch, the passes alone"))}
+    peak = f"; peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB" if options.device == "cuda" else ""
     note = (
         f"{what}: a step takes {seconds['step'] / seconds['passes']:.3f}x the passes alone; "
-        f"the loss is {seconds['loss'] / seconds['step']:.2%} of it"
+        f"the loss is {seconds['loss'] / seconds['step']:.2%} of it{peak}"
     )
     return [row(what, who, rate, "samples/s") for who, rate in rates.items()], note
 

@@ -90,11 +90,13 @@ def test_a_training_on_the_gpu_follows_float32_on_the_cpu(videos: Path, tmp_path
 
 
 class WithoutWaits(pl.Callback):
-    """Make every wait for the device an error, from the second step on, except in the last, which is logged."""
+    """Make every wait for the device an error, except in the first step and in those that are logged."""
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any, **kwargs: Any) -> None:
-        is_last = trainer.global_step + 1 >= trainer.estimated_stepping_batches
-        torch.cuda.set_sync_debug_mode("default" if is_last else "error")
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        next_is_logged = batch_idx + 2 >= trainer.num_training_batches  # the last of an epoch
+        torch.cuda.set_sync_debug_mode("default" if next_is_logged else "error")
 
     def on_train_epoch_end(self, *args: Any, **kwargs: Any) -> None:
         torch.cuda.set_sync_debug_mode("default")
