@@ -24,7 +24,7 @@ def main() -> None:
     options, settings = parser.parse_known_args()
     accelerator = "gpu" if options.device == "cuda" else "cpu"
     epochs = [f"trainer.max_epochs={options.epochs}", f"trainer.accelerator={accelerator}"]
-    data = ["data.layout=folder", f"data.root={options.folder}"]
+    data = ["data.layout=folder", f"data.root={options.folder}/train", f"data.test_root={options.folder}/test"]
     pretrained = options.runs / "pretrain"
     run("pretrain", pretrained, ["recipe=cifar10_resnet18", *data, *epochs, *settings])
     scores = run("knn", options.runs / "knn", [f"weights={pretrained}", *data, f"accelerator={accelerator}"])
