@@ -90,17 +90,18 @@ def step(config: Any, processes: int) -> dict[str, tuple[int, int]]:
     return counted.parts
 
 
-def rows_of(recipe: str, overrides: list[str]) -> list[Row]:
-    """Return the counts of a recipe, on one process and on the first of several."""
+def rows_of(recipe: str, overrides: list[str]) -> tuple[list[Row], list[str]]:
+    """Return the rates of a recipe, on one process and on the first of several, and the counts in words."""
     config = compose("pretrain", [f"recipe={recipe}", "data.root=.", *overrides])
-    rows = []
+    rows, notes = [], []
     for processes in (1, PROCESSES):
         where = recipe if processes == 1 else f"{recipe}, rank 0 of {processes}"
         parts = step(config, processes)
-        for name, (waits, launches) in parts.items():
-            what = f"{where}: {name}"
-            rows += [row(what, US, waits, "waits"), row(what, US, launches, "launches")]
-    return rows
+        for name, (_, launches) in parts.items():
+            rows.append(row(f"{where}: {name}", US, 1000 / launches, "passes per 1000 launches"))
+        counts = ", ".join(f"{name} {waits} waits and {launches} launches" for name, (waits, launches) in parts.items())
+        notes.append(f"{where}: {counts}")
+    return rows, notes
 
 
 def main() -> None:
@@ -108,10 +109,12 @@ def main() -> None:
     parser.add_argument("--only", choices=RECIPES, help="count one recipe")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    chosen = [options.only] if options.only else list(RECIPES)
-    rows = [each for recipe in chosen for each in rows_of(recipe, RECIPES[recipe])]
-    notes = [f"fake CUDA tensors, bf16, channels last, batch of {BATCH} per process; no GPU was measured"]
-    finish(rows, ["torch"], options.json, notes)
+    rows, notes = [], [f"fake CUDA tensors, bf16, channels last, batch of {BATCH} per process; no GPU was measured"]
+    for recipe in [options.only] if options.only else RECIPES:
+        rows_of_recipe, notes_of_recipe = rows_of(recipe, RECIPES[recipe])
+        rows += rows_of_recipe
+        notes += notes_of_recipe
+    finish(rows, ["torch", "eztorch-sce"], options.json, notes)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-
 from eztorch_sce import together
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.launch import Launch, find_launch, local_rank, process_number
+from eztorch_sce.transfers import to_device
 from eztorch_sce.types import Failure
 
 P = ParamSpec("P")
@@ -393,9 +394,7 @@ def same_permutation(count: int, device: torch.device) -> Tensor:
     else:
         order = torch.randperm(count)
         dist.broadcast(order, src=0, group=host_group())
-    if device.type == "cuda":
-        order = order.pin_memory()
-    return order.to(device, non_blocking=True)
+    return to_device(order, device)
 
 
 class _Known:

@@ -1,7 +1,7 @@
 """The numbers that the device form of the views needs, made on the host for a whole batch.
 
 What each sample draws becomes rows of a few arrays: matrices of linear color passes, offsets of hue, weights of blur.
-`to_device` sends all of them in one copy.
+`sent_together` sends all of them in one copy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eztorch_sce.augment.draws import Draws
-from eztorch_sce.augment.ops import GRAY_WEIGHTS, blur_kernel_size, send
+from eztorch_sce.augment.ops import GRAY_WEIGHTS, blur_kernel_size
 from eztorch_sce.augment.statistics import ChannelStatistics
+from eztorch_sce.transfers import to_device
 
 Numbers = dict[str, NDArray[np.generic]]
 
@@ -178,7 +179,7 @@ def plan_and_numbers(
     return plan, numbers
 
 
-def to_device(arrays: Sequence[Numbers], device: torch.device) -> list[dict[str, Tensor]]:
+def sent_together(arrays: Sequence[Numbers], device: torch.device) -> list[dict[str, Tensor]]:
     """Return the arrays as tensors on a device, sent in one copy that the host does not wait for."""
     starts, end = [], 0
     for numbers in arrays:
@@ -189,7 +190,7 @@ def to_device(arrays: Sequence[Numbers], device: torch.device) -> list[dict[str,
     flat = [array for numbers in arrays for array in numbers.values()]
     for start, array in zip(starts, flat, strict=True):
         packed[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    sent = send(torch.from_numpy(packed), device)
+    sent = to_device(torch.from_numpy(packed), device)
     tensors = iter(
         sent[start : start + array.nbytes].view(_TORCH_TYPES[array.dtype.name]).view(array.shape)
         for start, array in zip(starts, flat, strict=True)

@@ -16,10 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eztorch_sce.augment import device_pixels
-from eztorch_sce.augment.device_numbers import Numbers, Plan, ViewWork, plan_and_numbers, possible_operations, to_device
+from eztorch_sce.augment.device_numbers import (
+    Numbers,
+    Plan,
+    ViewWork,
+    plan_and_numbers,
+    possible_operations,
+    sent_together,
+)
 from eztorch_sce.augment.draws import Draws
-from eztorch_sce.augment.ops import blur_kernel_size, send
+from eztorch_sce.augment.ops import blur_kernel_size
 from eztorch_sce.precision import exact_float32
+from eztorch_sce.transfers import to_device
 
 CHUNK_BYTES = 2**30
 """Bound on the frames that are processed at once, in float32. The operations hold about four copies of them, so 4 GiB.
@@ -62,7 +70,7 @@ class DeviceAugmentation:
         for position, work in enumerate(works):
             groups.setdefault(_kind(work), []).append(position)
         chunks = [self._chunks([works[position] for position in group]) for group in groups.values()]
-        sent = iter(to_device([chunk.numbers for group in chunks for chunk in group], works[0].frames.device))
+        sent = iter(sent_together([chunk.numbers for group in chunks for chunk in group], works[0].frames.device))
         views: dict[int, Tensor] = {}
         with exact_float32():
             for (kind, group), parts in zip(groups.items(), chunks, strict=True):
@@ -129,7 +137,7 @@ class DeviceAugmentation:
         key = (device, plan.size)
         if key not in self._blur_bases:
             num_taps = blur_kernel_size(plan.size) // 2 + 1
-            self._blur_bases[key] = send(device_pixels.blur_basis(plan.size, num_taps), device)
+            self._blur_bases[key] = to_device(device_pixels.blur_basis(plan.size, num_taps), device)
         return numbers | {"blur_basis": self._blur_bases[key]}
 
 

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from eztorch_sce.transfers import to_device
+
 GRAY_WEIGHTS = (0.2989, 0.587, 0.114)  # ITU-R BT.601 luma, with torchvision's digits
 _GRAY_SUM = sum(GRAY_WEIGHTS)
 _BLOCK = 16  # output pixels computed by one matrix product
@@ -287,7 +289,7 @@ def resized_crops(clips: Clips, boxes: Shaped[Tensor, "B 4"], size: int) -> Floa
         size: Side of the result in pixels.
     """
     boxes = boxes.to(torch.float32)
-    top, left, height, width = (boxes if boxes.device == clips.device else send(boxes, clips.device)).unbind(dim=1)
+    top, left, height, width = (boxes if boxes.device == clips.device else to_device(boxes, clips.device)).unbind(dim=1)
     rows = _resize_matrix(top, height, clips.shape[-2], size)
     columns = _resize_matrix(left, width, clips.shape[-1], size)
     return _separable(clips, rows, columns)
@@ -317,12 +319,7 @@ def _full_precision(device: torch.device) -> AbstractContextManager[None]:
 
 def _tensor(numbers: Sequence[Any], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return numbers as a tensor on the device."""
-    return send(torch.tensor(numbers, dtype=dtype), device)
-
-
-def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a tensor from the host to a device, without waiting for a GPU that is still busy."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return to_device(torch.tensor(numbers, dtype=dtype), device)
 
 
 def _per_sample(numbers: Sequence[float], device: torch.device, num_axes: int = 5) -> Tensor | float:

@@ -41,7 +41,7 @@ def fitted(*overrides: str) -> tuple[Any, list[Choice]]:
 
 
 def on_gpus(devices: int = 1, **changes: Any) -> PretrainConfig:
-    trainer = TrainerConfig(accelerator="gpu", devices=devices, num_nodes=1, sync_batchnorm=True)
+    trainer = TrainerConfig(accelerator="gpu", devices=devices, num_nodes=1, precision="32-true", sync_batchnorm=True)
     return PretrainConfig(data=DataConfig(root="x"), trainer=trainer, **changes)
 
 

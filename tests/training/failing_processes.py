@@ -231,6 +231,9 @@ def run(name: str, number: int, port: int) -> None:
     os.environ.update({"SLURM_STEP_ID": "0", "SLURM_NTASKS": str(PROCESSES), "SLURM_NTASKS_PER_NODE": str(PROCESSES)})
     os.environ.update({"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_JOB_NAME": "test"})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell that starts the tests in the background ignores it
     printed = os.open(FOLDER / f"{name}-{number}.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
