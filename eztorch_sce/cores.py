@@ -43,6 +43,16 @@ def cores_per_process(usable: int, num_processes: int | None = None, environ: Ma
     return max(1, min(usable, cores // num_processes))
 
 
+def spare_cores(num_workers: int, num_processes: int | None = None) -> int:
+    """Return the cores of this process that its loader's workers leave to it, at least 1.
+
+    Args:
+        num_workers: Number of worker processes.
+        num_processes: As in `cores_per_process`.
+    """
+    return max(1, cores_per_process(num_usable_cores(), num_processes) - num_workers)
+
+
 def num_local_processes(environ: Mapping[str, str] = os.environ) -> int:
     """Return the number of launched processes on this machine, 1 for a process that was started by itself.
 

@@ -1,6 +1,7 @@
 """Augmentation of a training batch on its device, from raw frames to the views that the network receives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
@@ -42,6 +43,8 @@ class Views(nn.Module):
     Attributes:
         dtype, channels_last: As above; may be changed at any time.
         num_calls: Number of calls with a tensor so far.
+        num_threads: Most threads that make the views of a batch on a CPU; None for those of torch. A loader sets the
+            cores that its workers leave: threads that wait for each other on cores of others lose most of their time.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Views(nn.Module):
         self.seed, self.canvas = seed, canvas
         self.dtype, self.channels_last = dtype, channels_last
         self.num_calls = 0
+        self.num_threads: int | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -103,7 +107,8 @@ class Views(nn.Module):
         """
         if isinstance(batch, Tensor):
             return self._of_whole(batch)
-        return ViewBatch(self._augmented(self.works(batch)), batch.label, batch.record, batch.failures)
+        with _at_most_threads(self.num_threads):
+            return ViewBatch(self._augmented(self.works(batch)), batch.label, batch.record, batch.failures)
 
     def works(self, batch: Batch) -> list[ViewWork]:
         """Draw for a batch, and return what `forward` makes the views from; nothing is computed on the device.
@@ -196,3 +201,17 @@ class Views(nn.Module):
                     f"view {number} is of size {size}, but the batch holds frames of {side} pixels: give Views the "
                     f"views and the canvas of its loader (canvas={side} if these are whole frames)"
                 )
+
+
+@contextmanager
+def _at_most_threads(limit: int | None) -> Iterator[None]:
+    """Limit the threads of torch; on a CPU, the views are the same bit for bit with any number of them."""
+    before = torch.get_num_threads()
+    if limit is None or limit >= before:
+        yield
+        return
+    torch.set_num_threads(limit)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

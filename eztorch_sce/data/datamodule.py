@@ -59,6 +59,11 @@ class TrainingData(pl.LightningDataModule):
         noun = "core" if cores == 1 else "cores"
         return f"from {cores} {noun}{each}; at most {in_units(self._loader.bytes_ahead)} of shared memory{each}"
 
+    @property
+    def view_threads(self) -> int | None:
+        """Most threads that should make the views on a CPU; None for those of torch. See `Views.num_threads`."""
+        return None if self._loader is None else self._loader.augment.num_threads
+
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move frames and labels to the device."""
         return batch.to(device, non_blocking=True)

@@ -13,7 +13,7 @@ from eztorch_sce import distributed
 from eztorch_sce.augment.policies import policy, view_messages
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.augment.views import Views
-from eztorch_sce.cores import num_local_processes
+from eztorch_sce.cores import num_local_processes, spare_cores
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, EvaluationSampling, TrainingClips
@@ -22,6 +22,7 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.worker_processes import WatchedDataset, WatchedIterator, starting
 from eztorch_sce.errors import ConfigError, LoadingError, MediaError
 from eztorch_sce.home_folders import with_home_folders
+from eztorch_sce.host_memory import reuse_large_buffers
 from eztorch_sce.launch import find_launch, is_first_process
 from eztorch_sce.progress import print_above
 from eztorch_sce.settings import invalid_settings
@@ -196,6 +197,8 @@ class TrainingLoader(TimedLoader):
         self.supply, self.bytes_ahead = supply, supply.bytes_for(needed)
         self.manifest, self.spec = clips.manifest, clips.spec
         self.augment = Views(clips.views, clips.seed, clips.canvas)
+        self.augment.num_threads = spare_cores(supply.num_workers, division.per_machine)
+        reuse_large_buffers()
 
 
 class ReportingLoader(TrainingLoader):

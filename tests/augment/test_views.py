@@ -1,9 +1,11 @@
 """Tests of `Views` on plain tensors, and of the views of a policy with changed settings."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eztorch_sce.augment.policies import ViewChanges, views
 from eztorch_sce.augment.view import ViewConfig
@@ -111,3 +113,32 @@ def test_views_have_the_dtype_and_memory_format_that_are_set(stats: str) -> None
         assert view.is_contiguous(memory_format=torch.channels_last_3d)
         assert torch.equal(view, expected.bfloat16())
     assert all(view.is_contiguous(memory_format=torch.channels_last) for view in augment(images()))
+
+
+class Threads(TorchDispatchMode):
+    """Note with how many threads operators run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts.add(torch.get_num_threads())
+        return func(*args, **(kwargs or {}))
+
+
+def test_views_use_the_threads_that_their_loader_leaves_to_them() -> None:
+    augmentation = Views("image")
+    images = torch.zeros(2, 3, 1, 224, 224, dtype=torch.uint8)
+    numbers = torch.zeros(2, dtype=torch.long)
+    batch = Batch([images, images], numbers, numbers, numbers, torch.ones(2), [])
+    torch.set_num_threads(2)
+    try:
+        for limit, expected in ((None, {2}), (1, {1}), (8, {2})):
+            augmentation.num_threads = limit
+            with Threads() as threads:
+                augmentation(batch)
+            assert threads.counts == expected
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
