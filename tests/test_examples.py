@@ -10,6 +10,8 @@ import pytest
 from checkout import ROOT, copy_checkout
 from copy_examples import PAGE, with_examples
 
+pytestmark = pytest.mark.xdist_group("examples")  # fixtures take long: once, in one worker
+
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 

@@ -27,6 +27,8 @@ from eztorch_sce.models.batch_norm import SyncBatchNorm, sync_batch_norms
 from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
 from eztorch_sce.registry import choices
 
+pytestmark = pytest.mark.xdist_group("processes")  # fixtures take long: once, in one worker
+
 
 class OwnLoss(nn.Module):
     """A loss of a user, with a parameter: its negatives are the queue, or else the other samples of the batch."""

@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+pytestmark = pytest.mark.xdist_group("failing processes")  # fixtures take long: once, in one worker
+
 ENDS = {  # what is printed, by one process only
     "configuration": "- process 1: optimizer.lr=-1 must be greater than 0",
     "opening": "- process 1: data.root=",

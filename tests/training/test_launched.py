@@ -13,6 +13,8 @@ from PIL import Image
 from eztorch_sce.cli import main
 from eztorch_sce.models.weights import load_weights
 
+pytestmark = pytest.mark.xdist_group("launched")  # fixtures take long: once, in one worker
+
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 NETWORK = ["backbone=r2plus1d_small", "backbone.width=4", "backbone.num_blocks=1", "views.0.size=32"]
 SETTINGS = ["trainer.accelerator=cpu", "trainer.max_epochs=2", "data.batch_size=8", "data.num_workers=0"]

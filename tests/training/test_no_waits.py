@@ -41,6 +41,8 @@ from eztorch_sce.training.pretrain_module import PretrainModule
 from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
 from eztorch_sce.types import Batch, StepOutput, ViewBatch
 
+pytestmark = pytest.mark.xdist_group("no waits")  # they share results of operators, which take long the first time
+
 
 class Tiny(Backbone):
     """A network of few operators, for images and clips."""
