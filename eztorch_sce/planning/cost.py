@@ -242,10 +242,13 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
         with _flop_counter() as view_counter:
             method.backbone(torch.zeros(batch, *shapes[0]))
         once = _step_cost(method, config.trainer, shapes, batch)
-        twice = _step_cost(method, config.trainer, shapes, 2 * batch)
-        for norm in (module for module in method.modules() if isinstance(module, _BatchNorm)):
-            norm.register_forward_hook(lambda norm, *_: norms.append((norm.num_features, torch.is_grad_enabled())))
-        method([torch.zeros(batch, *shape) for shape in shapes])
+        if config.trainer.checkpointing:  # its backward pass runs blocks again, whose norms would count twice
+            twice = _step_cost(method, config.trainer, shapes, 2 * batch)
+            _note_norms(method, norms)
+            method([torch.zeros(batch, *shape) for shape in shapes])
+        else:
+            _note_norms(method, norms)
+            twice = _step_cost(method, config.trainer, shapes, 2 * batch)
 
     momentum_encoder, queue = (_num_bytes(getattr(method, name, None)) for name in ("momentum_encoder", "queue"))
     return NetworkCost(
@@ -263,6 +266,12 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
         loss_inputs=loss_inputs.views,
         measured_on="tensors without values" if fake else f"{batch} and {2 * batch} real samples",
     )
+
+
+def _note_norms(method: nn.Module, norms: list[tuple[int, bool]]) -> None:
+    """Add the channels of each batch norm call from now on to a list, and whether gradients flow through it."""
+    for norm in (module for module in method.modules() if isinstance(module, _BatchNorm)):
+        norm.register_forward_hook(lambda norm, *_: norms.append((norm.num_features, torch.is_grad_enabled())))
 
 
 def _parameters_by_component(method: nn.Module) -> dict[str, int]:

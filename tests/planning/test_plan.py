@@ -52,7 +52,7 @@ def test_flops_and_parameters_match_fvcore(recipe: list[str], num_frames: int, m
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from fvcore.nn import FlopCountAnalysis, parameter_count
-    config = compose("plan", recipe)
+    config = compose("plan", [*recipe, "devices=16"])
     backbone = config.backbone.build().eval()
     counted = FlopCountAnalysis(backbone, torch.zeros(1, 3, num_frames, 224, 224)).unsupported_ops_warnings(False)
     planned = api.plan(config)
