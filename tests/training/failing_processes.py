@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -231,9 +232,8 @@ def run(name: str, number: int, port: int) -> None:
     os.environ.update({"SLURM_STEP_ID": "0", "SLURM_NTASKS": str(PROCESSES), "SLURM_NTASKS_PER_NODE": str(PROCESSES)})
     os.environ.update({"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number), "SLURM_JOB_NAME": "test"})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell that starts the tests in the background ignores it
+    # A shell that starts the tests in the background ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     printed = os.open(FOLDER / f"{name}-{number}.txt", os.O_WRONLY | os.O_CREAT)
     os.dup2(printed, 1)
     os.dup2(printed, 2)
@@ -252,12 +252,14 @@ def run(name: str, number: int, port: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
+    """Return ports below those that the system gives to other programs while the cases run."""
+    ports: list[int] = []
+    candidates = iter(range(12_000 + os.getpid() * 41 % 15_000, 32_000))
+    while len(ports) < count:
+        port = next(candidates)
+        with socket.socket() as each, suppress(OSError):
+            each.bind(("127.0.0.1", port))
+            ports.append(port)
     return ports
 
 
