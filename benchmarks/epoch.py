@@ -165,7 +165,9 @@ def repeat_files(images: Path | None, folder: Path, num_files: int) -> str:
             path.symlink_to(sources[number % len(sources)].resolve())
         else:
             draw_photograph(number).save(path, quality=90)
-    return f"{num_files} files, {len(sources)} of them different, of {images}" if sources else f"{num_files} drawn"
+    if images is None:
+        return f"{num_files} drawn"
+    return f"{num_files} files, {len(sources)} of them different, of {images.name}"
 
 
 def draw_photograph(seed: int) -> Image.Image:

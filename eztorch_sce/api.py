@@ -133,7 +133,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
     run_dir = open_run("pretrain", config)
-    views = Views(opened.views, config.seed, config.data.canvas)
+    views = loaded.augmentation
     module = PretrainModule(
         method, views, chosen(config.optimizer), config.schedule, config.data.samples_per_step, config.ramps, loss
     )
@@ -220,7 +220,7 @@ def _finetune(
         start_from_probe(classifier, opened, config)
     module = ClassifyModule(
         classifier,
-        Views(opened.views, config.seed, config.data.canvas),
+        loaded.augmentation,
         config.optimizer,
         config.schedule,
         config.data.samples_per_step,
@@ -384,7 +384,7 @@ def _linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
     run_dir = open_run("linear", config)
     heads = LinearHeads(opened.backbone.num_features, len(opened.train.classes), config.probe().lrs)
-    views = Views(opened.views, config.seed, config.data.canvas)
+    views = loaded.augmentation
     validation = None if held_out is None else ValidationHeads(heads, held_out)
     module = ProbeModule(
         opened.backbone, heads, views, config.optimizer, config.schedule, config.data.samples_per_step, validation

@@ -10,15 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from eztorch_sce.errors import (
-    ConfigError,
-    LoadingError,
-    MediaError,
-    ProcessError,
-    SourceError,
-    TrainingError,
-    did_you_mean,
-)
+from eztorch_sce.errors import EXPLAINED, ConfigError, MediaError, ProcessError, SourceError, did_you_mean
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, visible
@@ -41,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would write the rest at exit
         sys.exit(1)
-    except (ConfigError, LoadingError, MediaError, SourceError, TrainingError) as error:
+    except EXPLAINED as error:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise
         _print_once(error, f"eztorch-sce {visible(command)}: {_describe(error)}")

@@ -44,7 +44,7 @@ def cores_per_process(usable: int, num_processes: int | None = None, environ: Ma
 
 
 def spare_cores(num_workers: int, num_processes: int | None = None) -> int:
-    """Return the cores of this process that its loader's workers leave to it, at least 1.
+    """Return the number of cores that its loader's workers leave to this process, at least 1.
 
     Args:
         num_workers: Number of worker processes.

@@ -58,6 +58,10 @@ class ProcessError(RuntimeError):
     """Another process of a command failed or died, which ends all; the message says which and why."""
 
 
+EXPLAINED = (ConfigError, LoadingError, MediaError, SourceError, TrainingError)
+"""Errors whose text says what to do. All processes of a command raise the same one, and the command line prints it."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error of a library, with its type if the message says nothing without it.
 

@@ -7,21 +7,11 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from eztorch_sce.errors import (
-    ConfigError,
-    LoadingError,
-    MediaError,
-    ProcessError,
-    SourceError,
-    TrainingError,
-    first_line,
-)
+from eztorch_sce.errors import EXPLAINED, ProcessError, first_line
 
 TERMINATED = 128 + signal.SIGTERM  # exit status
 
-_KINDS: dict[str, type[Exception]] = {
-    kind.__name__: kind for kind in (ConfigError, LoadingError, MediaError, SourceError, TrainingError)
-}
+_KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in EXPLAINED}
 
 
 class Failure(NamedTuple):

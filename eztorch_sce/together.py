@@ -96,7 +96,7 @@ def wait_for_all(name: str, at_most_s: float = float("inf")) -> bool:
 
 
 def number_of_command() -> int:
-    """Return the number of the current command in this process, the same in all of them."""
+    """Return the number of the current command, which is the same in all processes."""
     return 0 if _session is None else _session.number
 
 
@@ -253,7 +253,7 @@ class Session:
             has_printed()
 
     def _publish(self, failure: Failure) -> Failure:
-        """Tell the other processes of a failure, and return that which was first."""
+        """Report a failure to the other processes, and return the first that any of them reported."""
         first: bytes = self.store.compare_set("failed", "", json.dumps(failure))
         return Failure(*json.loads(first))
 

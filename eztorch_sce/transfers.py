@@ -7,7 +7,9 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a CPU tensor on a device. The host does not wait for a GPU: the tensor travels from pinned memory."""
+    """Return a tensor of the CPU, or of the device, on the device. The host does not wait for a GPU to receive it."""
+    if tensor.device.type == device.type:
+        return tensor
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

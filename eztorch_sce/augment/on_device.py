@@ -150,7 +150,7 @@ class _Chunk(NamedTuple):
 
 
 def _kind(work: ViewWork) -> tuple[object, ...]:
-    """Return what views must share to be made together."""
+    """Return the properties that views must share to be made together."""
     frames = work.frames
     return work.size, tuple(frames.shape[1:]), frames.dtype, work.boxes is None, work.statistics is None
 

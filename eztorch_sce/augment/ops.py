@@ -289,7 +289,7 @@ def resized_crops(clips: Clips, boxes: Shaped[Tensor, "B 4"], size: int) -> Floa
         size: Side of the result in pixels.
     """
     boxes = boxes.to(torch.float32)
-    top, left, height, width = (boxes if boxes.device == clips.device else to_device(boxes, clips.device)).unbind(dim=1)
+    top, left, height, width = to_device(boxes, clips.device).unbind(dim=1)
     rows = _resize_matrix(top, height, clips.shape[-2], size)
     columns = _resize_matrix(left, width, clips.shape[-1], size)
     return _separable(clips, rows, columns)

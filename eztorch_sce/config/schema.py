@@ -29,7 +29,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.losses.sce import SCEConfig
 from eztorch_sce.machine import BF16_CAPABILITY, Machine, this_machine
-from eztorch_sce.methods.base import has_own_loss, own_loss_message
+from eztorch_sce.methods.base import has_own_loss, normalizes_apart, own_loss_message
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.objects import title_of
 from eztorch_sce.optim.base import check_optimizer
@@ -114,7 +114,7 @@ class PretrainConfig(CommandConfig):
                 f"{batch_size} must be at least 2 x bn_splits x devices x num_nodes x accumulate = "
                 f"{2 * num_chunks}"
             )
-        if _normalizes_apart(self.method) and world_size > 1 and self.trainer.sync_batchnorm:
+        if normalizes_apart(self.method) and world_size > 1 and self.trainer.sync_batchnorm:
             messages.append(
                 "trainer.sync_batchnorm=true normalizes the batches of all devices as one, so method.bn_splits and "
                 "method.shuffle_bn would have no effect: set trainer.sync_batchnorm=false or trainer.devices=1"
@@ -248,12 +248,6 @@ class ShowViewsConfig(CommandConfig):
         return adjust_conflicts(self.adjust, self)
 
 
-def _normalizes_apart(method: object) -> bool:
-    """Return whether a method relies on batch norm statistics that differ by device or by chunk of the batch."""
-    num_splits = getattr(method, "bn_splits", 1)
-    return getattr(method, "shuffle_bn", False) is True or (isinstance(num_splits, int) and num_splits > 1)
-
-
 C = TypeVar("C", bound=CommandConfig)
 
 
@@ -278,7 +272,7 @@ def validate(config: C) -> C:
         trainer = config.trainer  # type: ignore[attr-defined]
         if isinstance(trainer, TrainerConfig) and not invalid_settings(trainer):
             messages += trainer.conflicts_on(machine)
-            if trainer.sync_batchnorm is None and _normalizes_apart(getattr(config, "method", None)):
+            if trainer.sync_batchnorm is None and normalizes_apart(getattr(config, "method", None)):
                 trainer = replace(trainer, sync_batchnorm=False)
             config = replace(config, trainer=trainer.on(machine))  # type: ignore[call-arg]
     messages += invalid_settings(config)

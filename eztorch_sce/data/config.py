@@ -41,7 +41,7 @@ TEST_FRACTION = 0.2
 
 MAX_WORKERS = 16
 """Largest number of decoding processes of a device, unless data.num_workers is set."""
-_CORES_TO_SPARE = 4  # from this number on, one is left to the process that feeds the device
+_CORES_TO_SPARE = 4  # with at least this many cores, one is left to the process that feeds the device
 
 _OF_FILES = (
     *("root", "list", "test_root", "test_list", "layout", "kind", "frames_pattern", "annotations", "split"),

@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 import torch
 
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.augment.views import Views
 from eztorch_sce.cores import cores_per_process, num_usable_cores
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, TrainingClips
@@ -60,9 +61,9 @@ class TrainingData(pl.LightningDataModule):
         return f"from {cores} {noun}{each}; at most {in_units(self._loader.bytes_ahead)} of shared memory{each}"
 
     @property
-    def view_threads(self) -> int | None:
-        """Most threads that should make the views on a CPU; None for those of torch. See `Views.num_threads`."""
-        return None if self._loader is None else self._loader.augment.num_threads
+    def augmentation(self) -> Views:
+        """What turns a batch into views on the device; see `TrainingLoader.augment`."""
+        return self.train_dataloader().augment
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move frames and labels to the device."""

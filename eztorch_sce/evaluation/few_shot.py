@@ -10,13 +10,14 @@ from torch import Tensor
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
-from eztorch_sce.evaluation.memory import on_device, send, take
+from eztorch_sce.evaluation.memory import on_device, take
 from eztorch_sce.evaluation.search import CPU, unit_rows
 from eztorch_sce.precision import exact_float32
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.settings import setting
+from eztorch_sce.transfers import to_device
 from eztorch_sce.types import FeatureBank
 
 
@@ -87,7 +88,7 @@ def few_shot_accuracy(
         answers = torch.arange(ways).repeat_interleave(torch.tensor([len(rows) for rows in queried]))
         centroids = unit_rows(_take(supports, support, device)).view(ways, shots, -1).mean(dim=1)  # (W, F)
         similarity = unit_rows(_take(queried_from, torch.cat(queried), device)) @ F.normalize(centroids, dim=1).T
-        accuracies[episode] = (similarity.argmax(dim=1) == send(answers, device)).double().mean()
+        accuracies[episode] = (similarity.argmax(dim=1) == to_device(answers, device)).double().mean()
     accuracies = accuracies.cpu()  # the only time that the host waits for the device
     half_width = 1.96 * accuracies.std() / episodes**0.5
     return {"few_shot_top1": float(accuracies.mean()), "few_shot_ci95": float(half_width)}
@@ -111,7 +112,7 @@ def _rows_by_class(labels: Tensor) -> dict[int, Tensor]:
 
 
 def _take(rows: Tensor, index: Tensor, device: torch.device) -> Tensor:
-    return take(rows, index, send(index, device), device)
+    return take(rows, index, to_device(index, device), device)
 
 
 def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:

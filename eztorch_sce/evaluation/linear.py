@@ -16,7 +16,7 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.features import RecordViews, mean_over_views
-from eztorch_sce.evaluation.memory import on_device, send, take
+from eztorch_sce.evaluation.memory import on_device, take
 from eztorch_sce.evaluation.metrics import top_accuracies, top_fractions
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.evaluation.selection import groups_of, validation_rows
@@ -32,6 +32,7 @@ from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.settings import choice, setting, show
 from eztorch_sce.training.config import TrainerConfig
+from eztorch_sce.transfers import to_device
 from eztorch_sce.types import FeatureBank
 
 _BLOCK = 16384  # rows scored per batch
@@ -296,7 +297,7 @@ def train_heads(
         device: The device to compute on.
         rows: Records to train on; None for all.
     """
-    features, labels = on_device(train.features, device), send(train.labels, device)
+    features, labels = on_device(train.features, device), to_device(train.labels, device)
     num_features = features.shape[1]
     rows = torch.arange(len(train.labels)) if rows is None else rows
     num_records = len(rows)
@@ -311,7 +312,7 @@ def train_heads(
     scheduler = LambdaLR(optimizer, lambda step: probe.schedule.factor(step, num_steps, probe.max_epochs))
     for _ in track(range(probe.max_epochs), probe.max_epochs, "linear classifiers, epochs"):
         order = rows[torch.randperm(num_records, generator=generator)]
-        batches = zip(order.split(batch_size), send(order, device).split(batch_size), strict=True)
+        batches = zip(order.split(batch_size), to_device(order, device).split(batch_size), strict=True)
         for drawn, drawn_on_device in batches:
             x = take(features, drawn, drawn_on_device, device)  # (B, F)
             optimizer.zero_grad()
@@ -358,10 +359,10 @@ def _accuracies(
 
     Records are scored in blocks, since all scores at once may not fit in memory, and the results are read once.
     """
-    features, all_labels = on_device(bank.features, device), send(bank.labels, device)
+    features, all_labels = on_device(bank.features, device), to_device(bank.labels, device)
     num_records = len(bank.labels) if rows is None else len(rows)
     slices = [slice(start, start + _BLOCK) for start in range(0, num_records, _BLOCK)]
-    rows_on_device = None if rows is None else send(rows, device)
+    rows_on_device = None if rows is None else to_device(rows, device)
     counts, fractions = [], []
     for block in slices:
         there = block if rows_on_device is None else rows_on_device[block]

@@ -31,11 +31,6 @@ def on_device(rows: Shaped[Tensor, "N ..."], device: torch.device) -> Shaped[Ten
     return rows.to(device)
 
 
-def send(rows: Shaped[Tensor, "n ..."], device: torch.device) -> Shaped[Tensor, "n ..."]:
-    """Return rows, on the CPU or there already, on a device. The host does not wait for a GPU."""
-    return rows if rows.device.type == device.type else to_device(rows, device)
-
-
 def take(
     rows: Shaped[Tensor, "N ..."], index: Tensor | slice, index_on_device: Tensor | slice, device: torch.device
 ) -> Shaped[Tensor, "n ..."]:
@@ -47,7 +42,7 @@ def take(
         index_on_device: The same on the device.
         device: The device.
     """
-    return rows[index_on_device] if rows.device.type == device.type else send(rows[index], device)
+    return rows[index_on_device] if rows.device.type == device.type else to_device(rows[index], device)
 
 
 class InChunks:

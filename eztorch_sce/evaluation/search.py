@@ -9,9 +9,10 @@ from torch import Tensor
 
 from eztorch_sce.distributed import gather_rows, rank, world_size
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.evaluation.memory import available_bytes, on_device, send
+from eztorch_sce.evaluation.memory import available_bytes, on_device
 from eztorch_sce.precision import exact_float32
 from eztorch_sce.progress import track
+from eztorch_sce.transfers import to_device
 
 # Rows compared at once on a CPU. Their similarities take 4 MB whatever the size of the bank and the number of queries,
 # so they are still in the cache when the nearest are selected.
@@ -159,10 +160,10 @@ def similarities(
     """
     device = centers.queries.device
     chunks = chunks_on(device)
-    unit_queries = unit_rows(send(queries, device) - centers.queries)
+    unit_queries = unit_rows(to_device(queries, device) - centers.queries)
     centers.is_finite.logical_and_(_are_finite(unit_queries))
     for columns in track(_chunks(len(bank), chunks.bank), -(-len(bank) // chunks.bank), title):
-        keys = unit_rows(send(bank[columns], device) - centers.bank)
+        keys = unit_rows(to_device(bank[columns], device) - centers.bank)
         centers.is_finite.logical_and_(_are_finite(keys))
         for rows in _chunks(len(queries), chunks.queries):
             yield rows, columns, unit_queries[rows] @ keys.T
@@ -213,7 +214,7 @@ def unit_rows(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N F"]:
 def _mean_row(rows: Tensor, device: torch.device) -> Tensor:
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
     for chunk in _chunks(len(rows), chunks_on(device).bank):
-        total += send(rows[chunk], device).sum(dim=0, dtype=torch.float64)
+        total += to_device(rows[chunk], device).sum(dim=0, dtype=torch.float64)
     return (total / len(rows)).float()
 
 

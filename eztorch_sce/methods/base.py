@@ -66,6 +66,12 @@ def has_own_loss(config: object) -> bool:
     return bool(getattr(config, "has_own_loss", False))
 
 
+def normalizes_apart(method: object) -> bool:
+    """Return whether a method relies on batch norm statistics that differ by device or by chunk of the batch."""
+    num_splits = getattr(method, "bn_splits", 1)
+    return getattr(method, "shuffle_bn", False) is True or (isinstance(num_splits, int) and num_splits > 1)
+
+
 def own_loss_message(loss: str, method: str) -> str:
     """Return the message for a loss that is set although the method has its own.
 

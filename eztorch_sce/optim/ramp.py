@@ -97,8 +97,6 @@ def _numbers(config: Any) -> list[tuple[str, settings.Setting]]:
     """Return the name and declaration of each setting of a config that is a real number."""
     if config is None:
         return []
-    if config is None:
-        return []
     if isinstance(config, PassedObject):
         attributes = vars(config.value).items() if hasattr(config.value, "__dict__") else ()
         names = [name for name, value in attributes if isinstance(value, float) and not name.startswith("_")]

@@ -25,17 +25,13 @@ from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.checkpointing import checkpointed, repeated_blocks
 from eztorch_sce.optim.base import OptimizerConfig
+from eztorch_sce.planning.launches import launches_a_kernel
 from eztorch_sce.precision import autocast
 from eztorch_sce.settings import chosen
 from eztorch_sce.training.config import TrainerConfig
 
 Shape = tuple[int, int, int, int]
 """Shape (C, T, S, S) of a view of one sample."""
-_LAUNCHES_NOTHING = {  # views and allocations
-    *("view", "_unsafe_view", "expand", "transpose", "t", "permute", "select", "slice", "unsqueeze", "squeeze"),
-    *("alias", "detach", "as_strided", "split", "split_with_sizes", "unbind", "diagonal", "lift_fresh", "unfold"),
-    *("_reshape_alias", "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "set_", "resize_"),
-}
 
 
 class TrainingSettings(Protocol):
@@ -170,7 +166,7 @@ class _Launches(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        if func.namespace == "aten" and func.overloadpacket.__name__ not in _LAUNCHES_NOTHING:
+        if launches_a_kernel(func):
             self.count += 1
             leaves = tree_leaves((args, kwargs, result))
             self.moved += sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))

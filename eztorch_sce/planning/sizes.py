@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.losses.contrastive import ContrastiveLoss
 from eztorch_sce.losses.streaming import BLOCK_NUMBERS, BLOCK_NUMBERS_GPU
+from eztorch_sce.methods.base import normalizes_apart
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.planning import assumptions
 from eztorch_sce.planning.cost import Flops, LossCost, NetworkCost, Shape, Size, TrainingSettings
@@ -101,7 +102,7 @@ class Costs:
         """
         config: Any = self.config
         is_alone = config.trainer.world_size == 1
-        apart = getattr(config.method, "shuffle_bn", False) or getattr(config.method, "bn_splits", 1) > 1
+        apart = normalizes_apart(config.method)
         devices = min(num_devices, per_machine)
         trainer = replace(
             config.trainer,

@@ -12,7 +12,6 @@ from pytorch_lightning import loggers as pl_loggers
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from eztorch_sce import distributed
-from eztorch_sce.augment.views import Views
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.models.batch_norm import sync_batch_norms
@@ -77,7 +76,6 @@ def fit(
     max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
     if settings.sync_batchnorm and settings.world_size != 1:
         sync_batch_norms(module)  # Lightning's own conversion needs GPUs, and makes them wait
-    _limit_threads_of_views(module, data)
     batch = data.config.samples_per_step // ((settings.world_size or 1) * settings.accumulate)
     with prepared(module, settings), _without_advice():
         trainer = pl.Trainer(
@@ -107,12 +105,6 @@ def fit(
         with signals_left_to_us(trainer):
             trainer.fit(module, datamodule=data, ckpt_path=run_dir / "last.ckpt" if config.run.resume else None)
     return trainer
-
-
-def _limit_threads_of_views(module: pl.LightningModule, data: TrainingData) -> None:
-    augmentation = getattr(module, "augmentation", None)
-    if isinstance(augmentation, Views):
-        augmentation.num_threads = data.view_threads
 
 
 def _warn_of_long_warmup(schedule: ScheduleConfig, epochs: int) -> None:

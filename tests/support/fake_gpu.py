@@ -26,6 +26,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
+from eztorch_sce.planning.launches import launches_a_kernel
+
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
 
@@ -57,24 +59,6 @@ NOT_FOR_16_BITS = {
     *("special_airy_ai", "special_bessel_j0", "special_bessel_j1", "special_bessel_y0", "special_bessel_y1"),
 }
 NOT_FOR_INTEGERS = {"mm", "bmm", "addmm", "baddbmm", "mv", "addmv", "dot", "convolution"}  # they go to cuBLAS and cuDNN
-LAUNCHES_NOTHING = {  # views and allocations
-    *(
-        "view",
-        "_unsafe_view",
-        "expand",
-        "transpose",
-        "t",
-        "permute",
-        "select",
-        "slice",
-        "unsqueeze",
-        "squeeze",
-        "alias",
-    ),
-    *("detach", "as_strided", "split", "split_with_sizes", "unbind", "diagonal", "lift_fresh", "empty", "empty_like"),
-    *("new_empty", "empty_strided", "new_empty_strided", "_reshape_alias", "unfold", "set_", "resize_", "view_as"),
-    *("is_pinned", "chunk", "narrow", "detach_"),
-}
 WITHOUT_RESULT = ("_fused_", "_amp_foreach_")  # operators in place, some of which have no rule for fake tensors
 _SKIPPED_FILES = (str(Path(torch.__file__).parent), __file__, str(Path(__file__).with_name("fake_backward.py")), "<")
 
@@ -172,7 +156,7 @@ class FakeGPU(TorchDispatchMode):
             self._launch(name)
             return None
         result = result_of(func, args, kwargs, self.mode, CUDA)
-        if name not in LAUNCHES_NOTHING and func.namespace == "aten":
+        if launches_a_kernel(func):
             self._launch(name)
         return result
 
