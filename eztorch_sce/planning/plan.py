@@ -178,7 +178,15 @@ def _measure(config: TrainingSettings) -> Costs:
 
 def _time(costs: Costs, config: PlanSettings) -> StepTime:
     traffic = costs.traffic(costs.config.trainer.world_size or 1)
-    return step_time(costs.config, costs.networks, costs.flops(), traffic, config.device, config.utilization)
+    return step_time(
+        costs.config,
+        costs.networks,
+        costs.loss.launches,
+        costs.flops(),
+        traffic,
+        config.device,
+        config.utilization,
+    )
 
 
 def _scales(costs: Costs, config: PlanSettings) -> list[Scale]:

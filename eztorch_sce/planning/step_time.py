@@ -50,6 +50,7 @@ class StepTime(NamedTuple):
 def step_time(
     config: TrainingSettings,
     networks: NetworkCost,
+    loss_launches: int,
     flops: Mapping[str, Flops],
     network: Mapping[str, Traffic],
     device: str,
@@ -60,6 +61,7 @@ def step_time(
     Args:
         config: A validated config with a resolved number of devices.
         networks: Cost of the networks.
+        loss_launches: Kernel launches of the loss.
         flops: FLOPs per sample by component.
         network: What each device sends, by content.
         device: Name of the device in `DEVICES`.
@@ -72,7 +74,7 @@ def step_time(
     peak = specs.peak(chosen(trainer.precision))
     computing = sum(map(sum, flops.values())) / (peak * 1e12) + moved / (specs.bandwidth_gb_s * 1e9)
     weights_s = networks.moved.fixed * trainer.accumulate / (specs.bandwidth_gb_s * 1e9)
-    launches = launches_of(config, networks)
+    launches = launches_of(config, networks, loss_launches)
     host = sum(launches.values()) * assumptions.LAUNCH.value * 1e-6 + assumptions.STEP.value * 1e-3
     if num_devices > 1:
         host += assumptions.EXCHANGE.value * 1e-3 * trainer.accumulate
@@ -84,13 +86,14 @@ def step_time(
     )
 
 
-def launches_of(config: TrainingSettings, networks: NetworkCost) -> dict[str, float]:
+def launches_of(config: TrainingSettings, networks: NetworkCost, loss_launches: int) -> dict[str, float]:
     """Return the kernel launches of an optimizer step by component."""
     trainer, left = config.trainer, assumptions.COMPILED_LAUNCHES.value if config.trainer.compile else 1.0
+    of_view = assumptions.COMPILED_VIEW_LAUNCHES if trainer.compile else assumptions.VIEW_LAUNCHES
     times = trainer.accumulate
     launches = {
-        "views": times * len(config.views) * (4.0 if trainer.compile else assumptions.VIEW_LAUNCHES.value),
-        "networks and loss": times * networks.launches * left,
+        "views": times * len(config.views) * of_view.value,
+        "networks and loss": times * (networks.launches * left + loss_launches),
     }
     if trainer.sync_batchnorm and (trainer.world_size or 1) > 1:
         passes = sum(1 + learns for _, learns in networks.norms)
