@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 
 from eztorch_sce.augment.views import Views
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import blocks_in_order, effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.metrics import log_numbers, metrics_are_due, read_metrics
+from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -44,6 +45,7 @@ class ClassifyModule(pl.LightningModule):
         self.classifier, self.augmentation = classifier, augmentation
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.layer_decay, self.mixup = layer_decay, mixup
+        self.metrics = StepMetrics()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Augment the batch on the device."""
@@ -58,9 +60,12 @@ class ClassifyModule(pl.LightningModule):
         loss = weight * F.cross_entropy(logits, batch.label) + (1 - weight) * F.cross_entropy(logits, other_label)
         if metrics_are_due(self, batch_idx):
             accuracy = (logits.argmax(dim=1) == batch.label).float().mean()
-            numbers = read_metrics({"loss": loss.detach(), "train_accuracy": accuracy})
-            log_numbers(self, numbers, len(batch.record))
+            self.metrics.keep({"loss": loss, "train_accuracy": accuracy})
         return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the metrics of the step, if they are due."""
+        log_numbers(self, self.metrics.read(self, optimizer))
 
     def _mix(self, batch: ViewBatch) -> tuple[Float[Tensor, "B C T S S"], Int64[Tensor, " B"], float]:
         """Mix each clip with the next one; return the clips, the labels of the next ones, and the weight of their own.

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from eztorch_sce.transfers import to_host
 
@@ -26,12 +28,42 @@ def metrics_are_due(module: pl.LightningModule, batch_idx: int) -> bool:
     return ends_step and every > 0 and (trainer.global_step + 1) % every == 0
 
 
-def log_numbers(module: pl.LightningModule, numbers: Mapping[str, float], batch_size: int | None = None) -> None:
-    """Log numbers. They stay on the host: Lightning would copy a plain number to the device, and wait for it."""
-    values = {name: torch.tensor(value, dtype=torch.get_default_dtype()) for name, value in numbers.items()}
-    module.log_dict(values, batch_size=batch_size)
+def log_numbers(module: pl.LightningModule, numbers: Mapping[str, float | Tensor]) -> None:
+    """Log numbers of the CPU. They stay there: Lightning would copy a plain number to the device, and wait for it."""
+    values = {name: torch.tensor(float(value), dtype=torch.get_default_dtype()) for name, value in numbers.items()}
+    module.log_dict(values)
 
 
-def read_metrics(metrics: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return scalars of a device as numbers, after one copy."""
-    return {name: float(value) for name, value in zip(metrics, to_host(list(metrics.values())), strict=True)}
+class StepMetrics:
+    """Metrics of a step, kept on the device until its gradients are there, and read with their norm in one copy."""
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep tensors of the forward pass until `read`."""
+        self._tensors = {name: tensor.detach() for name, tensor in tensors.items()}
+
+    def read(self, module: pl.LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Return the tensors that were kept, and the norm of the gradients as `grad_norm`, on the CPU.
+
+        Empty if the metrics of this step are not logged. Call it in `on_before_optimizer_step`.
+        """
+        if not self._tensors:
+            return {}
+        tensors = self._tensors | {"grad_norm": _gradient_norm(module, optimizer)}
+        self._tensors = {}
+        return dict(zip(tensors, to_host(list(tensors.values())), strict=True))
+
+
+@torch.no_grad()
+def _gradient_norm(module: pl.LightningModule, optimizer: Optimizer) -> Tensor:
+    """Return the L2 norm of all gradients of a step, before clipping and without the factor of a `GradScaler`."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
+    if scaler is not None and getattr(
+        optimizer, "_step_supports_amp_scaling", False
+    ):  # its kernel takes the factor off
+        norm = norm / scaler._get_scale_async()  # stays on the device, unlike `get_scale`
+    return norm

@@ -1,13 +1,14 @@
 """Self-supervised pretraining as a LightningModule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
+from torch.optim import Optimizer
 
 from eztorch_sce.augment.views import Views
 from eztorch_sce.distributed import raise_together, rows_known
@@ -20,10 +21,11 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.ramp import MovingSetting, Ramp
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.metrics import log_numbers, metrics_are_due
+from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
-from eztorch_sce.transfers import to_host
 from eztorch_sce.types import Batch, StepOutput, ViewBatch
+
+_EMBEDDINGS = "embeddings: "  # prefix of their statistics
 
 
 class CollapseWarning(UserWarning):
@@ -58,6 +60,7 @@ class PretrainModule(pl.LightningModule):
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.moving_settings = [MovingSetting(ramp, {"loss": loss, "method": method}) for ramp in ramps]
         self.warned_of_collapse = False
+        self.metrics = StepMetrics()
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
         """Augment the batch on the device."""
@@ -74,10 +77,15 @@ class PretrainModule(pl.LightningModule):
             self.method.with_metrics = is_due
         output = self._forward(batch)
         if is_due:
-            numbers = _read_back(output)
-            self._check_health(numbers)
-            log_numbers(self, numbers, len(batch.record))
+            self.metrics.keep(output.metrics | {"loss": output.loss} | _statistics(output))
         return output.loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Check and log the metrics of the step, if they are due."""
+        if tensors := self.metrics.read(self, optimizer):
+            numbers = _with_diagnostics(tensors)
+            self._check_health(numbers)
+            log_numbers(self, numbers)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Step the optimizer, then the momentum encoder: once per optimizer step, even with gradient accumulation."""
@@ -122,10 +130,16 @@ class PretrainModule(pl.LightningModule):
         )
 
 
-def _read_back(output: StepOutput) -> dict[str, float]:
-    """Return the metrics of a step and the diagnostics of its embeddings, which come from the device in one copy."""
-    metrics = output.metrics | {"loss": output.loss.detach()}
-    on_host = to_host([*metrics.values(), *embedding_statistics(output.embeddings)])
-    values, statistics = on_host[: len(metrics)], EmbeddingStatistics(*on_host[len(metrics) :])
-    scalars = dict(zip(metrics, values, strict=True)) | diagnostics_of(statistics)
-    return {name: float(value) for name, value in scalars.items()}
+def _statistics(output: StepOutput) -> dict[str, Tensor]:
+    """Return the statistics of the embeddings, on their device, by names that no metric has."""
+    statistics = embedding_statistics(output.embeddings)._asdict()
+    return {_EMBEDDINGS + name: tensor for name, tensor in statistics.items()}
+
+
+def _with_diagnostics(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    """Return scalars as numbers, with the diagnostics of the embeddings in the place of their statistics."""
+    statistics = {
+        name.removeprefix(_EMBEDDINGS): tensor for name, tensor in tensors.items() if name.startswith(_EMBEDDINGS)
+    }
+    scalars = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EMBEDDINGS)}
+    return {name: float(value) for name, value in (scalars | diagnostics_of(EmbeddingStatistics(**statistics))).items()}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from eztorch_sce.augment.views import Views
 from eztorch_sce.evaluation.linear import LinearHeads
@@ -16,7 +17,7 @@ from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.metrics import log_numbers, metrics_are_due, read_metrics
+from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.transfers import to_device
 from eztorch_sce.types import Batch, ViewBatch
@@ -71,6 +72,7 @@ class ProbeModule(pl.LightningModule):
         self.backbone = backbone.requires_grad_(False)
         self.heads, self.validation, self.augmentation = heads, validation, augmentation
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
+        self.metrics = StepMetrics()
 
     def train(self, mode: bool = True) -> "ProbeModule":
         """Set the mode of the heads; the backbone, with its batch norm statistics, stays in evaluation mode."""
@@ -94,10 +96,14 @@ class ProbeModule(pl.LightningModule):
             features = self.backbone(batch.views[0])  # (B, F)
         losses = self.heads.losses(features, batch.label)  # (heads,)
         if metrics_are_due(self, batch_idx):
-            log_numbers(self, read_metrics({"loss": losses.detach().min()}), len(batch.record))
+            self.metrics.keep({"loss": losses.detach().min()})
         if self.validation is None:
             return losses.sum()
         return losses.sum() + self.validation.losses(features, batch.label, batch.record).sum()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Log the metrics of the step, if they are due."""
+        log_numbers(self, self.metrics.read(self, optimizer))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build one optimizer in which each head has its own effective learning rate."""
