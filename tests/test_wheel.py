@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from checkout import copy_checkout
 
+import eztorch_sce
 from eztorch_sce.config.recipes import recipes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +55,8 @@ def test_a_wheel_built_from_the_source_distribution_holds_every_file_and_compose
     elsewhere.mkdir()
     run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), cwd=copy)
     (wheel,), (sdist,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    run(sys.executable, "-m", "twine", "check", "--strict", wheel, sdist, cwd=tmp_path)
+    assert f"-{eztorch_sce.__version__}-" in wheel.name  # the one place that holds the version
     files = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("eztorch_sce/")}
     package = {file for file in copy.glob("eztorch_sce/**/*") if file.is_file()}
     configs = {Path("eztorch_sce", file.relative_to(copy)) for file in copy.glob("configs/**/*.yaml")}
