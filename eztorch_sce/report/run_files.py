@@ -1,0 +1,180 @@
+"""Files of a run directory, typed: what the page of a run is made from."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from eztorch_sce.config.saved import saved_settings
+from eztorch_sce.errors import ConfigError, first_line
+from eztorch_sce.files import open_text
+from eztorch_sce.report.finished_runs import flat
+
+_DEPTH = 2  # folders between a demo, study or sweep and its runs
+_WITHOUT_RUNS = ("videos", "tensorboard", "report")  # folders of a run directory, not worth walking
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A run directory. Files are read when they are first used; those that a run has not written count as empty.
+
+    Attributes:
+        directory: The run directory.
+        name: What the page calls the run, such as its directory as typed.
+    """
+
+    directory: Path
+    name: str
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has written its report."""
+        return bool(self.report)
+
+    @cached_property
+    def command(self) -> str:
+        """The command of the run, such as "pretrain"; empty for a folder of runs."""
+        if self.report:
+            return str(self.report.get("command", ""))
+        file = self.directory / "config.yaml"
+        if not file.is_file():
+            return ""
+        with open_text(file) as stream:
+            return stream.readline().removeprefix("# eztorch-sce").strip()
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """Content of `config.yaml`, nested."""
+        file = self.directory / "config.yaml"
+        if not file.is_file():
+            return {}
+        try:
+            return saved_settings(file)
+        except Exception as error:  # whatever YAML and OmegaConf raise
+            raise ConfigError([f"{file} cannot be read: {first_line(error)}"]) from None
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Content of `config.yaml`, flat, such as "optimizer.lr"."""
+        return flat(self.config)
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """Content of `report.json`."""
+        report: dict[str, Any] = _json(self.directory / "report.json")
+        return report
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Content of `versions.json`."""
+        versions: dict[str, str] = _json(self.directory / "versions.json")
+        return versions
+
+    @cached_property
+    def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Columns of `metrics.csv`, float64 (N,), NaN where a row has no number."""
+        rows = _rows(self.directory / "metrics.csv")
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64) for name in names}
+
+    @cached_property
+    def predictions(self) -> list[dict[str, str]]:
+        """Rows of `predictions.csv`, one per test record."""
+        return _rows(self.directory / "predictions.csv")
+
+    @cached_property
+    def by_class(self) -> list[dict[str, str]]:
+        """Rows of `by_class.csv`, one per class."""
+        return _rows(self.directory / "by_class.csv")
+
+    @cached_property
+    def unreadable(self) -> list[dict[str, str]]:
+        """Rows of `unreadable.csv`, one per record that could not be read."""
+        return _rows(self.directory / "unreadable.csv")
+
+    @cached_property
+    def sample(self) -> Mapping[str, Any] | None:
+        """Content of `sample.pt`, features of at most 5000 records; None if there is no such file."""
+        import torch
+
+        file = self.directory / "sample.pt"
+        if not file.is_file():
+            return None
+        content: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+        return content
+
+    @cached_property
+    def evaluations(self) -> list["RunFiles"]:
+        """Runs that used the weights of this one, and those in folders below it, each once."""
+        found = {self.directory.resolve(): self}
+        queue = [self]
+        while queue:
+            run = queue.pop(0)
+            for directory in [*run._linked(), *run._below()]:
+                if (resolved := directory.resolve()) not in found:
+                    found[resolved] = RunFiles(directory, _short_name(directory, self.directory))
+                    queue.append(found[resolved])
+        return list(found.values())[1:]
+
+    def _linked(self) -> list[Path]:
+        names = _json(self.directory / "evaluations.json")
+        paths = [Path(os.path.normpath(self.directory / name)) for name in names]
+        return [path for path in paths if is_run(path)]
+
+    def _below(self) -> list[Path]:
+        return sorted(_runs_below(self.directory, _DEPTH))
+
+
+def is_run(directory: Path) -> bool:
+    """Return whether a directory is that of a run, finished or not."""
+    return (directory / "report.json").is_file() or (directory / "config.yaml").is_file()
+
+
+def _runs_below(directory: Path, depth: int) -> Iterator[Path]:
+    """Yield the run directories in the folders of a directory, but not those inside of other runs."""
+    for entry in directory.iterdir() if directory.is_dir() else []:
+        if entry.name in _WITHOUT_RUNS or not entry.is_dir():
+            continue
+        if is_run(entry):
+            yield entry
+        elif depth > 1:
+            yield from _runs_below(entry, depth - 1)
+
+
+def _short_name(directory: Path, base: Path) -> str:
+    """Return the path of a run as a reader of the page of another run would write it."""
+    if directory.is_relative_to(base):
+        return str(directory.relative_to(base))
+    return directory.name
+
+
+def _json(file: Path) -> Any:
+    if not file.is_file():
+        return {}
+    try:
+        with open_text(file) as stream:
+            return json.load(stream)
+    except ValueError as error:
+        raise ConfigError([f"{file} cannot be read: {first_line(error)}"]) from None
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    """Return the complete rows of a CSV file, which a run may be writing."""
+    if not file.is_file():
+        return []
+    with open_text(file) as stream:
+        return [{name: value for name, value in row.items() if name and value} for row in csv.DictReader(stream)]
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
