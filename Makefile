@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test clean
+.PHONY: demo test site clean
 
 demo: .venv/demo
 	$(BIN)/eztorch-sce demo
@@ -12,9 +12,13 @@ test: .venv/test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadgroup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+site: .venv/test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv dist
+	rm -rf .venv dist site
 
 # Stamp files record what is installed; a change of the package lists makes them out of date.
 .venv/demo: pyproject.toml constraints.txt | $(BIN)/python

@@ -95,7 +95,8 @@ def pretrain(
         method: A module that holds its backbone and its loss, see `methods.base.Method`.
         data: Records that replace the files of the config.
         test_data: Records that evaluations will test on, and that are not trained on.
-        callbacks, loggers: Callbacks and loggers of Lightning, in addition to those of this package.
+        callbacks: Callbacks of Lightning, in addition to those of this package.
+        loggers: Loggers of Lightning, in addition to those of this package.
 
     Raises:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
@@ -183,7 +184,10 @@ def finetune(
     Args:
         config: The settings.
         backbone: Network to load the weights into or, if the config has none, to train as it is; see `pretrain`.
-        data, test_data, callbacks, loggers: As in `pretrain`, but with labels.
+        data: Labeled data instead of files, as in `pretrain`.
+        test_data: Its test split, as in `pretrain`.
+        callbacks: Callbacks of Lightning, as in `pretrain`.
+        loggers: Loggers of Lightning, as in `pretrain`.
 
     Raises:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.

@@ -126,16 +126,20 @@ def setting(
 
     Args:
         default: Default value.
-        above, at_least, below, at_most: Bounds of a number, or of each number of a list.
+        above: Bound that a number, or each number of a list, must exceed.
+        at_least: Smallest allowed number.
+        below: Bound that a number must stay below.
+        at_most: Largest allowed number.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
         is_path: Whether the value is a path or a list of paths; see `home_folders`.
         help: One sentence: what the setting means, and its unit.
 
-    >>> @dataclass
-    ... class Config:
-    ...     lr: float = setting(0.1, above=0, help="Learning rate.")
-    >>> invalid_settings(Config(lr=-1), "optimizer")
-    ['optimizer.lr=-1 must be greater than 0']
+    Examples:
+        >>> @dataclass
+        ... class Config:
+        ...     lr: float = setting(0.1, above=0, help="Learning rate.")
+        >>> invalid_settings(Config(lr=-1), "optimizer")
+        ['optimizer.lr=-1 must be greater than 0']
     """
     return _declared_field(default, Setting(above, at_least, below, at_most, choices, is_path=is_path, help=help))
 
@@ -190,15 +194,16 @@ class Settings:
 
     Paths of pathlib and numbers of NumPy become text and plain numbers, which config.yaml can hold.
 
-    >>> @dataclass
-    ... class Config(Settings):
-    ...     queue_size: int = setting(4096, at_least=0, help="Number of keys.")
-    ...     loss: Any = choice("loss", None, help="Loss.")
-    >>> Config().queue_sise = 3
-    Traceback (most recent call last):
-    AttributeError: Config has no setting queue_sise; did you mean queue_size?
-    >>> Config(loss="ntxent").loss
-    NTXentConfig(temperature=0.1)
+    Examples:
+        >>> @dataclass
+        ... class Config(Settings):
+        ...     queue_size: int = setting(4096, at_least=0, help="Number of keys.")
+        ...     loss: Any = choice("loss", None, help="Loss.")
+        >>> Config().queue_sise = 3
+        Traceback (most recent call last):
+        AttributeError: Config has no setting queue_sise; did you mean queue_size?
+        >>> Config(loss="ntxent").loss
+        NTXentConfig(temperature=0.1)
     """
 
     if not TYPE_CHECKING:  # a type checker would accept every name

@@ -63,7 +63,14 @@ def test_a_wheel_built_from_the_source_distribution_holds_every_file_and_compose
     assert files == {file.relative_to(copy).as_posix() for file in package} | {file.as_posix() for file in configs}
     with tarfile.open(sdist) as archive:
         sources = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"Makefile", "constraints.txt", "tests/conftest.py", "examples/minimal.py", "docs/guide.md"} <= sources
+    assert {
+        "Makefile",
+        "constraints.txt",
+        "tests/conftest.py",
+        "examples/minimal.py",
+        "docs/index.md",
+        "mkdocs.yml",
+    } <= sources
 
     install = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(installed), str(wheel))
     run(*install, cwd=elsewhere)

@@ -114,8 +114,9 @@ def views(name: "ViewsName", **changes: "Unpack[ViewChanges]") -> list[ViewConfi
     Raises:
         ConfigError: If there is no policy or setting of this name, or a value is invalid.
 
-    >>> [view.size for view in views("motion", size=64)]
-    [64, 64]
+    Examples:
+        >>> [view.size for view in views("motion", size=64)]
+        [64, 64]
     """
     known = [item.name for item in fields(ViewConfig)]
     if unknown := [key for key in changes if key not in known]:

@@ -126,7 +126,8 @@ class Views(nn.Module):
         On a CPU too, views are then made by the form for GPUs (`augment.on_device`): the same up to rounding.
 
         Args:
-            args, kwargs: As `torch.compile` takes them.
+            *args: As `torch.compile` takes them.
+            **kwargs: As `torch.compile` takes them.
         """
         self.on_device.compile(*args, **kwargs)
 

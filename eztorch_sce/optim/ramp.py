@@ -26,8 +26,9 @@ class Ramp(Settings):
     def at(self, progress: float, end: float) -> float:
         """Return the value at `progress` in [0, 1] of training of a setting whose configured value is `end`.
 
-        >>> Ramp("loss.positive_weight", start=1.0, over=0.5, shape="linear").at(progress=0.25, end=0.0)
-        0.5
+        Examples:
+            >>> Ramp("loss.positive_weight", start=1.0, over=0.5, shape="linear").at(progress=0.25, end=0.0)
+            0.5
         """
         if self.start is None:
             return end

@@ -299,7 +299,7 @@ def _step_seconds(config: PlanSettings, shapes: list[Shape], time: StepTime) -> 
         f"utilization={config.utilization:g} of {peak:g} TFLOP/s ({config.trainer.precision}), then memory traffic, "
         f"counted operator by operator, at the same fraction of {device.bandwidth_gb_s:g} GB/s.",
         "Convolutions in 16 bits run in channels_last, as training does on a GPU. The other assumptions are listed in "
-        "docs/planning.md.",
+        "docs/how/planning.md.",
         "Data loading is never the bottleneck. Set throughput=VIEWS_PER_S (`views_per_s` of a run) to replace the "
         "estimate by a measurement.",
     ]

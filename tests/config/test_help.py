@@ -8,7 +8,8 @@ import pytest
 from eztorch_sce import registry
 from eztorch_sce.config import help as help_pages
 from eztorch_sce.config.compose import commands, compose
-from eztorch_sce.config.reference import FILE, NAMES, PAGE, REGENERATE, build, load, to_json, to_markdown, to_names
+from eztorch_sce.config.reference import FILE, NAMES, REGENERATE, build, load, to_json, to_names
+from eztorch_sce.config.reference_pages import DOCS, pages
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.errors import ConfigError
 
@@ -122,5 +123,6 @@ def test_the_examples_in_help_are_valid(command: str) -> None:
 def test_the_reference_is_up_to_date() -> None:
     reference = build()
     assert FILE.read_text(encoding="utf-8") == to_json(reference), f"run `{REGENERATE}`"
-    assert PAGE.read_text(encoding="utf-8") == to_markdown(reference), f"run `{REGENERATE}`"
+    for name, text in pages(reference).items():
+        assert (DOCS / name).read_text(encoding="utf-8") == text, f"run `{REGENERATE}`"
     assert NAMES.read_text(encoding="utf-8") == to_names(), f"run `{REGENERATE}`"

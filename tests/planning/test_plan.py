@@ -334,5 +334,5 @@ def test_compiling_and_checkpointing_need_less_memory() -> None:
 
 
 def test_the_documentation_shows_the_assumptions() -> None:
-    page = Path(__file__).parents[2] / "docs" / "planning.md"
+    page = Path(__file__).parents[2] / "docs" / "how" / "planning.md"
     assert to_markdown() in page.read_text(encoding="utf-8")

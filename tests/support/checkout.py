@@ -8,6 +8,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def copy_checkout(destination: Path) -> Path:
     """Copy the checkout without its hidden folders, and return the destination."""
-    ignored = shutil.ignore_patterns(".?*", "__pycache__", "runs", "build", "dist")
+    ignored = shutil.ignore_patterns(".?*", "__pycache__", "runs", "build", "dist", "site")
     shutil.copytree(ROOT, destination, ignore=ignored)
     return destination

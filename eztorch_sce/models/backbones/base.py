@@ -246,8 +246,9 @@ def as_backbone(
     Raises:
         ConfigError: If the network is not a module, takes neither clips nor images, or does not return features (B, F).
 
-    >>> as_backbone(nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten()), name="mean color").num_features
-    3
+    Examples:
+        >>> as_backbone(nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten()), name="mean color").num_features
+        3
     """
     check_network(network)
     if isinstance(network, Backbone):
