@@ -1,0 +1,309 @@
+"""Images of the records that a page shows, decoded from the data of the run, which are opened again."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from eztorch_sce.config.compose import commands, compose
+from eztorch_sce.config.overrides import quoted
+from eztorch_sce.config.plugin_words import with_plugins
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.data.dataset import EvaluationSampling
+from eztorch_sce.data.loading import evaluation_loader, input_spec
+from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.records import Records
+from eztorch_sce.data.sources.splits import Splits
+from eztorch_sce.errors import ConfigError, LoadingError, SourceError
+from eztorch_sce.models.weights import load_weights
+from eztorch_sce.opening import BackboneSource, open_for_extraction, open_test
+from eztorch_sce.progress import print_above, track
+from eztorch_sce.report.media import (
+    STRIP_FRAMES,
+    STRIP_PX,
+    TILE_PX,
+    AtlasWriter,
+    Images,
+    Pixels,
+    RecordKey,
+    encode_strips,
+)
+from eztorch_sce.report.run_files import RunFiles
+from eztorch_sce.report.samples import TEST, Sample, keys_of
+from eztorch_sce.types import InputSpec
+
+_VERSION = 1  # of the images: a change of how they are made makes cached ones again
+_TRIED = 8  # paths that may tell where a folder has moved
+_CROP = 7 / 8  # side of the crop over the short side, as in `InputSpec.test_short_side`
+
+
+class OpenedRecords(NamedTuple):
+    """The data of a run, opened again.
+
+    Attributes:
+        data: How records are loaded.
+        splits: The records.
+        spec: The input of the network.
+    """
+
+    data: DataConfig
+    splits: Splits
+    spec: InputSpec
+
+
+def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[str], budget: int) -> Images:
+    """Return the images of a sample, from the cache of its run or else decoded from the data.
+
+    Tile k shows the record of row k, whatever has happened to the order of the data since. If the data are gone or are
+    Python objects, the result has no images and says why.
+
+    Args:
+        sample: The records.
+        wanted: Records to make animation strips of, the most important first.
+        overrides: Settings that replace those of the run, such as `data.root=...`.
+        budget: Bytes of all strips.
+    """
+    key = _cache_key(sample, wanted, overrides, budget)
+    file = sample.run.directory / "report" / "images.zip"
+    if (cached := Images.load(file, key)) is not None:
+        return cached
+    try:
+        opened = open_records(sample.run, overrides)
+        images = _decode(sample, wanted, opened, budget)
+    except (ConfigError, LoadingError, SourceError) as error:
+        reason = error.problems[0] if isinstance(error, ConfigError) else str(error)
+        return Images(len(sample), note=reason)
+    if len(images.unreadable) < len(sample):  # otherwise a disk may be missing for now
+        try:
+            file.parent.mkdir(exist_ok=True)
+            images.save(file, key)
+        except OSError as error:
+            print_above(f"note: {file} cannot be written ({error.strerror}): images will be decoded again next time")
+    return images
+
+
+def _cache_key(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[str], budget: int) -> str:
+    """Return a digest of what images are made from."""
+    settings = sample.run.config.get("data", {})
+    parts = [list(sample.paths), list(keys_of(sample)), list(wanted), list(overrides), settings, budget, _VERSION]
+    return hashlib.sha256(json.dumps(parts, default=str).encode(errors="surrogateescape")).hexdigest()
+
+
+def open_records(run: RunFiles, overrides: Sequence[str] = ()) -> OpenedRecords:
+    """Open the data of a run again, divided as the run divided them.
+
+    Args:
+        run: A run on data, or an evaluation of the features of one.
+        overrides: Settings that replace those of the run.
+
+    Raises:
+        ConfigError: If the settings of the run cannot be read, or the data are gone or are Python objects.
+    """
+    run = _with_data(run)
+    config = settings_of_run(run, overrides)
+    splits = _open_splits(run.command, config)
+    spec = _spec_of(run, config, splits.train)
+    return OpenedRecords(config.data, splits, spec)
+
+
+def _with_data(run: RunFiles) -> RunFiles:
+    """Return the run that opened the data: for features that were extracted before, the one that extracted them."""
+    features = run.config.get("features")
+    if not features:
+        return run
+    places = [Path(features).expanduser(), run.directory.parent / Path(features).name]
+    for place in places:
+        if (place / "config.yaml").is_file():
+            return RunFiles(place, run.name)
+    raise ConfigError([f"features={features} of {run.directory} do not exist any more"])
+
+
+def settings_of_run(run: RunFiles, overrides: Sequence[str]) -> Any:
+    """Return the config of a run, for this machine."""
+    words = with_plugins([f"config={quoted(str(run.directory))}", *overrides])
+    if run.command not in commands():
+        raise ConfigError([f"{run.directory} is not the directory of a run on data"])
+    config_class = commands()[run.command]
+    names = {item.name for item in fields(config_class)}
+    here = ["accelerator=auto", "precision=null"] if "accelerator" in names else []
+    if "trainer" in names:
+        here += ["trainer.accelerator=auto", "trainer.devices=null", "trainer.precision=null"]
+    return compose(run.command, [*words, *here])
+
+
+def _open_splits(command: str, config: Any) -> Splits:
+    """Return the splits as the run divided them; if its weights are gone, as its seed divides them."""
+    data: DataConfig = config.data
+    if command in ("pretrain", "show-views"):
+        return data.open_for_pretraining(config.seed)
+    try:
+        source = BackboneSource.of(config, None)
+    except ConfigError:
+        return data.open_with_test(config.seed)
+    return open_test(data, config.seed, source) if command == "test" else open_for_extraction(data, config.seed, source)
+
+
+def _spec_of(run: RunFiles, config: Any, train: Manifest) -> InputSpec:
+    """Return the input of the network: as reported, of the weights, or that of the settings."""
+    if reported := run.report.get("protocol", {}).get("input"):
+        known = {item.name for item in fields(InputSpec)}
+        return InputSpec(**{name: value for name, value in reported.items() if name in known})
+    base = InputSpec()
+    if (run.directory / "backbone.pt").is_file():
+        base = load_weights(str(run.directory)).spec
+    return input_spec(config.data, train, base)
+
+
+def _decode(sample: Sample, wanted: Sequence[RecordKey], opened: OpenedRecords, budget: int) -> Images:
+    """Decode the tiles of a sample and the strips of some records."""
+    everything, num_train = _joined(opened.splits), len(opened.splits.train.records)
+    rows = matching_rows(sample, everything.records, num_train)
+    images = Images(len(sample), digests=np.zeros(len(sample), np.uint64))
+    images.unreadable = {row: "not in the data any more" for row in np.flatnonzero(rows < 0).tolist()}
+    shown = np.flatnonzero(rows >= 0)
+    manifest = everything.with_records(everything.records.take(rows[shown]), everything.source)
+    atlas = AtlasWriter(len(sample))
+    tiles = _frames_of(opened, manifest, replace(opened.spec, num_frames=1, size=TILE_PX), "thumbnails")
+    for number, frames, reason in tiles:
+        row = int(shown[number])
+        if frames is None:
+            images.unreadable[row] = reason
+            continue
+        atlas.put(row, frames[0])
+        images.digests[row] = _digest(frames[0])
+    images.atlases = atlas.encode()
+
+    matched = dict(zip(keys_of(sample), rows.tolist(), strict=True))
+    is_same_order = bool((rows == _rows_as_listed(sample, num_train)).all())
+    places = {}
+    for key in wanted:  # records outside of the sample are known by their rows alone
+        row = matched.get(key, key[1] + num_train * key[0] if is_same_order else -1)
+        if 0 <= row < len(everything.records):
+            places[key] = row
+    labels = everything.records.labels
+    images.labels = {key: int(labels[row]) for key, row in places.items() if key not in matched}
+    images.strips = encode_strips(_strips(opened, everything, places), budget)
+    return images
+
+
+def _strips(opened: OpenedRecords, everything: Manifest, places: dict[RecordKey, int]) -> dict[RecordKey, Pixels]:
+    """Return the frames of some records, uint8 (T, 96, 96, 3), in their order; without unreadable ones."""
+    if not places:
+        return {}
+    keys = list(places)
+    manifest = everything.with_records(everything.records.take(list(places.values())), everything.source)
+    spec, num_frames = opened.spec, 1 if manifest.records.all_images() else STRIP_FRAMES
+    stride = None if spec.frame_stride is None else max(1, round(spec.num_frames * spec.frame_stride / num_frames))
+    strip = replace(spec, num_frames=num_frames, frame_stride=stride, size=STRIP_PX)
+    decoded = _frames_of(opened, manifest, strip, "animations")
+    frames = {keys[number]: pixels for number, pixels, _ in decoded if pixels is not None}
+    return {key: frames[key] for key in keys if key in frames}
+
+
+def _frames_of(
+    opened: OpenedRecords, manifest: Manifest, spec: InputSpec, title: str
+) -> Iterator[tuple[int, Pixels | None, str]]:
+    """Yield the number of each record and the frames of its middle clip, uint8 (T, S, S, 3), or why there are none."""
+    if not len(manifest.records):
+        return
+    sampling = EvaluationSampling(num_clips=1, num_crops=1, short_side=round(spec.size / _CROP))
+    loader = evaluation_loader(opened.data, manifest, spec, sampling)
+    for batch in track(loader, len(loader), f"{title}, batches"):
+        for failure in batch.failures:
+            yield failure.record, None, failure.reason
+        if batch.frames:
+            clips = batch.frames[0].permute(0, 2, 3, 4, 1).contiguous().numpy()  # (B, T, S, S, C)
+            yield from ((number, clip, "") for number, clip in zip(batch.record.tolist(), clips, strict=True))
+
+
+def _digest(pixels: Pixels) -> int:
+    content = hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=8).digest()
+    return int.from_bytes(content, "little") | 1  # never 0
+
+
+def _joined(splits: Splits) -> Manifest:
+    """Return the records of both splits, the train split first."""
+    if splits.test is None:
+        return splits.train
+    records = Records.concatenate([splits.train.records, splits.test.records])
+    return splits.train.with_records(records, splits.train.source)
+
+
+def matching_rows(sample: Sample, records: Records, num_train: int) -> npt.NDArray[np.int64]:
+    """Return the row of each record of a sample, int64 (N,), or -1 if it is gone.
+
+    A record is where it was if its path is still there, apart from a folder that all paths share, which may have moved.
+    Otherwise it is looked up by its path, which must then be that of one record only.
+
+    Args:
+        sample: The sample.
+        records: Records of both splits, the train split first.
+        num_train: Number of train records.
+    """
+    as_listed = _rows_as_listed(sample, num_train)
+    if all(_path_at(records, row) == path for row, path in zip(as_listed.tolist(), sample.paths, strict=True)):
+        return as_listed
+    paths = list(records.paths())
+    counts = Counter(paths)
+    row_of = {path: row for row, path in enumerate(paths)}
+    old, new = _moved(sample.paths, paths)
+    rows = np.full(len(sample), -1, np.int64)
+    for number, (path, row) in enumerate(zip(sample.paths, as_listed.tolist(), strict=True)):
+        path = new + path[len(old) :] if path.startswith(old) else path
+        if row < len(paths) and paths[row] == path:
+            rows[number] = row
+        elif counts[path] == 1:
+            rows[number] = row_of[path]
+    return rows
+
+
+def _rows_as_listed(sample: Sample, num_train: int) -> npt.NDArray[np.int64]:
+    """Return the row of each record in both splits joined, if the data are as they were."""
+    return sample.index + np.where(sample.split == TEST, num_train, 0)
+
+
+def _path_at(records: Records, row: int) -> str | None:
+    return records.path(row) if row < len(records) else None
+
+
+def _moved(before: Sequence[str], now: Sequence[str]) -> tuple[str, str]:
+    """Return the beginning of the paths before and now that differs because their folder has moved.
+
+    >>> _moved(["/a/x/1.mp4", "/a/y/1.mp4"], ["/b/c/x/1.mp4", "/b/c/y/1.mp4"])
+    ('/a/', '/b/c/')
+    """
+    by_name: dict[str, list[str]] = {}
+    for path in now:
+        by_name.setdefault(os.path.basename(path), []).append(path)
+    known = set(now)
+    best, most = ("", ""), sum(path in known for path in before)
+    for path in before[:: max(1, len(before) // _TRIED)]:
+        twins = by_name.get(os.path.basename(path), [])
+        if not twins:
+            continue
+        tails = [_common_tail(path, twin) for twin in twins]
+        tail, twin = max(zip(tails, twins, strict=True), key=lambda pair: len(pair[0]))
+        old, new = path.removesuffix(tail), twin.removesuffix(tail)
+        hits = sum(each.startswith(old) and new + each[len(old) :] in known for each in before)
+        if hits > most:
+            best, most = (old, new), hits
+    return best
+
+
+def _common_tail(first: str, second: str) -> str:
+    """Return the parts that two paths end with alike.
+
+    >>> _common_tail("/a/x/1.mp4", "/b/x/1.mp4")
+    'x/1.mp4'
+    """
+    parts = zip(reversed(first.split("/")), reversed(second.split("/")), strict=False)
+    alike = [part for part, _ in takewhile(lambda pair: pair[0] == pair[1], parts)]
+    return "/".join(reversed(alike))
