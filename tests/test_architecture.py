@@ -17,6 +17,7 @@ FLOORS = (
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},
     {"extraction"},
+    {"thumbnails", "pages"},
     {"api"},
     {"demo"},
     {"cli"},

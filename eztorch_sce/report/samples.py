@@ -48,7 +48,7 @@ class Sample:
         return cls(
             name,
             run,
-            content["features"].float().numpy(),
+            content["features"].float().numpy() * content.get("scale", 1.0),
             content["labels"].long().numpy(),
             list(content["paths"]),
             content["index"].long().numpy(),
