@@ -33,6 +33,7 @@ COMMANDS = (
     "show-views",
     "data",
     "compare",
+    "report",
     "recipes",
     "env",
 )

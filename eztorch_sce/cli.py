@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from eztorch_sce.commands import COMMANDS
 from eztorch_sce.errors import EXPLAINED, ConfigError, MediaError, ProcessError, SourceError, did_you_mean
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
@@ -82,6 +83,8 @@ def _run(command: str, rest: list[str]) -> None:
         _show_version()
     elif command == "data":
         _run_data(rest)
+    elif command in COMMANDS:
+        _run_positional(command, rest)
     elif command == "recipes":
         _list_recipes(rest)
     elif command == "compare":
@@ -152,11 +155,25 @@ def _show_environment() -> None:
     print_environment()
 
 
+def _run_positional(name: str, words: list[str]) -> None:
+    """Run a command that takes positional arguments, or show its help."""
+    from eztorch_sce.config import help as help_pages
+    from eztorch_sce.positional import parse
+
+    command = COMMANDS[name]
+    if any(word in _HELP_WORDS for word in words):
+        return print(help_pages.positional_help(command))
+    refuse_several(name)
+    line = parse(command, words)
+    assert command.run is not None
+    command.run(*line.arguments, line.config)
+
+
 def _run_data(words: list[str]) -> None:
     """Run a `data` command. Exit with 1 if files are unusable, missing or could not be processed."""
     from eztorch_sce.config import help as help_pages
-    from eztorch_sce.curation.arguments import parse
     from eztorch_sce.curation.command import DATA_COMMANDS
+    from eztorch_sce.positional import parse
 
     name, rest = (words[0], words[1:]) if words else ("help", [])
     if name in _HELP_WORDS:

@@ -20,6 +20,7 @@ FLOORS = (
     {"thumbnails", "pages"},
     {"api"},
     {"demo"},
+    {"commands"},
     {"cli"},
     {"__main__"},
 )

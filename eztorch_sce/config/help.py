@@ -9,6 +9,7 @@ from functools import lru_cache
 from eztorch_sce.config.added import with_added
 from eztorch_sce.config.reference import Description, Reference, describe, load
 from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.positional import PositionalCommand
 
 MAX_LINES, MAX_WIDTH = 96, 100  # two screens
 _COLUMN = 28  # where the help of a setting starts
@@ -18,10 +19,11 @@ _SECTIONS_OF_COMMANDS = {
     "Prepare": ("data", "show-views", "plan"),
     "Train": ("pretrain", "finetune", "test"),
     "Evaluate": (),  # all commands that are in no other section
-    "Compare": ("compare",),
+    "Look": ("report", "compare"),
 }
 _OTHER_COMMANDS = {
     "data": "Find bad files, make copies that decode fast, choose a decoder; see `eztorch-sce data --help`.",
+    "report": "Write one HTML page of the results, curves and nearest clips of runs (report RUN [RUN ...]).",
     "compare": "Compare the metrics of runs and list the settings that differ (compare RUN RUN ...).",
     "recipes": "List the recipes of published results, to run with recipe=NAME; `recipes NAME` shows one.",
     "env": "Show the installed versions (`--version`: in one line), and which decoders and devices work here.",
@@ -217,7 +219,11 @@ def data_help(name: str) -> str:
     """Return the help of a command of `eztorch-sce data`."""
     from eztorch_sce.curation.command import DATA_COMMANDS
 
-    command = DATA_COMMANDS[name]
+    return positional_help(DATA_COMMANDS[name])
+
+
+def positional_help(command: PositionalCommand) -> str:
+    """Return the help of a command that takes positional arguments."""
     lines = [*textwrap.wrap(command.summary, _width()), "", f"usage: {command.usage()}", "", "examples:"]
     lines += [f"  {example}" for example in command.examples]
     arguments = [Row(argument.name, "", argument.help) for argument in command.arguments]
@@ -225,7 +231,8 @@ def data_help(name: str) -> str:
     if command.config is None:
         return "\n".join([*lines, "", f"settings: the same as those of `eztorch-sce {command.settings_of}`."])
     empty = Reference({}, {}, {}, [])
-    rows = list(_rows(describe(command.config, empty), empty, ""))
+    sections = list(_sections(describe(command.config, empty), empty))
+    rows = [row for section in sections for row in section.rows]
     return "\n".join([*lines, *(Section("settings", rows=rows).full(_width()) if rows else [])])
 
 

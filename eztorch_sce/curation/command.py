@@ -4,15 +4,15 @@ Importing this module loads neither torch nor a decoder, so that `--help` respon
 """
 
 import shlex
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
 from eztorch_sce.errors import typed
 from eztorch_sce.files import write_text
+from eztorch_sce.positional import Argument, PositionalCommand
 from eztorch_sce.printing import PlainConsole, print_line
 
 if TYPE_CHECKING:
@@ -22,55 +22,6 @@ if TYPE_CHECKING:
     from eztorch_sce.curation.prepare import Prepared
 
 _MAX_SHOWN = 20  # lines per list; the rest is counted
-
-
-class Argument(NamedTuple):
-    """A positional argument.
-
-    Attributes:
-        name: Name in capitals, as shown in the usage line.
-        help: One sentence.
-        is_folder: Whether the value must be an existing folder.
-        choices: Function that returns the allowed values; None if there is no fixed set.
-    """
-
-    name: str
-    help: str
-    is_folder: bool = False
-    choices: Callable[[], Sequence[str]] | None = None
-
-
-class DataCommand(NamedTuple):
-    """A command of `eztorch-sce data`.
-
-    Attributes:
-        name: Name on the command line.
-        summary: One sentence.
-        arguments: Positional arguments, all required.
-        config: Dataclass of the settings; None if `settings_of` names a command instead.
-        examples: Three command lines.
-        run: Function of the positional arguments and the config. It returns False if files are unusable, missing or
-            failed, which makes the exit code 1. None if `settings_of` is set; the command-line module then runs it.
-        settings_of: The command whose settings this one accepts, such as "pretrain"; empty if `config` declares them.
-    """
-
-    name: str
-    summary: str
-    arguments: tuple[Argument, ...]
-    config: type[Any] | None
-    examples: tuple[str, str, str]
-    run: Callable[..., bool] | None
-    settings_of: str = ""
-
-    def usage(self) -> str:
-        """Return the usage line.
-
-        >>> DATA_COMMANDS["unpack"].usage()
-        'eztorch-sce data unpack SOURCE OUT'
-        """
-        names = " ".join(argument.name for argument in self.arguments)
-        has_settings = self.config is not UnpackConfig
-        return f"eztorch-sce data {self.name} {names}" + (" [key=value ...]" if has_settings else "")
 
 
 def run_doctor(folder: str, config: DoctorConfig) -> bool:
@@ -198,8 +149,8 @@ def _layouts() -> list[str]:
 
 
 _COMMANDS = (
-    DataCommand(
-        "doctor",
+    PositionalCommand(
+        "data doctor",
         "Inspect every file of a folder, report problems, and write a table that makes runs start fast.",
         (Argument("FOLDER", "Folder of videos, images or frame folders.", is_folder=True),),
         DoctorConfig,
@@ -210,8 +161,8 @@ _COMMANDS = (
         ),
         run_doctor,
     ),
-    DataCommand(
-        "prepare",
+    PositionalCommand(
+        "data prepare",
         "Re-encode the videos of a folder into small copies with frequent key frames, which decode fast.",
         (
             Argument("FOLDER", "Folder of the source videos.", is_folder=True),
@@ -225,8 +176,8 @@ _COMMANDS = (
         ),
         run_prepare,
     ),
-    DataCommand(
-        "bench",
+    PositionalCommand(
+        "data bench",
         "Find the fastest decoder and number of workers for the files of a folder, sampled as pretraining does.",
         (Argument("FOLDER", "Folder of videos.", is_folder=True),),
         None,
@@ -238,8 +189,8 @@ _COMMANDS = (
         None,
         settings_of="pretrain",
     ),
-    DataCommand(
-        "check",
+    PositionalCommand(
+        "data check",
         "Compare the files of a data set with the counts and lists of its publisher.",
         (
             Argument("NAME", "Layout of the data set, such as ucf101, kinetics400 or imagenet.", choices=_layouts),
@@ -253,8 +204,8 @@ _COMMANDS = (
         ),
         run_check,
     ),
-    DataCommand(
-        "unpack",
+    PositionalCommand(
+        "data unpack",
         "Unpack CIFAR-10, CIFAR-100 or STL-10 into folders of PNG files, the only form training reads.",
         (
             Argument("SOURCE", "Folder of the extracted archive, or the folder that contains it."),
@@ -269,4 +220,4 @@ _COMMANDS = (
         run_unpack,
     ),
 )
-DATA_COMMANDS = {command.name: command for command in _COMMANDS}
+DATA_COMMANDS = {command.title.removeprefix("data "): command for command in _COMMANDS}

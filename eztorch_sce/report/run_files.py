@@ -1,9 +1,10 @@
 """Files of a run directory, typed: what the page of a run is made from."""
 
 import csv
+import glob
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eztorch_sce.config.saved import saved_settings
-from eztorch_sce.errors import ConfigError, first_line
+from eztorch_sce.errors import ConfigError, did_you_mean, first_line
 from eztorch_sce.files import open_text
 from eztorch_sce.report.finished_runs import flat
 
@@ -130,6 +131,41 @@ class RunFiles:
 
     def _below(self) -> list[Path]:
         return sorted(_runs_below(self.directory, _DEPTH))
+
+
+def open_runs(paths: Sequence[str]) -> tuple[list[RunFiles], list[str]]:
+    """Return the runs that the paths name, and one message per path that does not exist or holds no run.
+
+    A path is that of a run directory, a file in one, a folder of runs, or a pattern of these. A run that is named twice
+    is returned once.
+    """
+    found: dict[Path, RunFiles] = {}
+    problems = [] if paths else ["RUN is missing: name a run directory, such as runs/pretrain-1"]
+    for path in (each for typed in paths for each in _expanded(typed)):
+        directory = Path(path).parent if os.path.isfile(path) else Path(path)
+        if not directory.is_dir():
+            siblings = [str(each) for each in directory.parent.glob("*") if each.is_dir()]
+            problems.append(f"RUN={path} does not exist{did_you_mean(path, siblings)}")
+        elif not is_run(directory) and not any(_runs_below(directory, _DEPTH)):
+            problems.append(
+                f"RUN={path} holds no run (config.yaml or report.json): name the directory that a command wrote, or a "
+                "folder of such directories"
+            )
+        else:
+            found.setdefault(directory.resolve(), RunFiles(directory, str(directory)))
+    return list(found.values()), problems
+
+
+def _expanded(path: str) -> list[str]:
+    """Return the paths that match a pattern that the shell has not expanded, or the path itself."""
+    path = os.path.expanduser(path)
+    return [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
+
+
+def all_runs(runs: Sequence[RunFiles]) -> list[RunFiles]:
+    """Return these runs and all that belong to them, each once."""
+    found = {each.directory.resolve(): each for run in reversed(runs) for each in [*run.evaluations, run]}
+    return list(reversed(found.values()))
 
 
 def is_run(directory: Path) -> bool:

@@ -16,11 +16,11 @@ from omegaconf import OmegaConf
 from eztorch_sce.config.compose import commands, compose, to_yaml
 from eztorch_sce.config.overrides import take_literally
 from eztorch_sce.config.schema import PretrainConfig, validate
-from eztorch_sce.curation.arguments import parse
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.home_folders import with_home_folders
+from eztorch_sce.positional import parse
 from eztorch_sce.report.run_directory import open_run
 from eztorch_sce.settings import declaration
 

@@ -1,20 +1,75 @@
-"""Command lines of `eztorch-sce data`: positional arguments and key=value settings."""
+"""Command lines with positional arguments: `eztorch-sce data ...` and `eztorch-sce report RUN`.
+
+Importing this module loads neither torch nor Hydra, so that `--help` responds at once.
+"""
 
 import os
 import re
 import typing
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eztorch_sce.curation.command import Argument, DataCommand
 from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.settings import Setting, invalid_settings, problem_with
 
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that contains "=" must start with "/" or "."
 _ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list; quotes protect commas
+
+
+class Argument(NamedTuple):
+    """A positional argument.
+
+    Attributes:
+        name: Name in capitals, as shown in the usage line.
+        help: One sentence.
+        is_folder: Whether the value must be an existing folder.
+        choices: Function that returns the allowed values; None if there is no fixed set.
+        is_repeated: Whether several values may follow, for the last argument of a command.
+    """
+
+    name: str
+    help: str
+    is_folder: bool = False
+    choices: Callable[[], Sequence[str]] | None = None
+    is_repeated: bool = False
+
+
+class PositionalCommand(NamedTuple):
+    """A command that takes positional arguments.
+
+    Attributes:
+        title: Words of the command, such as "data doctor".
+        summary: One sentence.
+        arguments: Positional arguments, all required.
+        config: Dataclass of the settings; None if `settings_of` names a command instead.
+        examples: Three command lines.
+        run: Function of the positional arguments and the config. It returns False if files are unusable, missing or
+            failed, which makes the exit code 1. None if `settings_of` is set; the command-line module then runs it.
+        settings_of: The command whose settings this one accepts, such as "pretrain"; empty if `config` declares them.
+    """
+
+    title: str
+    summary: str
+    arguments: tuple[Argument, ...]
+    config: type[Any] | None
+    examples: tuple[str, str, str]
+    run: Callable[..., bool] | None
+    settings_of: str = ""
+
+    def usage(self) -> str:
+        """Return the usage line.
+
+        >>> run = Argument("RUN", "Run directory.", is_repeated=True)
+        >>> PositionalCommand("report", "Write a page.", (run,), None, ("", "", ""), None, "pretrain").usage()
+        'eztorch-sce report RUN [RUN ...] [key=value ...]'
+        """
+        names = [f"{each.name} [{each.name} ...]" if each.is_repeated else each.name for each in self.arguments]
+        settings = [] if self.config is not None and not typing.get_type_hints(self.config) else ["[key=value ...]"]
+        return " ".join(["eztorch-sce", self.title, *names, *settings])
 
 
 class CommandLine(NamedTuple):
@@ -31,20 +86,20 @@ class CommandLine(NamedTuple):
     overrides: list[str]
 
 
-def parse(command: DataCommand, words: Sequence[str]) -> CommandLine:
+def parse(command: PositionalCommand, words: Sequence[str]) -> CommandLine:
     """Parse and validate the words after the name of a command.
 
-    A setting may be prefixed by "data.", as in the other commands.
+    A setting of `data` commands may be prefixed by "data.", as in the other commands.
 
     Raises:
         ConfigError: With all mistakes at once: missing arguments, folders that do not exist, unknown settings with the
             nearest known name, invalid values, and flags of earlier versions with their replacements.
     """
-    hints = typing.get_type_hints(command.config) if command.config else {}
+    hints = dict(_settings_of(command.config)) if command.config else {}
     words, messages = _without_flags(command, words, hints)
     overrides = [word for word in words if _SETTING.match(word)]
     arguments = [word for word in words if not _SETTING.match(word)]
-    for number, argument in enumerate(command.arguments[: len(arguments)]):
+    for number, argument in enumerate(_one_for_each(command, arguments)):
         if argument.choices is None:  # a path
             arguments[number] = os.path.expanduser(arguments[number])
     messages += _invalid_arguments(command, arguments)
@@ -54,21 +109,21 @@ def parse(command: DataCommand, words: Sequence[str]) -> CommandLine:
         return CommandLine(arguments, None, overrides)
     lacks_argument = len(arguments) < len(command.arguments)
     values, unknown = _read_settings(command, overrides, hints, lacks_argument)
-    config = with_home_folders(command.config(**values))
+    config = with_home_folders(_nested(command.config, values))
     if messages := messages + unknown + invalid_settings(config):
         raise ConfigError(messages)
     return CommandLine(arguments, config, [])
 
 
 def _read_settings(
-    command: DataCommand, overrides: Sequence[str], hints: Mapping[str, Any], lacks_argument: bool
+    command: PositionalCommand, overrides: Sequence[str], hints: Mapping[str, Any], lacks_argument: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the values of the settings by name, and one message per unknown setting, which may be a folder."""
     values: dict[str, Any] = {}
     messages: list[str] = []
     for override in overrides:
         key, text = override.split("=", 1)
-        name = key.removeprefix("data.")
+        name = key if key in hints else key.removeprefix("data.")
         if name in hints:
             values[name] = parse_value(text, hints[name])
         else:
@@ -76,8 +131,37 @@ def _read_settings(
             known += did_you_mean(name, hints) or (
                 f"; for a folder of that name, write ./{override}" if lacks_argument else ""
             )
-            messages.append(f"{key} is not a setting of data {command.name}; {known}")
+            messages.append(f"{key} is not a setting of {command.title}; {known}")
     return values, messages
+
+
+def _settings_of(config: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the type of each setting of a config, such as "data.root", also of nested ones."""
+    for name, hint in typing.get_type_hints(config).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _settings_of(hint, f"{prefix}{name}.")
+        else:
+            yield prefix + name, hint
+
+
+def _nested(config: type[Any], values: Mapping[str, Any]) -> Any:
+    """Return a config with these values of its settings, by path."""
+    made: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(config).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            inside = {path.removeprefix(f"{name}."): value for path, value in values.items()}
+            made[name] = _nested(hint, {path: value for path, value in inside.items() if path not in values})
+        elif name in values:
+            made[name] = values[name]
+    return config(**made)
+
+
+def _one_for_each(command: PositionalCommand, values: Sequence[str]) -> list[Argument]:
+    """Return the argument that each of the values is for; fewer if there are more values than arguments."""
+    arguments = list(command.arguments)
+    if arguments and arguments[-1].is_repeated:
+        arguments += [arguments[-1]] * (len(values) - len(arguments))
+    return arguments[: len(values)]
 
 
 def parse_value(text: str, hint: Any) -> Any:
@@ -116,7 +200,9 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
 
 
-def _without_flags(command: DataCommand, words: Sequence[str], hints: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def _without_flags(
+    command: PositionalCommand, words: Sequence[str], hints: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
     """Separate the flags that earlier versions accepted; return the other words, and one message per flag."""
     others: list[str] = []
     messages: list[str] = []
@@ -129,7 +215,7 @@ def _without_flags(command: DataCommand, words: Sequence[str], hints: Mapping[st
             others.append(word)
         elif name not in hints:
             nearest = did_you_mean(name, hints)
-            messages.append(f"{word} is not a setting of data {command.name}; settings are written key=value{nearest}")
+            messages.append(f"{word} is not a setting of {command.title}; settings are written key=value{nearest}")
         elif has_value:
             messages.append(f"{word} is now {name}={_new_value([value], hints[name])}")
         else:
@@ -157,14 +243,13 @@ def _new_value(values: Sequence[str], hint: Any) -> str:
     return values[0] if values else "VALUE"
 
 
-def _invalid_arguments(command: DataCommand, arguments: Sequence[str]) -> list[str]:
+def _invalid_arguments(command: PositionalCommand, arguments: Sequence[str]) -> list[str]:
+    known = _one_for_each(command, arguments)
     messages = [
         f"{argument.name} is missing; usage: {command.usage()}" for argument in command.arguments[len(arguments) :]
     ]
-    messages += [
-        f"unexpected argument {word}; usage: {command.usage()}" for word in arguments[len(command.arguments) :]
-    ]
-    for argument, value in zip(command.arguments, arguments, strict=False):
+    messages += [f"unexpected argument {word}; usage: {command.usage()}" for word in arguments[len(known) :]]
+    for argument, value in zip(known, arguments, strict=False):
         if argument.is_folder:
             messages += _invalid_folder(argument, value)
         if message := problem_with(argument.name, value, Setting(choices=argument.choices)):

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from eztorch_sce import cli
-from eztorch_sce.curation.arguments import parse
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.positional import parse
 
 DOCTOR, PREPARE, CHECK, BENCH = (DATA_COMMANDS[name] for name in ("doctor", "prepare", "check", "bench"))
 

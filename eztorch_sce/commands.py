@@ -1,0 +1,41 @@
+"""Commands that take run directories or folders as positional arguments.
+
+The modules that do the work are imported when a command runs, so that `--help` responds at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from eztorch_sce.positional import Argument, PositionalCommand
+from eztorch_sce.report.settings import ReportConfig
+
+
+def _report(*words: Any) -> bool:
+    from eztorch_sce.pages import report_page
+    from eztorch_sce.printing import print_line
+
+    *runs, config = words
+    print_line(f"written to {report_page(runs, config)}")
+    return True
+
+
+COMMANDS: Mapping[str, PositionalCommand] = {
+    "report": PositionalCommand(
+        "report",
+        "Write one HTML file that shows the results, curves, embeddings and nearest clips of runs side by side.",
+        (
+            Argument(
+                "RUN",
+                "Run directory of any command, of a demo or a study, or the folder of a sweep.",
+                is_repeated=True,
+            ),
+        ),
+        ReportConfig,
+        (
+            "eztorch-sce report runs/mine",
+            "eztorch-sce report runs/mine runs/other out=both.html",
+            "eztorch-sce report runs/mine data.root=/media/disk/videos",
+        ),
+        _report,
+    ),
+}

@@ -1,0 +1,24 @@
+"""Settings of `eztorch-sce report`. Nothing heavy is imported here, so that `--help` responds at once."""
+
+from dataclasses import dataclass, field
+
+from eztorch_sce.settings import PathSetting, Settings, setting
+
+
+@dataclass
+class DataPlace(Settings):
+    """Where the records are now, to draw their thumbnails."""
+
+    root: PathSetting = setting(
+        None, is_path=True, help="Folder of the data, if they are no longer where the runs read them."
+    )
+
+
+@dataclass
+class ReportConfig(Settings):
+    """Settings of `report`."""
+
+    out: PathSetting = setting(
+        None, is_path=True, help="File to write; null is report.html in the first run directory."
+    )
+    data: DataPlace = field(default_factory=DataPlace)
