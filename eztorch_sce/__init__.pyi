@@ -112,6 +112,7 @@ from .types import Clip as Clip
 from .types import Embeddings as Embeddings
 from .types import FeatureBank as FeatureBank
 from .types import InputSpec as InputSpec
+from .types import Predictions as Predictions
 from .types import Report as Report
 from .types import StepOutput as StepOutput
 from .types import ViewBatch as ViewBatch

@@ -7,8 +7,7 @@ the training code themselves, so that the others start without Lightning.
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from typing_extensions import Unpack
 
@@ -26,17 +25,12 @@ from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, checked
 from eztorch_sce.evaluation.classifier import classifier_accuracy
 from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
-from eztorch_sce.evaluation.linear import (
-    LinearConfig,
-    LinearHeads,
-    choice_metrics,
-    heads_accuracies,
-    sweep_metrics,
-)
+from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
 from eztorch_sce.extraction import features_of_splits, records_card, start_from_probe, views_of
 from eztorch_sce.launch import is_first_process, refuse_several
+from eztorch_sce.linear_on_views import linear_on_views
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.classifier import Classifier
@@ -46,7 +40,6 @@ from eztorch_sce.opening import (
     BackboneSource,
     Network,
     Objects,
-    Opened,
     check_classes,
     of_kind,
     open_evaluation,
@@ -56,8 +49,9 @@ from eztorch_sce.opening import (
     summarize,
     with_objects,
 )
-from eztorch_sce.report.protocol import evaluation_card, pretraining_card, run_card, train_card, training_card
-from eztorch_sce.report.run_directory import open_run, write_by_class, write_report
+from eztorch_sce.report.protocol import evaluation_card, pretraining_card, train_card, training_card
+from eztorch_sce.report.run_directory import open_run
+from eztorch_sce.results import chance_of, finish, write_results
 from eztorch_sce.settings import chosen
 from eztorch_sce.types import InputSpec, Report
 
@@ -151,7 +145,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     if online is not None:
         protocol["online"] = online.protocol(saver.provenance)
         chance = online.chance()
-    return _report("pretrain", config, metrics, protocol, run_dir, chance)
+    return finish(Report("pretrain", metrics, protocol, run_dir, chance), config)
 
 
 def plan(config: schema.PlanConfig) -> "Plan":
@@ -246,14 +240,15 @@ def _finetune(
 
     device = trainer.strategy.root_device
     test_views = views_of(config, opened, opened.labeled_test, "test split", device)
-    scores = classifier_accuracy(classifier, test_views, device)
+    scores, bank = classifier_accuracy(classifier, test_views, device)
     metrics = scores.metrics | {
         "loss": float(trainer.callback_metrics.get("loss", float("nan"))),
         "unreadable": float(len(unreadable_paths(run_dir))),
     }
     protocol = test_views.protocol | records_card(opened, summary)
     protocol |= {"train": opened.train.source, "training": training_card(config)}
-    return _report("finetune", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
+    report = Report("finetune", metrics, protocol, run_dir, chance_of(metrics, opened))
+    return write_results(report, config, scores, None, bank)
 
 
 @distributed.ends_together
@@ -285,10 +280,10 @@ def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Rep
     classifier.linear.load_state_dict(source.weights.head)
     device = distributed.join_on(config.accelerator)
     views = views_of(config, opened, opened.labeled_test, "test split", device)
-    scores = classifier_accuracy(classifier, views, device)
-    chance = _chance_of(scores.metrics, opened)
+    scores, bank = classifier_accuracy(classifier, views, device)
     protocol = views.protocol | records_card(opened, summary)
-    return _report("test", config, scores.metrics, protocol, run_dir, chance)
+    report = Report("test", scores.metrics, protocol, run_dir, chance_of(scores.metrics, opened))
+    return write_results(report, config, scores, None, bank)
 
 
 test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it from a file that imports it
@@ -315,14 +310,16 @@ def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
         train.save(run_dir / "features_train.pt")
         if test is not None:
             test.save(run_dir / "features_test.pt")
-    return _report("extract", config, metrics, train.protocol, run_dir)
+    return finish(Report("extract", metrics, train.protocol, run_dir), config)
 
 
 @distributed.ends_together
 def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
     """Score the features of a frozen backbone by any evaluation.
 
-    If the evaluation has metrics per class, they are written to `by_class.csv` in the run directory.
+    The run directory contains `report.json` and, if the evaluation returns them, `by_class.csv` (metrics per class),
+    `predictions.csv`, `worst.csv` and `confusion.csv` (see `report.outcomes`), and `sample.pt` (see `report.sample`).
+    The run whose weights are evaluated lists the evaluation in `evaluations.json`.
 
     Args:
         config: The settings of the evaluation.
@@ -334,18 +331,16 @@ def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
     """
     config = with_objects(config, EvaluationConfig, objects)
     if isinstance(config, LinearConfig) and config.views:
-        return _linear_on_views(config, objects.get("backbone"))
+        return linear_on_views(config, objects.get("backbone"))
     command = title_of(config)
     device = distributed.join_on(config.accelerator)
     train, test, run_dir = features_of_splits(config, command, device, objects.get("backbone"), labeled=True)
     assert test is not None  # labeled data always have a test split
-    scores = checked_scores(config, config.evaluate(train, test, device))
-    if scores.by_class:
-        write_by_class(run_dir, scores.by_class)
+    scores = checked_scores(config, config.evaluate(train, test, device), train, test)
     protocol = test.protocol | {"train": train_card(train.protocol)} | evaluation_card(config)
     ways = config.ways if isinstance(config, FewShotConfig) else None
     chance = chance_levels(scores.metrics, train.labels, test.labels, len(test.classes), ways)
-    return _report(command, config, scores.metrics, protocol, run_dir, chance)
+    return write_results(Report(command, scores.metrics, protocol, run_dir, chance), config, scores, train, test)
 
 
 def knn(config: KnnConfig, **objects: Unpack[Objects]) -> Report:
@@ -371,44 +366,6 @@ def svm(config: SvmConfig, **objects: Unpack[Objects]) -> Report:
 def few_shot(config: FewShotConfig, **objects: Unpack[Objects]) -> Report:
     """Classify test records by the nearest centroid of a few train records, in many tasks; see `evaluate`."""
     return evaluate(of_kind(config, FewShotConfig), **objects)
-
-
-def _linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
-    """Train linear classifiers on features of new random views in every epoch, and test them on clips and crops."""
-    from eztorch_sce.data.datamodule import TrainingData
-    from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
-    from eztorch_sce.training.trainer import fit
-
-    source = BackboneSource.of(config, backbone)
-    splits = open_labeled(config.data, config.seed, source)
-    summary = summarize(splits)
-    opened = open_training(config.data, splits, config.views, source, config.seed)
-    held_out = config.held_out(opened.train) if config.probe().selects_on_validation else None
-
-    loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
-    run_dir = open_run("linear", config)
-    heads = LinearHeads(opened.backbone.num_features, len(opened.train.classes), config.probe().lrs)
-    views = loaded.augmentation
-    validation = None if held_out is None else ValidationHeads(heads, held_out)
-    module = ProbeModule(
-        opened.backbone, heads, views, config.optimizer, config.schedule, config.data.samples_per_step, validation
-    )
-    trainer = fit(module, loaded, config, run_dir)
-
-    device, choice = trainer.strategy.root_device, {}
-    if validation is not None:
-        chosen_on = opened.train.with_records(
-            opened.train.records.where(validation.held_out.cpu().numpy()), "validation"
-        )
-        records = views_of(config, opened, chosen_on, "validation records", device)._replace(skip_unreadable=True)
-        choice = choice_metrics(heads.lrs, heads_accuracies(opened.backbone, validation.heads, records, device))
-        heads = heads.only(choice["linear_lr"])
-    test_views = views_of(config, opened, opened.labeled_test, "test split", device)
-    accuracies = heads_accuracies(opened.backbone, heads, test_views, device)
-    metrics = sweep_metrics(heads.lrs, accuracies) | choice
-    protocol = test_views.protocol | records_card(opened, summary)
-    protocol |= {"train": opened.train.source, "training": training_card(config)}
-    return _report("linear", config, metrics, protocol, run_dir, _chance_of(metrics, opened))
 
 
 def show_views(config: schema.ShowViewsConfig) -> Report:
@@ -455,7 +412,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
         "epoch": config.epoch,
         "input": asdict(spec),
     }
-    return _report("show-views", config, metrics, protocol, run_dir)
+    return finish(Report("show-views", metrics, protocol, run_dir), config)
 
 
 def bench(config: schema.PretrainConfig) -> "BenchResult":
@@ -475,19 +432,3 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
     data = config.data
     spec = input_spec(data, manifest, InputSpec(), config.views[0])
     return bench_decoders(data, manifest, config.views, spec, config.seed)
-
-
-def _chance_of(metrics: dict[str, float], opened: Opened) -> dict[str, Chance]:
-    train, test = opened.train, opened.labeled_test
-    return chance_levels(metrics, train.records.labels, test.records.labels, len(train.classes))
-
-
-def _report(
-    command: str,
-    config: Any,
-    metrics: dict[str, float],
-    protocol: dict[str, Any],
-    run_dir: Path,
-    chance: dict[str, Chance] | None = None,
-) -> Report:
-    return write_report(Report(command, metrics, protocol | run_card(config), run_dir, chance or {}))

@@ -1,7 +1,7 @@
 """Chance levels: what a metric would be by guessing, and on how many records it was measured."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 _TOP = re.compile(r"(?:^|_)top(\d+)(?:$|[_@])")
 _RECALL = re.compile(r"^R@(\d+)(?:$|_)")
+_CERTAIN = 1 - 1e-9  # a level of 1, but for rounding
 _Counts = npt.NDArray[np.int64]
 
 
@@ -93,6 +94,15 @@ def chance_levels(
         elif name.startswith("mAP"):
             levels[name] = Chance(_mean_over_queries(test, _average_precision(train)), int(test.sum()))
     return levels
+
+
+def without_certain(metrics: Mapping[str, float], chance: Mapping[str, Chance]) -> dict[str, float]:
+    """Return the metrics without those that chance alone brings to 1, such as the top-5 accuracy of five classes.
+
+    >>> without_certain({"knn_top1": 0.5, "knn_top5": 1.0}, {"knn_top1": Chance(0.2, 9), "knn_top5": Chance(1.0, 9)})
+    {'knn_top1': 0.5}
+    """
+    return {name: value for name, value in metrics.items() if name not in chance or chance[name].level < _CERTAIN}
 
 
 def _accuracy(counts: _Counts, k: int, ways: int | None, split: str) -> Chance:

@@ -227,6 +227,22 @@ class FeatureBank:
         return cls(**torch.load(path, weights_only=True, mmap=True))
 
 
+class Predictions(NamedTuple):
+    """What an evaluation says of each test record, in the order of the test split.
+
+    Attributes:
+        predicted: Class index, int64 (N,), -1 for none.
+        score: Confidence of the prediction, float (N,), higher if more confident: the softmax probability of the class
+            (linear, test, finetune), the fraction of the votes for it (knn), the cosine of the nearest record
+            (retrieve) or the decision value of its machine (svm).
+        nearest: Rows of the train split, int64 (N, K), nearest first; None if the evaluation does not search.
+    """
+
+    predicted: Int64[Tensor, " N"]
+    score: Float[Tensor, " N"]
+    nearest: Int64[Tensor, "N K"] | None = None
+
+
 @dataclass
 class Report:
     """Results of a run and how they were obtained; `report.json` in the run directory.
@@ -237,6 +253,8 @@ class Report:
         protocol: Settings that numbers must share to be comparable: views, crops, list file, seed, hash of the weights.
         run_dir: The run directory.
         chance: What metrics would be by guessing, by the name of the metric.
+        intervals: 95 % confidence interval [low, high] of metrics, by the name of the metric: bootstrap percentiles
+            over the test records, or over the tasks of few-shot.
     """
 
     command: str
@@ -244,3 +262,4 @@ class Report:
     protocol: dict[str, Any]
     run_dir: Path
     chance: dict[str, Chance] = field(default_factory=dict)
+    intervals: dict[str, list[float]] = field(default_factory=dict)

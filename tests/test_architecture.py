@@ -16,7 +16,7 @@ FLOORS = (
     {"methods", "config.parts", "config.choice_types", "training.config"},
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},
-    {"extraction"},
+    {"extraction", "linear_on_views", "results"},
     {"thumbnails", "pages"},
     {"api"},
     {"demo"},

@@ -27,6 +27,9 @@ from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.models.backbones.base import build_network
 from eztorch_sce.registry import choices, name_of, register
 from eztorch_sce.settings import setting
+from eztorch_sce.types import FeatureBank
+
+BANK = FeatureBank(torch.eye(2), torch.tensor([0, 1]), ["a.png", "b.png"], ["a", "b"])
 
 pytestmark = pytest.mark.usefixtures("own_registrations")
 
@@ -190,12 +193,13 @@ def test_a_decoder_config_must_build_a_decoder() -> None:
 )
 def test_an_evaluation_must_return_numbers(scores: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        checked_scores(KnnConfig(), scores)
+        checked_scores(KnnConfig(), scores, BANK, BANK)
     assert message in str(caught.value)
 
 
 def test_scores_may_be_scalar_tensors() -> None:
-    assert checked_scores(KnnConfig(), Scores({"top1": torch.tensor(0.5)})).metrics == {"top1": 0.5}  # type: ignore[dict-item]
+    scores = Scores({"top1": torch.tensor(0.5)})  # type: ignore[dict-item]
+    assert checked_scores(KnnConfig(), scores, BANK, BANK).metrics == {"top1": 0.5}
 
 
 @dataclass

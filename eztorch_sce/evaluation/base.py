@@ -6,12 +6,12 @@ metric it computes. Its name is the command.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from eztorch_sce.config.choice_types import BackboneChoice
@@ -28,7 +28,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.precision import PRECISIONS
 from eztorch_sce.registry import wrong_result
 from eztorch_sce.settings import PathSetting, choice, setting, show
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, Predictions
 
 _SUBSET = ("train_share", "train_subset")
 _LOADING = (
@@ -44,32 +44,52 @@ _DIVISION = ("test_fraction", "group")
 
 @dataclass
 class Scores:
-    """Metrics of an evaluation, overall and per class. Rates are in [0, 1].
+    """Metrics of an evaluation, overall, per class and per record. Rates are in [0, 1].
 
     Attributes:
         metrics: Metrics by name.
         by_class: Metrics of each class, by class name; empty if the evaluation has none.
+        by_record: Values of each test record, float (N,), whose mean is the metric of the same name: 0 or 1 for an
+            accuracy, the average precision for mAP. The confidence intervals come from them.
+        predictions: What the evaluation says of each test record, or None.
+        intervals: Confidence intervals of metrics that are no means over the test records, by name.
     """
 
     metrics: dict[str, float]
     by_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    by_record: dict[str, Float[Tensor, " N"]] = field(default_factory=dict)
+    predictions: Predictions | None = None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-def checked_scores(config: object, scores: object) -> Scores:
+def checked_scores(config: object, scores: object, train: FeatureBank, test: FeatureBank) -> Scores:
     """Return the scores of an evaluation, with scalar tensors and NumPy numbers as floats.
 
+    Args:
+        config: The config of the evaluation.
+        scores: What it returned.
+        train: Features of the train split.
+        test: Features of the test split.
+
     Raises:
-        ConfigError: If it returned anything else than scores, or scores that are not numbers.
+        ConfigError: If it returned anything else than scores, scores that are not numbers, or values per record that do
+            not fit the records, with one message per reason.
     """
     if not isinstance(scores, Scores):
         raise wrong_result(config, "evaluate", scores, "Scores, as in Scores({'accuracy': 0.5})")
     values = [scores.metrics, *scores.by_class.values()]
     invalid = [f"{name}={value!r}" for each in values for name, value in each.items() if not _is_number(value)]
-    if invalid:
-        messages = [f"{type(config).__name__}.evaluate returned {each}, which is not a number" for each in invalid]
-        raise ConfigError(messages)
-    by_class = {label: _as_floats(metrics) for label, metrics in scores.by_class.items()}
-    return Scores(_as_floats(scores.metrics), by_class)
+    messages = [f"{each}, which is not a number" for each in invalid]
+    if not messages:
+        by_class = {label: _as_floats(metrics) for label, metrics in scores.by_class.items()}
+        scores = replace(scores, metrics=_as_floats(scores.metrics), by_class=by_class)
+        messages = [
+            message for name in scores.by_record for message in _record_messages(name, scores, len(test.labels))
+        ]
+        messages += _prediction_messages(scores.predictions, train, test)
+    if messages:
+        raise ConfigError([f"{type(config).__name__}.evaluate returned {each}" for each in messages])
+    return scores
 
 
 def _is_number(value: Any) -> bool:
@@ -78,6 +98,59 @@ def _is_number(value: Any) -> bool:
 
 def _as_floats(metrics: dict[str, Any]) -> dict[str, float]:
     return {name: value if isinstance(value, (int, float)) else float(value) for name, value in metrics.items()}
+
+
+def _record_messages(name: str, scores: Scores, num_records: int) -> list[str]:
+    """Return one message per reason why the values of a metric per record cannot be used."""
+    where, values = f"by_record[{name!r}]", scores.by_record[name]
+    if messages := _column_messages(where, values, (num_records,)):
+        return messages
+    if name not in scores.metrics:
+        return [f"{where}, but metrics has no {name}: give its mean in metrics"]
+    mean = float(values.double().mean())
+    if abs(mean - scores.metrics[name]) > 1e-4 * max(1.0, abs(mean)):
+        return [f"{where} with the mean {mean:.6g}, but metrics[{name!r}]={scores.metrics[name]:.6g}: they must agree"]
+    return []
+
+
+def _prediction_messages(predictions: object, train: FeatureBank, test: FeatureBank) -> list[str]:
+    """Return one message per reason why the predictions cannot be used."""
+    if predictions is None:
+        return []
+    if not isinstance(predictions, Predictions):
+        return [f"predictions of the class {type(predictions).__name__}, which must be Predictions(predicted, score)"]
+    num_records = len(test.labels)
+    shapes = {"predicted": (num_records,), "score": (num_records,), "nearest": (num_records, None)}
+    ends = {"predicted": (-1, len(test.classes)), "nearest": (0, len(train.labels))}
+    messages = []
+    for name, values in predictions._asdict().items():
+        if name == "nearest" and values is None:
+            continue
+        where = f"predictions.{name}"
+        wrong = _column_messages(where, values, shapes[name])
+        if not wrong and name in ends and values.numel():
+            low, end = ends[name]
+            if values.is_floating_point() or int(values.min()) < low or int(values.max()) >= end:
+                wrong = [f"{where}, which must hold integers from {low} to {end - 1}"]
+        messages += wrong
+    return messages
+
+
+def _column_messages(where: str, values: Any, shape: tuple[int | None, ...]) -> list[str]:
+    """Return a message if values are no tensor with a row per test record, or not finite. A size of None is free."""
+    wanted = " x ".join("any" if size is None else str(size) for size in shape)
+    if not isinstance(values, Tensor):
+        return [f"{where} of the class {type(values).__name__}, which must be a tensor of {wanted}, a row per record"]
+    fits = values.ndim == len(shape) and all(
+        size in (None, actual) for size, actual in zip(shape, values.shape, strict=True)
+    )
+    if not fits:
+        actual = " x ".join(map(str, values.shape)) or "one number"
+        return [f"{where} of shape {actual}, which must be {wanted}: a row per test record"]
+    bad = (~values.isfinite()).flatten(start_dim=1).any(dim=1) if values.ndim > 1 else ~values.isfinite()
+    if bad.any():
+        return [f"{where} with NaN or infinity for {int(bad.sum())} of {len(values)} test records"]
+    return []
 
 
 @dataclass

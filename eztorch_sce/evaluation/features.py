@@ -203,19 +203,23 @@ def record_features(backbone: torch.nn.Module, views: RecordViews, device: torch
     features, records = mean_over_views(backbone, lambda output: output, views, device)
     order = records.argsort()  # processes interleave
     records, features = records[order], features[order]
-    paths = [views.manifest.records.path(index) for index in records.tolist()]
+    bank = bank_of(features, records, views)
+    if messages := bank_messages(bank, views.manifest.source, labeled=False):
+        raise ConfigError(messages)
+    return bank
+
+
+def bank_of(features: Float[Tensor, "N F"], records: Int64[Tensor, " N"], views: RecordViews) -> FeatureBank:
+    """Return the features of some records of a manifest with their labels, paths and groups."""
     groups = views.manifest.records.groups
-    bank = FeatureBank(
+    return FeatureBank(
         features,
         views.labels(records),
-        paths,
+        [views.manifest.records.path(index) for index in records.tolist()],
         views.manifest.classes,
         views.protocol,
         None if groups is None else torch.from_numpy(groups[records.numpy()]),
     )
-    if messages := bank_messages(bank, views.manifest.source, labeled=False):
-        raise ConfigError(messages)
-    return bank
 
 
 def read_features(run_dir: str, labeled: bool) -> tuple[FeatureBank, FeatureBank]:

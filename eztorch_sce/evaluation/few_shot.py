@@ -38,7 +38,10 @@ class FewShotConfig(EvaluationConfig):
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
         """Return `few_shot_top1`, the mean accuracy, and `few_shot_ci95`, half the width of its confidence interval."""
         drawn = self.ways, self.shots, self.queries, self.episodes, self.seed
-        return Scores(few_shot_accuracy(train, test, *drawn, device))
+        metrics = few_shot_accuracy(train, test, *drawn, device)
+        mean, half_width = metrics["few_shot_top1"], metrics["few_shot_ci95"]
+        interval = max(0.0, mean - half_width), min(1.0, mean + half_width)  # over the tasks
+        return Scores(metrics, intervals={"few_shot_top1": interval})
 
 
 @torch.no_grad()

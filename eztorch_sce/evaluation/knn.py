@@ -7,11 +7,11 @@ import torch
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.memory import on_device
-from eztorch_sce.evaluation.metrics import top_accuracies
-from eztorch_sce.evaluation.search import CPU, nearest_neighbors
+from eztorch_sce.evaluation.metrics import classification_scores
+from eztorch_sce.evaluation.search import CPU, NUM_SHOWN, nearest_neighbors
 from eztorch_sce.registry import register
 from eztorch_sce.settings import setting
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, Predictions
 
 NUM_NEIGHBORS, TEMPERATURE = 20, 0.07  # the defaults of the command and of the online evaluation
 
@@ -31,7 +31,9 @@ class KnnConfig(EvaluationConfig):
         check_banks(train, test)
         train = replace(train, features=on_device(train.features, device))
         plain, centered = (_vote(train, test, self.k, self.temperature, device, center) for center in (False, True))
-        return Scores(plain | {f"{name}_centered": accuracy for name, accuracy in centered.items()})
+        metrics = plain.metrics | {f"{name}_centered": value for name, value in centered.metrics.items()}
+        by_record = plain.by_record | {f"{name}_centered": values for name, values in centered.by_record.items()}
+        return Scores(metrics, by_record=by_record, predictions=plain.predictions)
 
 
 def knn_accuracy(
@@ -61,15 +63,18 @@ def knn_accuracy(
         ConfigError: If the features cannot be used; see `check_banks`.
     """
     check_banks(train, test)
-    return _vote(train, test, k, temperature, device, centered)
+    return _vote(train, test, k, temperature, device, centered).metrics
 
 
 def _vote(
     train: FeatureBank, test: FeatureBank, k: int, temperature: float, device: torch.device, centered: bool
-) -> dict[str, float]:
+) -> Scores:
     similarity, nearest = nearest_neighbors(train.features, test.features, k, centered, device)  # (Q, k)
     weight = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest, against overflow
     num_classes = int(max(train.labels.max(), test.labels.max())) + 1
     votes = torch.zeros(len(similarity), num_classes).scatter_add_(1, train.labels[nearest], weight)
     has_vote = (train.labels[nearest] == test.labels[:, None]).any(dim=1)
-    return top_accuracies(votes, test.labels.where(has_vote, -1), "knn")  # no class without a vote is among the five
+    answers = test.labels.where(has_vote, -1)  # no class without a vote is among the five
+    scores = classification_scores(votes, answers, "knn")
+    predicted, score = votes.argmax(dim=1), votes.amax(dim=1) / votes.sum(dim=1)  # the fraction of the votes
+    return replace(scores, predictions=Predictions(predicted, score, nearest[:, :NUM_SHOWN]))

@@ -15,12 +15,14 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
-from eztorch_sce.evaluation.features import RecordViews, mean_over_views
+from eztorch_sce.evaluation.classifier import features_and_probabilities
+from eztorch_sce.evaluation.features import RecordViews
 from eztorch_sce.evaluation.memory import on_device, take
-from eztorch_sce.evaluation.metrics import top_accuracies, top_fractions
+from eztorch_sce.evaluation.metrics import classification_scores, scores_of_hits, top_hits
 from eztorch_sce.evaluation.search import CPU
 from eztorch_sce.evaluation.selection import groups_of, validation_rows
 from eztorch_sce.machine import Machine, this_machine
+from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.classifier import linear_head
 from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr, with_rates
@@ -144,7 +146,7 @@ class LinearConfig(EvaluationConfig):
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:
         """Return `linear_train_top1` and the metrics of `linear_probe`."""
-        return Scores(linear_probe(train, test, self.probe(), device))
+        return linear_probe(train, test, self.probe(), device)
 
 
 class LinearHeads(nn.Module):
@@ -237,7 +239,7 @@ class Probe:
         return len(self.lrs) > 1 and self.select_on == "validation"
 
 
-def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: torch.device = CPU) -> dict[str, float]:
+def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: torch.device = CPU) -> Scores:
     """Train linear classifiers on the train features, and return `linear_top1` and `linear_top5` on the test features.
 
     `linear_train_top1` is the accuracy of the same head on the train features, and `constant_features` the number of
@@ -261,12 +263,13 @@ def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: to
         choice = _choose_on_validation(train, held_out, num_classes, probe, device)
         probe = replace(probe, lrs=[choice["linear_lr"]])
     heads = train_heads(train, num_classes, probe, device)
-    on_test = sweep_metrics(probe.lrs, _accuracies(heads, test, device))
-    chosen = probe.lrs.index(on_test.get("linear_lr", probe.lrs[0]))
-    metrics = on_test | {"linear_train_top1": _accuracies(heads, train, device)[chosen]["linear_top1"]} | choice
+    scores = sweep_scores(probe.lrs, _scores_of_heads(heads, test, device))
+    chosen = probe.lrs.index(scores.metrics.get("linear_lr", probe.lrs[0]))
+    on_train = _scores_of_heads(heads, train, device)[chosen].metrics["linear_top1"]
+    metrics = scores.metrics | {"linear_train_top1": on_train} | choice
     if num_constant := heads.num_unused_features():
         metrics["constant_features"] = float(num_constant)
-    return metrics
+    return replace(scores, metrics=metrics)
 
 
 def _choose_on_validation(
@@ -274,7 +277,7 @@ def _choose_on_validation(
 ) -> dict[str, float]:
     """Return the metrics of `choice_metrics`, from classifiers trained without the held-out records."""
     heads = train_heads(train, num_classes, probe, device, (~held_out).nonzero().flatten())
-    return choice_metrics(probe.lrs, _accuracies(heads, train, device, held_out.nonzero().flatten()))
+    return choice_metrics(probe.lrs, _scores_of_heads(heads, train, device, held_out.nonzero().flatten()))
 
 
 @exact_float32()
@@ -352,10 +355,10 @@ def _wide_statistics(features: Float[Tensor, "N F"], columns: Int64[Tensor, " so
 
 @torch.no_grad()
 @exact_float32()
-def _accuracies(
+def _scores_of_heads(
     heads: LinearHeads, bank: FeatureBank, device: torch.device, rows: Int64[Tensor, " rows"] | None = None
-) -> list[dict[str, float]]:
-    """Return the accuracies of each head on some records, or on all.
+) -> list[Scores]:
+    """Return the accuracies and the predictions of each head on some records, or on all.
 
     Records are scored in blocks, since all scores at once may not fit in memory, and the results are read once.
     """
@@ -363,51 +366,51 @@ def _accuracies(
     num_records = len(bank.labels) if rows is None else len(rows)
     slices = [slice(start, start + _BLOCK) for start in range(0, num_records, _BLOCK)]
     rows_on_device = None if rows is None else to_device(rows, device)
-    counts, fractions = [], []
+    all_hits, all_predicted, all_scores = [], [], []
     for block in slices:
         there = block if rows_on_device is None else rows_on_device[block]
         labels = all_labels[there]
-        scores = heads(take(features, block if rows is None else rows[block], there, device))  # (heads, B, C)
-        fractions.append(torch.stack([top_fractions(of_head, labels) for of_head in scores]))
-        counts.append(len(labels))
-    totals = torch.stack(fractions, dim=1).cpu().tolist()  # (heads, blocks, 2)
-    return [
-        {
-            name: sum(block[number] * count / num_records for block, count in zip(of_head, counts, strict=True))
-            for number, name in enumerate(("linear_top1", "linear_top5"))
-        }
-        for of_head in totals
-    ]
+        logits = heads(take(features, block if rows is None else rows[block], there, device))  # (heads, B, C)
+        all_hits.append(torch.stack([top_hits(of_head, labels) for of_head in logits]))  # (heads, 2, B)
+        all_predicted.append(logits.argmax(dim=-1))
+        all_scores.append((logits.amax(dim=-1) - logits.logsumexp(dim=-1)).exp())
+    of_heads = zip(*(torch.cat(blocks, dim=-1).cpu() for blocks in (all_hits, all_predicted, all_scores)), strict=True)
+    return [scores_of_hits(hits, predicted, score, "linear") for hits, predicted, score in of_heads]
 
 
-def choice_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:
+def choice_metrics(lrs: Sequence[float], by_head: Sequence[Scores]) -> dict[str, float]:
     """Return the learning rate with the best accuracy on the held-out train records; of equal ones, the first.
 
     `linear_lr` is the chosen rate, `linear_validation_top1` its accuracy on the held-out train records, and
     `linear_validation_top1@<lr>` that of each rate.
     """
-    top1 = [metrics["linear_top1"] for metrics in accuracies]
+    top1 = [scores.metrics["linear_top1"] for scores in by_head]
     by_lr = {f"linear_validation_top1@{lr:g}": accuracy for lr, accuracy in zip(lrs, top1, strict=True)}
     return {"linear_lr": lrs[top1.index(max(top1))], "linear_validation_top1": max(top1)} | by_lr
 
 
-def sweep_metrics(lrs: Sequence[float], accuracies: Sequence[dict[str, float]]) -> dict[str, float]:
+def sweep_scores(lrs: Sequence[float], by_head: Sequence[Scores]) -> Scores:
     """Return `linear_top1` and `linear_top5` of the head with the best test accuracy, as some published sweeps do.
 
     With several heads, `linear_lr` is the learning rate of the best one, and `linear_top1@<lr>` the accuracy of each,
     which shows the effect of choosing on the test split.
     """
-    best = max(accuracies, key=lambda metrics: metrics["linear_top1"])
-    if len(accuracies) == 1:
+    top1 = [scores.metrics["linear_top1"] for scores in by_head]
+    best = by_head[top1.index(max(top1))]
+    if len(by_head) == 1:
         return best
-    sweep = {f"linear_top1@{lr:g}": metrics["linear_top1"] for lr, metrics in zip(lrs, accuracies, strict=True)}
-    return best | {"linear_lr": lrs[accuracies.index(best)]} | sweep
+    names = [f"linear_top1@{lr:g}" for lr in lrs]
+    metrics = {"linear_lr": lrs[top1.index(max(top1))]} | dict(zip(names, top1, strict=True))
+    by_record = {name: scores.by_record["linear_top1"] for name, scores in zip(names, by_head, strict=True)}
+    return replace(best, metrics=best.metrics | metrics, by_record=best.by_record | by_record)
 
 
-def heads_accuracies(
-    backbone: nn.Module, heads: LinearHeads, views: RecordViews, device: torch.device
-) -> list[dict[str, float]]:
-    """Return the accuracies of each head, with softmax averaged over the clips and crops of each record.
+def heads_scores(
+    backbone: Backbone, heads: LinearHeads, views: RecordViews, device: torch.device
+) -> tuple[list[Scores], FeatureBank]:
+    """Return the scores of each head, with softmax averaged over the clips and crops of each record.
+
+    The features of the records are returned beside the scores.
 
     Args:
         backbone: Maps clips (B, C, T, S, S) to features (B, F).
@@ -419,11 +422,9 @@ def heads_accuracies(
         MediaError: If a file cannot be read.
         ConfigError: If the scores are NaN or infinite.
     """
-    network = nn.Sequential(backbone, heads, _HeadsLast())
-    probabilities, records = mean_over_views(network, lambda logits: logits.softmax(dim=-1), views, device)
-    views.check_finite(probabilities, records)
-    labels = views.labels(records)
-    return [top_accuracies(scores, labels, "linear") for scores in probabilities.unbind(dim=1)]
+    head = nn.Sequential(heads, _HeadsLast())
+    bank, probabilities = features_and_probabilities(backbone, head, views, device)  # (N, heads, C)
+    return [classification_scores(each, bank.labels, "linear") for each in probabilities.unbind(dim=1)], bank
 
 
 class _HeadsLast(nn.Module):

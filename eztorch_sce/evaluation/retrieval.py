@@ -12,10 +12,18 @@ from eztorch_sce.distributed import gather_rows
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.memory import available_bytes, on_device
-from eztorch_sce.evaluation.search import CPU, Centers, find_centers, nearest_neighbors, own_queries, similarities
+from eztorch_sce.evaluation.search import (
+    CPU,
+    NUM_SHOWN,
+    Centers,
+    find_centers,
+    nearest_neighbors,
+    own_queries,
+    similarities,
+)
 from eztorch_sce.precision import exact_float32
 from eztorch_sce.registry import register
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, Predictions
 
 RANKS = (1, 5, 10, 20, 50)
 _MAX_PAIRS = 2**24  # pairs of a query and a bank record of its class that are ranked at once; limits the memory
@@ -37,27 +45,33 @@ def retrieval(
 ) -> Scores:
     """Search the bank for records of each query's class by cosine; return rates in [0, 1], overall and per class.
 
-    `R@k` is the fraction of queries with a record of their class among the k nearest; ranks beyond the size of the bank
-    are omitted. `mAP` is the mean of `average_precisions` over the queries. As published, the mean of the bank and the
-    mean of the queries are subtracted first; metrics that end in `_uncentered` are computed without this. Classes
-    without a query are omitted.
+    `R@k` is the fraction of queries with a record of their class among the k nearest; ranks that reach the size of the
+    bank are omitted, since every query finds all of it. `mAP` is the mean of `average_precisions` over the queries. As
+    published, the mean of the bank and the mean of the queries are subtracted first; metrics that end in `_uncentered`
+    are computed without this. The prediction for a query is the class of its nearest record. Classes without a query
+    are omitted.
 
     Raises:
         ConfigError: If the features cannot be used; see `check_banks`.
     """
     check_banks(train=bank, test=queries)
     bank = replace(bank, features=on_device(bank.features, device))  # once for the four searches
-    ranks = [rank for rank in ranks if rank <= len(bank.features)]
-    metrics: dict[str, float] = {}
-    by_query = {}
+    ranks = [rank for rank in ranks if rank < len(bank.features)]
+    num_nearest = max(NUM_SHOWN, *ranks, 1)
+    by_record: dict[str, Tensor] = {}
+    predictions: Predictions | None = None
     for suffix, centered in (("", True), ("_uncentered", False)):
-        nearest = nearest_neighbors(bank.features, queries.features, max(ranks), centered, device).indices  # (Q, k)
-        same_class = bank.labels[nearest] == queries.labels[:, None]
-        precisions = average_precisions(bank, queries, centered, device)
-        metrics |= {f"R@{rank}{suffix}": float(same_class[:, :rank].any(dim=1).double().mean()) for rank in ranks}
-        metrics[f"mAP{suffix}"] = float(precisions.mean())
-        by_query[suffix] = torch.stack([same_class[:, 0].double(), precisions], dim=1)  # (Q, 2)
-    return Scores(metrics, _mean_by_class(queries, by_query[""]))
+        similarity, nearest = nearest_neighbors(
+            bank.features, queries.features, num_nearest, centered, device
+        )  # (Q, k)
+        hits = bank.labels[nearest] == queries.labels[:, None]
+        by_record |= {f"R@{rank}{suffix}": hits[:, :rank].any(dim=1).double() for rank in ranks}
+        by_record[f"mAP{suffix}"] = average_precisions(bank, queries, centered, device)
+        if centered:
+            by_class = _mean_by_class(queries, torch.stack([hits[:, 0].double(), by_record["mAP"]], dim=1))
+            predictions = Predictions(bank.labels[nearest[:, 0]], similarity[:, 0], nearest[:, :NUM_SHOWN])
+    metrics = {name: float(values.mean()) for name, values in by_record.items()}
+    return Scores(metrics, by_class, by_record, predictions)
 
 
 def _mean_by_class(queries: FeatureBank, by_query: Float64[Tensor, "Q 2"]) -> dict[str, dict[str, float]]:

@@ -23,6 +23,8 @@ _GPU_BYTES = 32  # per similarity, with what is computed from it
 
 _SHORTEST = 1e-12  # rows below this length are rescaled before their length is measured
 
+NUM_SHOWN = 5  # nearest records that an evaluation reports for each test record
+
 CPU = torch.device("cpu")
 
 

@@ -120,15 +120,26 @@ def save_weights(
         torch.save(content, partial)
 
 
+def weights_file(path: str | Path) -> Path:
+    """Return the path of a weights file, or of the one in a run directory. It need not exist."""
+    file = Path(path)
+    if file.is_dir():
+        return next((file / name for name in ("classifier.pt", "backbone.pt") if (file / name).is_file()), file)
+    return file
+
+
+def hash_of(file: Path) -> str:
+    """Return the first 16 hexadecimal digits of the hash of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+
+
 def load_weights(path: str) -> Weights:
     """Read a weights file, or the one in a run directory.
 
     Raises:
         ConfigError: If the file is missing or is not a weights file.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = next((file / name for name in ("classifier.pt", "backbone.pt") if (file / name).is_file()), file)
+    file = weights_file(path)
     if not file.is_file():
         raise ConfigError(
             [f"weights={path}: no such file; runs write backbone.pt (pretrain) or classifier.pt (finetune)"]
@@ -148,7 +159,7 @@ def load_weights(path: str) -> Weights:
     spec = InputSpec(**content["input"])
     if spec.stats not in statistics_names():
         register_statistics(spec.stats, **content["normalization"])  # of the process that trained the network
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    sha256 = hash_of(file)
     data = content.get("data")  # files of earlier versions have none
     return Weights(
         network,

@@ -103,7 +103,7 @@ class OnlineEvaluation(pl.Callback):
             train = self._features(backbone, self.splits.train, device)
             test = self._features(backbone, self.splits.labeled_test, device)
             metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, device)
-            metrics |= linear_probe(train, test, Probe(seed=self.seed), device)
+            metrics |= linear_probe(train, test, Probe(seed=self.seed), device).metrics
         torch.cuda.empty_cache()  # blocks of other sizes than those of training; does nothing on a CPU
         return {name: metrics[name] for name in _METRICS}
 

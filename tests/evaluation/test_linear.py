@@ -26,7 +26,7 @@ def clusters(count: int, seed: int) -> FeatureBank:
 def probed(
     train: FeatureBank, test: FeatureBank, lrs: tuple[float, ...] = (0.3,), select_on: str = "validation"
 ) -> dict[str, float]:
-    return linear_probe(train, test, Probe(list(lrs), max_epochs=20, select_on=select_on))
+    return linear_probe(train, test, Probe(list(lrs), max_epochs=20, select_on=select_on)).metrics
 
 
 def test_separable_classes_are_separated_reproducibly() -> None:

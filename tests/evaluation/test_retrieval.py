@@ -44,7 +44,7 @@ def test_retrieval_equals_a_loop(monkeypatch: pytest.MonkeyPatch, max_pairs: int
     monkeypatch.setattr(search, "BANK_CHUNK", 7)
     monkeypatch.setattr(search, "QUERY_CHUNK", 3)
     monkeypatch.setattr(retrieval_module, "_MAX_PAIRS", max_pairs)
-    train, test = overlapping(50, 0), overlapping(23, 1)
+    train, test = overlapping(60, 0), overlapping(23, 1)
     zero = torch.zeros(8, dtype=torch.float64)
     means = (train.features.double().mean(dim=0), test.features.double().mean(dim=0)) if centered else (zero, zero)
     num_recalled = {1: 0, 5: 0, 10: 0, 20: 0, 50: 0}
@@ -81,7 +81,7 @@ def test_recall_counts_queries_with_their_class_among_the_nearest() -> None:
     metrics = retrieval(train, queries, ranks=(1, 2, 3, 50)).metrics
     assert metrics["R@1_uncentered"] == 0.5
     assert metrics["R@2_uncentered"] == 1
-    assert "R@50" not in metrics  # the bank has three records
+    assert not {"R@3", "R@50"} & metrics.keys()  # the bank has three records, which every query finds
 
 
 def test_centering_removes_an_offset_that_hides_the_classes() -> None:
