@@ -91,6 +91,8 @@ def _run(command: str, rest: list[str]) -> None:
         _compare(rest)
     elif command == "env":
         _show_environment()
+    elif command == "completion":
+        _complete(rest)
     else:
         _run_with_settings(command, rest)
 
@@ -127,20 +129,30 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
 
 def _list_recipes(rest: list[str]) -> None:
     from eztorch_sce.config import help as help_pages
-    from eztorch_sce.config.recipes import print_recipes, recipe_text
+    from eztorch_sce.config.recipes import print_recipes, recipe_text, recipes
 
     if rest and rest[0] in _HELP_WORDS:
         print(help_pages.overview())
-    elif rest:
+    elif len(rest) == 1 and rest[0] in recipes():
         print(recipe_text(rest[0]), end="")
     else:
-        print_recipes()
+        print_recipes(rest)
 
 
 def _compare(rest: list[str]) -> None:
     from eztorch_sce.report.compare import print_comparison
 
     print_comparison(rest)
+
+
+def _complete(rest: list[str]) -> None:
+    from eztorch_sce.completion import run_completion
+    from eztorch_sce.config import help as help_pages
+
+    if rest and rest[0] in _HELP_WORDS:
+        print(help_pages.overview())
+    else:
+        run_completion(rest)
 
 
 def _show_version() -> None:

@@ -20,7 +20,7 @@ FLOORS = (
     {"thumbnails", "pages"},
     {"api"},
     {"demo"},
-    {"commands"},
+    {"commands", "completion"},
     {"cli"},
     {"__main__"},
 )

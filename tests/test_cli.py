@@ -36,6 +36,30 @@ def test_a_recipe_is_printed_as_a_file(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("ucf101", {"ucf101_finetune", "ucf101_r2plus1d18", "ucf101_retrieval", "ucf101_x3d_m", "ucf101_x3d_s"}),
+        ("UCF101 finetune", {"ucf101_finetune"}),
+        ("linear imagenet", {"imagenet100_linear", "imagenet_linear", "tiny_imagenet_linear"}),
+        ("kinetics-200 supervised", {"k200_supervised_r3d18"}),
+        ("94.1 finetune", {"k400_r3d50", "ucf101_finetune"}),
+    ],
+)
+def test_recipes_are_found_by_words(words: str, expected: set[str], capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "recipes", *words.split())
+    assert {line.split()[0] for line in out.split("\n\n")[0].splitlines()[1:]} == expected
+
+
+def test_words_that_no_recipe_has_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "recipes", "ucf11", "finetune")
+    assert code == 2
+    assert "no recipe has the word ucf11; did you mean ucf101?" in err
+    code, _, err = run(capsys, "recipes", "k400", "cifar10")
+    assert code == 2
+    assert "no recipe has all of the words k400, cifar10" in err
+
+
+@pytest.mark.parametrize(
     ("error", "code", "printed"),
     [
         (TrainingError("loss is not finite"), 2, "eztorch-sce pretrain: stopped: loss is not finite\n"),

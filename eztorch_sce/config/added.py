@@ -36,6 +36,6 @@ def _described(cls: type, reference: Reference) -> Description:
 def _allow(name: str, entry: Entry, reference: Reference, added: dict[str, dict[str, type]]) -> None:
     """Add to the allowed values of a setting what plugins have registered for it."""
     if entry.group in added:
-        entry.allowed = ", ".join(reference.choices[entry.group])
+        entry.choices = list(reference.choices[entry.group])
     elif name == "decoder" and "decoder" in added:
-        entry.allowed = ", ".join([entry.allowed, *added["decoder"]])
+        entry.choices = [*entry.choices, *added["decoder"]]

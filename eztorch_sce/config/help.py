@@ -15,7 +15,7 @@ MAX_LINES, MAX_WIDTH = 96, 100  # two screens
 _COLUMN = 28  # where the help of a setting starts
 
 _SECTIONS_OF_COMMANDS = {
-    "Start": ("demo", "recipes", "env"),
+    "Start": ("demo", "recipes", "env", "completion"),
     "Prepare": ("data", "show-views", "plan"),
     "Train": ("pretrain", "finetune", "test"),
     "Evaluate": (),  # all commands that are in no other section
@@ -25,8 +25,10 @@ _OTHER_COMMANDS = {
     "data": "Find bad files, make copies that decode fast, choose a decoder; see `eztorch-sce data --help`.",
     "report": "Write one HTML page of the results, curves and nearest clips of runs (report RUN [RUN ...]).",
     "compare": "Compare the metrics of runs and list the settings that differ (compare RUN RUN ...).",
-    "recipes": "List the recipes of published results, to run with recipe=NAME; `recipes NAME` shows one.",
+    "recipes": "List the recipes of published results, or those with some words (`recipes ucf101`), to run with "
+    "recipe=NAME; `recipes NAME` shows one.",
     "env": "Show the installed versions (`--version`: in one line), and which decoders and devices work here.",
+    "completion": "Print the script that completes commands and settings by TAB (completion bash, zsh or fish).",
 }
 _EXAMPLES = {
     "demo": ("", "seed=1 run.dir=runs/demo", "max_epochs=5"),
@@ -273,8 +275,8 @@ def _rows(
         elif entry.config and prefix:
             yield from _rows(reference.configs[entry.config], reference, f"{path}.", entry.changed)
         elif not entry.config:
-            allowed = f" ({entry.allowed})" if entry.allowed else ""
-            yield Row(path, default, entry.help.removesuffix(".") + allowed + "." if entry.help else entry.allowed)
+            allowed = f" ({entry.values()})" if entry.values() else ""
+            yield Row(path, default, entry.help.removesuffix(".") + allowed + "." if entry.help else entry.values())
 
 
 def _split(sections: list[Section]) -> tuple[Section, list[Section]]:

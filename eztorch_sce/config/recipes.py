@@ -1,9 +1,11 @@
 """Recipes: files with the settings of published results."""
 
+import shutil
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.errors import ConfigError, did_you_mean, normalized
 
 
 def config_folder() -> Path:
@@ -41,17 +43,59 @@ def header_of(text: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, value in pairs}
 
 
-def print_recipes() -> None:
-    """Print a table of the recipes: name, command, expected number, hardware, hours."""
-    from rich.table import Table
+def find_recipes(words: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return the headers of the recipes that have every word in their name, command or source, in any case.
 
-    from eztorch_sce.printing import PlainConsole
+    Words that only the other lines of a header have, such as the name of a GPU, find recipes if these three do not.
 
-    table = Table(title="eztorch-sce <command> recipe=NAME; `eztorch-sce recipes NAME` shows the file")
-    columns = ("command", "expected", "hardware", "hours")
-    table.add_column("recipe", no_wrap=True)
-    for column in columns:
-        table.add_column(column)
-    for name, header in recipes().items():
-        table.add_row(name, *(header.get(column, "") for column in columns))
-    PlainConsole().print(table)
+    Raises:
+        ConfigError: If no recipe has all of the words; names the nearest word, or those that exist.
+    """
+    for keys in (("command", "source"), ("command", "source", "expected", "hardware", "hours")):
+        texts = {name: " ".join([name, *(header.get(key, "") for key in keys)]) for name, header in recipes().items()}
+        found = [name for name, text in texts.items() if all(normalized(word) in normalized(text) for word in words)]
+        if found:
+            return {name: recipes()[name] for name in found}
+    known = sorted(
+        {part for name in recipes() for part in name.split("_")} | {h["command"] for h in recipes().values()}
+    )
+    absent = [word for word in words if not any(normalized(word) in normalized(text) for text in texts.values())]
+    if not absent:
+        raise ConfigError([f"no recipe has all of the words {', '.join(words)}: leave one out"])
+    listed = f"; names of recipes have the words {', '.join(known)}"
+    raise ConfigError(
+        [f"no recipe has the word {word}{did_you_mean(word, [*recipes(), *known]) or listed}" for word in absent]
+    )
+
+
+def print_recipes(words: Sequence[str] = ()) -> None:
+    """Print one line per recipe: name, command, expected number, hardware, hours; only those that have the words."""
+    found, width = find_recipes(words), shutil.get_terminal_size().columns
+    rows = [("recipe", "command", "devices", "hours", "expected")]
+    rows += [
+        (
+            name,
+            header["command"],
+            header.get("hardware", "").removesuffix(" cores").removesuffix("-80G"),
+            _hours(header.get("hours", "")),
+            header.get("expected", ""),
+        )
+        for name, header in found.items()
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for row in rows:
+        line = "  ".join([*(cell.ljust(size) for cell, size in zip(row, widths, strict=False)), row[4]])
+        print(line if len(line) <= width else f"{line[: width - 3]}...")
+    print()
+    print("Show one: eztorch-sce recipes NAME. Run it: eztorch-sce COMMAND recipe=NAME.")
+    if not words:
+        print("List those that have some words: eztorch-sce recipes ucf101 finetune.")
+
+
+def _hours(text: str) -> str:
+    """Return the hours of a header in a few characters.
+
+    >>> _hours("9 or more, by plan"), _hours("not published")
+    ('9+', '')
+    """
+    return "" if text == "not published" else text.replace(" or more, by plan", "+")

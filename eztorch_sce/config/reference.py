@@ -29,7 +29,9 @@ class Entry:
     Attributes:
         help: Meaning of the setting, in one sentence.
         default: Default value as typed; for a choice of a group, its name.
-        allowed: Type and range, or the allowed choices, in words.
+        allowed: Type and range in words; empty if there are choices.
+        choices: The allowed words.
+        is_path: Whether the value is a path.
         config: Name of the config class of a nested config; empty for a single value.
         is_list: Whether the value is a list of such configs, as the views are.
         group: Registry group of a choice; empty otherwise.
@@ -39,10 +41,16 @@ class Entry:
     help: str
     default: str = ""
     allowed: str = ""
+    choices: list[str] = field(default_factory=list)
+    is_path: bool = False
     config: str = ""
     is_list: bool = False
     group: str = ""
     changed: dict[str, str] = field(default_factory=dict)
+
+    def values(self) -> str:
+        """Return the allowed values in words."""
+        return ", ".join(self.choices) or self.allowed
 
 
 @dataclass
@@ -116,10 +124,12 @@ def _entry(item: "Field[Any]", hint: Any, reference: Reference) -> Entry:
     declared, default = declaration(item) or Setting(), default_of(item)
     if declared.group is not None:
         name = "null" if default is None else registry.name_of(default)
-        return Entry(declared.help, name, ", ".join(declared.allowed()), group=declared.group)
+        return Entry(declared.help, name, choices=declared.allowed(), group=declared.group)
     nested = _config_class(hint)
     if nested is None:
-        return Entry(declared.help, show(default), ", ".join(declared.allowed()) or _range(declared, hint))
+        words = declared.allowed()
+        allowed = "" if words else _range(declared, hint)
+        return Entry(declared.help, show(default), allowed, words, declared.is_path)
     if nested.__name__ not in reference.configs:
         reference.configs[nested.__name__] = Description("", {})  # a config may contain its own class
         reference.configs[nested.__name__] = describe(nested, reference)
@@ -165,8 +175,7 @@ def to_json(reference: Reference) -> str:
 def _non_defaults(value: Any) -> dict[str, Any]:
     content = {}
     for item in fields(value):
-        default = item.default if item.default is not MISSING else {} if item.name == "changed" else MISSING
-        if getattr(value, item.name) != default:
+        if getattr(value, item.name) != (default_of(item) if isinstance(value, Entry) else MISSING):
             content[item.name] = getattr(value, item.name)
     return content
 

@@ -46,7 +46,7 @@ def _row(name: str, entry: Entry) -> str:
         allowed = f"list of {link}" if entry.is_list else link
         default = " ".join(f"`{key}={value}`" for key, value in entry.changed.items())
     else:
-        allowed, default = entry.allowed, f"`{entry.default}`"
+        allowed, default = entry.values(), f"`{entry.default}`"
     return f"| `{name}` | {default} | {allowed} | {entry.help} |".replace("  ", " ")
 
 

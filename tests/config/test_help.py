@@ -88,7 +88,11 @@ def test_data_commands_have_the_same_form_of_help(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["--help", "recipes", "pretrain --help", "pretrain --help all", "data --help", "data prepare --help", "x"]
+    "words",
+    [
+        *("--help", "recipes", "recipes ucf101", "pretrain --help", "pretrain --help all", "data --help"),
+        *("data prepare --help", "completion bash", "completion --words pretrain data.ro", "x"),
+    ],
 )
 def test_help_and_lists_do_not_import_torch(words: str) -> None:
     script = "import sys; from eztorch_sce.cli import main\ntry: main()\nfinally: assert 'torch' not in sys.modules"
