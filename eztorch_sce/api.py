@@ -377,7 +377,8 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     """
     from eztorch_sce.data.collate import stack
     from eztorch_sce.data.datamodule import TrainingData
-    from eztorch_sce.report.contact_sheet import sheet_rows, write_contact_sheet
+    from eztorch_sce.data.view_samples import record_views, write_views
+    from eztorch_sce.report.contact_sheet import write_contact_sheet
 
     refuse_several("show-views")
     config = schema.validate(config)
@@ -402,7 +403,9 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     if not batch.frames:
         raise MediaError(batch.failures[0].path, batch.failures[0].reason)
     on_device = Views(views, config.seed, config.data.canvas)
-    file = write_contact_sheet(run_dir / "views", sheet_rows(data.dataset, on_device, batch))
+    shown = record_views(data.dataset, on_device, on_device(batch), batch.epoch)
+    write_views(run_dir, shown, spec.clip_s if spec.frame_stride is None else None)
+    file = write_contact_sheet(run_dir / "views", shown)
     counts = {"records": len(batch.record), "unreadable": len(batch.failures), "views": len(views)}
     metrics = {name: float(count) for name, count in counts.items()}
     protocol = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
@@ -158,9 +158,9 @@ class Views(nn.Module):
         seeds = [seeds_for(self.seed, epochs, records, number, purpose) for number in range(len(self.views))]
         return uniform_numbers(np.concatenate(seeds), count).reshape(len(seeds), -1, count)
 
-    def parameters_of(self, batch: Batch) -> list[list[ViewParameters]]:
-        """Return the parameters that `forward` draws, by view and then by sample."""
-        numbers = self._numbers(batch.epoch.cpu().numpy(), batch.record.cpu().numpy(), "pixels", NUM_DRAWS)
+    def parameters_of(self, epochs: Int64[Tensor, " B"], records: Int64[Tensor, " B"]) -> list[list[ViewParameters]]:
+        """Return the parameters that `forward` draws for records in epochs, by view and then by sample."""
+        numbers = self._numbers(epochs.cpu().numpy(), records.cpu().numpy(), "pixels", NUM_DRAWS)
         return [cast(View, view).draws_of(drawn).samples() for view, drawn in zip(self.views, numbers, strict=True)]
 
     def _of_whole(self, frames: Tensor) -> list[Float[Tensor, "B 3 *T S S"]]:

@@ -11,7 +11,10 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from eztorch_sce import distributed
+from eztorch_sce.augment.views import Views
+from eztorch_sce.data.dataset import TrainingClips
 from eztorch_sce.data.loading import TimedLoader
+from eztorch_sce.data.view_samples import VIEWS_FILE, num_records_shown, record_views, write_views
 from eztorch_sce.errors import MediaError
 from eztorch_sce.files import open_text
 from eztorch_sce.progress import Clock, console, print_above
@@ -194,6 +197,36 @@ class UnreadableFiles(pl.Callback):
             if is_new:
                 writer.writerow(["path", "reason"])
             writer.writerow([path, reason])
+
+
+class ViewsOfStart(pl.Callback):
+    """Write the views of a few records of the first batch to the run directory, once: `views.json` and its pictures.
+
+    They are copied from the batch that the network sees, so nothing is read or drawn for them.
+
+    Args:
+        run_dir: Run directory.
+        dataset: The dataset that is trained on.
+    """
+
+    def __init__(self, run_dir: Path, dataset: TrainingClips) -> None:
+        self.run_dir, self.dataset = run_dir, dataset
+        self.is_done = (run_dir / VIEWS_FILE).exists()  # of the run that is resumed
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
+    ) -> None:
+        """Write the views, if a record of the batch could be read."""
+        augmentation = pl_module.augmentation
+        if self.is_done or not trainer.is_global_zero or not len(batch.record):
+            return
+        self.is_done = True
+        assert isinstance(augmentation, Views)
+        count = num_records_shown(len(batch.views))
+        epochs = torch.full_like(batch.record, trainer.current_epoch)
+        shown = record_views(self.dataset, augmentation, batch, epochs, count)
+        spec = self.dataset.spec
+        write_views(self.run_dir, shown, spec.clip_s if spec.frame_stride is None else None)
 
 
 class OwnDraws(pl.Callback):

@@ -18,7 +18,7 @@ from eztorch_sce.models.batch_norm import sync_batch_norms
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.progress import print_above
 from eztorch_sce.settings import show
-from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether, UnreadableFiles
+from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether, UnreadableFiles, ViewsOfStart
 from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.device import DeviceCallback, prepared
@@ -95,6 +95,7 @@ def fit(
                 UnreadableFiles(run_dir, len(data.dataset), max_unreadable),
                 resumable_checkpoint(run_dir),
                 DeviceCallback(settings.compile, batch),
+                ViewsOfStart(run_dir, data.dataset),
                 OwnDraws(),
                 *callbacks,
                 StopTogether(),

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image, ImageFont
 
 from eztorch_sce import api
-from eztorch_sce.augment.crops import Box
 from eztorch_sce.augment.draws import ViewParameters
 from eztorch_sce.cli import main
 from eztorch_sce.config.compose import compose
+from eztorch_sce.data.view_samples import describe
 from eztorch_sce.errors import ConfigError, MediaError
-from eztorch_sce.report.contact_sheet import _shortened, describe
+from eztorch_sce.report.contact_sheet import _shortened
 
 
 def test_a_caption_lists_the_operations_in_the_order_of_application() -> None:
@@ -30,8 +30,7 @@ def test_a_caption_lists_the_operations_in_the_order_of_application() -> None:
         solarize=True,
         flip=True,
     )
-    assert describe(parameters, Box(10, 20, 50, 100), 100, 200) == [
-        "crop 25%: 50 x 100 at 10, 20",
+    assert describe(parameters) == [
         "temporal difference",
         "hue -0.050 turns",
         "contrast x 0.75",

@@ -53,7 +53,7 @@ def logged_norms(fused: bool, **settings: Any) -> list[float]:
         **settings,
     )
     module = Slope(fused)
-    trainer.fit(module, DataLoader(torch.arange(1.0, 5.0), batch_size=1))
+    trainer.fit(module, DataLoader(torch.arange(1.0, 5.0), batch_size=1))  # type: ignore[arg-type]
     return module.logged
 
 
@@ -63,7 +63,7 @@ def logged_norms(fused: bool, **settings: Any) -> list[float]:
 def test_the_norm_is_that_of_the_gradients_before_clipping_and_without_the_scale(
     fused: bool, scale: float | None
 ) -> None:
-    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)  # type: ignore[attr-defined]
+    scaler = None if scale is None else torch.amp.GradScaler("cpu", init_scale=scale)
     settings: dict[str, Any] = {} if scaler is None else {"plugins": MixedPrecision("16-mixed", "cpu", scaler)}
     if not (fused and scaler):  # Lightning refuses to clip gradients that the optimizer unscales itself
         settings["gradient_clip_val"] = 0.1
