@@ -1,14 +1,12 @@
 """Several processes over gloo return the same results as one process, however the queries are split among them."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
+from process_groups import run_in_process_groups
 from torch import Tensor, nn
 
 from eztorch_sce import distributed
@@ -73,10 +71,8 @@ def evaluate() -> dict[str, Any]:
     }
 
 
-def run_process(world_size: int, folder: Path, rank: int) -> None:
-    """Evaluate as one of several processes; this file is their program."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world_size)
+def run_process(rank: int, world_size: int) -> dict[str, Any]:
+    """Evaluate as one of several processes."""
     results = evaluate()
     distributed._GATHERED_BYTES = 64 * world_size  # four of the rows of each process at once
     results["in pieces"] = mean_features()
@@ -84,8 +80,7 @@ def run_process(world_size: int, folder: Path, rank: int) -> None:
     results["error"] = error_of(lambda: distributed.raise_together(MediaError("a.png", "cut") if rank == 1 else None))
     results["decision"] = distributed.decide_together(lambda: f"by {rank}")
     results["refusal"] = error_of(lambda: distributed.decide_together(refuse))
-    torch.save(results, folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results
 
 
 def error_of(action: Callable[[], object]) -> str:
@@ -98,22 +93,15 @@ def refuse() -> str:
     raise ConfigError(["run.dir=x already contains a run"])
 
 
-@pytest.mark.parametrize("world_size", [2, 4])  # the first of four has no query
-def test_several_processes_agree_with_one(world_size: int, tmp_path: Path) -> None:
-    command = [sys.executable, __file__, str(world_size), str(tmp_path)]
-    processes = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
-    assert [process.wait(timeout=300) for process in processes] == [0] * world_size
+def test_several_processes_agree_with_one(tmp_path: Path) -> None:
     alone = evaluate()
     assert 0.3 < alone["knn"]["knn_top1"] < 0.9  # hard enough for mistakes to show
     shared = {"error": "a.png: cut", "decision": "by 0", "refusal": "- run.dir=x already contains a run"}
-    for rank in range(world_size):
-        together = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    groups = run_in_process_groups(__file__, tmp_path)
+    assert sorted(groups) == [2, 4]  # the first of four has no query
+    for together in (results for group in groups.values() for results in group):
         assert torch.equal(together.pop("some"), torch.ones(2, 3))  # of which only the first process had any
         assert {name: together.pop(name) for name in shared} == shared
         torch.testing.assert_close(together.pop("in pieces"), alone["features"])
         assert torch.equal(together["neighbors"][1], alone["neighbors"][1])
         torch.testing.assert_close(together, alone)
-
-
-if __name__ == "__main__":
-    run_process(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

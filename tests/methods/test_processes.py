@@ -1,16 +1,14 @@
 """Tests that several gloo processes train as one process does on the same global batch."""
 
 import copy
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from process_groups import WORLD_SIZES, run_in_process_groups
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -163,14 +161,10 @@ def train_synchronized(case: str, optimizer_name: str, rank: int, world_size: in
     return {"losses": losses, "gradients": gradients, "state": method.state_dict()}
 
 
-def run_process(world_size: int, folder: Path, rank: int) -> None:
-    """Train every case in one of the processes, which runs this file as a script."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+def run_process(rank: int, world_size: int) -> tuple[dict[str, Any], dict[Any, Any]]:
+    """Train every case in one of the processes."""
     results = {case: train(case, rank, world_size) for case in CASES}
-    synchronized = {pair: train_synchronized(*pair, rank, world_size) for pair in SYNCHRONIZED}
-    torch.save((results, synchronized), folder / f"{rank}.pt")
-    dist.destroy_process_group()
+    return results, {pair: train_synchronized(*pair, rank, world_size) for pair in SYNCHRONIZED}
 
 
 def tensors(nested: Any) -> list[Tensor]:
@@ -186,14 +180,16 @@ def single_process() -> dict[str, dict[str, Any]]:
     return {case: train(case, 0, 1) for case in CASES if case != OWN_STATISTICS}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def processes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, Any]]:
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[tuple[Any, Any]]]:
+    """Return the results of each process, by number of processes."""
+    return run_in_process_groups(__file__, tmp_path_factory.mktemp("processes"))
+
+
+@pytest.fixture(params=WORLD_SIZES)
+def processes(request: pytest.FixtureRequest, groups: dict[int, list[tuple[Any, Any]]]) -> list[tuple[Any, Any]]:
     """Return the results of each of 2 or 4 processes."""
-    world_size, folder = request.param, tmp_path_factory.mktemp("processes")
-    command = [sys.executable, __file__, str(world_size), str(folder)]
-    running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
-    assert [process.wait(timeout=300) for process in running] == [0] * world_size
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
+    return groups[request.param]
 
 
 def assert_equal(results: dict[str, Any], expected: dict[str, Any], case: object) -> None:
@@ -230,7 +226,3 @@ def test_every_case_trains_network_momentum_encoder_and_queue(single_process: di
             if name.startswith("momentum_encoder") and name.endswith("0.weight"):
                 assert changed[name], f"{case}: {name}"
         assert changed.get("queue.keys", True), case
-
-
-if __name__ == "__main__":
-    run_process(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

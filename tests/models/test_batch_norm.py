@@ -1,8 +1,6 @@
 """Tests that synchronized batch norm in several gloo processes equals batch norm over the global batch in one."""
 
 import copy
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -11,6 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
+from process_groups import run_in_process_groups
 from torch import Tensor, nn
 
 from eztorch_sce.models.batch_norm import SplitBatchNorm, SyncBatchNorm, sync_batch_norms
@@ -144,24 +143,17 @@ def check_single_value(rank: int) -> None:
         layer(torch.zeros(1 if rank == 0 else 0, 2))
 
 
-def run_process(world_size: int, folder: Path, rank: int) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    torch.save([in_process(case, rank, world_size) for case in cases()], folder / f"{rank}.pt")
+def run_process(rank: int, world_size: int) -> list[list[Tensor]]:
     check_gradient_with_finite_differences(rank, world_size)
     check_mixed_precision(rank)
     check_checkpointing(rank, world_size)
     check_single_value(rank)
-    dist.destroy_process_group()
+    return [in_process(case, rank, world_size) for case in cases()]
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_several_processes_equal_batch_norm_over_the_global_batch(world_size: int, tmp_path: Path) -> None:
-    command = [sys.executable, __file__, str(world_size), str(tmp_path)]
-    running = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
-    assert [process.wait(timeout=120) for process in running] == [0] * world_size
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
-    for number, case in enumerate(cases()):
+def test_several_processes_equal_batch_norm_over_the_global_batch(tmp_path: Path) -> None:
+    groups = run_in_process_groups(__file__, tmp_path)
+    for (world_size, ranks), (number, case) in product(groups.items(), enumerate(cases())):
         inputs, gradients = case.batch(world_size)
         expected = results(case.layer(), torch.cat(inputs), torch.cat(gradients))
         every = [each[number] for each in ranks]
@@ -169,7 +161,8 @@ def test_several_processes_equal_batch_norm_over_the_global_batch(world_size: in
         tolerance = 1e-6 if case.dtype == torch.float32 else 1e-11
         for tensor, reference in zip(actual, expected, strict=True):
             scale = reference.abs().max().clamp_min(1.0) if reference.is_floating_point() else 1
-            torch.testing.assert_close(tensor / scale, reference / scale, rtol=0, atol=tolerance, msg=f"{case}")
+            message = f"{case}, {world_size} processes"
+            torch.testing.assert_close(tensor / scale, reference / scale, rtol=0, atol=tolerance, msg=message)
 
 
 def test_only_plain_batch_norms_are_converted() -> None:
@@ -189,7 +182,3 @@ def test_a_single_process_computes_what_batch_norm_does() -> None:
     synchronized = results(sync_batch_norms(case.layer()), inputs[0], gradients[0])
     for tensor, reference in zip(synchronized, results(case.layer(), inputs[0], gradients[0]), strict=True):
         assert torch.equal(tensor, reference)
-
-
-if __name__ == "__main__":
-    run_process(int(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
