@@ -51,9 +51,10 @@ def _train_and_evaluate(run_dir: Path, config: DemoConfig, started: float) -> Re
     _announce(4, "writing the table and the figure")
     _write_figure(run_dir, clip_s=pretrained.protocol["input"]["clip_s"])
     _write_table(run_dir, evaluated)
-    metrics, chance = _flat(evaluated, "metrics"), _flat(evaluated, "chance")
+    metrics, chance, intervals = (_flat(evaluated, name) for name in ("metrics", "chance", "intervals"))
     metrics["minutes"] = (time.perf_counter() - started) / 60
-    return write_report(Report("demo", metrics, pretrained.protocol | {"seed": config.seed}, run_dir, chance))
+    protocol = pretrained.protocol | {"seed": config.seed}
+    return write_report(Report("demo", metrics, protocol, run_dir, chance, intervals))
 
 
 def _announce(step: int, text: str) -> None:
@@ -99,7 +100,7 @@ def _evaluate(run_dir: Path, config: DemoConfig, untrained: bool) -> list[Report
 
 
 def _flat(evaluated: dict[str, list[Report]], attribute: str) -> dict[str, Any]:
-    """Return the metrics, or the chance levels, of all reports, with names such as "untrained_knn_top1"."""
+    """Return the metrics, chance levels or intervals of all reports, with names such as "untrained_knn_top1"."""
     return {
         f"{name}_{metric}": value
         for name, reports in evaluated.items()

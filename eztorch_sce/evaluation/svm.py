@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -12,11 +14,12 @@ from torch import Tensor
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
+from eztorch_sce.evaluation.intervals import Interval, percentiles, resamples
 from eztorch_sce.evaluation.search import unit_rows
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.settings import setting
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, Predictions
 
 
 @register("evaluation", "svm")
@@ -52,7 +55,8 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
 
     The VOC07 protocol: unit features; squared hinge loss with weight 2 on the records of the class; for each class the
     cost with the best average precision in cross-validation on the train split. Classes without a test record are
-    omitted. The features are copied to memory, in float64.
+    omitted. The prediction is the class whose machine gives the highest decision value. The features are copied to
+    memory, in float64.
 
     Source: Goyal et al., ICCV 2019, arXiv:1905.01235, and the authors' code in VISSL. Here each record has one label;
     records of VOC07 may have several.
@@ -74,9 +78,9 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
     _check_enough_records(train.labels, labels, train.classes, folds)
     x, x_test = (unit_rows(bank.features.clone()).double().numpy() for bank in (train, test))
 
-    by_class = {}
+    by_class, scores = {}, []
     for label in track(labels, len(labels), "svm, classes"):
-        is_class, is_class_in_test = (train.labels == label).int().numpy(), test.labels == label
+        is_class = (train.labels == label).int().numpy()
         settings = {"class_weight": {0: 1, 1: 2}, "dual": "auto", "max_iter": 2000, "random_state": seed}
         machines = {cost: machine(C=cost, **settings) for cost in costs}
         precision = {
@@ -84,13 +88,18 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
             for cost in costs
         }
         cost = max(costs, key=lambda cost: precision[cost])
-        scores = torch.from_numpy(machines[cost].fit(x, is_class).decision_function(x_test))
+        scores.append(torch.from_numpy(machines[cost].fit(x, is_class).decision_function(x_test)))
+        is_class_in_test = test.labels == label
         by_class[test.classes[label]] = {
             "queries": int(is_class_in_test.sum()),
-            "AP": interpolated_precision(scores, is_class_in_test),
+            "AP": interpolated_precision(scores[-1], is_class_in_test),
             "cost": cost,
         }
-    return Scores({"svm_mAP": sum(own["AP"] for own in by_class.values()) / len(by_class)}, by_class)
+    metrics = {"svm_mAP": sum(own["AP"] for own in by_class.values()) / len(by_class)}
+    by_label = torch.stack(scores, dim=1)  # (N, labels)
+    predictions = Predictions(torch.tensor(labels)[by_label.argmax(dim=1)], by_label.amax(dim=1))
+    intervals = {"svm_mAP": _interval(by_label, test.labels[:, None] == torch.tensor(labels), test.groups)}
+    return Scores(metrics, by_class, predictions=predictions, intervals=intervals)
 
 
 def interpolated_precision(scores: Float[Tensor, " N"], is_class: Bool[Tensor, " N"]) -> float:
@@ -107,6 +116,38 @@ def interpolated_precision(scores: Float[Tensor, " N"], is_class: Bool[Tensor, "
     ranked = is_class[scores.argsort(descending=True, stable=True)]
     precision = ranked.cumsum(dim=0).double() / torch.arange(1, len(ranked) + 1)
     return float(precision.flip(0).cummax(dim=0).values.flip(0)[ranked].mean())
+
+
+def _interval(
+    scores: Float[Tensor, "N labels"], is_class: Bool[Tensor, "N labels"], groups: Int64[Tensor, " N"] | None
+) -> Interval:
+    """Return the bootstrap interval of the mean over the classes of `interpolated_precision`.
+
+    A record that is drawn twice counts twice. A class without a record in a resample is left out of its mean.
+    """
+    means = []
+    blocks = resamples(len(scores), groups)
+    order = scores.argsort(dim=0, descending=True, stable=True).numpy()
+    ranked = is_class.gather(0, torch.from_numpy(order)).numpy()
+    for counts in blocks:  # (resamples, N)
+        precisions = [_weighted_precision(counts[:, order[:, n]], ranked[:, n]) for n in range(scores.shape[1])]
+        means.append(np.nanmean(precisions, axis=0))
+    return percentiles(np.concatenate(means))
+
+
+def _weighted_precision(counts: npt.NDArray[np.float64], is_class: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return `interpolated_precision` of each resample, NaN without a record of the class.
+
+    Args:
+        counts: How often each record is drawn, (resamples, N), the highest score first.
+        is_class: Whether each record is of the class, (N,), in the same order.
+    """
+    of_class = counts * is_class
+    precision = of_class.cumsum(axis=1) / counts.cumsum(axis=1).clip(min=1)
+    interpolated = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    num_of_class = of_class.sum(axis=1)
+    totals = (interpolated * of_class).sum(axis=1)
+    return np.asarray(np.where(num_of_class > 0, totals / num_of_class.clip(min=1), np.nan))
 
 
 _MISSING = "svm needs scikit-learn: pip install 'eztorch-sce[svm]'"

@@ -1,4 +1,8 @@
-"""Links from runs to the evaluations of their weights or features: `evaluations.json` in the directory of the run."""
+"""Links from runs to the evaluations of their weights or features: `evaluations.json` in the directory of the run.
+
+The file is a list of run directories, relative to its own folder, in the order in which the evaluations ended. They may
+be gone since then. `RunFiles.evaluations` follows them.
+"""
 
 import json
 import os
@@ -14,15 +18,6 @@ from eztorch_sce.models.weights import hash_of, weights_file
 from eztorch_sce.progress import print_above
 
 _FILE = "evaluations.json"
-
-
-def evaluations_of(run: Path) -> list[Path]:
-    """Return the directories of the evaluations that a run lists in `evaluations.json`, without those that are gone.
-
-    The file is a list of paths relative to the directory of the run, in the order in which the evaluations ended.
-    """
-    directories = (run / entry for entry in _entries(run / _FILE))
-    return [directory for directory in directories if (directory / "report.json").is_file()]
 
 
 def link_to_sources(run_dir: Path, weights: Mapping[str, Any] | None, features: str | None) -> None:

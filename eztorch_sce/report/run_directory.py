@@ -81,6 +81,7 @@ def write_report(report: Report) -> Report:
     report = replace(report, metrics=distributed.from_first(report.metrics))
     if is_first_process():
         content = {**asdict(report), "run_dir": str(report.run_dir), "versions": installed_versions()}
+        content["folder"] = str(Path.cwd())  # which relative paths of config.yaml start from
         _write_json(report.run_dir / "report.json", content)
     return report
 
