@@ -5,7 +5,7 @@ import glob
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,13 @@ class RunFiles:
             run = queue.pop(0)
             for directory in [*run._linked(), *run._below()]:
                 if (resolved := directory.resolve()) not in found:
-                    found[resolved] = RunFiles(directory, _short_name(directory, self.directory))
+                    found[resolved] = RunFiles(directory, _name_beside(directory, self.directory))
                     queue.append(found[resolved])
         return list(found.values())[1:]
 
     def _linked(self) -> list[Path]:
         names = _json(self.directory / "evaluations.json")
-        paths = [Path(os.path.normpath(self.directory / name)) for name in names]
+        paths = [Path(os.path.normpath(self.directory / name)) for name in names if isinstance(name, str)]
         return [path for path in paths if is_run(path)]
 
     def _below(self) -> list[Path]:
@@ -152,8 +152,23 @@ def open_runs(paths: Sequence[str]) -> tuple[list[RunFiles], list[str]]:
                 "folder of such directories"
             )
         else:
-            found.setdefault(directory.resolve(), RunFiles(directory, str(directory)))
-    return list(found.values()), problems
+            found.setdefault(directory.resolve(), RunFiles(directory, ""))
+    names = _short_names(list(found))
+    return [replace(run, name=name) for run, name in zip(found.values(), names, strict=True)], problems
+
+
+def _short_names(directories: Sequence[Path]) -> list[str]:
+    """Return the ends of paths by which they can be told apart.
+
+    >>> _short_names([Path("/runs/a/0"), Path("/runs/b/0")]), _short_names([Path("/runs/mine")])
+    (['a/0', 'b/0'], ['mine'])
+    """
+    deepest = max((len(path.parts) for path in directories), default=1)
+    for length in range(1, deepest + 1):
+        names = ["/".join(path.parts[-length:]) for path in directories]
+        if len(set(names)) == len(names):
+            return names
+    return list(map(str, directories))
 
 
 def _expanded(path: str) -> list[str]:
@@ -164,8 +179,13 @@ def _expanded(path: str) -> list[str]:
 
 def all_runs(runs: Sequence[RunFiles]) -> list[RunFiles]:
     """Return these runs and all that belong to them, each once."""
-    found = {each.directory.resolve(): each for run in reversed(runs) for each in [*run.evaluations, run]}
-    return list(reversed(found.values()))
+    typed = {run.directory.resolve(): run for run in runs}
+    found: dict[Path, RunFiles] = {}
+    for run in runs:
+        for each in [run, *run.evaluations]:
+            place = each.directory.resolve()
+            found.setdefault(place, typed.get(place, each))
+    return list(found.values())
 
 
 def is_run(directory: Path) -> bool:
@@ -184,7 +204,7 @@ def _runs_below(directory: Path, depth: int) -> Iterator[Path]:
             yield from _runs_below(entry, depth - 1)
 
 
-def _short_name(directory: Path, base: Path) -> str:
+def _name_beside(directory: Path, base: Path) -> str:
     """Return the path of a run as a reader of the page of another run would write it."""
     if directory.is_relative_to(base):
         return str(directory.relative_to(base))

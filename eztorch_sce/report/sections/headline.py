@@ -3,23 +3,85 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eztorch_sce.report.run_files import RunFiles
+import numpy as np
+
+from eztorch_sce.errors import typed
+from eztorch_sce.report.results import aligned_evaluations, group_of
+from eztorch_sce.report.run_files import RunFiles, all_runs
 from eztorch_sce.report.section import Section
+from eztorch_sce.report.subjects import Subject, subjects_of
 
 if TYPE_CHECKING:
     from eztorch_sce.report.media import Media
 
+_MOST_COLUMNS = 4  # more subjects are rows
+_EVALUATIONS = ("knn", "linear", "retrieve")
+
 
 def headline(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
-    """Return the numbers of the runs and of the evaluations of their weights."""
-    rows: list[dict[str, Any]] = []
-    for run in runs:
-        for each in [run, *run.evaluations]:
-            if each.is_finished:
-                intervals, chance = each.report.get("intervals", {}), each.report.get("chance", {})
-                rows += [
-                    {"run": each.name, "metric": name, "value": value, "interval": intervals.get(name)}
-                    | {"chance": chance.get(name, {}).get("level")}
-                    for name, value in each.report["metrics"].items()
-                ]
-    return Section("headline", "Results", {"rows": rows}) if rows else None
+    """Return the numbers of the evaluations of each subject, side by side, and the protocols behind them."""
+    subjects = subjects_of(runs)
+    groups = [group_of(aligned) for aligned in aligned_evaluations(subjects)]
+    data = {
+        "subjects": [_subject(subject) for subject in subjects],
+        "layout": "columns" if len(subjects) <= _MOST_COLUMNS else "rows",
+        "groups": groups,
+        "has_intervals": any(cell["interval"] for cell in _cells(groups)),
+        "has_untrained": any(cell["untrained"] for cell in _cells(groups)),
+        "unfinished": [_unfinished(run) for run in all_runs(runs) if run.command and not run.is_finished],
+        "differences": _differences(groups),
+        "commands": _next_commands(subjects),
+    }
+    return Section("headline", "Results", data)
+
+
+def _cells(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [cell for group in groups for row in group["rows"] for cell in row["cells"] if cell]
+
+
+def _subject(subject: Subject) -> dict[str, Any]:
+    run = subject.run or next(iter(subject.evaluations or subject.untrained), None)
+    return {"name": subject.name, "command": "" if run is None else run.command}
+
+
+def _unfinished(run: RunFiles) -> dict[str, str]:
+    """Return what is known of a run without a report."""
+    steps = run.metrics.get("step", np.empty(0))
+    steps = steps[np.isfinite(steps)]
+    where = f"last logged step {int(steps[-1])}" if len(steps) else "nothing logged yet"
+    can_resume = (run.directory / "last.ckpt").is_file()
+    cure = typed(("run.dir", run.directory), ("run.resume", "true")) if can_resume else ""
+    return {"name": run.name, "command": run.command, "where": where, "resume": cure}
+
+
+def _differences(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the titles of evaluations whose protocols differ between the subjects, with the entries that do."""
+    texts = []
+    for group in groups:
+        names = [
+            row["name"]
+            for row in group["protocol"]
+            if row["differs"] and not row["name"].startswith(("weights.", "train.weights.", "training."))
+        ]
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            texts.append(f"{group['title']}: {', '.join(names[:5])}{more}")
+    return texts
+
+
+def _next_commands(subjects: Sequence[Subject]) -> list[str]:
+    """Return commands that would add the numbers that are missing."""
+    commands = []
+    for subject in subjects:
+        run = subject.run
+        if run is None or not run.is_finished or run.command != "pretrain":
+            continue
+        done = {each.command for each in subject.evaluations}
+        data = [(name, run.settings[name]) for name in ("data.root", "data.list") if run.settings.get(name)]
+        words = typed(("weights", run.directory), *data)
+        if not done & set(_EVALUATIONS):
+            commands += [f"eztorch-sce {command} {words}" for command in _EVALUATIONS]
+        elif not subject.untrained:
+            command = next(name for name in _EVALUATIONS if name in done)
+            commands.append(f"eztorch-sce {command} {words} untrained=true")
+    return commands
