@@ -37,7 +37,7 @@ def test_each_tile_shows_its_record_and_a_resumed_run_keeps_them(images: Path, t
         first, second = record["views"]
         assert (first[0], first[-1]) == ("view 0: 32 px", "flipped")
         assert second[0] == "view 1: 16 px"
-        assert second[1].startswith("crop 5")  # percent, of whole pixels
+        assert 45 <= int(second[1].split("%")[0].removeprefix("crop ")) <= 55
     before = (tmp_path / "run/views_tiles.webp").read_bytes()
     config.run.resume, config.trainer.max_epochs = True, 2
     api.pretrain(config)
