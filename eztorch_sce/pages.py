@@ -9,6 +9,7 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.report.page import write_page
 from eztorch_sce.report.run_files import open_runs
 from eztorch_sce.report.settings import ReportConfig
+from eztorch_sce.thumbnails import prepare_media
 
 PAGE = "report.html"
 
@@ -31,7 +32,8 @@ def report_page(runs: Sequence[str | os.PathLike[str]], config: ReportConfig | N
         messages += _unwritable(file, is_typed=config.out is not None)
     if messages:
         raise ConfigError(messages)
-    write_page(file, opened)
+    place = [] if config.data.root is None else [f"data.root={config.data.root}"]
+    write_page(file, opened, prepare_media(opened, place, config.map))
     return file
 
 

@@ -23,6 +23,7 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError, LoadingError, SourceError
+from eztorch_sce.files import replacing
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.opening import BackboneSource, open_for_extraction, open_test
 from eztorch_sce.progress import print_above, track
@@ -32,17 +33,76 @@ from eztorch_sce.report.media import (
     TILE_PX,
     AtlasWriter,
     Images,
+    Media,
     Pixels,
     RecordKey,
     encode_strips,
 )
+from eztorch_sce.report.projection import check_tsne, tsne
+from eztorch_sce.report.retrieved import retrieved
 from eztorch_sce.report.run_files import RunFiles
-from eztorch_sce.report.samples import TEST, Sample, keys_of
+from eztorch_sce.report.samples import TEST, Sample, keys_of, samples_of
 from eztorch_sce.types import InputSpec
 
 _VERSION = 1  # of the images: a change of how they are made makes cached ones again
 _TRIED = 8  # paths that may tell where a folder has moved
+_MAX_STRIPS, _STRIP_BYTES = 480, 4_500_000  # of a page: 6 MB in base64
 _CROP = 7 / 8  # side of the crop over the short side, as in `InputSpec.test_short_side`
+
+
+def prepare_media(runs: Sequence[RunFiles], overrides: Sequence[str] = (), projection: str = "pca") -> Media:
+    """Return what a page of some runs shows of their records: features, images and coordinates.
+
+    Args:
+        runs: The runs of the page.
+        overrides: Settings that replace those of the runs, such as `data.root=...`.
+        projection: "pca", or "tsne" to have a map by t-SNE as well.
+
+    Raises:
+        ConfigError: If the projection needs a package that is not installed.
+    """
+    if projection == "tsne":
+        check_tsne()
+    samples = samples_of(runs)
+    by_records: dict[Any, list[Sample]] = {}
+    for sample in samples:
+        by_records.setdefault((tuple(sample.paths), tuple(keys_of(sample))), []).append(sample)
+    share = 1 / max(1, len(by_records))  # of the size of the page
+    images: dict[int, Images] = {}
+    for group in by_records.values():
+        wanted = _to_animate(group, round(_MAX_STRIPS * share))
+        shared = images_of(group[0], wanted, overrides, round(_STRIP_BYTES * share))
+        images |= {id(sample): shared for sample in group}
+    coordinates = [_coordinates(sample, projection) for sample in samples]
+    return Media(samples, [images[id(sample)] for sample in samples], coordinates)
+
+
+def _to_animate(samples: Sequence[Sample], most: int) -> list[RecordKey]:
+    """Return the records that the gallery of each network shows first, at most `most` of all."""
+    chosen: dict[RecordKey, None] = {}
+    for sample in samples:
+        if (found := retrieved(sample, {})) is not None:
+            chosen |= dict.fromkeys(found.records_to_animate(most // len(samples)))
+    return list(chosen)
+
+
+def _coordinates(sample: Sample, projection: str) -> dict[str, npt.NDArray[np.float32]]:
+    """Return the coordinates by t-SNE, from the cache of the run or computed, if they are wanted."""
+    if projection != "tsne":
+        return {}
+    key = hashlib.sha256(sample.features.tobytes()).hexdigest()[:16]
+    file = sample.run.directory / "report" / f"tsne-{key}.npy"
+    if file.is_file():
+        return {"t-SNE": np.load(file)}
+    for points in track([sample.features], 1, f"t-SNE of {len(sample)} records"):
+        coordinates = tsne(points)
+    try:
+        file.parent.mkdir(exist_ok=True)
+        with replacing(file) as partial, partial.open("wb") as stream:
+            np.save(stream, coordinates)
+    except OSError:
+        pass  # a run that may only be read: computed again next time
+    return {"t-SNE": coordinates}
 
 
 class OpenedRecords(NamedTuple):

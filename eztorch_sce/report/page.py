@@ -17,13 +17,23 @@ from eztorch_sce.files import write_text
 from eztorch_sce.printing import visible
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.section import Section
+from eztorch_sce.report.sections.confusion import confusion
+from eztorch_sce.report.sections.duplicates import duplicates
+from eztorch_sce.report.sections.gallery import gallery
 from eztorch_sce.report.sections.headline import headline
+from eztorch_sce.report.sections.map import map as map_of_records
 
 if TYPE_CHECKING:
     from eztorch_sce.report.media import Media
 
 # In the order of the page. Each returns its section, or None if the runs have nothing to show there.
-_SECTIONS: tuple[Callable[[Sequence[RunFiles], "Media | None"], Section | None], ...] = (headline,)
+_SECTIONS: tuple[Callable[[Sequence[RunFiles], "Media | None"], Section | None], ...] = (
+    headline,
+    map_of_records,
+    gallery,
+    confusion,
+    duplicates,
+)
 _TEMPLATE = resources.files("eztorch_sce.report").joinpath("template")
 _ECHARTS = "vendor/echarts.common.min.js"
 _TYPED_ARRAYS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")  # of JavaScript
@@ -71,7 +81,12 @@ def page_of(sections: Sequence[Section], names: Sequence[str]) -> str:
     )
     shown = [(section, _shown(section.data)) for section in sections]
     scripts = [_text(_ECHARTS), "\n".join(filter(None, map(_optional, _script_names(sections))))]
-    styles = [_text("page.css"), *filter(None, (_optional(f"sections/{each.name}.css") for each in sections))]
+    images = {name: content for section in sections for name, content in section.images.items()}  # some share them
+    styles = [
+        _text("page.css"),
+        _text("records.css"),
+        *filter(None, (_optional(f"sections/{each.name}.css") for each in sections)),
+    ]
     return environment.get_template("page.html").render(
         names=_shown(list(names)),
         version=__version__,
@@ -79,11 +94,7 @@ def page_of(sections: Sequence[Section], names: Sequence[str]) -> str:
             {"name": section.name, "title": section.title, "data": data, "json": _json(data)} for section, data in shown
         ],
         columns=[_column(name, values) for section in sections for name, values in section.columns.items()],
-        images=[
-            _Binary(name, "image/webp", _base64(content))
-            for section in sections
-            for name, content in section.images.items()
-        ],
+        images=[_Binary(name, "image/webp", _base64(content)) for name, content in images.items()],
         styles="\n".join(styles),
         scripts=scripts,
         script_hashes=[f"'sha256-{_base64(hashlib.sha256(script.encode()).digest())}'" for script in scripts],
@@ -91,7 +102,7 @@ def page_of(sections: Sequence[Section], names: Sequence[str]) -> str:
 
 
 def _script_names(sections: Sequence[Section]) -> list[str]:
-    return ["page.js", *(f"sections/{section.name}.js" for section in sections)]
+    return ["page.js", "records.js", *(f"sections/{section.name}.js" for section in sections)]
 
 
 def _text(name: str) -> str:

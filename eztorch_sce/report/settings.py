@@ -21,4 +21,10 @@ class ReportConfig(Settings):
     out: PathSetting = setting(
         None, is_path=True, help="File to write; null is report.html in the first run directory."
     )
+    map: str = setting(
+        "pca",
+        choices=["pca", "tsne"],
+        help="Projection of the map: pca is immediate; tsne adds a map that keeps neighbors together, and needs "
+        'scikit-learn (pip install "eztorch-sce[map]").',
+    )
     data: DataPlace = field(default_factory=DataPlace)

@@ -41,6 +41,9 @@ const page = (() => {
     });
   }
 
+  /** Return whether the page has an image. */
+  function hasImage(name) { return document.getElementById(`image-${name}`) !== null; }
+
   /** Return the URL of an image. */
   function image(name) {
     return cached(`image-${name}`, () => {
@@ -221,5 +224,5 @@ const page = (() => {
   }
 
   addEventListener("DOMContentLoaded", start);
-  return { section, column, hasColumn, image, el, number, color, palette, isDark, chart, onTheme };
+  return { section, column, hasColumn, image, hasImage, el, number, color, palette, isDark, chart, onTheme };
 })();

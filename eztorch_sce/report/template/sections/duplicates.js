@@ -1,0 +1,1 @@
+page.section("duplicates", (root) => records.fill(root));
