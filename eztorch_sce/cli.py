@@ -113,18 +113,44 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
 
     words = with_plugins(rest)
     if command not in (known := help_pages.command_names()):
-        cure = did_you_mean(command, known) or f"; the commands are {', '.join(known)}"
-        raise ConfigError([f"{command} is not a command{cure}{registry.remarks()}"])
+        raise ConfigError([_unknown_command(command, known) + registry.remarks()])
     if any(word in _HELP_WORDS for word in words):
         topics = without_plugins(words)
         first = next(number for number, word in enumerate(topics) if word in _HELP_WORDS)
-        print(help_pages.command_help(command, topics[first + 1 :]))
-    elif any(word.startswith(("-", "hydra")) for word in words):
+        return print(help_pages.command_help(command, topics[first + 1 :]))
+    _refuse_mistyped(command, words)
+    if any(word.startswith(("-", "hydra")) for word in words):
         _run_by_hydra(command, words)
     else:
         from eztorch_sce.config.compose import compose
 
         _start(command, compose(command, words))
+
+
+def _unknown_command(word: str, known: Sequence[str]) -> str:
+    """Return the message for a first word that is not a command."""
+    if "=" in word or word.startswith("-") or os.path.exists(word):
+        example = word if "=" in word.strip("-") else f"data.root={word if os.path.isdir(word) else 'FOLDER'}"
+        return f"{word}: the command is missing in front of it, as in eztorch-sce pretrain {example.lstrip('-')}"
+    cure = did_you_mean(word, known) or f"; the commands are {', '.join(known)}"
+    return f"{word} is not a command{cure}"
+
+
+def _refuse_mistyped(command: str, words: list[str]) -> None:
+    """Raise ConfigError if words are not of the form name=value, also with the mistakes in the settings they mean."""
+    from eztorch_sce.config.mistyped import corrected
+
+    meant, messages = corrected(command, words)
+    if not messages:
+        return
+    from eztorch_sce.config.compose import compose
+
+    try:
+        if not any(word.startswith("-") for word in meant):
+            compose(command, meant)
+    except ConfigError as error:
+        messages += error.problems
+    raise ConfigError(messages)
 
 
 def _list_recipes(rest: list[str]) -> None:

@@ -1,6 +1,8 @@
-"""Names that choices have elsewhere, such as MoCo for momentum contrast with InfoNCE."""
+"""Names that choices and settings have elsewhere, such as MoCo for momentum contrast with InfoNCE, or epochs."""
 
-from eztorch_sce.errors import normalized
+from collections.abc import Collection
+
+from eztorch_sce.errors import nearest, normalized
 
 # By group: the name as people type it, without case and separators; the choice here; what it is here, as one types it.
 _OTHER_NAMES: dict[str, dict[str, tuple[str, str]]] = {
@@ -53,6 +55,45 @@ _OTHER_NAMES: dict[str, dict[str, tuple[str, str]]] = {
         "x3d": ("x3d_s", "backbone=x3d_s, from x3d_xs to x3d_l"),
     },
 }
+
+# The setting that a name means elsewhere: the first one that the command has.
+_OTHER_SETTINGS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("lr", "learningrate", "baselr"), ("optimizer.lr",)),
+    **dict.fromkeys(("wd", "weightdecay"), ("optimizer.weight_decay",)),
+    **dict.fromkeys(("epochs", "numepochs", "maxepochs", "nepochs"), ("trainer.max_epochs", "max_epochs")),
+    **dict.fromkeys(("bs", "batch", "batchsize"), ("data.batch_size",)),
+    **dict.fromkeys(("workers", "numworkers", "nworkers"), ("data.num_workers",)),
+    **dict.fromkeys(("gpus", "numgpus", "ngpus", "devices", "nprocpernode"), ("trainer.devices",)),
+    **dict.fromkeys(("gpu", "cuda", "device", "cpu"), ("trainer.accelerator", "accelerator")),
+    **dict.fromkeys(("fp16", "amp", "bf16", "halfprecision"), ("trainer.precision", "precision")),
+    **dict.fromkeys(("data", "dataset", "dataroot", "datadir", "datapath", "videos", "images"), ("data.root",)),
+    **dict.fromkeys(("path", "folder", "input", "inputdir", "root", "dir", "directory", "train"), ("data.root",)),
+    **dict.fromkeys(("val", "valdir", "testdir", "testroot"), ("data.test_root",)),
+    **dict.fromkeys(("out", "output", "outputdir", "outdir", "savedir", "logdir", "rundir", "workdir"), ("run.dir",)),
+    **dict.fromkeys(("name", "expname", "experiment"), ("run.dir",)),
+    **dict.fromkeys(("checkpoint", "ckpt", "pretrained", "pretrainedweights", "weight"), ("weights", "run.resume")),
+    **dict.fromkeys(("model", "arch", "net", "network", "encoder"), ("backbone", "weights")),
+    **dict.fromkeys(("frames", "numframes", "cliplen", "cliplength"), ("data.num_frames",)),
+    **dict.fromkeys(("temperature", "temp", "tau"), ("loss.temperature",)),
+    **dict.fromkeys(("queue", "queuesize"), ("method.queue_size",)),
+    **dict.fromkeys(("augmentation", "augmentations", "transform", "transforms", "aug"), ("views",)),
+    **dict.fromkeys(("size", "imgsize", "imagesize", "cropsize"), ("views.*.size",)),
+    "resume": ("run.resume",),
+    "algorithm": ("method",),
+    "neighbors": ("k",),
+}
+
+
+def setting_meant(name: str, known: Collection[str]) -> str | None:
+    """Return the setting that a name means: as it is called elsewhere, or else the nearest; None if none is near.
+
+    >>> setting_meant("learning-rate", ["optimizer.lr", "seed"]), setting_meant("sed", ["optimizer.lr", "seed"])
+    ('optimizer.lr', 'seed')
+    """
+    if name in known:
+        return name
+    elsewhere = _OTHER_SETTINGS.get(normalized(name), ())
+    return next((setting for setting in elsewhere if setting in known), None) or nearest(name, known)
 
 
 def known_elsewhere(group: str, name: str) -> tuple[str, str] | None:

@@ -149,19 +149,19 @@ def _own_reference() -> Reference:
     return load()
 
 
-def _reference() -> Reference:
+def reference_with_plugins() -> Reference:
     """Return the reference, with the choices of the plugins that are loaded."""
     return with_added(_own_reference())
 
 
 def command_names() -> list[str]:
     """Return the names of all commands."""
-    return [*_reference().commands, *_OTHER_COMMANDS]
+    return [*reference_with_plugins().commands, *_OTHER_COMMANDS]
 
 
 def overview() -> str:
     """Return the help of `eztorch-sce` itself."""
-    summaries = {name: command.summary for name, command in _reference().commands.items()} | _OTHER_COMMANDS
+    summaries = {name: command.summary for name, command in reference_with_plugins().commands.items()} | _OTHER_COMMANDS
     placed = {name for names in _SECTIONS_OF_COMMANDS.values() for name in names}
     lines = ["usage: eztorch-sce <command> [key=value ...]", ""]
     lines += ["Self-supervised learning from video and images. A folder is enough to start:"]
@@ -190,7 +190,7 @@ def command_help(command: str, topics: Sequence[str] = ()) -> str:
     Raises:
         ConfigError: If there is no such topic.
     """
-    reference = _reference()
+    reference = reference_with_plugins()
     description = reference.commands[command]
     head = [description.summary, "", f"usage: eztorch-sce {command} key=value ...", "", "examples:"]
     head += [f"  eztorch-sce {command} {words}".rstrip() for words in _EXAMPLES.get(command, _EVALUATION_EXAMPLES)]
