@@ -37,6 +37,11 @@ def _escaped(character: str) -> str:
     return character
 
 
+def lines(*texts: str) -> Text:
+    """Return a cell of a table with one line for each text, as `visible` shows it."""
+    return Text("\n".join(map(visible, texts)))
+
+
 class PlainConsole(Console):
     """Console that shows every string verbatim, on one line; only `Text` objects have styles.
 

@@ -6,9 +6,8 @@ from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError
@@ -79,6 +78,7 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
     x, x_test = (unit_rows(bank.features.clone()).double().numpy() for bank in (train, test))
 
     by_class, scores = {}, []
+    precisions = torch.zeros(len(test.labels), dtype=torch.float64)
     for label in track(labels, len(labels), "svm, classes"):
         is_class = (train.labels == label).int().numpy()
         settings = {"class_weight": {0: 1, 1: 2}, "dual": "auto", "max_iter": 2000, "random_state": seed}
@@ -89,23 +89,19 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
         }
         cost = max(costs, key=lambda cost: precision[cost])
         scores.append(torch.from_numpy(machines[cost].fit(x, is_class).decision_function(x_test)))
-        is_class_in_test = test.labels == label
-        by_class[test.classes[label]] = {
-            "queries": int(is_class_in_test.sum()),
-            "AP": interpolated_precision(scores[-1], is_class_in_test),
-            "cost": cost,
-        }
+        rows = test.labels == label
+        precisions[rows] = _precisions(scores[-1], rows)[rows]
+        average = float(precisions[rows].mean())
+        by_class[test.classes[label]] = {"queries": int(rows.sum()), "AP": average, "cost": cost}
     metrics = {"svm_mAP": sum(own["AP"] for own in by_class.values()) / len(by_class)}
     by_label = torch.stack(scores, dim=1)  # (N, labels)
     predictions = Predictions(torch.tensor(labels)[by_label.argmax(dim=1)], by_label.amax(dim=1))
-    intervals = {"svm_mAP": _interval(by_label, test.labels[:, None] == torch.tensor(labels), test.groups)}
+    intervals = {"svm_mAP": _interval(precisions, test.labels, test.groups)}
     return Scores(metrics, by_class, predictions=predictions, intervals=intervals)
 
 
 def interpolated_precision(scores: Float[Tensor, " N"], is_class: Bool[Tensor, " N"]) -> float:
     """Return the area under the curve of interpolated precision over recall.
-
-    The interpolated precision at a recall is the highest precision at that recall or a higher one.
 
     Source: the Pascal VOC development kit from 2010 on, as in VISSL; VOC07 itself sampled the curve at eleven points.
 
@@ -113,41 +109,33 @@ def interpolated_precision(scores: Float[Tensor, " N"], is_class: Bool[Tensor, "
         scores: Score of each record, (N,).
         is_class: Whether each record is of the class, (N,).
     """
-    ranked = is_class[scores.argsort(descending=True, stable=True)]
-    precision = ranked.cumsum(dim=0).double() / torch.arange(1, len(ranked) + 1)
-    return float(precision.flip(0).cummax(dim=0).values.flip(0)[ranked].mean())
+    return float(_precisions(scores, is_class)[is_class].mean())
+
+
+def _precisions(scores: Float[Tensor, " N"], is_class: Bool[Tensor, " N"]) -> Float64[Tensor, " N"]:
+    """Return the interpolated precision at the rank of each record: the highest at that recall or a higher one."""
+    order = scores.argsort(descending=True, stable=True)
+    precision = is_class[order].cumsum(dim=0).double() / torch.arange(1, len(order) + 1)
+    return torch.empty_like(precision).index_copy_(0, order, precision.flip(0).cummax(dim=0).values.flip(0))
 
 
 def _interval(
-    scores: Float[Tensor, "N labels"], is_class: Bool[Tensor, "N labels"], groups: Int64[Tensor, " N"] | None
+    precisions: Float64[Tensor, " N"], labels: Int64[Tensor, " N"], groups: Int64[Tensor, " N"] | None
 ) -> Interval:
-    """Return the bootstrap interval of the mean over the classes of `interpolated_precision`.
+    """Return the bootstrap interval of the mean over the classes of the mean precision of their records.
 
-    A record that is drawn twice counts twice. A class without a record in a resample is left out of its mean.
+    Each record keeps its precision, as if it were ranked among the same other records. Copies of a record in one
+    ranking would raise each other's precision. A class without a record in a resample is left out of its mean.
     """
+    order = labels.argsort(stable=True).numpy()
+    starts = np.flatnonzero(np.diff(labels.numpy()[order], prepend=-1))  # where each class begins
+    by_class = precisions.numpy()[order]
     means = []
-    blocks = resamples(len(scores), groups)
-    order = scores.argsort(dim=0, descending=True, stable=True).numpy()
-    ranked = is_class.gather(0, torch.from_numpy(order)).numpy()
-    for counts in blocks:  # (resamples, N)
-        precisions = [_weighted_precision(counts[:, order[:, n]], ranked[:, n]) for n in range(scores.shape[1])]
-        means.append(np.nanmean(precisions, axis=0))
+    for counts in resamples(len(labels), groups):  # (resamples, N)
+        counts = counts[:, order]
+        totals, sizes = (np.add.reduceat(each, starts, axis=1) for each in (counts * by_class, counts))
+        means.append((totals / sizes.clip(min=1)).sum(axis=1) / (sizes > 0).sum(axis=1))
     return percentiles(np.concatenate(means))
-
-
-def _weighted_precision(counts: npt.NDArray[np.float64], is_class: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Return `interpolated_precision` of each resample, NaN without a record of the class.
-
-    Args:
-        counts: How often each record is drawn, (resamples, N), the highest score first.
-        is_class: Whether each record is of the class, (N,), in the same order.
-    """
-    of_class = counts * is_class
-    precision = of_class.cumsum(axis=1) / counts.cumsum(axis=1).clip(min=1)
-    interpolated = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    num_of_class = of_class.sum(axis=1)
-    totals = (interpolated * of_class).sum(axis=1)
-    return np.asarray(np.where(num_of_class > 0, totals / num_of_class.clip(min=1), np.nan))
 
 
 _MISSING = "svm needs scikit-learn: pip install 'eztorch-sce[svm]'"

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from rich.table import Table
+from rich.text import Text
 
-from eztorch_sce.chance import Chance
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.printing import PlainConsole, print_line
+from eztorch_sce.printing import PlainConsole, lines, print_line
 from eztorch_sce.report.finished_runs import Run, find_runs, flat
 from eztorch_sce.report.sweep_table import print_sweep, sweep_tables
-from eztorch_sce.report.tables import chance_columns
+from eztorch_sce.report.tables import chance_columns, metric_title, records_line, value_text
 
 Row = tuple[str, list[Any]]
 """Name of an entry, and its value in each run; None if a run lacks it."""
@@ -75,21 +75,38 @@ def _print_side_by_side(runs: Sequence[Run]) -> None:
     metrics, differences = _compare(runs)
     names = [run.name for run in runs]
     console = PlainConsole()
-    chances = [{name: Chance(**chance) for name, chance in run.report.get("chance", {}).items()} for run in runs]
-    columns = chance_columns([name for name, _ in metrics], chances)
+    columns = chance_columns([name for name, _ in metrics], [run.chance for run in runs])
     numbers = [
-        (name, [*("" if value is None else f"{value:.4f}" for value in values), *(c[row] for c in columns.values())])
+        (metric_title(name), _values(name, values, runs) + [lines(cells[row]) for cells in columns.values()])
         for row, (name, values) in enumerate(metrics)
     ]
     console.print(_table("metric", [*names, *columns], numbers, justify="right"))
+    for line in _record_lines(runs):
+        print_line(line)
     if not differences:
         console.print("The protocol cards are identical: the metrics are comparable.")
         return
     console.print("Differences between the protocol cards:")
     texts = [
-        (name, ["not recorded" if value is None else str(value) for value in values]) for name, values in differences
+        (lines(name), [lines("not recorded" if value is None else str(value)) for value in values])
+        for name, values in differences
     ]
     console.print(_table("protocol", names, texts, justify="left"))
+
+
+def _values(name: str, values: Sequence[Any], runs: Sequence[Run]) -> list[Text]:
+    """Return the values of a metric in all runs, each above its interval."""
+    intervals = [run.report.get("intervals", {}).get(name) for run in runs]
+    texts = ["" if v is None else value_text(v, interval) for v, interval in zip(values, intervals, strict=True)]
+    return [lines(*text.replace(" [", "\n[").split("\n")) for text in texts]
+
+
+def _record_lines(runs: Sequence[Run]) -> list[str]:
+    """Return on how many records the metrics were measured: one line, or one for each run if they differ."""
+    lines = [records_line(run.chance) for run in runs]
+    if len(set(lines)) == 1:
+        return [line for line in lines[:1] if line]
+    return [f"{run.name}: {line}" for run, line in zip(runs, lines, strict=True) if line]
 
 
 def _current_names(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -103,12 +120,15 @@ def _side_by_side(columns: list[dict[str, Any]]) -> list[Row]:
 
 
 def _table(
-    title: str, run_dirs: Sequence[str], rows: list[tuple[str, list[str]]], justify: Literal["left", "right"]
+    title: str,
+    run_dirs: Sequence[str],
+    rows: Sequence[tuple[Text, Sequence[Text]]],
+    justify: Literal["left", "right"],
 ) -> Table:
     table = Table()
     table.add_column(title, no_wrap=True)
     for name in run_dirs:
         table.add_column(name, justify=justify, overflow="fold")
-    for name, values in rows:
-        table.add_row(name, *values)
+    for title_of_row, cells in rows:
+        table.add_row(title_of_row, *cells)
     return table

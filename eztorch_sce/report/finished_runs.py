@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eztorch_sce.chance import Chance, without_certain
 from eztorch_sce.config.saved import saved_settings
 from eztorch_sce.errors import ConfigError, did_you_mean
 
@@ -18,7 +19,7 @@ class Run(NamedTuple):
     Attributes:
         name: Its directory as typed, or its directory below the folder that was typed.
         directory: Its directory.
-        report: Content of `report.json`.
+        report: Content of `report.json`, without metrics that chance alone brings to 1, which earlier versions wrote.
         settings: Content of `config.yaml`, flat, such as "optimizer.lr"; empty if the file is missing.
     """
 
@@ -26,6 +27,11 @@ class Run(NamedTuple):
     directory: Path
     report: dict[str, Any]
     settings: dict[str, Any]
+
+    @property
+    def chance(self) -> dict[str, Chance]:
+        """Chance levels of the metrics, by name."""
+        return {name: Chance(**chance) for name, chance in self.report.get("chance", {}).items()}
 
 
 class Runs(NamedTuple):
@@ -66,7 +72,10 @@ def find_runs(paths: Sequence[str]) -> Runs:
             name = path if each == directory else str(each)
             file = Path(path) if path.endswith(".json") else each / "report.json"
             if file.is_file():
-                finished.append(Run(name, each, _read(file), _settings(each / "config.yaml")))
+                run = Run(name, each, _read(file), _settings(each / "config.yaml"))
+                finished.append(
+                    run._replace(report=run.report | {"metrics": without_certain(run.report["metrics"], run.chance)})
+                )
             elif path.endswith(".json"):
                 problems.append(f"{file} does not exist: name the directory of a finished run")
             else:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from eztorch_sce.launch import is_first_process
-from eztorch_sce.printing import PlainConsole, print_line
+from eztorch_sce.metric_facts import facts_of
+from eztorch_sce.printing import PlainConsole, lines, print_line
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from eztorch_sce.chance import Chance
@@ -16,25 +18,79 @@ if TYPE_CHECKING:  # torch takes seconds to import
     from eztorch_sce.types import Report
 
 _GIB, _MIB = 2**30, 2**20
+_NARROW = 0.05  # an interval that is narrower is shown with three digits
 
 
 def print_report(report: Report) -> None:
-    """Print the metrics of a run, what they would be by guessing, and its directory, in the first process."""
+    """Print the metrics of a run, which way is good, what they would be by guessing, and the run's directory.
+
+    Only the first process prints.
+    """
     if not is_first_process():
         return
+    console = PlainConsole()
     table = Table(title=report.command, title_justify="left")
     table.add_column("metric")
     table.add_column("value", justify="right")
-    columns = chance_columns(list(report.metrics), [report.chance])
+    columns = {"better": [facts_of(name).better or "" for name in report.metrics]}
+    columns |= chance_columns(list(report.metrics), [report.chance])
+    columns = {title: cells for title, cells in columns.items() if any(cells)}
     for title in columns:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", max_width=len("largest"))
     for number, (name, value) in enumerate(report.metrics.items()):
         beside = [cells[number] for cells in columns.values()]
-        table.add_row(name, f"{value:.4f}".rstrip("0").rstrip("."), *beside)
-    PlainConsole().print(table)
+        table.add_row(name, value_text(value, report.intervals.get(name)), *beside)
+    console.print(table)
+    for line in [records_line(report.chance), interval_line(report)]:
+        if line:
+            print_line(line)
     if seen := report.protocol.get("seen_in_pretraining"):
         print_line(seen_line(seen))
     print_line(f"written to {report.run_dir}")
+
+
+def metric_title(name: str) -> Text:
+    """Return a metric for a table, with a second line that says which way is good."""
+    better = facts_of(name).better
+    return lines(name) if better is None else lines(name, f"{better} is better")
+
+
+def value_text(value: float, interval: Sequence[float] | None = None) -> str:
+    """Return a metric for a table, with its interval if it has one.
+
+    >>> value_text(0.68, [0.6, 0.76]), value_text(0.76213, [0.75841, 0.76587]), value_text(16.0)
+    ('0.680 [0.60, 0.76]', '0.7621 [0.758, 0.766]', '16')
+    """
+    if interval is None:
+        return f"{value:.4f}".rstrip("0").rstrip(".")
+    low, high = interval
+    digits = 3 if 0 < high - low < _NARROW else 2
+    return f"{value:.{digits + 1}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def records_line(chance: Mapping[str, Chance]) -> str:
+    """Return on how many records metrics were measured, in words; "" if that is not known.
+
+    >>> from eztorch_sce.chance import Chance
+    >>> records_line({"linear_top1": Chance(0.1, 69), "linear_train_top1": Chance(0.1, 148, split="train")})
+    'measured on 69 test records (linear_train_top1: 148 train records)'
+    """
+    names: dict[str, list[str]] = {}
+    for name, level in chance.items():
+        names.setdefault(f"{level.records} {level.split} records", []).append(name)
+    if not names:
+        return ""
+    most, *others = sorted(names, key=lambda records: len(names[records]) + records.endswith("test records") / 2)[::-1]
+    rest = "; ".join(f"{', '.join(names[records])}: {records}" for records in others)
+    return f"measured on {most}{f' ({rest})' if rest else ''}"
+
+
+def interval_line(report: Report) -> str:
+    """Return what the intervals of a report are, in words; "" without intervals."""
+    if not report.intervals:
+        return ""
+    over = "tasks" if report.command == "few-shot" else "test records"
+    return f"in brackets: 95 % confidence interval over the {over}"
 
 
 def seen_line(card: Mapping[str, Any]) -> str:
@@ -52,15 +108,15 @@ def seen_line(card: Mapping[str, Any]) -> str:
 def chance_columns(names: Sequence[str], runs: Sequence[Mapping[str, Chance]]) -> dict[str, list[str]]:
     """Return the columns that stand beside the metrics of one or more runs, by title. Empty columns are omitted.
 
-    Runs that agree share a cell; otherwise it holds the value of each run, such as "69 test / 70 test".
+    Runs that agree share a cell; otherwise it holds the value of each run, such as "0.1 / 0.125".
 
     Args:
         names: Names of the metrics, one per row.
         runs: Chance levels of each run, by metric.
     """
-    columns: dict[str, list[str]] = {"chance": [], "largest class": [], "records": []}
+    columns: dict[str, list[str]] = {"chance": [], "largest class": []}
     for name in names:
-        by_run = [run[name].cells() if name in run else ("", "", "") for run in runs]
+        by_run = [run[name].cells()[:2] if name in run else ("", "") for run in runs]
         for column, cells in zip(columns.values(), zip(*by_run, strict=True), strict=True):
             column.append(cells[0] if len(set(cells)) == 1 else " / ".join(cell or "-" for cell in cells))
     return {title: cells for title, cells in columns.items() if any(cells)}

@@ -100,13 +100,17 @@ def test_the_chance_level_and_the_number_of_test_records_stand_beside_an_accurac
     write_features(tmp_path)
     for run_dir in ("a", "b"):
         main(["knn", f"features={tmp_path}", f"run.dir={tmp_path / run_dir}"])
-    table = [line.strip("│┃ ").replace("┃", "│") for line in capsys.readouterr().out.splitlines()]
-    cells = [[cell.strip() for cell in line.split("│")] for line in table]
-    assert ["metric", "value", "chance", "largest class", "records"] in cells
-    assert ["knn_top1", "1", "0.333", "0.429", "7 test"] in cells
+    printed = capsys.readouterr().out.splitlines()
+    cells = [[cell.strip() for cell in line.strip("│┃ ").replace("┃", "│").split("│")] for line in printed]
+    assert ["metric", "value", "better", "chance", "class"] in cells  # "largest" is above
+    assert ["knn_top1", "1.000 [1.00, 1.00]", "higher", "0.333", "0.429"] in cells
+    assert "measured on 7 test records" in printed
+    assert not any("top5" in line for line in printed)  # of three classes
     main(["compare", str(tmp_path / "a"), str(tmp_path / "b")])
     words = capsys.readouterr().out.replace("│", " ").split()
     assert words.count("0.333") == words.count("0.429") == 2  # in one column, since the runs agree
+    assert words.count("[1.00,") == words.count("1.000") == 4
+    assert "better" in words
 
 
 def test_missing_features_are_reported(tmp_path: Path) -> None:

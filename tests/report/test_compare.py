@@ -106,6 +106,7 @@ def test_evaluations_join_the_row_of_the_weights_they_evaluate(tmp_path: Path) -
             {"seed": [0, 1]},
             {},
             {"knn_top1": [0.0, 0.5], "loss": [0.5, 0.5]},
+            {},
         )
     ]
 
