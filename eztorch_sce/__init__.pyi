@@ -26,6 +26,7 @@ from .config.schema import FinetuneConfig as FinetuneConfig
 from .config.schema import PlanConfig as PlanConfig
 from .config.schema import PretrainConfig as PretrainConfig
 from .config.schema import ShowViewsConfig as ShowViewsConfig
+from .config.schema import StudyConfig as StudyConfig
 from .curation.synthetic import MovingShapes as MovingShapes
 from .curation.synthetic import write_moving_shapes as write_moving_shapes
 from .data.config import DataConfig as DataConfig
@@ -104,6 +105,7 @@ from .registry import register as register
 from .settings import Settings as Settings
 from .settings import choice as choice
 from .settings import setting as setting
+from .studies.study import study as study
 from .training.config import RunConfig as RunConfig
 from .training.config import TrainerConfig as TrainerConfig
 from .training.online_config import OnlineConfig as OnlineConfig

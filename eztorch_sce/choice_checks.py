@@ -30,6 +30,7 @@ COMMANDS = (
     "test",
     "extract",
     "demo",
+    "study",
     "show-views",
     "data",
     "compare",

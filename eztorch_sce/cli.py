@@ -70,7 +70,7 @@ def _describe(error: Exception) -> str:
 
 
 def _how_to_continue(command: str) -> str:
-    if command == "data":
+    if command in ("data", "study"):
         return "; run the same command again to continue"
     return "; add run.dir=DIRECTORY run.resume=true to continue from last.ckpt" if command in _RESUMABLE else ""
 
@@ -109,9 +109,11 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
     """Run a command that takes key=value settings, or show its help."""
     from eztorch_sce import registry
     from eztorch_sce.config import help as help_pages
+    from eztorch_sce.config.folder_words import with_folder
     from eztorch_sce.config.plugin_words import with_plugins, without_plugins
 
-    words = with_plugins(rest)
+    takes_folder = command == "study" and not any(word in _HELP_WORDS for word in rest)
+    words = with_plugins(with_folder(rest) if takes_folder else rest)
     if command not in (known := help_pages.command_names()):
         raise ConfigError([_unknown_command(command, known) + registry.remarks()])
     if any(word in _HELP_WORDS for word in words):
@@ -243,11 +245,15 @@ def _start(command: str, config: object) -> None:
     """Run a command with a validated config and print the result."""
     from eztorch_sce import api, demo, registry
     from eztorch_sce.report.tables import print_plan, print_report
+    from eztorch_sce.studies import study
 
     is_evaluation = command in registry.choices("evaluation")
     name = "evaluate" if is_evaluation else command.replace("-", "_")
-    function: Callable[[Any], Any] = getattr(demo if command == "demo" else api, name)
+    modules = {"demo": demo, "study": study}
+    function: Callable[[Any], Any] = getattr(modules.get(command, api), name)
     result = function(config)
+    if command == "study":
+        return  # which has printed what it found
     if command == "plan":
         if is_first_process():
             print_plan(result)

@@ -9,7 +9,7 @@ from eztorch_sce.evaluation.intervals import bootstrap_intervals
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.opening import Opened
 from eztorch_sce.report.links import link_to_sources
-from eztorch_sce.report.outcomes import write_predictions
+from eztorch_sce.report.outcomes import write_by_record, write_predictions
 from eztorch_sce.report.protocol import run_card
 from eztorch_sce.report.run_directory import write_by_class, write_report
 from eztorch_sce.report.sample import write_sample
@@ -43,6 +43,8 @@ def write_results(
     if is_first_process():
         if scores.by_class:
             write_by_class(report.run_dir, scores.by_class)
+        if by_record:
+            write_by_record(report.run_dir, by_record)
         if scores.predictions is not None:
             write_predictions(report.run_dir, scores.predictions, train, test)
         write_sample(report.run_dir, train, test)

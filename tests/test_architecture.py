@@ -19,7 +19,7 @@ FLOORS = (
     {"extraction", "linear_on_views", "results"},
     {"thumbnails", "pages"},
     {"api"},
-    {"demo"},
+    {"demo", "studies"},
     {"commands", "completion"},
     {"cli"},
     {"__main__"},

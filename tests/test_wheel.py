@@ -26,7 +26,7 @@ for name, header in recipes().items():
     from_scratch = header["command"] == "pretrain" or "supervised" in name
     compose(header["command"], ["data.root=.", f"recipe={name}", *([] if from_scratch else ["weights=x"])])
     print(name)
-without_weights = ("pretrain", "plan", "show-views")
+without_weights = ("pretrain", "plan", "show-views", "study")
 for command in commands():
     weights = [] if command in without_weights else ["weights=x"]
     compose(command, [] if command == "demo" else ["data.root=.", *weights])

@@ -44,6 +44,7 @@ def commands() -> dict[str, type]:
         "extract": ExtractConfig,
         **registry.choices("evaluation"),
         "demo": schema.DemoConfig,
+        "study": schema.StudyConfig,
         "show-views": schema.ShowViewsConfig,
     }
 

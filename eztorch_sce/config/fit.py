@@ -99,12 +99,14 @@ def fit_to_data(config: schema.PretrainConfig, manifest: Manifest) -> tuple[sche
     config = resumed(config)
     if not _is_open(config):
         return config, []
-    memory = None
-    if config.trainer.accelerator == "gpu":
-        memory = torch.cuda.get_device_properties(0).total_memory
-    config, choices = fit_to_survey(config, survey(manifest, config.data.build_decoder()), memory)
+    config, choices = fit_to_survey(config, survey(manifest, config.data.build_decoder()), memory_for(config))
     announce(choices)
     return schema.validate(config), choices
+
+
+def memory_for(config: schema.PretrainConfig) -> int | None:
+    """Return the bytes of memory of a GPU of this machine, or None for a validated config that trains on a CPU."""
+    return torch.cuda.get_device_properties(0).total_memory if _on_gpu(config) else None
 
 
 def fit_input(config: schema.PretrainConfig, manifest: Manifest) -> schema.PretrainConfig:

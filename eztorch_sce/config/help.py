@@ -15,7 +15,7 @@ MAX_LINES, MAX_WIDTH = 96, 100  # two screens
 _COLUMN = 28  # where the help of a setting starts
 
 _SECTIONS_OF_COMMANDS = {
-    "Start": ("demo", "recipes", "env", "completion"),
+    "Start": ("demo", "study", "recipes", "env", "completion"),
     "Prepare": ("data", "show-views", "plan"),
     "Train": ("pretrain", "finetune", "test"),
     "Evaluate": (),  # all commands that are in no other section
@@ -30,8 +30,10 @@ _OTHER_COMMANDS = {
     "env": "Show the installed versions (`--version`: in one line), and which decoders and devices work here.",
     "completion": "Print the script that completes commands and settings by TAB (completion bash, zsh or fish).",
 }
+_ARGUMENTS = {"study": "[FOLDER] "}  # before the settings
 _EXAMPLES = {
     "demo": ("", "seed=1 run.dir=runs/demo", "max_epochs=5"),
+    "study": ("videos", "videos minutes=20", "data.list=train.csv data.test_list=test.csv run.dir=runs/my-study"),
     "pretrain": (
         "data.root=videos run.dir=runs/mine",
         "recipe=k400_r3d18 data.root=K400 trainer.devices=8",
@@ -80,7 +82,7 @@ _FIRST = (
         "loss",
     ),
     *("optimizer", "optimizer.lr", "data.batch_size", "data.num_frames", "data.clip_s", "trainer.max_epochs"),
-    *("trainer.devices", "trainer.precision", "run.dir", "run.resume", "seed"),
+    *("minutes", "trainer.devices", "trainer.precision", "run.dir", "run.resume", "seed"),
 )
 _FIRST_GROUPS = ("", "data", "trainer", "optimizer", "schedule", "test", "method", "loss", "backbone")
 
@@ -192,7 +194,8 @@ def command_help(command: str, topics: Sequence[str] = ()) -> str:
     """
     reference = reference_with_plugins()
     description = reference.commands[command]
-    head = [description.summary, "", f"usage: eztorch-sce {command} key=value ...", "", "examples:"]
+    usage = f"eztorch-sce {command} {_ARGUMENTS.get(command, '')}key=value ..."
+    head = [description.summary, "", f"usage: {usage}", "", "examples:"]
     head += [f"  eztorch-sce {command} {words}".rstrip() for words in _EXAMPLES.get(command, _EVALUATION_EXAMPLES)]
     sections = list(_sections(description, reference))
     first, others = _split(sections)

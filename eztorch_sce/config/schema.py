@@ -234,6 +234,22 @@ class DemoConfig(CommandConfig):
 
 
 @dataclass
+class StudyConfig(CommandConfig):
+    """Find out in a given time whether pretraining helps on your data, and with which views."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    minutes: float = setting(
+        60.0, at_least=1, help="Time for the whole study, the time spent before an interruption included."
+    )
+    accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
+    precision: str | None = setting(None, choices=PRECISIONS, help=PRECISION_HELP)
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per conflict with the hardware."""
+        return [*accelerator_conflicts(self.accelerator), *precision_conflicts(self.precision, self.accelerator)]
+
+
+@dataclass
 class ShowViewsConfig(CommandConfig):
     """Draw the augmented views of some records as the network receives them."""
 

@@ -292,7 +292,7 @@ class DataConfig(Settings):
             ConfigError: As `open`.
         """
         self.check_no_label_subset()
-        splits = self._open_in_groups()
+        splits = self.open_in_groups()
         if self.pretrain_on == "all":
             return _joined(splits)
         if splits.test is not None or not can_hold_out(splits.train):
@@ -353,7 +353,7 @@ class DataConfig(Settings):
             ConfigError: If the data cannot be opened, the decoder cannot be used, `train_subset` names files that are
                 not in the train split, or the data cannot be divided as the weights divided them.
         """
-        splits = self._open_in_groups()
+        splits = self.open_in_groups()
         if splits.test is None and splits.train.classes:
             splits = self._held_out(splits, seed, provenance)
         if self.train_share is not None:
@@ -362,8 +362,12 @@ class DataConfig(Settings):
             splits = splits._replace(train=keep_listed(splits.train, Path(self.train_subset)))
         return splits
 
-    def _open_in_groups(self) -> Splits:
-        """Return the splits, with the groups of the train records, which every draw from them respects."""
+    def open_in_groups(self) -> Splits:
+        """Return the splits as the data define them, with the groups of the train records, which every draw respects.
+
+        Raises:
+            ConfigError: As `open`, or if a group of `group` is in both splits.
+        """
         splits, groups = self._open()  # records of the same file are a group
         if self.group is not None:
             codes = group_codes(splits.train, self.group, self.folder())

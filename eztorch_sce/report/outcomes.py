@@ -1,15 +1,16 @@
-"""What an evaluation says of each test record: `predictions.csv`, `confusion.csv` and `worst.csv`.
+"""What an evaluation says of each test record: `predictions.csv`, `by_record.csv`, `confusion.csv` and `worst.csv`.
 
 The files are UTF-8; names may hold commas, quotes, line ends and bytes that are not UTF-8, see `files.open_text`.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from eztorch_sce.evaluation.search import NUM_SHOWN
 from eztorch_sce.files import open_text, replacing
@@ -45,6 +46,16 @@ def write_predictions(run_dir: Path, predictions: Predictions, train: FeatureBan
     counts = confusion(labels, predicted, len(test.classes))
     cells = ([name, *row] for name, row in zip(test.classes, counts.tolist(), strict=True))
     _write(run_dir / "confusion.csv", ["class", *test.classes], cells)
+
+
+def write_by_record(run_dir: Path, by_record: Mapping[str, Tensor]) -> None:
+    """Write the values of each test record, whose means are the metrics of these names, to `by_record.csv`.
+
+    The rows are those of `predictions.csv`. Two runs on the same test records can be compared pair by pair.
+    """
+    columns = [values.double().tolist() for values in by_record.values()]
+    rows = ([index, *(f"{value:.6g}" for value in row)] for index, row in enumerate(zip(*columns, strict=True)))
+    _write(run_dir / "by_record.csv", ["index", *by_record], rows)
 
 
 def confusion(

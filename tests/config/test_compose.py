@@ -19,6 +19,7 @@ REQUIRED = {
     "plan": [],
     "show-views": ["data.root=."],
     "demo": [],
+    "study": ["data.root=."],
     "finetune": ["data.root=.", "weights=w.pt"],
 }
 

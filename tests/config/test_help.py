@@ -8,6 +8,7 @@ import pytest
 from eztorch_sce import registry
 from eztorch_sce.config import help as help_pages
 from eztorch_sce.config.compose import commands, compose
+from eztorch_sce.config.folder_words import with_folder
 from eztorch_sce.config.reference import FILE, NAMES, REGENERATE, build, load, to_json, to_names
 from eztorch_sce.config.reference_pages import DOCS, pages
 from eztorch_sce.curation.command import DATA_COMMANDS
@@ -121,7 +122,8 @@ def test_the_reference_is_unchanged_by_writing_and_reading() -> None:
 def test_the_examples_in_help_are_valid(command: str) -> None:
     lines = help_pages.command_help(command).splitlines()
     for example in [line.split()[2:] for line in lines if line.startswith(f"  eztorch-sce {command}")]:
-        compose(command, [word for word in example if not word.startswith("trainer.devices=")])
+        words = with_folder(example) if command == "study" else example
+        compose(command, [word for word in words if not word.startswith("trainer.devices=")])
 
 
 def test_the_reference_is_up_to_date() -> None:
