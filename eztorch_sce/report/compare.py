@@ -16,6 +16,7 @@ from eztorch_sce.report.tables import chance_columns, metric_title, records_line
 Row = tuple[str, list[Any]]
 """Name of an entry, and its value in each run; None if a run lacks it."""
 
+_LISTS = tuple(f"data_summary.classes.{name}" for name in ("names", "train", "test"))  # long, and counted elsewhere
 _MOST_SIDE_BY_SIDE = 3  # more runs are rows
 _TOO_FEW = "compare takes at least two finished runs, or a folder of them: eztorch-sce compare RUN RUN ..."
 
@@ -39,7 +40,9 @@ def _compare(runs: Sequence[Run]) -> tuple[list[Row], list[Row]]:
     reports = [run.report for run in runs]
     metrics = _side_by_side([_current_names(report["metrics"]) for report in reports])
     cards = _side_by_side([{"command": report["command"], **flat(report["protocol"])} for report in reports])
-    return metrics, [(name, values) for name, values in cards if any(value != values[0] for value in values)]
+    return metrics, [
+        (name, values) for name, values in cards if name not in _LISTS and any(value != values[0] for value in values)
+    ]
 
 
 def print_comparison(words: Sequence[str]) -> None:

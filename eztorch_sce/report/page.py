@@ -18,10 +18,13 @@ from eztorch_sce.printing import visible
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.section import Section
 from eztorch_sce.report.sections.confusion import confusion
+from eztorch_sce.report.sections.data import data
 from eztorch_sce.report.sections.duplicates import duplicates
+from eztorch_sce.report.sections.environment import environment
 from eztorch_sce.report.sections.gallery import gallery
 from eztorch_sce.report.sections.headline import headline
 from eztorch_sce.report.sections.map import map as map_of_records
+from eztorch_sce.report.sections.settings import settings
 
 if TYPE_CHECKING:
     from eztorch_sce.report.media import Media
@@ -33,6 +36,9 @@ _SECTIONS: tuple[Callable[[Sequence[RunFiles], "Media | None"], Section | None],
     gallery,
     confusion,
     duplicates,
+    settings,
+    data,
+    environment,
 )
 _TEMPLATE = resources.files("eztorch_sce.report").joinpath("template")
 _ECHARTS = "vendor/echarts.common.min.js"
@@ -91,7 +97,8 @@ def page_of(sections: Sequence[Section], names: Sequence[str]) -> str:
         names=_shown(list(names)),
         version=__version__,
         sections=[
-            {"name": section.name, "title": section.title, "data": data, "json": _json(data)} for section, data in shown
+            {"name": section.name, "title": section.title, "data": content, "json": _json(content)}
+            for section, content in shown
         ],
         columns=[_column(name, values) for section in sections for name, values in section.columns.items()],
         images=[_Binary(name, "image/webp", _base64(content)) for name, content in images.items()],
@@ -129,9 +136,9 @@ def _shown(value: Any) -> Any:
     return value if isinstance(value, (bool, int, type(None))) else visible(str(value))
 
 
-def _json(data: Any) -> str:
+def _json(content: Any) -> str:
     """Return JSON that cannot end the script element around it."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

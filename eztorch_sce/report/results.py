@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from eztorch_sce.metric_facts import LOWER, facts_of
+from eztorch_sce.report.evaluation_names import evaluation_order, evaluation_title, is_main
 from eztorch_sce.report.finished_runs import flat
-from eztorch_sce.report.metric_names import evaluation_order, evaluation_title, metric_name
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.subjects import Subject
 from eztorch_sce.settings import show
@@ -114,8 +115,9 @@ def group_of(aligned: Aligned) -> dict[str, Any]:
     rows: list[dict[str, Any]] = []
     more: list[dict[str, Any]] = []
     for name in names:
-        label, is_main = metric_name(aligned.command, name)
-        (rows if is_main else more).append({"label": label, "metric": name, **_row(name, aligned)})
+        facts = facts_of(name)
+        label = f"{facts.title} (lower is better)" if facts.better == LOWER else facts.title
+        (rows if is_main(aligned.command, name) else more).append({"label": label, **_row(name, aligned)})
     if not rows:
         rows, more = more, []
     return {

@@ -1,8 +1,10 @@
 """Run directories: the settings and package versions at the start of a run, and its results."""
 
 import csv
+import datetime
 import json
 import os
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +41,7 @@ def open_run(command: str, config: RunSettings) -> Path:
 
 
 _opened: list[str] = []  # run directories of this process, in order
+_started: dict[str, float] = {}  # when the run directories of this process were opened, by their paths
 
 
 def _create(command: str, config: RunSettings) -> Path:
@@ -57,6 +60,7 @@ def _create(command: str, config: RunSettings) -> Path:
         )
     run_dir.mkdir(parents=True, exist_ok=True)
     _opened.append(str(run_dir))
+    _started[str(run_dir)] = time.monotonic()
     os.environ[_DIRS_VARIABLE] = json.dumps(_opened)
     write_text(run_dir / "config.yaml", f"# eztorch-sce {command}\n{to_yaml(config)}")
     _write_json(run_dir / "versions.json", installed_versions())
@@ -82,6 +86,9 @@ def write_report(report: Report) -> Report:
     if is_first_process():
         content = {**asdict(report), "run_dir": str(report.run_dir), "versions": installed_versions()}
         content["folder"] = str(Path.cwd())  # which relative paths of config.yaml start from
+        content["finished"] = f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC"
+        if (started := _started.get(str(report.run_dir))) is not None:
+            content["seconds"] = round(time.monotonic() - started, 1)  # of this process: a resumed run took longer
         _write_json(report.run_dir / "report.json", content)
     return report
 

@@ -92,7 +92,8 @@ def _maker(run: RunFiles, pool: Sequence[RunFiles]) -> RunFiles | None:
     if not file or run.command == "pretrain":
         return None
     trained = [each for each in pool if each.command in ("pretrain", "finetune") and each is not run]
-    places = (Path(str(file)).resolve(), Path(str(file)).resolve().parent)
+    place = Path(str(run.report.get("folder", ""))).joinpath(str(file)).resolve()
+    places = (place, place.parent)
     for each in trained:
         if each.directory.resolve() in places:
             return each

@@ -14,37 +14,45 @@ from eztorch_sce.types import FeatureBank
 
 _WIDTH = 160  # characters per line
 _NAME_WIDTH = 30  # characters per class name
+_MOST_CLASSES = 1000  # that a report lists with their numbers of records
 _SINGULARS = {"frames": "frame folder"}
 
 
 @dataclass
 class ClassSummary:
-    """The classes of a data set, and the number of train records of the smallest and the largest one.
+    """The classes of a data set, and their numbers of records.
 
     Attributes:
         number: Number of classes; 0 if the records are unlabeled.
         first: The first few names.
         smallest: Name of the class with the fewest train records, and their number.
         largest: Name of the class with the most, and their number.
+        names: Names of all classes; empty if they are more than 1000.
+        train: Number of train records of each of `names`.
+        test: Number of test records of each of `names`; empty without a test split.
     """
 
     number: int
     first: list[str] = field(default_factory=list)
     smallest: tuple[str, int] | None = None
     largest: tuple[str, int] | None = None
+    names: list[str] = field(default_factory=list)
+    train: list[int] = field(default_factory=list)
+    test: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, names: list[str], counts: npt.NDArray[np.int64]) -> "ClassSummary":
-        """Return the summary of classes, given the number of train records of each, (C,)."""
+    def of(
+        cls, names: list[str], train: npt.NDArray[np.int64], test: npt.NDArray[np.int64] | None = None
+    ) -> "ClassSummary":
+        """Return the summary of classes, given the number of train and test records of each, (C,)."""
         if not names:
             return cls(0)
-        smallest, largest = int(counts.argmin()), int(counts.argmax())
-        return cls(
-            len(names),
-            names[:3],
-            (names[smallest], int(counts[smallest])),
-            (names[largest], int(counts[largest])),
-        )
+        smallest, largest = int(train.argmin()), int(train.argmax())
+        extremes = (names[smallest], int(train[smallest])), (names[largest], int(train[largest]))
+        if len(names) > _MOST_CLASSES:
+            return cls(len(names), names[:3], *extremes)
+        counts = train.tolist(), [] if test is None else test.tolist()
+        return cls(len(names), names[:3], *extremes, list(names), *counts)
 
     def __str__(self) -> str:
         if self.smallest is None or self.largest is None:
@@ -83,9 +91,13 @@ class DataSummary:
         if splits.test and splits.draw is None:  # a held-out split repeats what its folder ignored
             ignored += Counter(splits.test.ignored)
         notes = [note for manifest in manifests.values() for note in manifest.notes] + list(splits.notes)
+        names = splits.train.classes
+        counts = {name: manifest.records.num_by_label(len(names)) for name, manifest in manifests.items()}
+        if splits.test is not None and splits.test.classes != names:
+            del counts["test"]
         return cls(
             {name: dict(manifest.records.num_by_kind()) for name, manifest in manifests.items()},
-            ClassSummary.of(splits.train.classes, splits.train.records.num_by_label(len(splits.train.classes))),
+            ClassSummary.of(names, counts["train"], counts.get("test")),
             splits.origin,
             dict(ignored),
             list(dict.fromkeys(notes)),
@@ -97,8 +109,8 @@ class DataSummary:
         if card := test.protocol.get("data_summary"):
             return cls(**card | {"classes": ClassSummary(**card["classes"])})
         counts = {name: {"record": len(bank.labels)} for name, bank in (("train", train), ("test", test))}
-        by_class = np.bincount(train.labels.numpy() + 1, minlength=len(train.classes) + 1)[1:]
-        return cls(counts, ClassSummary.of(train.classes, by_class))
+        by_class = [np.bincount(bank.labels.numpy() + 1, minlength=len(bank.classes) + 1)[1:] for bank in (train, test)]
+        return cls(counts, ClassSummary.of(train.classes, *by_class))
 
     def card(self) -> dict[str, Any]:
         """Return the values for the protocol card of a report."""
