@@ -5,27 +5,20 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import takewhile
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from eztorch_sce.config.compose import commands, compose
-from eztorch_sce.config.overrides import quoted
-from eztorch_sce.config.plugin_words import with_plugins
-from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EvaluationSampling
-from eztorch_sce.data.loading import evaluation_loader, input_spec
+from eztorch_sce.data.loading import evaluation_loader
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.errors import ConfigError, LoadingError, SourceError
 from eztorch_sce.files import replacing
-from eztorch_sce.models.weights import load_weights
-from eztorch_sce.opening import BackboneSource, open_for_extraction, open_test
 from eztorch_sce.progress import print_above, track
 from eztorch_sce.report.media import (
     STRIP_FRAMES,
@@ -41,7 +34,8 @@ from eztorch_sce.report.media import (
 from eztorch_sce.report.projection import check_tsne, tsne
 from eztorch_sce.report.retrieved import retrieved
 from eztorch_sce.report.run_files import RunFiles
-from eztorch_sce.report.samples import TEST, Sample, keys_of, samples_of
+from eztorch_sce.report.samples import TEST, Sample, keys_of, samples_of_run
+from eztorch_sce.run_records import OpenedRecords, extracted_samples, open_records
 from eztorch_sce.types import InputSpec
 
 _VERSION = 1  # of the images: a change of how they are made makes cached ones again
@@ -63,7 +57,10 @@ def prepare_media(runs: Sequence[RunFiles], overrides: Sequence[str] = (), proje
     """
     if projection == "tsne":
         check_tsne()
-    samples = samples_of(runs)
+    samples = []
+    for run in runs:
+        name_of = run.name if len(runs) > 1 else ""
+        samples += samples_of_run(run, name_of) or extracted_samples(run, overrides, name_of)
     by_records: dict[Any, list[Sample]] = {}
     for sample in samples:
         by_records.setdefault((tuple(sample.paths), tuple(keys_of(sample))), []).append(sample)
@@ -105,20 +102,6 @@ def _coordinates(sample: Sample, projection: str) -> dict[str, npt.NDArray[np.fl
     return {"t-SNE": coordinates}
 
 
-class OpenedRecords(NamedTuple):
-    """The data of a run, opened again.
-
-    Attributes:
-        data: How records are loaded.
-        splits: The records.
-        spec: The input of the network.
-    """
-
-    data: DataConfig
-    splits: Splits
-    spec: InputSpec
-
-
 def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[str], budget: int) -> Images:
     """Return the images of a sample, from the cache of its run or else decoded from the data.
 
@@ -157,75 +140,12 @@ def _cache_key(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[
     return hashlib.sha256(json.dumps(parts, default=str).encode(errors="surrogateescape")).hexdigest()
 
 
-def open_records(run: RunFiles, overrides: Sequence[str] = ()) -> OpenedRecords:
-    """Open the data of a run again, divided as the run divided them.
-
-    Args:
-        run: A run on data, or an evaluation of the features of one.
-        overrides: Settings that replace those of the run.
-
-    Raises:
-        ConfigError: If the settings of the run cannot be read, or the data are gone or are Python objects.
-    """
-    run = _with_data(run)
-    config = settings_of_run(run, overrides)
-    splits = _open_splits(run.command, config)
-    spec = _spec_of(run, config, splits.train)
-    return OpenedRecords(config.data, splits, spec)
-
-
-def _with_data(run: RunFiles) -> RunFiles:
-    """Return the run that opened the data: for features that were extracted before, the one that extracted them."""
-    features = run.config.get("features")
-    if not features:
-        return run
-    places = [Path(features).expanduser(), run.directory.parent / Path(features).name]
-    for place in places:
-        if (place / "config.yaml").is_file():
-            return RunFiles(place, run.name)
-    raise ConfigError([f"features={features} of {run.directory} do not exist any more"])
-
-
-def settings_of_run(run: RunFiles, overrides: Sequence[str]) -> Any:
-    """Return the config of a run, for this machine."""
-    words = with_plugins([f"config={quoted(str(run.directory))}", *overrides])
-    if run.command not in commands():
-        raise ConfigError([f"{run.directory} is not the directory of a run on data"])
-    config_class = commands()[run.command]
-    names = {item.name for item in fields(config_class)}
-    here = ["accelerator=auto", "precision=null"] if "accelerator" in names else []
-    if "trainer" in names:
-        here += ["trainer.accelerator=auto", "trainer.devices=null", "trainer.precision=null"]
-    return compose(run.command, [*words, *here])
-
-
-def _open_splits(command: str, config: Any) -> Splits:
-    """Return the splits as the run divided them; if its weights are gone, as its seed divides them."""
-    data: DataConfig = config.data
-    if command in ("pretrain", "show-views"):
-        return data.open_for_pretraining(config.seed)
-    try:
-        source = BackboneSource.of(config, None)
-    except ConfigError:
-        return data.open_with_test(config.seed)
-    return open_test(data, config.seed, source) if command == "test" else open_for_extraction(data, config.seed, source)
-
-
-def _spec_of(run: RunFiles, config: Any, train: Manifest) -> InputSpec:
-    """Return the input of the network: as reported, of the weights, or that of the settings."""
-    if reported := run.report.get("protocol", {}).get("input"):
-        known = {item.name for item in fields(InputSpec)}
-        return InputSpec(**{name: value for name, value in reported.items() if name in known})
-    base = InputSpec()
-    if (run.directory / "backbone.pt").is_file():
-        base = load_weights(str(run.directory)).spec
-    return input_spec(config.data, train, base)
-
-
 def _decode(sample: Sample, wanted: Sequence[RecordKey], opened: OpenedRecords, budget: int) -> Images:
     """Decode the tiles of a sample and the strips of some records."""
     everything, num_train = _joined(opened.splits), len(opened.splits.train.records)
     rows = matching_rows(sample, everything.records, num_train)
+    if (rows < 0).all():
+        raise ConfigError([f"none of the records is in {everything.source}: set data.root to where they are now"])
     images = Images(len(sample), digests=np.zeros(len(sample), np.uint64))
     images.unreadable = {row: "not in the data any more" for row in np.flatnonzero(rows < 0).tolist()}
     shown = np.flatnonzero(rows >= 0)

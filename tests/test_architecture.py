@@ -17,7 +17,7 @@ FLOORS = (
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},
     {"extraction", "linear_on_views", "results"},
-    {"thumbnails", "pages"},
+    {"run_records", "thumbnails", "pages"},
     {"api"},
     {"demo", "studies"},
     {"commands", "completion"},

@@ -15,7 +15,8 @@ from eztorch_sce.config.compose import compose, to_yaml
 from eztorch_sce.report.media import STRIP_FRAMES, STRIP_PX, TILE_PX, Images, place_of
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.samples import TEST, TRAIN, Sample
-from eztorch_sce.thumbnails import images_of, open_records
+from eztorch_sce.run_records import open_records
+from eztorch_sce.thumbnails import images_of
 
 COLORS = [tuple(round(255 * x) for x in colorsys.hsv_to_rgb(hue / 10, 1, 0.9)) for hue in range(10)]
 BUDGET = 100_000

@@ -9,7 +9,8 @@ import numpy as np
 from eztorch_sce.report.media import RecordKey
 from eztorch_sce.report.projection import nearest
 from eztorch_sce.report.run_files import RunFiles
-from eztorch_sce.report.samples import MAX_SAMPLE, TEST, TRAIN, Sample, keys_of
+from eztorch_sce.report.sample import MAX_RECORDS
+from eztorch_sce.report.samples import TEST, TRAIN, Sample, keys_of
 from eztorch_sce.report.shown import searching
 
 NUM_SHOWN = 5
@@ -92,7 +93,7 @@ def _queries_of(
     """Yield the queries of an evaluation, those of the sample if they are many, and note their paths and labels."""
     numbers = {name: label for label, name in enumerate(sample.classes)}
     rows = run.predictions
-    if len(rows) > MAX_SAMPLE:
+    if len(rows) > MAX_RECORDS:
         rows = [row for row in rows if (TEST, int(row["index"])) in paths]
     for row in rows:
         key = (TEST, int(row["index"]))

@@ -12,9 +12,6 @@ from eztorch_sce.report.run_files import RunFiles
 TRAIN, TEST = 0, 1
 """Values of `Sample.split`."""
 
-MAX_SAMPLE = 5000
-"""Largest number of records that a page shows of one network."""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -72,21 +69,34 @@ class Sample:
 
 def samples_of(runs: Sequence[RunFiles]) -> list[Sample]:
     """Return one sample for each network that runs or their evaluations have features of."""
+    return [sample for run in runs for sample in samples_of_run(run, name_of=run.name if len(runs) > 1 else "")]
+
+
+def samples_of_run(run: RunFiles, name_of: str = "") -> list[Sample]:
+    """Return one sample for each network that a run or its evaluations have features of.
+
+    Args:
+        run: The run.
+        name_of: What the page calls the run, if it shows several.
+    """
+    networks: dict[Any, list[RunFiles]] = {}
+    for evaluation in (run, *run.evaluations):
+        if evaluation.report and evaluation.command not in ("pretrain", "demo", "study", "show-views"):
+            networks.setdefault(_network_of(evaluation), []).append(evaluation)
     samples = []
-    for run in runs:
-        networks: dict[Any, list[RunFiles]] = {}
-        for evaluation in (run, *run.evaluations):
-            if evaluation.report and evaluation.command not in ("pretrain", "demo", "study", "show-views"):
-                networks.setdefault(_network_of(evaluation), []).append(evaluation)
-        for evaluations in networks.values():
-            with_sample = [each for each in evaluations if each.sample is not None]
-            if with_sample:
-                content = with_sample[0].sample
-                assert content is not None
-                others = [each for each in evaluations if each is not with_sample[0]]
-                name = _name(with_sample[0], run, len(runs) > 1)
-                samples.append(Sample.of(content, name, with_sample[0], [with_sample[0], *others]))
+    for evaluations in networks.values():
+        with_sample = next((each for each in evaluations if each.sample is not None), None)
+        if with_sample is None or with_sample.sample is None:
+            continue
+        others = [each for each in evaluations if each is not with_sample]
+        name = network_name(_kind_of(with_sample), name_of)
+        samples.append(Sample.of(with_sample.sample, name, with_sample, [with_sample, *others]))
     return samples
+
+
+def network_name(kind: str, name_of: str) -> str:
+    """Return what the page calls a network: what it is and, if there are several runs, whose."""
+    return f"{name_of} ({kind})" if name_of else kind
 
 
 def _network_of(run: RunFiles) -> Any:
@@ -97,11 +107,9 @@ def _network_of(run: RunFiles) -> Any:
     return weights.get("sha256") or weights.get("object") or run.directory, bool(weights.get("untrained"))
 
 
-def _name(evaluation: RunFiles, run: RunFiles, several: bool) -> str:
-    """Return the name of a network for the reader: what it is, and whose if there are several runs."""
+def _kind_of(evaluation: RunFiles) -> str:
     weights = evaluation.report.get("protocol", {}).get("weights") or {}
-    kind = "untrained" if weights.get("untrained") else "fine-tuned" if evaluation.command == "finetune" else "trained"
-    return f"{run.name} ({kind})" if several else kind
+    return "untrained" if weights.get("untrained") else "fine-tuned" if evaluation.command == "finetune" else "trained"
 
 
 def keys_of(sample: Sample) -> Iterator[tuple[int, int]]:

@@ -89,7 +89,7 @@ page.section("gallery", (root, data) => {
     const name = gallery.paths.names[query], title = className(query) || name;
     return el("div", { class: "gallery-card plays", tabindex: "0", role: "group", "aria-label": `Query ${name}, ${className(query)}${known ? `: ${hits} of ${neighbors.length} hits` : ""}` },
       el("div", { class: "gallery-query" }, picture(query),
-        el("p", { class: "small" }, el("strong", {}, el("bdi", { text: title })), el("bdi", { class: "path", text: name }))),
+        el("p", { class: "small" }, el("strong", {}, el("bdi", { text: title })), el("bdi", { class: "path", title: name, text: name.split("/").pop() }))),
       el("ol", { class: "gallery-near" }, ...neighbors.map((each) => {
         const verdict = judge(query, each);
         return el("li", { class: verdict, title: gallery.paths.names[each] }, picture(each),

@@ -5,6 +5,7 @@ page.section("map", (root, data) => {
   const SHOWN_AT_ONCE = 60;
   const app = root.querySelector("#map-app");
   let map, points, x, y, groups, groupOf, hidden, selected, matches, focused = -1;
+  let span = { x: 1, y: 1 };
   let view = { scale: 1, x: 0, y: 0 }, size = { width: 0, height: 0 }, tool = "pan", lasso = null, listed = SHOWN_AT_ONCE;
 
   // --- controls -----------------------------------------------------------------------------------------------------
@@ -85,6 +86,7 @@ page.section("map", (root, data) => {
       low = Math.min(low, plane[2 * i + 1]); high = Math.max(high, plane[2 * i + 1]);
     }
     const extent = Math.max(right - left, high - low) || 1;
+    span = { x: Math.max(0.05, (right - left) / extent), y: Math.max(0.05, (high - low) / extent) };
     x = new Float32Array(points); y = new Float32Array(points);
     for (let i = 0; i < points; i++) {
       x[i] = (plane[2 * i] - (left + right) / 2) / extent;
@@ -185,7 +187,8 @@ page.section("map", (root, data) => {
       return;
     }
     const copy = button("Copy paths", () => records.copy(rows.map(path).join("\n"), copy));
-    const list = el("ul", { class: "map-list" }, ...rows.slice(0, listed).map((i) => el("li", {}, card(i))));
+    const list = el("div", { class: "map-list-box", tabindex: "0", role: "region", "aria-label": "Selected records" },
+      el("ul", { class: "map-list" }, ...rows.slice(0, listed).map((i) => el("li", {}, card(i)))));
     const more = rows.length > listed ? button(`Show ${Math.min(SHOWN_AT_ONCE, rows.length - listed)} more`, () => { listed += SHOWN_AT_ONCE; listSelection(); }) : null;
     selection.replaceChildren(title, el("div", { class: "controls" }, copy, button("Clear", () => select([], false))), list, ...(more ? [more] : []));
   }
@@ -202,7 +205,7 @@ page.section("map", (root, data) => {
 
   // --- canvas -------------------------------------------------------------------------------------------------------
 
-  const unit = () => Math.min(size.width, size.height) * 0.92 * view.scale;
+  const unit = () => Math.min(size.width / span.x, size.height / span.y) * 0.92 * view.scale;
   const screenX = (i) => size.width / 2 + view.x + x[i] * unit();
   const screenY = (i) => size.height / 2 + view.y + y[i] * unit();
 
