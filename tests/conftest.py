@@ -1,5 +1,6 @@
 """Fixtures of all tests: small h264 videos encoded on the fly, and real videos and images if they are available."""
 
+import gc
 import sys
 from collections.abc import Callable
 from fractions import Fraction
@@ -35,6 +36,12 @@ sys.modules["shape_checker"] = _checker
 install_import_hook([f"eztorch_sce.{name}" for name in _CHECKED], "shape_checker.check")
 
 torch.set_num_threads(1)  # tests may run in parallel, one per core, and their networks are small
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from searching modules and collected tests again and again."""
+    gc.freeze()
+
 
 _BITS, _COLUMNS, _BLOCK = 10, 5, 16  # a frame number is two rows of five black or white blocks, 80 x 32 pixels
 
