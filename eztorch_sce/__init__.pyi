@@ -102,6 +102,8 @@ from .optim.schedules import ScheduleConfig as ScheduleConfig
 from .optim.sgd import SGDConfig as SGDConfig
 from .planning.plan import Plan as Plan
 from .registry import register as register
+from .rehearsal import DryRun as DryRun
+from .rehearsal import dry_run as dry_run
 from .settings import Settings as Settings
 from .settings import choice as choice
 from .settings import setting as setting

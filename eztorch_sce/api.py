@@ -18,7 +18,6 @@ from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
 from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_to_data, fit_to_plan
 from eztorch_sce.data.loading import input_spec
-from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, checked_scores
@@ -28,7 +27,7 @@ from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
-from eztorch_sce.extraction import features_of_splits, records_card, start_from_probe, views_of
+from eztorch_sce.extraction import features_of_splits, open_classifier, records_card, start_from_probe, views_of
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.linear_on_views import linear_on_views
 from eztorch_sce.methods.base import build_method
@@ -40,11 +39,8 @@ from eztorch_sce.opening import (
     BackboneSource,
     Network,
     Objects,
-    check_classes,
     of_kind,
-    open_evaluation,
     open_labeled,
-    open_test,
     open_training,
     summarize,
     with_objects,
@@ -264,20 +260,14 @@ def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Rep
         MediaError: If a file cannot be read.
     """
     config = with_objects(config, schema.ClassifierTestConfig, objects)
-    source = BackboneSource.from_weights(config.weights, backbone=objects.get("backbone"))
-    if source.weights is None or source.weights.head is None:
-        raise ConfigError(
-            [f"weights={config.weights} contains no classifier: set weights to the run directory of `finetune`"]
-        )
-    splits = open_test(config.data, config.seed, source)
-    splits = splits._replace(test=with_classes(splits.labeled_test, source.weights.classes))
-    summary = summarize(splits)
-    opened = open_evaluation(config.data, splits, source, config.seed)
-    check_classes(opened.labeled_test, source.weights.classes)
+    opened, summary = open_classifier(config, objects.get("backbone"))
+    weights = opened.source.weights
+    assert weights is not None
+    assert weights.head is not None
 
     run_dir = open_run("test", config)
-    classifier = Classifier(opened.backbone, len(source.weights.classes))
-    classifier.linear.load_state_dict(source.weights.head)
+    classifier = Classifier(opened.backbone, len(weights.classes))
+    classifier.linear.load_state_dict(weights.head)
     device = distributed.join_on(config.accelerator)
     views = views_of(config, opened, opened.labeled_test, "test split", device)
     scores, bank = classifier_accuracy(classifier, views, device)

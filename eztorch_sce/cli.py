@@ -5,6 +5,7 @@ torch, and errors in settings do not load Lightning.
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,12 +15,14 @@ from eztorch_sce.commands import COMMANDS
 from eztorch_sce.errors import EXPLAINED, ConfigError, MediaError, ProcessError, SourceError, did_you_mean
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
-from eztorch_sce.printing import accept_any_text, visible
+from eztorch_sce.printing import accept_any_text, print_line, visible
 from eztorch_sce.together import together
 
 _HELP_WORDS = ("-h", "--help", "help")
 _FROM_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=", "hydra.output_subdir=")  # added for its child processes
 _RESUMABLE = ("pretrain", "finetune")
+_DRY_RUN = "--dry-run"
+_WITH_DRY_RUN = ("pretrain", "finetune", "test", "extract")  # and every evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -120,6 +123,8 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
         topics = without_plugins(words)
         first = next(number for number, word in enumerate(topics) if word in _HELP_WORDS)
         return print(help_pages.command_help(command, topics[first + 1 :]))
+    if _DRY_RUN in words:
+        return _dry_run(command, [word for word in words if word != _DRY_RUN])
     _refuse_mistyped(command, words)
     if any(word.startswith(("-", "hydra")) for word in words):
         _run_by_hydra(command, words)
@@ -127,6 +132,24 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
         from eztorch_sce.config.compose import compose
 
         _start(command, compose(command, words))
+
+
+def _dry_run(command: str, words: list[str]) -> None:
+    """Check a command with all its settings and data, and print what it would do."""
+    from eztorch_sce import registry
+    from eztorch_sce.config.compose import compose
+
+    known = [*_WITH_DRY_RUN, *registry.choices("evaluation")]
+    if command not in known:
+        raise ConfigError([f"{command} has no {_DRY_RUN}; the commands that have one are {', '.join(known)}"])
+    if any(word in ("-m", "--multirun") for word in words):
+        raise ConfigError([f"{_DRY_RUN} checks one run, not a sweep: leave out -m, and give each setting one value"])
+    _refuse_mistyped(command, words)
+    config = compose(command, words)
+    from eztorch_sce.rehearsal import dry_run
+
+    for line in dry_run(config).lines(shutil.get_terminal_size().columns):
+        print_line(line)
 
 
 def _unknown_command(word: str, known: Sequence[str]) -> str:

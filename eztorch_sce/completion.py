@@ -20,7 +20,7 @@ from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.positional import PositionalCommand
 
 SHELLS = ("bash", "zsh", "fish")
-_FLAGS = ("--help", "-m", "--cfg")
+_FLAGS = ("--dry-run", "--help", "-m", "--cfg")
 _SHORT_HELP = 60  # characters of the help shown beside a setting
 
 

@@ -8,8 +8,10 @@ import torch
 
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.config.schema import ClassifierTestConfig, FinetuneConfig
+from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import local_device
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
 from eztorch_sce.evaluation.features import RecordViews, read_features, record_features, record_views
 from eztorch_sce.evaluation.linear import Probe, train_heads
@@ -18,9 +20,11 @@ from eztorch_sce.opening import (
     BackboneSource,
     Network,
     Opened,
+    check_classes,
     open_evaluation,
     open_for_extraction,
     open_labeled,
+    open_test,
     summarize,
     summarize_features,
 )
@@ -41,6 +45,17 @@ def features_of_splits(
         banks[1].protocol["data_summary"] = summarize_features(*banks, config.features)
         return banks[0], banks[1], open_run(command, config)
 
+    opened, summary = open_for_features(config, backbone, labeled)
+    run_dir = open_run(command, config)
+    train = _extract(opened, opened.train, config, device, "train split")
+    test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")
+    for bank in [train] if test is None else [train, test]:
+        bank.protocol |= records_card(opened, summary)
+    return train, test, run_dir
+
+
+def open_for_features(config: FeaturesConfig, backbone: Network | None, labeled: bool) -> tuple[Opened, dict[str, Any]]:
+    """Open the data and the network of an evaluation or of `extract`, and return them with the summary of the data."""
     source = BackboneSource.of(config, backbone)
     open_data = open_labeled if labeled else open_for_extraction
     splits = open_data(config.data, config.seed, source)
@@ -51,12 +66,22 @@ def features_of_splits(
             torch.from_numpy(split.records.labels).long() for split in (opened.train, opened.labeled_test)
         )
         config.check_records(train_labels, test_labels, opened.train.classes)
-    run_dir = open_run(command, config)
-    train = _extract(opened, opened.train, config, device, "train split")
-    test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")
-    for bank in [train] if test is None else [train, test]:
-        bank.protocol |= records_card(opened, summary)
-    return train, test, run_dir
+    return opened, summary
+
+
+def open_classifier(config: ClassifierTestConfig, backbone: Network | None) -> tuple[Opened, dict[str, Any]]:
+    """Open a classifier and the data to test it on, and return them with the summary of the data."""
+    source = BackboneSource.from_weights(config.weights, backbone=backbone)
+    if source.weights is None or source.weights.head is None:
+        raise ConfigError(
+            [f"weights={config.weights} contains no classifier: set weights to the run directory of `finetune`"]
+        )
+    splits = open_test(config.data, config.seed, source)
+    splits = splits._replace(test=with_classes(splits.labeled_test, source.weights.classes))
+    summary = summarize(splits)
+    opened = open_evaluation(config.data, splits, source, config.seed)
+    check_classes(opened.labeled_test, source.weights.classes)
+    return opened, summary
 
 
 def _extract(

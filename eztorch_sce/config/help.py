@@ -175,6 +175,7 @@ def overview() -> str:
             lines += _two_columns(name, summaries[name], 13)
     lines += ["", "More about a command:"]
     lines += _two_columns("--help", "Explain the most used settings; `--help all` explains every setting.", 13)
+    lines += _two_columns("--dry-run", "Check settings, data, weights, memory and disk, and say what would happen.", 13)
     lines += _two_columns("--cfg job", "Print the complete configuration (by Hydra).", 13)
     lines += _two_columns(
         "-m", "Run a sweep over values (by Hydra), as in `-m seed=0,1,2`; a comma in a path then needs quotes.", 13

@@ -163,6 +163,16 @@ def largest_batch(config: TrainingSettings, usable: float) -> int:
     return _largest(_measure(config).memory(config.trainer.world_size or 1), usable)
 
 
+def needed_memory(config: TrainingSettings) -> float:
+    """Return the bytes of memory that each device needs for tensors.
+
+    Args:
+        config: A validated config with a resolved number of devices.
+    """
+    costs = _measure(config).memory(config.trainer.world_size or 1)
+    return sum(size.at(_batch(config)) for size in costs.values())
+
+
 def _batch(config: TrainingSettings) -> int:
     """Return the samples per device and forward pass."""
     return max(1, config.data.samples_per_step // ((config.trainer.world_size or 1) * config.trainer.accumulate))

@@ -44,8 +44,13 @@ _opened: list[str] = []  # run directories of this process, in order
 _started: dict[str, float] = {}  # when the run directories of this process were opened, by their paths
 
 
-def _create(command: str, config: RunSettings) -> Path:
-    """Create the run directory."""
+def checked_run_dir(command: str, config: RunSettings) -> Path:
+    """Return the run directory that a command will create or resume; creates nothing.
+
+    Raises:
+        ConfigError: If the directory contains a run and `run.resume` is not set, if there is nothing to resume, or if
+            it cannot be written.
+    """
     run_dir = _next_free(command) if config.run.dir is None else Path(config.run.dir)
     if config.run.resume and not (run_dir / "last.ckpt").is_file():
         raise ConfigError(
@@ -58,6 +63,22 @@ def _create(command: str, config: RunSettings) -> Path:
         raise ConfigError(
             [f"run.dir={run_dir} already contains a run: choose another directory, or resume it with run.resume=true"]
         )
+    parent = existing_parent(run_dir)
+    if not parent.is_dir():
+        raise ConfigError([f"run.dir={run_dir} cannot be created because {parent} is a file: choose another directory"])
+    if not os.access(parent, os.W_OK):
+        raise ConfigError([f"run.dir={run_dir}: no permission to write to {parent}; choose another directory"])
+    return run_dir
+
+
+def existing_parent(path: Path) -> Path:
+    """Return a path itself, or the nearest folder above it that exists."""
+    return next((each for each in (path, *path.absolute().parents) if each.exists()), Path("/"))
+
+
+def _create(command: str, config: RunSettings) -> Path:
+    """Create the run directory."""
+    run_dir = checked_run_dir(command, config)
     run_dir.mkdir(parents=True, exist_ok=True)
     _opened.append(str(run_dir))
     _started[str(run_dir)] = time.monotonic()
