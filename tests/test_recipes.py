@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from eztorch_sce import api
-from eztorch_sce.config.compose import compose, to_yaml
+from eztorch_sce.config.compose import compose, settings_of, to_yaml
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.groups import effective_lr
@@ -118,6 +118,16 @@ VIEWS: dict[str, Views] = {
         (32, 0.2, 1.0, 0, 0, 0, 0, 0, 0, 0, 0.5, 0),
         (32, 0.2, 1.0, 0.4, 0.4, 0.4, 0.1, 0.2, 0.5, 0, 0.5, 0),
     ],
+}
+ALIKE = {  # recipes that differ from another one in numbers only: a run at toy size would repeat that of the other
+    **{f"imagenet_resnet50_{epochs}ep": "imagenet_resnet50_100ep" for epochs in (200, 300, 1000)},
+    "imagenet100_resnet50": "imagenet_resnet50_100ep",
+    "k200_r3d18_112": "k200_r3d18_baseline",
+    "k400_r3d18": "k200_r3d18",
+    "k400_r3d18_112": "k200_r3d18",
+    "k400_r3d50_16f": "k400_r3d50",
+    "tiny_imagenet_resnet18": "stl10_resnet18",
+    **{f"ucf101_{network}": f"k400_{network}" for network in ("r2plus1d18", "x3d_s", "x3d_m")},
 }
 COMMANDS = {name: header["command"] for name, header in recipes().items()}
 OURS = {"demo", "small_motion", "small_motion_finetune"}  # not published; docs/results.md has their numbers
@@ -311,8 +321,26 @@ def shrunk_method(config: Any) -> list[str]:
     return words
 
 
+def without_numbers(settings: Any) -> Any:
+    """Return nested settings with whether a number is zero in its place, without what a run at toy size replaces."""
+    if isinstance(settings, dict):
+        replaced = ("recipe", "layout")
+        return {name: without_numbers(value) for name, value in settings.items() if name not in replaced}
+    if isinstance(settings, list):
+        return [without_numbers(value) for value in settings]
+    is_number = isinstance(settings, (int, float)) and not isinstance(settings, bool)
+    return ("number", settings != 0) if is_number else settings
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_a_recipe_that_is_not_run_differs_from_one_that_is_in_numbers_only(name: str) -> None:
+    both = [without_numbers(settings_of(composed(each))) for each in (name, ALIKE[name])]
+    assert both[0] == both[1]
+    assert ALIKE[name] not in ALIKE
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in ALIKE])
 def test_pretraining_runs_two_steps_and_an_online_evaluation(
     name: str, images: Path, videos: Path, tmp_path: Path
 ) -> None:
