@@ -45,6 +45,7 @@ from eztorch_sce.opening import (
     summarize,
     with_objects,
 )
+from eztorch_sce.report.health import say_health
 from eztorch_sce.report.protocol import evaluation_card, pretraining_card, train_card, training_card
 from eztorch_sce.report.run_directory import open_run
 from eztorch_sce.results import chance_of, finish, write_results
@@ -134,6 +135,8 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     trainer = fit(module, loaded, config, run_dir, [*own_callbacks, *callbacks], loggers)
 
     saver.write("backbone.pt")
+    if is_first_process():
+        say_health(run_dir)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "lr"}
     metrics["unreadable"] = float(len(unreadable_paths(run_dir)))
     protocol = pretraining_card(config, opened, choices) | {"data_summary": summary}

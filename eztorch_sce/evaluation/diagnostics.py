@@ -1,6 +1,5 @@
 """Diagnostics of embeddings: whether they spread over many dimensions or collapse to a point or a line."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -65,28 +64,6 @@ def diagnostics_of(statistics: EmbeddingStatistics) -> dict[str, Float[Tensor, "
         return dict.fromkeys(NAMES, spread.new_tensor(torch.nan))
     with exact_float32():
         return dict(zip(NAMES, (spread, _effective_rank(gram), uniformity), strict=True))
-
-
-def verdict(metrics: dict[str, float]) -> str | None:
-    """Return a description of the problem and its cure, or None if the embeddings are healthy.
-
-    Args:
-        metrics: Values of `embedding_diagnostics`, possibly among others. Missing values count as healthy.
-    """
-    spread, rank = metrics.get("spread", 1.0), metrics.get("effective_rank", math.inf)
-    if math.isnan(spread):
-        return "the embeddings contain NaN: lower optimizer.lr, warm up longer, or use trainer.precision=32-true"
-    if spread < 0.1:
-        return (
-            f"collapsed: all embeddings are nearly one point (spread {spread:.3f}; 1 is healthy). Lower optimizer.lr, "
-            "keep a predictor or negatives, or raise the temperature of the loss"
-        )
-    if rank < 2:
-        return (
-            f"collapsing: the embeddings use {rank:.1f} dimensions. Check the views (too similar, or sharing one easy "
-            "cue), the settings of the loss and optimizer.lr"
-        )
-    return None
 
 
 def _spread(rows: Tensor) -> Tensor:

@@ -13,7 +13,8 @@ from torch.optim import Optimizer
 from eztorch_sce.augment.views import Views
 from eztorch_sce.distributed import raise_together, rows_known
 from eztorch_sce.errors import TrainingError
-from eztorch_sce.evaluation.diagnostics import EmbeddingStatistics, diagnostics_of, embedding_statistics, verdict
+from eztorch_sce.evaluation.diagnostics import EmbeddingStatistics, diagnostics_of, embedding_statistics
+from eztorch_sce.evaluation.health import collapse, in_words
 from eztorch_sce.losses.checks import NotFiniteError
 from eztorch_sce.losses.pairs import Loss
 from eztorch_sce.methods.base import Method, problems_with_output
@@ -102,6 +103,7 @@ class PretrainModule(pl.LightningModule):
             with rows_known():
                 output = self.method(batch.views)
         except NotFiniteError as error:
+            self._log_last({"loss": math.nan})
             raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
         if problems := problems_with_output(output, self.method):
             raise TrainingError(f"step {self.trainer.global_step}: {'; '.join(problems)}")
@@ -112,16 +114,23 @@ class PretrainModule(pl.LightningModule):
         return min(1.0, self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches) - 1))
 
     def _check_health(self, values: dict[str, float]) -> None:
-        """Raise TrainingError for a non-finite loss; warn once if the embeddings collapse."""
+        """Raise TrainingError for a non-finite loss, which is logged; warn once if the embeddings collapse."""
         error = None
         if not math.isfinite(values["loss"]):
+            self._log_last(values)
             error = TrainingError(f"step {self.trainer.global_step}: the loss is {values['loss']}. {self._cure()}")
         raise_together(error)
         if self.warned_of_collapse or self.trainer.current_epoch == 0:  # too early to judge
             return
-        if (words := verdict(values)) is not None:
+        finding = collapse(values.get("spread", 1.0), values.get("effective_rank", math.inf))
+        if finding is not None:
             self.warned_of_collapse = True
-            rank_zero_warn(f"step {self.trainer.global_step}: {words}", category=CollapseWarning)
+            rank_zero_warn(f"step {self.trainer.global_step}: {in_words(finding)}", category=CollapseWarning)
+
+    def _log_last(self, values: dict[str, float]) -> None:
+        """Log the numbers of a step that ends the training, which Lightning logs at the end of a step only."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics(values | {"epoch": self.trainer.current_epoch}, step=self.trainer.global_step)
 
     def _cure(self) -> str:
         return (
