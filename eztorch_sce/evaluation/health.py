@@ -1,7 +1,7 @@
 """Whether a training is healthy, from the numbers that it logs: no labels are needed.
 
-Each check compares one number with one threshold, and says both. `benchmarks/reference.py` trains the healthy and the
-broken runs that the thresholds were set on; tests/evaluation/test_health.py trains small ones.
+Each check compares one number with one threshold, and says both. tests/evaluation/test_health.py trains healthy and
+broken networks for each of them.
 """
 
 import math

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,7 @@ from eztorch_sce.printing import visible
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.section import Section
 from eztorch_sce.report.sections.confusion import confusion
+from eztorch_sce.report.sections.curves import curves
 from eztorch_sce.report.sections.data import data
 from eztorch_sce.report.sections.duplicates import duplicates
 from eztorch_sce.report.sections.environment import environment
@@ -25,17 +27,24 @@ from eztorch_sce.report.sections.gallery import gallery
 from eztorch_sce.report.sections.headline import headline
 from eztorch_sce.report.sections.map import map as map_of_records
 from eztorch_sce.report.sections.settings import settings
+from eztorch_sce.report.sections.verdict import verdict
+from eztorch_sce.report.sections.views import views
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+
     from eztorch_sce.report.media import Media
 
 # In the order of the page. Each returns its section, or None if the runs have nothing to show there.
 _SECTIONS: tuple[Callable[[Sequence[RunFiles], "Media | None"], Section | None], ...] = (
     headline,
+    verdict,
+    curves,
     map_of_records,
     gallery,
     confusion,
     duplicates,
+    views,
     settings,
     data,
     environment,
@@ -66,50 +75,82 @@ def render(runs: Sequence[RunFiles], media: "Media | None" = None) -> str:
         runs: The runs side by side, at least one; their evaluations are found through them.
         media: Thumbnails and animations of their records; None shows paths instead.
     """
-    sections = [section for make in _SECTIONS if (section := make(runs, media)) is not None]
-    return page_of(sections, [run.name for run in runs])
+    return page_of(sections_of(runs, media), [run.name for run in runs])
 
 
-def page_of(sections: Sequence[Section], names: Sequence[str]) -> str:
+def sections_of(runs: Sequence[RunFiles], media: "Media | None" = None) -> list[Section]:
+    """Return the sections that the runs have something to show in."""
+    return [section for make in _SECTIONS if (section := make(runs, media)) is not None]
+
+
+def page_of(sections: Sequence[Section], names: Sequence[str], *, live: bool = False) -> str:
     """Return a page of these sections, of runs with these names.
 
     All texts pass through here: they are escaped by Jinja in HTML and by `_json` in scripts, and characters that would
     change the text around them are written as escapes.
+
+    Args:
+        sections: The sections in order.
+        names: Names of the runs.
+        live: Whether the page asks its server for what changes, in the form of `news_of`.
     """
+    shown = [_entry(section) for section in sections]
+    of_sections = sorted(_all_sections()) if live else [section.name for section in sections]
+    own_scripts = ["page.js", *(["live.js"] if live else []), *(f"sections/{name}.js" for name in of_sections)]
+    scripts = [_text(_ECHARTS), "\n".join(filter(None, map(_optional, own_scripts)))]
+    images = {name: content for section in sections for name, content in section.images.items()}  # some share them
+    own_styles = ["page.css", "records.css", *(["live.css"] if live else [])]
+    own_styles += [f"sections/{name}.css" for name in of_sections]
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            names=_shown(list(names)),
+            version=__version__,
+            live=live,
+            sections=[{**entry, "json": _json(entry["data"])} for entry in shown],
+            columns=[_column(name, values) for section in sections for name, values in section.columns.items()],
+            images=[_image(name, content) for name, content in images.items()],
+            styles="\n".join(filter(None, map(_optional, own_styles))),
+            scripts=scripts,
+            script_hashes=[f"'sha256-{_base64(hashlib.sha256(script.encode()).digest())}'" for script in scripts],
+        )
+    )
+
+
+def news_of(section: Section) -> dict[str, Any]:
+    """Return a section as a live page receives it, with a digest that tells whether it has changed."""
+    entry = _entry(section)
+    html = _environment().get_template("section.html").render(section=entry)
+    columns = [_column(name, values) for name, values in section.columns.items()]
+    images = [_image(name, content) for name, content in section.images.items()]
+    binaries = {
+        kind: [{"name": each.name, "type": each.kind, "base64": each.base64} for each in each_kind]
+        for kind, each_kind in (("columns", columns), ("images", images))
+    }
+    news = {**entry, "html": html, **binaries}
+    return {**news, "digest": hashlib.sha256(_json(news).encode()).hexdigest()[:16]}
+
+
+def _entry(section: Section) -> dict[str, Any]:
+    return {"name": section.name, "title": section.title, "data": _shown(section.data)}
+
+
+@cache
+def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("eztorch_sce.report", "template"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = [(section, _shown(section.data)) for section in sections]
-    scripts = [_text(_ECHARTS), "\n".join(filter(None, map(_optional, _script_names(sections))))]
-    images = {name: content for section in sections for name, content in section.images.items()}  # some share them
-    styles = [
-        _text("page.css"),
-        _text("records.css"),
-        *filter(None, (_optional(f"sections/{each.name}.css") for each in sections)),
-    ]
-    return environment.get_template("page.html").render(
-        names=_shown(list(names)),
-        version=__version__,
-        sections=[
-            {"name": section.name, "title": section.title, "data": content, "json": _json(content)}
-            for section, content in shown
-        ],
-        columns=[_column(name, values) for section in sections for name, values in section.columns.items()],
-        images=[_Binary(name, "image/webp", _base64(content)) for name, content in images.items()],
-        styles="\n".join(styles),
-        scripts=scripts,
-        script_hashes=[f"'sha256-{_base64(hashlib.sha256(script.encode()).digest())}'" for script in scripts],
-    )
 
 
-def _script_names(sections: Sequence[Section]) -> list[str]:
-    return ["page.js", "records.js", *(f"sections/{section.name}.js" for section in sections)]
+def _all_sections() -> set[str]:
+    return {Path(file.name).stem for file in _TEMPLATE.joinpath("sections").iterdir()}
 
 
 def _text(name: str) -> str:
@@ -150,6 +191,10 @@ def _column(name: str, values: npt.NDArray[np.generic]) -> _Binary:
     assert kind in _TYPED_ARRAYS, f"column {name} has type {values.dtype}"
     little_endian = np.ascontiguousarray(values, dtype=np.dtype(kind).newbyteorder("<"))
     return _Binary(name, kind, _base64(little_endian.tobytes()))
+
+
+def _image(name: str, content: bytes) -> _Binary:
+    return _Binary(name, "image/webp", _base64(content))
 
 
 def _base64(content: bytes) -> str:

@@ -2,6 +2,7 @@
 /* The interface of the sections. Texts enter the document through textContent only. */
 const page = (() => {
   const sections = new Map();
+  const updates = new Map();
   const themeListeners = [];
   const charts = new Set();
   const cache = new Map();
@@ -11,7 +12,7 @@ const page = (() => {
   };
   const reducedMotion = matchMedia("(prefers-reduced-motion: reduce)");
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-  let printing = false;
+  let printing = false, following = null;
 
   function stored(kind, name) {
     const element = document.getElementById(`${kind}-${name}`);
@@ -27,8 +28,73 @@ const page = (() => {
     return cache.get(key);
   }
 
-  /** Draw a section when the page is ready: draw(root element, data). */
+  /**
+   * Draw a section when the page is ready: draw(root element, data). It may return a function that draws it again with
+   * later data of a live page: update(data).
+   */
   function section(name, draw) { sections.set(name, draw); }
+
+  /** Show a section as a live page receives it: new, or in the place of what it showed before. */
+  function receive({ name, title, html, data, columns, images }) {
+    store("column", columns);
+    store("image", images);
+    const fresh = new DOMParser().parseFromString(html, "text/html").getElementById(name);
+    const root = document.getElementById(name);
+    if (!root) {
+      const content = document.getElementById("content"), list = document.querySelector(".contents ol");
+      content.append(document.adoptNode(fresh));
+      list.append(el("li", {}, el("a", { href: `#${name}` }, title)));
+      drawOne(name, fresh, data);
+      return;
+    }
+    const parts = [...root.querySelectorAll("[data-live]")];
+    for (const part of parts) exchange(part, fresh.querySelector(`[data-live="${part.dataset.live}"]`));
+    if (updates.has(name)) updates.get(name)(data);
+    else if (!parts.length) {
+      exchange(root, fresh);
+      drawOne(name, fresh, data);
+    }
+  }
+
+  /** Put the sections and the links to them in an order of names. */
+  function arrange(order) {
+    for (const [parent, of] of [[document.getElementById("content"), (name) => document.getElementById(name)],
+      [document.querySelector(".contents ol"), (name) => document.querySelector(`.contents a[href="#${name}"]`).parentElement]]) {
+      const wanted = order.map(of), present = [...parent.children].filter((child) => wanted.includes(child));
+      if (wanted.some((child, i) => child !== present[i])) parent.append(...wanted);
+    }
+    followContents();
+  }
+
+  /** Put an element in the place of another that it differs from; details that are open stay open. */
+  function exchange(element, fresh) {
+    if (element.isEqualNode(fresh)) return;
+    const open = [...element.querySelectorAll("details")].map((details) => details.open);
+    document.adoptNode(fresh).querySelectorAll("details").forEach((details, i) => { details.open = Boolean(open[i]); });
+    element.replaceWith(fresh);
+  }
+
+  function store(kind, entries) {
+    for (const { name, type, base64 } of entries) {
+      const id = `${kind}-${name}`;
+      let element = document.getElementById(id);
+      if (!element) {
+        element = el("script", { type: "text/plain", id });
+        document.body.append(element);
+      }
+      if (element.textContent === base64) continue;
+      element.dataset.kind = type;
+      element.textContent = base64;
+      if (kind === "image" && cache.has(id)) URL.revokeObjectURL(cache.get(id));
+      cache.delete(id);
+    }
+  }
+
+  function drawOne(name, root, data) {
+    if (!sections.has(name)) return;
+    const update = sections.get(name)(root, data);
+    if (update) updates.set(name, update);
+  }
 
   /** Return whether the page has a column. */
   function hasColumn(name) { return document.getElementById(`column-${name}`) !== null; }
@@ -197,15 +263,16 @@ const page = (() => {
   }
 
   function followContents() {
+    if (following) following.disconnect();
     const links = new Map([...document.querySelectorAll(".contents a")].map((link) => [link.hash.slice(1), link]));
-    const observer = new IntersectionObserver((entries) => {
+    following = new IntersectionObserver((entries) => {
       for (const entry of entries) {
         if (!entry.isIntersecting) continue;
         for (const link of links.values()) link.removeAttribute("aria-current");
         links.get(entry.target.id).setAttribute("aria-current", "true");
       }
     }, { rootMargin: "-10% 0px -75% 0px" });
-    for (const id of links.keys()) observer.observe(document.getElementById(id));
+    for (const id of links.keys()) following.observe(document.getElementById(id));
   }
 
   function start() {
@@ -216,13 +283,13 @@ const page = (() => {
     addEventListener("beforeprint", preparePrint);
     addEventListener("afterprint", finishPrint);
     followContents();
-    for (const [name, drawSection] of sections) {
+    for (const name of sections.keys()) {
       const root = document.getElementById(name);
-      if (root) drawSection(root, JSON.parse(document.getElementById(`data-${name}`).textContent));
+      if (root) drawOne(name, root, JSON.parse(document.getElementById(`data-${name}`).textContent));
     }
     document.documentElement.dataset.ready = "";
   }
 
   addEventListener("DOMContentLoaded", start);
-  return { section, column, hasColumn, image, hasImage, el, number, color, palette, isDark, chart, onTheme };
+  return { section, receive, arrange, column, hasColumn, image, hasImage, el, number, color, palette, isDark, chart, onTheme };
 })();

@@ -1,0 +1,57 @@
+"""Verdict: whether the trainings are normal, without labels."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eztorch_sce.report.health import health, progress_of, state_of
+from eztorch_sce.report.reference import Reference, matching
+from eztorch_sce.report.run_files import RunFiles
+from eztorch_sce.report.section import Section
+from eztorch_sce.report.sections.curves import trainings
+from eztorch_sce.report.training_log import TrainingLog
+
+if TYPE_CHECKING:
+    from eztorch_sce.report.media import Media
+
+
+def verdict(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
+    """Return the findings about the trainings among the runs."""
+    found = trainings(runs)
+    return verdict_of(found) if found else None
+
+
+def verdict_of(found: Sequence[tuple[RunFiles, TrainingLog]]) -> Section:
+    """Return the findings about trainings, which may be none yet."""
+    return Section("verdict", "Is this normal?", {"runs": [_judged(run, log) for run, log in found]})
+
+
+def _judged(run: RunFiles, log: TrainingLog) -> dict[str, Any]:
+    reference = matching(run, log)
+    return {
+        "name": run.name,
+        "command": run.command,
+        "state": state_of(run),
+        "progress": progress_of(run.settings, log),
+        "findings": [asdict(finding) for finding in health(run, log)],
+        "reference": None if reference is None else reference.words(),
+        "inside": {} if reference is None else _inside(run, log, reference),
+    }
+
+
+def _inside(run: RunFiles, log: TrainingLog, reference: Reference) -> dict[str, float]:
+    """Return the fraction of the logged values of each curve that lie in the band of a reference.
+
+    The band is widened by half of its height on both sides: few runs measured it.
+    """
+    fractions = {}
+    steps = reference.steps_for(run, log)
+    for name, curve in log.curves.items():
+        if (band := reference.band(name, run)) is None:
+            continue
+        low, high = np.interp(curve.steps, steps, band.low), np.interp(curve.steps, steps, band.high)
+        margin = (high - low) / 2
+        fractions[name] = float(np.mean((curve.values >= low - margin) & (curve.values <= high + margin)))
+    return fractions
