@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 COLLAPSED_SPREAD = 0.1  # healthy embeddings stay above 0.5: the whole sphere has 1, one point 0
 SHRINKING_SPREAD = 0.4
 COLLAPSED_RANK = 2.0  # fewer dimensions cannot tell more than a few groups of records apart
+COLLAPSED_UNIFORMITY = -0.5  # 0 for one point; healthy trainings lie between -4 and -1.5
+FEW_DIMENSIONS = 4.0
 LOST_RANK = 0.25  # of the rank at the start; training narrows healthy embeddings to a half at most
 MAX_RISE = 0.5  # of what the loss has gained: noise and a filling queue raise it by a tenth
 EXPLODED_NORM = 20.0  # times its median so far; single batches reach 5
@@ -26,6 +28,7 @@ LEAST_GAIN = 0.02  # of the loss; noise between batches is about 1 %
 MEMORIZED = 0.95  # accuracy on the train split
 GAP = 0.25  # between train and test accuracy; random crops and dropout make the first the lower one
 FALLEN_PROBE = 0.05  # of the accuracy at its best epoch
+_MANY_STEPS = 200  # after which a loss that has not moved never will
 _EARLY = 5  # logged rows before which nothing is judged but what cannot be undone
 
 
@@ -58,6 +61,7 @@ class Training:
         settings: Its settings by their path, such as "optimizer.lr".
         state: "finished", "running" or "interrupted".
         progress: Fraction of the training that is done; None if not known.
+        num_steps: Optimizer steps so far.
         tested: Metrics of its report, such as "test_top1".
     """
 
@@ -66,6 +70,7 @@ class Training:
     settings: Mapping[str, Any] = field(default_factory=dict)
     state: str = "finished"
     progress: float | None = None
+    num_steps: int = 0
     tested: Mapping[str, float] = field(default_factory=dict)
 
     def values(self, name: str) -> NDArray[np.float64]:
@@ -84,6 +89,8 @@ def judge(training: Training) -> list[Finding]:
     if not any(len(values) for values in training.curves.values()):
         return [Finding("none", "warn", "Nothing logged", "the run has logged no number yet")]
     findings = [finding for check in _CHECKS if (finding := check(training)) is not None]
+    if any(finding.kind == "divergence" for finding in findings):  # resuming would diverge again
+        findings = [finding for finding in findings if finding.kind != "interruption"]
     if not any(finding.kind != "interruption" for finding in findings):
         findings.append(_nothing_wrong(training))
     return sorted(findings, key=lambda finding: ("bad", "warn", "good").index(finding.level))
@@ -93,6 +100,17 @@ def in_words(finding: Finding) -> str:
     """Return a finding as one sentence or two for a terminal."""
     cure = f". {finding.cure[0].upper()}{finding.cure[1:]}" if finding.cure else ""
     return f"{finding.title[0].lower()}{finding.title[1:]}: {finding.text}{cure}"
+
+
+def verdict(metrics: Mapping[str, float]) -> str | None:
+    """Return in words that embeddings have collapsed, or None if they are healthy.
+
+    Args:
+        metrics: Values of `evaluation.diagnostics.embedding_diagnostics`, possibly among others. Missing values count as
+            healthy.
+    """
+    finding = collapse(metrics.get("spread", 1.0), metrics.get("effective_rank", math.inf))
+    return None if finding is None else in_words(finding)
 
 
 def collapse(spread: float, rank: float) -> Finding | None:
@@ -138,6 +156,13 @@ def _collapse(training: Training) -> Finding | None:
         return finding
     if len(spread) < _EARLY:
         return None
+    uniformity = training.values("uniformity")
+    if len(uniformity) and (_ends(uniformity)[1] > COLLAPSED_UNIFORMITY) and last_rank < FEW_DIMENSIONS:
+        text = (
+            f"uniformity {_ends(uniformity)[1]:.2f}, above {COLLAPSED_UNIFORMITY:g}, in {last_rank:.1f} dimensions: most "
+            "pairs of embeddings nearly coincide; healthy trainings stay below -1.5"
+        )
+        return Finding("collapse", "bad", "Collapsed", text, _AGAINST_COLLAPSE)
     if last_spread < SHRINKING_SPREAD:
         text = f"spread {last_spread:.2f}, below {SHRINKING_SPREAD:g}: the embeddings draw together; 1 is healthy"
         return Finding("collapse", "warn", "Close to collapse", text, _AGAINST_COLLAPSE)
@@ -205,7 +230,8 @@ def _no_progress(training: Training) -> Finding | None:
         f"batches{_of_guessing(training, last)}"
     )
     cure = f"raise {training.setting('optimizer.lr')}, train for more epochs, or use a smaller batch, so more steps"
-    return Finding("no progress", "bad", "Not learning", text, cure)
+    level = "bad" if training.num_steps >= _MANY_STEPS else "warn"
+    return Finding("no progress", level, "Not learning", text, cure)
 
 
 def _of_guessing(training: Training, loss: float) -> str:

@@ -31,7 +31,7 @@ def training_of(run: RunFiles, log: TrainingLog, state: str) -> Training:
     """Return what is known of the training of a run."""
     values = {name: curve.values for name, curve in log.curves.items()}
     tested: dict[str, float] = run.report.get("metrics", {})
-    return Training(run.command, values, run.settings, state, progress_of(run.settings, log), tested)
+    return Training(run.command, values, run.settings, state, progress_of(run.settings, log), log.num_steps, tested)
 
 
 def state_of(run: RunFiles) -> str:

@@ -18,7 +18,7 @@ from eztorch_sce.data.dataset import EvaluationSampling
 from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.survey import Survey, survey
 from eztorch_sce.errors import ConfigError, TrainingError
-from eztorch_sce.evaluation.diagnostics import verdict
+from eztorch_sce.evaluation.health import verdict
 from eztorch_sce.opening import summarize
 from eztorch_sce.progress import in_words, print_above
 from eztorch_sce.studies import conclusion, networks

@@ -14,7 +14,7 @@ from eztorch_sce.augment.views import Views
 from eztorch_sce.distributed import raise_together, rows_known
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import EmbeddingStatistics, diagnostics_of, embedding_statistics
-from eztorch_sce.evaluation.health import collapse, in_words
+from eztorch_sce.evaluation.health import verdict
 from eztorch_sce.losses.checks import NotFiniteError
 from eztorch_sce.losses.pairs import Loss
 from eztorch_sce.methods.base import Method, problems_with_output
@@ -122,10 +122,9 @@ class PretrainModule(pl.LightningModule):
         raise_together(error)
         if self.warned_of_collapse or self.trainer.current_epoch == 0:  # too early to judge
             return
-        finding = collapse(values.get("spread", 1.0), values.get("effective_rank", math.inf))
-        if finding is not None:
+        if (words := verdict(values)) is not None:
             self.warned_of_collapse = True
-            rank_zero_warn(f"step {self.trainer.global_step}: {in_words(finding)}", category=CollapseWarning)
+            rank_zero_warn(f"step {self.trainer.global_step}: {words}", category=CollapseWarning)
 
     def _log_last(self, values: dict[str, float]) -> None:
         """Log the numbers of a step that ends the training, which Lightning logs at the end of a step only."""
