@@ -159,8 +159,8 @@ def _collapse(training: Training) -> Finding | None:
     uniformity = training.values("uniformity")
     if len(uniformity) and (_ends(uniformity)[1] > COLLAPSED_UNIFORMITY) and last_rank < FEW_DIMENSIONS:
         text = (
-            f"uniformity {_ends(uniformity)[1]:.2f}, above {COLLAPSED_UNIFORMITY:g}, in {last_rank:.1f} dimensions: most "
-            "pairs of embeddings nearly coincide; healthy trainings stay below -1.5"
+            f"uniformity {_ends(uniformity)[1]:.2f}, above {COLLAPSED_UNIFORMITY:g}, in {last_rank:.1f} dimensions: "
+            "most pairs of embeddings nearly coincide; healthy trainings stay below -1.5"
         )
         return Finding("collapse", "bad", "Collapsed", text, _AGAINST_COLLAPSE)
     if last_spread < SHRINKING_SPREAD:
@@ -222,12 +222,14 @@ def _no_progress(training: Training) -> Finding | None:
     loss = training.values("loss")
     if len(loss) < 2 * _EARLY or (training.progress is not None and training.progress < 0.2):
         return None
-    (first, last), noise = _ends(loss), float(np.median(np.abs(np.diff(loss))))
-    if abs(first - last) >= max(LEAST_GAIN * abs(first), noise / 2):
+    _, last = _ends(loss)
+    # Many losses rise before they fall: the first keys of a queue are easy to tell apart.
+    first, noise = float(_smooth(loss)[: len(loss) // 2].max()), float(np.median(np.abs(np.diff(loss))))
+    if first - last >= max(LEAST_GAIN * abs(first), noise / 2):
         return None
     text = (
-        f"the loss went from {first:.4g} to {last:.4g}, by less than {LEAST_GAIN:.0%}: no more than the noise between "
-        f"batches{_of_guessing(training, last)}"
+        f"the loss was {first:.4g} at its highest and is {last:.4g} now: falling by less than {LEAST_GAIN:.0%} is no "
+        f"more than the noise between batches{_of_guessing(training, last)}"
     )
     cure = f"raise {training.setting('optimizer.lr')}, train for more epochs, or use a smaller batch, so more steps"
     level = "bad" if training.num_steps >= _MANY_STEPS else "warn"
