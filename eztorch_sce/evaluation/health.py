@@ -106,8 +106,7 @@ def verdict(metrics: Mapping[str, float]) -> str | None:
     """Return in words that embeddings have collapsed, or None if they are healthy.
 
     Args:
-        metrics: Values of `evaluation.diagnostics.embedding_diagnostics`, possibly among others. Missing values count as
-            healthy.
+        metrics: Values of `diagnostics.embedding_diagnostics`, possibly among others. Missing values count as healthy.
     """
     finding = collapse(metrics.get("spread", 1.0), metrics.get("effective_rank", math.inf))
     return None if finding is None else in_words(finding)
@@ -187,7 +186,7 @@ def _divergence(training: Training) -> Finding | None:
     settled = len(smooth) // 10  # the first keys of a queue are easy: the loss rises while it fills
     first, last, least = float(smooth[: settled + 1].max()), float(smooth[-1]), float(smooth[settled:].min())
     gained = max(first - least, LEAST_GAIN * abs(first))
-    if last - least > MAX_RISE * gained and last - least > 0.1 * abs(least):
+    if last - least > MAX_RISE * gained and last - least > 2 * LEAST_GAIN * abs(least):
         text = (
             f"the loss rose from {least:.3g} at its lowest to {last:.3g}, more than half of what it had gained; noise "
             "moves it by a tenth"
