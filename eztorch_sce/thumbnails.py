@@ -67,8 +67,8 @@ def prepare_media(runs: Sequence[RunFiles], overrides: Sequence[str] = (), proje
     share = 1 / max(1, len(by_records))  # of the size of the page
     images: dict[int, Images] = {}
     for group in by_records.values():
-        wanted = _to_animate(group, round(_MAX_STRIPS * share))
-        shared = images_of(group[0], wanted, overrides, round(_STRIP_BYTES * share))
+        wanted = _to_animate(group, _MAX_STRIPS)
+        shared = images_of(group[0], wanted, overrides, _STRIP_BYTES).with_strips(round(_STRIP_BYTES * share))
         images |= {id(sample): shared for sample in group}
     coordinates = [_coordinates(sample, projection) for sample in samples]
     return Media(samples, [images[id(sample)] for sample in samples], coordinates)

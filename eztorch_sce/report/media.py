@@ -5,7 +5,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,6 +82,12 @@ class Images:
     def num_bytes(self) -> int:
         """Bytes of all images."""
         return sum(map(len, self.atlases)) + sum(map(len, self.strips.values()))
+
+    def with_strips(self, budget: int) -> "Images":
+        """Return the same images with as many of the first strips as fit into a number of bytes."""
+        sizes = np.cumsum([len(strip) for strip in self.strips.values()])
+        fitting = int(np.searchsorted(sizes, budget, side="right"))
+        return replace(self, strips=dict(list(self.strips.items())[:fitting]))
 
     def has_tile(self, row: int) -> bool:
         """Return whether a row of the sample has an image."""

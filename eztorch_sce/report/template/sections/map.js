@@ -25,7 +25,7 @@ page.section("map", (root, data) => {
   } });
   const selectButton = button("", () => { select(visiblePoints(), false); });
   const tools = el("div", { class: "map-tools", role: "group", "aria-label": "Map tools" });
-  const toolButtons = ["pan", "lasso"].map((name) => button(name === "pan" ? "Move" : "Lasso", () => setTool(name), { "data-tool": name }));
+  const toolButtons = ["pan", "lasso"].map((name) => button(name === "pan" ? "Pan" : "Lasso", () => setTool(name), { "data-tool": name }));
   tools.append(...toolButtons,
     button("+", () => zoom(1.4), { "aria-label": "Zoom in" }), button("−", () => zoom(1 / 1.4), { "aria-label": "Zoom out" }),
     button("Reset", () => { view = { scale: 1, x: 0, y: 0 }; settle(); }));
@@ -44,7 +44,7 @@ page.section("map", (root, data) => {
       el("label", {}, "Search", search), selectButton),
     el("div", { class: "map-layout" }, el("div", { class: "map-main" }, tools, stage,
       el("p", { class: "small quiet", id: "map-help" },
-        "Drag to move, or choose Lasso and draw around points to select them. Scroll to zoom after clicking the map. " +
+        "Drag to pan, or choose Lasso and draw around points to select them. Scroll to zoom after clicking the map. " +
         "By keyboard: arrows go from point to point, Space selects, + and − zoom, Escape clears."), found), side),
     spoken);
 
