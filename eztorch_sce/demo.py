@@ -16,10 +16,11 @@ from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
 from eztorch_sce.files import open_text
 from eztorch_sce.launch import refuse_several
 from eztorch_sce.opening import saying_once
-from eztorch_sce.printing import PlainConsole
+from eztorch_sce.printing import PlainConsole, lines
 from eztorch_sce.progress import console
 from eztorch_sce.report.plots import plot_demo
 from eztorch_sce.report.run_directory import open_run, write_report
+from eztorch_sce.report.tables import value_text
 from eztorch_sce.types import FeatureBank, Report
 
 _COLUMNS = {"knn_top1": "kNN top-1", "R@1": "retrieval R@1", "R@5": "retrieval R@5"}  # by metric
@@ -118,12 +119,15 @@ def _write_figure(run_dir: Path, clip_s: float) -> None:
 
 
 def _write_table(run_dir: Path, evaluated: dict[str, list[Report]]) -> None:
-    metrics, chance = _flat(evaluated, "metrics"), _flat(evaluated, "chance")
+    metrics, chance, intervals = (_flat(evaluated, name) for name in ("metrics", "chance", "intervals"))
     num_records = chance["untrained_knn_top1"].records
-    table = Table("features", *_COLUMNS.values(), title=f"moving shapes, eight motions, {num_records} test videos")
+    title = f"moving shapes, eight motions, {num_records} test videos"
+    explained = lines(title, "higher is better; in brackets: 95 % confidence interval")
+    table = Table("features", *_COLUMNS.values(), title=explained)
     table.add_row("chance", *(f"{chance[f'untrained_{metric}'].level:.3f}" for metric in _COLUMNS))
     for name in evaluated:
-        table.add_row(name, *(f"{metrics[f'{name}_{metric}']:.3f}" for metric in _COLUMNS))
+        names = [f"{name}_{metric}" for metric in _COLUMNS]
+        table.add_row(name, *(value_text(metrics[each], intervals[each]) for each in names))
     PlainConsole().print(table)
     with open_text(run_dir / "table.txt", "w") as stream:
         PlainConsole(file=stream, width=100).print(table)

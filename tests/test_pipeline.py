@@ -116,6 +116,9 @@ def test_every_evaluation_runs_on_extracted_features(pretrained: Path, videos: P
         assert written["protocol"]["clips"] == 1
     run("knn", f"weights={pretrained}", f"data.root={videos}", f"run.dir={tmp_path / 'direct'}", *ONE_VIEW)
     assert report(tmp_path / "direct")["metrics"] == report(tmp_path / "knn")["metrics"]
+    listed = json.loads((pretrained / "evaluations.json").read_text())
+    evaluations = [*metrics, "few-shot", "direct"]
+    assert [(pretrained / path).resolve() for path in listed[-6:]] == [tmp_path / name for name in evaluations]
 
 
 def test_a_classifier_file_reproduces_the_test_accuracy(pretrained: Path, videos: Path, tmp_path: Path) -> None:
@@ -127,6 +130,11 @@ def test_a_classifier_file_reproduces_the_test_accuracy(pretrained: Path, videos
     run("test", f"weights={tmp_path / 'tuned'}", f"run.dir={tmp_path / 'tested'}", *shared)
     tuned, tested = report(tmp_path / "tuned")["metrics"], report(tmp_path / "tested")["metrics"]
     assert tuned["test_top1"] == tested["test_top1"]
+    of_tuned, of_tested = ((tmp_path / name / "predictions.csv").read_text() for name in ("tuned", "tested"))
+    assert of_tuned == of_tested
+    sample = torch.load(tmp_path / "tested/sample.pt", weights_only=True)
+    assert sample["split"].unique().tolist() == [1]  # the train split is not looked at
+    assert json.loads((tmp_path / "tuned/evaluations.json").read_text()) == ["../tested"]
 
 
 def test_images_are_pretrained_and_evaluated_like_videos(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.models.backbones.base import build_network
 from eztorch_sce.registry import choices, name_of, register
 from eztorch_sce.settings import setting
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, Predictions
 
 BANK = FeatureBank(torch.eye(2), torch.tensor([0, 1]), ["a.png", "b.png"], ["a", "b"])
 
@@ -194,6 +194,36 @@ def test_a_decoder_config_must_build_a_decoder() -> None:
 def test_an_evaluation_must_return_numbers(scores: object, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         checked_scores(KnnConfig(), scores, BANK, BANK)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (Scores({"x": 0.5}, by_record={"x": torch.ones(3)}), "by_record['x'] of shape 3, which must be 2: a row per"),
+        (Scores({"x": 0.5}, by_record={"x": torch.tensor([0.5, torch.nan])}), "with NaN or infinity for 1 of 2 test"),
+        (Scores({"x": 0.5}, by_record={"x": [0, 1]}), "by_record['x'] of the class list, which must be a tensor of 2"),  # type: ignore[dict-item]
+        (Scores({"x": 0.9}, by_record={"x": torch.eye(2)[0]}), "mean 0.5, but metrics['x']=0.9: they must agree"),
+        (Scores({"x": 0.5}, by_record={"y": torch.eye(2)[0]}), "but metrics has no y: give its mean in metrics"),
+        (Scores({}, predictions=(0, 1)), "predictions of the class tuple, which must be Predictions(predicted, score)"),  # type: ignore[arg-type]
+        (
+            Scores({}, predictions=Predictions(torch.tensor([0, 2]), torch.ones(2))),
+            "predictions.predicted, which must hold integers from -1 to 1",
+        ),
+        (
+            Scores({}, predictions=Predictions(torch.tensor([0, 1]), torch.ones(2, 1))),
+            "predictions.score of shape 2 x 1, which must be 2",
+        ),
+        (
+            Scores({}, predictions=Predictions(torch.tensor([0, 1]), torch.ones(2), torch.tensor([0, 1]))),
+            "predictions.nearest of shape 2, which must be 2 x any",
+        ),
+    ],
+)
+def test_what_an_evaluation_says_of_each_record_must_fit_the_records(scores: Scores, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        checked_scores(KnnConfig(), scores, BANK, BANK)
+    assert "KnnConfig.evaluate returned " in str(caught.value)
     assert message in str(caught.value)
 
 

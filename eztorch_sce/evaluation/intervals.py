@@ -11,7 +11,7 @@ from eztorch_sce.progress import track
 
 NUM_RESAMPLES = 1000
 _CONFIDENCE = 0.95
-_AT_ONCE = 2**22  # counts of one block of resamples; limits the memory
+_AT_ONCE = 2**21  # counts of one block of resamples; limits the memory
 _SEED = 0
 
 Interval = tuple[float, float]
@@ -52,8 +52,9 @@ def resamples(num_records: int, groups: Int64[Tensor, " N"] | None) -> Iterator[
     block = max(1, min(NUM_RESAMPLES, _AT_ONCE // num_records))
     starts = range(0, NUM_RESAMPLES, block)
     for start in track(starts, len(starts), "confidence intervals"):
-        drawn = generator.integers(num_drawn, size=(min(block, NUM_RESAMPLES - start), num_drawn))
-        counts = np.stack([np.bincount(row, minlength=num_drawn) for row in drawn]).astype(np.float64)
+        counts = np.empty((min(block, NUM_RESAMPLES - start), num_drawn))
+        for row in counts:
+            row[:] = np.bincount(generator.integers(num_drawn, size=num_drawn), minlength=num_drawn)
         yield counts if group_of is None else counts[:, group_of]
 
 

@@ -62,6 +62,28 @@ def test_every_evaluation_scores_separable_features_perfectly(name: str, tmp_pat
     chance = written["chance"][METRICS[name]]
     assert chance["records"] == 7
     assert 0 < chance["level"] < 0.6
+    assert written["intervals"][METRICS[name]] == [1, 1]
+    assert not any("top5" in metric or metric.startswith("R@50") for metric in written["metrics"])  # of three classes
+    sample = torch.load(tmp_path / "run/sample.pt", weights_only=True)
+    assert sample["index"].tolist() == [*range(12), *range(7)]
+    assert json.loads((tmp_path / "evaluations.json").read_text()) == ["run"]
+
+
+@pytest.mark.parametrize("name", sorted(choices("evaluation").keys() - {"few-shot"}))
+def test_every_evaluation_but_few_shot_predicts_each_record(name: str, tmp_path: Path) -> None:
+    api.evaluate(composed(name, write_features(tmp_path), *SETTINGS.get(name, [])))
+    with (tmp_path / "run/predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["index"], row["label"], row["prediction"]) for row in rows] == [
+        (str(number), "abc"[number % 3], "abc"[number % 3]) for number in range(7)
+    ]
+    searches = name in ("knn", "retrieve")
+    assert ("nearest_5" in rows[0]) == ("nearest_index_5" in rows[0]) == searches
+    if searches:  # the four train records of the class come before those of others
+        nearest = [[int(row[f"nearest_index_{place}"]) for place in range(1, 6)] for row in rows]
+        assert all({each % 3 for each in near[:4]} == {number % 3} for number, near in enumerate(nearest))
+    assert (tmp_path / "run/confusion.csv").read_text().splitlines() == ["class,a,b,c", "a,3,0,0", "b,0,2,0", "c,0,0,2"]
+    assert len((tmp_path / "run/worst.csv").read_text().splitlines()) == 1  # the header
 
 
 @pytest.mark.parametrize("name", choices("evaluation"))
@@ -148,6 +170,8 @@ def test_a_newly_registered_evaluation_runs_like_the_others(
     report = api.evaluate(config)
     assert report.command == "nearest-mean"
     assert report.metrics == {"nearest_mean_top1": 1.0}
+    assert report.intervals == {}
+    assert not (tmp_path / "run/predictions.csv").exists()
     assert report.protocol["scale"] == 2
     assert (tmp_path / "run/by_class.csv").read_text().splitlines() == ["class,top1", "a,1.0", "b,1.0", "c,1.0"]
     with pytest.raises(ConfigError, match="scale=-1 must be greater than 0"):

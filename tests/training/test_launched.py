@@ -1,5 +1,6 @@
 """Tests of commands and scripts that run in several processes, started by torchrun or by Lightning."""
 
+import csv
 import json
 import re
 import subprocess
@@ -94,7 +95,14 @@ def test_two_processes_write_one_report(command: str, metric: str, weights: Path
     printed = finish(in_two_processes(command, *words, "test.num_crops=1"))
     assert printed.count("written to") == 1
     assert world_sizes(tmp_path / "run") == ["devices: 2", "num_nodes: 1"]
-    assert 0 <= json.loads((tmp_path / "run/report.json").read_text())["metrics"][metric] <= 1
+    written = json.loads((tmp_path / "run/report.json").read_text())
+    assert 0 <= written["metrics"][metric] <= 1
+    with (tmp_path / "run/predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["index"]) for row in rows] == list(range(8))  # each record once, in order
+    assert [Path(row["record"]).parent.name for row in rows] == [row["label"] for row in rows]
+    accuracy = sum(row["label"] == row["prediction"] for row in rows) / 8
+    assert written["metrics"][metric] == pytest.approx(accuracy)
 
 
 SCRIPT = """
