@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from eztorch_sce.cli import main
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.sgd import SGDConfig
@@ -29,6 +30,14 @@ def run(*words: object, ok: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run([*COMMAND, *map(str, words)], capture_output=True, text=True, timeout=300)
     assert (done.returncode == 0) == ok, done.stdout + done.stderr
     return done
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Return what a command prints that refuses its settings, and check its status; in this process, which is fast."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    assert ended.value.code == 2
+    return capsys.readouterr().err
 
 
 def report(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -194,20 +203,18 @@ def test_two_processes_survive_a_batch_that_one_of_them_cannot_read(command: str
 
 
 def test_an_image_backbone_on_videos_is_rejected_before_the_run_directory_is_created(
-    videos: Path, tmp_path: Path
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run("pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'x'}", *TINY[3:], "backbone=resnet18", ok=False)
-    assert "data.num_frames=1" in done.stderr
+    words = [f"data.root={videos}", f"run.dir={tmp_path / 'x'}", *TINY[3:], "backbone=resnet18"]
+    assert "data.num_frames=1" in refusal(capsys, "pretrain", *words)
     assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("words", [["data.root=/nowhere"], ["data.list=/nowhere.csv"], ["data.root={empty}"]])
-def test_missing_data_is_named(words: list[str], tmp_path: Path) -> None:
+def test_missing_data_is_named(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     words = [word.format(empty=tmp_path / "empty") for word in words]
-    done = run("pretrain", *words, f"run.dir={tmp_path / 'x'}", ok=False)
-    assert words[0].split("=")[1] in done.stderr
-    assert "Traceback" not in done.stderr
+    assert words[0].split("=")[1] in refusal(capsys, "pretrain", *words, f"run.dir={tmp_path / 'x'}")
 
 
 def test_two_processes_train_one_network(videos: Path, tmp_path: Path) -> None:
