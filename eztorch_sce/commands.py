@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eztorch_sce.positional import Argument, PositionalCommand
-from eztorch_sce.report.settings import ReportConfig
+from eztorch_sce.report.settings import ReportConfig, WatchConfig
 
 
 def _report(*words: Any) -> bool:
@@ -16,6 +16,13 @@ def _report(*words: Any) -> bool:
 
     *runs, config = words
     print_line(f"written to {report_page(runs, config)}")
+    return True
+
+
+def _watch(run: str, config: WatchConfig) -> bool:
+    from eztorch_sce.watch import watch
+
+    watch(run, config)
     return True
 
 
@@ -37,5 +44,17 @@ COMMANDS: Mapping[str, PositionalCommand] = {
             "eztorch-sce report runs/mine data.root=/media/disk/videos",
         ),
         _report,
+    ),
+    "watch": PositionalCommand(
+        "watch",
+        "Serve the page of a run while it trains, to browsers of this machine: curves, verdict, views and progress.",
+        (Argument("RUN", "Run directory, or a folder of runs such as a demo's; it need not exist yet."),),
+        WatchConfig,
+        (
+            "eztorch-sce watch runs/pretrain-1",
+            "eztorch-sce watch runs/pretrain-1 port=8123",
+            "eztorch-sce watch runs/demo-1",
+        ),
+        _watch,
     ),
 }

@@ -17,7 +17,7 @@ FLOORS = (
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},
     {"extraction", "linear_on_views", "results"},
-    {"run_records", "thumbnails", "pages", "rehearsal"},
+    {"run_records", "thumbnails", "pages", "rehearsal", "watch"},
     {"api"},
     {"demo", "studies"},
     {"commands", "completion"},

@@ -19,11 +19,12 @@ _SECTIONS_OF_COMMANDS = {
     "Prepare": ("data", "show-views", "plan"),
     "Train": ("pretrain", "finetune", "test"),
     "Evaluate": (),  # all commands that are in no other section
-    "Look": ("report", "compare"),
+    "Look": ("report", "watch", "compare"),
 }
 _OTHER_COMMANDS = {
     "data": "Find bad files, make copies that decode fast, choose a decoder; see `eztorch-sce data --help`.",
     "report": "Write one HTML page of the results, curves and nearest clips of runs (report RUN [RUN ...]).",
+    "watch": "Follow a run that is still training on a live page (watch RUN).",
     "compare": "Compare the metrics of runs and list the settings that differ (compare RUN RUN ...).",
     "recipes": "List the recipes of published results, or those with some words (`recipes ucf101`), to run with "
     "recipe=NAME; `recipes NAME` shows one.",

@@ -36,10 +36,15 @@ def training_of(run: RunFiles, log: TrainingLog, state: str) -> Training:
 
 def state_of(run: RunFiles) -> str:
     """Return whether a run is "finished", "running" or "interrupted"; a running one logs every few minutes."""
-    if run.is_finished:
+    if run.is_finished and not _is_newer(run.directory / "config.yaml", run.directory / "report.json"):
         return "finished"
     silence = silence_s(run.directory)
     return "running" if silence is not None and silence < SILENCE_S else "interrupted"
+
+
+def _is_newer(file: Path, other: Path) -> bool:
+    """Return whether a file was written after another, such as the settings of a finished run that is resumed."""
+    return file.exists() and other.exists() and file.stat().st_mtime > other.stat().st_mtime
 
 
 def silence_s(run_dir: Path) -> float | None:

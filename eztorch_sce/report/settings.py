@@ -1,4 +1,4 @@
-"""Settings of `eztorch-sce report`. Nothing heavy is imported here, so that `--help` responds at once."""
+"""Settings of `eztorch-sce report` and `watch`. Nothing heavy is imported here, so that `--help` responds at once."""
 
 from dataclasses import dataclass, field
 
@@ -28,3 +28,10 @@ class ReportConfig(Settings):
         'scikit-learn (pip install "eztorch-sce[map]").',
     )
     data: DataPlace = field(default_factory=DataPlace)
+
+
+@dataclass
+class WatchConfig(Settings):
+    """Settings of `watch`."""
+
+    port: int = setting(0, at_least=0, at_most=65535, help="Port of 127.0.0.1; 0 takes a free one.")

@@ -2,8 +2,10 @@
 
 import csv
 import os
+import threading
 from array import array
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,32 +79,41 @@ class LogReader:
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self._lock = threading.Lock()
+        self._log = TrainingLog({}, [])
         self._forget()
 
     def read(self) -> TrainingLog:
         """Return what has been logged so far. The last line counts once it is complete."""
-        try:
-            with self.file.open("rb") as stream:
-                self._read_from(stream.fileno())
-        except FileNotFoundError:
-            self._forget()
-        return self._log()
+        with self._lock:
+            try:
+                with self.file.open("rb") as stream:
+                    is_new = self._read_from(stream.fileno())
+            except FileNotFoundError:
+                self._forget()
+                is_new = True
+            if is_new:
+                self._log = self._made()
+            return self._log
 
     def _forget(self) -> None:
         self._inode, self._position, self._rest = -1, 0, b""
         self._columns: list[tuple[str, array[int], array[float]]] = []  # name, rows that have a value, values
         self._steps = array("q")  # of each row; -1 if it has none
 
-    def _read_from(self, handle: int) -> None:
+    def _read_from(self, handle: int) -> bool:
+        """Read what is new, and return whether there was anything."""
         status = os.fstat(handle)
         if status.st_ino != self._inode or status.st_size < self._position:  # a new column rewrites the file
             self._forget()
             self._inode = status.st_ino
-        os.lseek(handle, self._position, os.SEEK_SET)
+        before = self._position
+        os.lseek(handle, before, os.SEEK_SET)
         while content := os.read(handle, _BYTES_AT_ONCE):
             self._position += len(content)
             *lines, self._rest = (self._rest + content).split(b"\n")
             self._add(lines)
+        return self._position != before or before == 0
 
     def _add(self, lines: list[bytes]) -> None:
         for row in csv.reader(line.decode("utf-8", "replace").rstrip("\r") for line in lines):
@@ -124,7 +135,7 @@ class LogReader:
                     values.append(value)
             self._steps.append(step)
 
-    def _log(self) -> TrainingLog:
+    def _made(self) -> TrainingLog:
         steps = np.array(self._steps, dtype=np.int64)
         is_current, resumed_at = _current_rows(steps)
         curves = {}
@@ -139,8 +150,16 @@ class LogReader:
 
 
 def read_log(file: Path) -> TrainingLog:
-    """Return what has been logged in a `metrics.csv`, nothing if there is no such file."""
-    return LogReader(file).read()
+    """Return what has been logged in a `metrics.csv`, nothing if there is no such file.
+
+    Later calls read only what has been appended since.
+    """
+    return _reader(file.resolve()).read()
+
+
+@lru_cache(maxsize=64)
+def _reader(file: Path) -> LogReader:
+    return LogReader(file)
 
 
 def _current_rows(steps: NDArray[np.int64]) -> tuple[NDArray[np.bool_], list[int]]:
