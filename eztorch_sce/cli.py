@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from eztorch_sce.commands import COMMANDS
@@ -282,6 +283,17 @@ def _start(command: str, config: object) -> None:
             print_plan(result)
     else:
         print_report(result)
+        if is_first_process() and (is_evaluation or command in ("demo", "finetune", "test")):
+            _print_pages(result.run_dir, is_written=command == "demo")
+
+
+def _print_pages(run_dir: Path, is_written: bool) -> None:
+    """Say where the page of a run is, or add an evaluation to the pages of the runs that it evaluated."""
+    from eztorch_sce.pages import PAGE, refresh_pages
+    from eztorch_sce.printing import print_line
+
+    for page in [run_dir / PAGE] if is_written else refresh_pages(run_dir):
+        print_line(f"page: {page}")
 
 
 def _run_by_hydra(command: str, rest: list[str]) -> None:

@@ -12,16 +12,14 @@ from eztorch_sce.config.overrides import quoted
 from eztorch_sce.config.schema import DemoConfig, validate
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
-from eztorch_sce.data.decoders.pyav.decoder import PyAVConfig
-from eztorch_sce.files import open_text
 from eztorch_sce.launch import refuse_several
 from eztorch_sce.opening import saying_once
+from eztorch_sce.pages import report_page
 from eztorch_sce.printing import PlainConsole, lines
 from eztorch_sce.progress import console
-from eztorch_sce.report.plots import plot_demo
 from eztorch_sce.report.run_directory import open_run, write_report
 from eztorch_sce.report.tables import value_text
-from eztorch_sce.types import FeatureBank, Report
+from eztorch_sce.types import Report
 
 _COLUMNS = {"knn_top1": "kNN top-1", "R@1": "retrieval R@1", "R@5": "retrieval R@5"}  # by metric
 
@@ -29,7 +27,7 @@ _COLUMNS = {"knn_top1": "kNN top-1", "R@1": "retrieval R@1", "R@5": "retrieval R
 def demo(config: DemoConfig) -> Report:
     """Write videos of moving shapes, pretrain on them without labels, and compare the features before and after.
 
-    The run directory contains the videos, the run of each command, `table.txt`, `demo.png` and `report.json`.
+    The run directory contains the videos, the run of each command, `report.json` and the page `report.html`.
     """
     refuse_several("demo")
     config = validate(config)
@@ -49,13 +47,14 @@ def _train_and_evaluate(run_dir: Path, config: DemoConfig, started: float) -> Re
         "untrained": _evaluate(run_dir, config, untrained=True),
         "pretrained": _evaluate(run_dir, config, untrained=False),
     }
-    _announce(4, "writing the table and the figure")
-    _write_figure(run_dir, clip_s=pretrained.protocol["input"]["clip_s"])
-    _write_table(run_dir, evaluated)
     metrics, chance, intervals = (_flat(evaluated, name) for name in ("metrics", "chance", "intervals"))
     metrics["minutes"] = (time.perf_counter() - started) / 60
     protocol = pretrained.protocol | {"seed": config.seed}
-    return write_report(Report("demo", metrics, protocol, run_dir, chance, intervals))
+    report = write_report(Report("demo", metrics, protocol, run_dir, chance, intervals))
+    _announce(4, "writing the page")
+    report_page([run_dir])
+    _print_table(evaluated)
+    return report
 
 
 def _announce(step: int, text: str) -> None:
@@ -110,15 +109,7 @@ def _flat(evaluated: dict[str, list[Report]], attribute: str) -> dict[str, Any]:
     }
 
 
-def _write_figure(run_dir: Path, clip_s: float) -> None:
-    untrained_test = FeatureBank.load(run_dir / "extract_untrained" / "features_test.pt")
-    test = FeatureBank.load(run_dir / "extract_pretrained" / "features_test.pt")
-    train = FeatureBank.load(run_dir / "extract_pretrained" / "features_train.pt")
-    metrics_file = run_dir / "pretrain" / "metrics.csv"
-    plot_demo(run_dir / "demo.png", metrics_file, untrained_test, test, train, PyAVConfig().build(), clip_s)
-
-
-def _write_table(run_dir: Path, evaluated: dict[str, list[Report]]) -> None:
+def _print_table(evaluated: dict[str, list[Report]]) -> None:
     metrics, chance, intervals = (_flat(evaluated, name) for name in ("metrics", "chance", "intervals"))
     num_records = chance["untrained_knn_top1"].records
     title = f"moving shapes, eight motions, {num_records} test videos"
@@ -129,5 +120,3 @@ def _write_table(run_dir: Path, evaluated: dict[str, list[Report]]) -> None:
         names = [f"{name}_{metric}" for metric in _COLUMNS]
         table.add_row(name, *(value_text(metrics[each], intervals[each]) for each in names))
     PlainConsole().print(table)
-    with open_text(run_dir / "table.txt", "w") as stream:
-        PlainConsole(file=stream, width=100).print(table)

@@ -5,11 +5,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, first_line
+from eztorch_sce.progress import print_above
+from eztorch_sce.report.links import sources_of
 from eztorch_sce.report.page import write_page
-from eztorch_sce.report.run_files import open_runs
+from eztorch_sce.report.run_files import RunFiles, open_runs
 from eztorch_sce.report.settings import ReportConfig
-from eztorch_sce.thumbnails import prepare_media
+from eztorch_sce.thumbnails import cached_media, prepare_media
 
 PAGE = "report.html"
 
@@ -35,6 +37,42 @@ def report_page(runs: Sequence[str | os.PathLike[str]], config: ReportConfig | N
     place = [] if config.data.root is None else [f"data.root={config.data.root}"]
     write_page(file, opened, prepare_media(opened, place, config.map))
     return file
+
+
+def refresh_pages(run_dir: Path) -> list[Path]:
+    """Write the pages of the runs whose weights an evaluation used, and return their paths.
+
+    Nothing is decoded: the pages show the images that `report_page` made before. A run that cannot be written stays as
+    it is, with a note.
+
+    Args:
+        run_dir: The directory of the evaluation.
+    """
+    written: dict[Path, None] = {}
+    queue, seen = [run_dir], {run_dir.resolve()}
+    while queue:
+        run = RunFiles(queue.pop(), "")
+        weights, features = run.report.get("protocol", {}).get("weights"), run.config.get("features")
+        for source in sources_of(weights, features):
+            if source.resolve() in seen:
+                continue
+            seen.add(source.resolve())
+            queue.append(source)
+            if RunFiles(source, "").command != "extract":
+                around = [source.parent] if (source.parent / PAGE).is_file() else []  # of a demo or a study
+                written |= {page: None for place in [source, *around] for page in _refresh(place)}
+    return list(written)
+
+
+def _refresh(source: Path) -> list[Path]:
+    opened, _ = open_runs([os.fspath(source)])
+    file = source / PAGE
+    try:
+        write_page(file, opened, cached_media(opened))
+    except (ConfigError, OSError) as error:  # such as a folder that others may only read, or a damaged file of a run
+        print_above(f"note: {file} stays as it is: {first_line(error)}")
+        return []
+    return [file]
 
 
 def _unwritable(file: Path, is_typed: bool) -> list[str]:

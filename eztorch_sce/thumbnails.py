@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,11 +35,12 @@ from eztorch_sce.report.media import (
 from eztorch_sce.report.projection import check_tsne, tsne
 from eztorch_sce.report.retrieved import retrieved
 from eztorch_sce.report.run_files import RunFiles
-from eztorch_sce.report.samples import TEST, Sample, keys_of, samples_of_run
+from eztorch_sce.report.samples import TEST, Sample, keys_of, samples_of, samples_of_run
 from eztorch_sce.run_records import OpenedRecords, extracted_samples, open_records
 from eztorch_sce.types import InputSpec
 
 _VERSION = 1  # of the images: a change of how they are made makes cached ones again
+_NOT_CACHED = "images are made by `eztorch-sce report`, which opens the data"
 _TRIED = 8  # paths that may tell where a folder has moved
 _MAX_STRIPS, _STRIP_BYTES = 480, 4_500_000  # of a page: 6 MB in base64
 _CROP = 7 / 8  # side of the crop over the short side, as in `InputSpec.test_short_side`
@@ -61,17 +63,36 @@ def prepare_media(runs: Sequence[RunFiles], overrides: Sequence[str] = (), proje
     for run in runs:
         name_of = run.name if len(runs) > 1 else ""
         samples += samples_of_run(run, name_of) or extracted_samples(run, overrides, name_of)
-    by_records: dict[Any, list[Sample]] = {}
-    for sample in samples:
-        by_records.setdefault((tuple(sample.paths), tuple(keys_of(sample))), []).append(sample)
-    share = 1 / max(1, len(by_records))  # of the size of the page
+    groups = _by_records(samples)
+    share = 1 / max(1, len(groups))  # of the size of the page
     images: dict[int, Images] = {}
-    for group in by_records.values():
+    for group in groups:
         wanted = _to_animate(group, _MAX_STRIPS)
         shared = images_of(group[0], wanted, overrides, _STRIP_BYTES).with_strips(round(_STRIP_BYTES * share))
         images |= {id(sample): shared for sample in group}
     coordinates = [_coordinates(sample, projection) for sample in samples]
     return Media(samples, [images[id(sample)] for sample in samples], coordinates)
+
+
+def cached_media(runs: Sequence[RunFiles]) -> Media:
+    """Return what is left of `prepare_media` from earlier pages: nothing is decoded or computed."""
+    samples = samples_of(runs)
+    groups, images = _by_records(samples), dict[int, Images]()
+    budget = round(_STRIP_BYTES / max(1, len(groups)))
+    for group in groups:
+        stored = (Images.load(_images_file(sample), _records_key(sample)) for sample in group)
+        found = next((each for each in stored if each is not None), Images(len(group[0]), note=_NOT_CACHED))
+        images |= {id(sample): found.with_strips(budget) for sample in group}
+    coordinates = [{"t-SNE": np.load(file)} if (file := _tsne_file(sample)).is_file() else {} for sample in samples]
+    return Media(samples, [images[id(sample)] for sample in samples], coordinates)
+
+
+def _by_records(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Return the samples in groups that show the same records."""
+    groups: dict[Any, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((tuple(sample.paths), tuple(keys_of(sample))), []).append(sample)
+    return list(groups.values())
 
 
 def _to_animate(samples: Sequence[Sample], most: int) -> list[RecordKey]:
@@ -87,8 +108,7 @@ def _coordinates(sample: Sample, projection: str) -> dict[str, npt.NDArray[np.fl
     """Return the coordinates by t-SNE, from the cache of the run or computed, if they are wanted."""
     if projection != "tsne":
         return {}
-    key = hashlib.sha256(sample.features.tobytes()).hexdigest()[:16]
-    file = sample.run.directory / "report" / f"tsne-{key}.npy"
+    file = _tsne_file(sample)
     if file.is_file():
         return {"t-SNE": np.load(file)}
     for points in track([sample.features], 1, f"t-SNE of {len(sample)} records"):
@@ -100,6 +120,15 @@ def _coordinates(sample: Sample, projection: str) -> dict[str, npt.NDArray[np.fl
     except OSError:
         pass  # a run that may only be read: computed again next time
     return {"t-SNE": coordinates}
+
+
+def _tsne_file(sample: Sample) -> Path:
+    key = hashlib.sha256(sample.features.tobytes()).hexdigest()[:16]
+    return sample.run.directory / "report" / f"tsne-{key}.npy"
+
+
+def _images_file(sample: Sample) -> Path:
+    return sample.run.directory / "report" / "images.zip"
 
 
 def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[str], budget: int) -> Images:
@@ -115,7 +144,7 @@ def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[s
         budget: Bytes of all strips.
     """
     key = _cache_key(sample, wanted, overrides, budget)
-    file = sample.run.directory / "report" / "images.zip"
+    file = _images_file(sample)
     if (cached := Images.load(file, key)) is not None:
         return cached
     try:
@@ -134,9 +163,17 @@ def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[s
 
 
 def _cache_key(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[str], budget: int) -> str:
-    """Return a digest of what images are made from."""
+    """Return digests of what images are made from, first of the records."""
     settings = sample.run.config.get("data", {})
-    parts = [list(sample.paths), list(keys_of(sample)), list(wanted), list(overrides), settings, budget, _VERSION]
+    return f"{_records_key(sample)} {_digest_of([list(wanted), list(overrides), settings, budget])}"
+
+
+def _records_key(sample: Sample) -> str:
+    """Return a digest of the records of a sample."""
+    return _digest_of([list(sample.paths), list(keys_of(sample)), _VERSION])
+
+
+def _digest_of(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -90,7 +90,7 @@ def test_third_party_packages_are_imported_only_where_allowed(file: Path) -> Non
             assert path.startswith(paths), f"{package} in {path}"
 
 
-@pytest.mark.parametrize("package", ["av", "decord", "torchcodec", "pyarrow", "matplotlib", "torchvision", "sklearn"])
+@pytest.mark.parametrize("package", ["av", "decord", "torchcodec", "pyarrow", "torchvision", "sklearn"])
 def test_heavy_packages_are_imported_inside_functions(package: str) -> None:
     eager = [file for file in MODULES if package in {n.split(".")[0] for n in imports(file, top_level_only=True)}]
     assert not eager

@@ -32,11 +32,20 @@ def link_to_sources(run_dir: Path, weights: Mapping[str, Any] | None, features: 
     """
     if not is_first_process():
         return
+    for source in sources_of(weights, features):
+        _add(source, run_dir)
+
+
+def sources_of(weights: Mapping[str, Any] | None, features: str | None) -> list[Path]:
+    """Return the run of `extract` that an evaluation read, and the run whose weights it used, if they are known.
+
+    Args:
+        weights: The weights on its protocol card.
+        features: The run directory of `extract`, or None.
+    """
     card = weights or {}
     sources = [_run_of(card.get("file"))] if features is None else [Path(features), _run_behind(features, card)]
-    for source in sources:
-        if source is not None:
-            _add(source, run_dir)
+    return [source for source in sources if source is not None]
 
 
 def _run_of(weights: str | Path | None) -> Path | None:

@@ -118,11 +118,11 @@ class Images:
 
     @classmethod
     def load(cls, file: Path, key: str) -> "Images | None":
-        """Read what `save` wrote; None if there is no such file, or if its images were made from something else."""
+        """Read what `save` wrote; None if there is no such file, or if its key does not start with `key`."""
         try:
             with zipfile.ZipFile(file) as archive:
                 index: dict[str, Any] = json.loads(archive.read("index.json"))
-                if index["key"] != key:
+                if not index["key"].startswith(key):
                     return None
                 return cls(
                     index["num_tiles"],
