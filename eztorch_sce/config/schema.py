@@ -239,7 +239,7 @@ class StudyConfig(CommandConfig):
 
     data: DataConfig = field(default_factory=DataConfig)
     minutes: float = setting(
-        60.0, at_least=1, help="Time for the whole study, the time spent before an interruption included."
+        60.0, above=0, help="Time for the whole study, the time spent before an interruption included."
     )
     accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")
     precision: str | None = setting(None, choices=PRECISIONS, help=PRECISION_HELP)

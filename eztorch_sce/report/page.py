@@ -27,6 +27,7 @@ from eztorch_sce.report.sections.gallery import gallery
 from eztorch_sce.report.sections.headline import headline
 from eztorch_sce.report.sections.map import map as map_of_records
 from eztorch_sce.report.sections.settings import settings
+from eztorch_sce.report.sections.study import study
 from eztorch_sce.report.sections.verdict import verdict
 from eztorch_sce.report.sections.views import views
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 # In the order of the page. Each returns its section, or None if the runs have nothing to show there.
 _SECTIONS: tuple[Callable[[Sequence[RunFiles], "Media | None"], Section | None], ...] = (
+    study,
     headline,
     verdict,
     curves,

@@ -19,7 +19,7 @@ from eztorch_sce.files import open_text
 from eztorch_sce.report.finished_runs import flat
 
 _DEPTH = 2  # folders between a demo, study or sweep and its runs
-_WITHOUT_RUNS = ("videos", "tensorboard", "report")  # folders of a run directory, not worth walking
+_WITHOUT_RUNS = ("videos", "tensorboard", "report", "measure")  # folders of a run directory, not worth walking
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,11 @@ class RunFiles:
         """Content of `report.json`."""
         report: dict[str, Any] = _json(self.directory / "report.json")
         return report
+
+    @cached_property
+    def study(self) -> dict[str, Any]:
+        """Content of `study.json`, the results of a study."""
+        return _json(self.directory / "study.json")
 
     @cached_property
     def versions(self) -> dict[str, str]:

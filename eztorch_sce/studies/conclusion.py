@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eztorch_sce.progress import in_words
 from eztorch_sce.studies.paired import MIN_RECORDS, Comparison, Difference
+from eztorch_sce.studies.plan import MIN_STEPS
 
 TITLES = {"knn_top1": "kNN", "linear_top1": "linear", "R@1": "R@1", "mAP": "mAP", "test_top1": "fine-tuned"}
 """Metrics of a study by name, as its tables call them. All are rates, and higher is better."""
@@ -15,7 +15,7 @@ COMPARED = ("knn_top1", "linear_top1", "mAP")
 """Metrics that conclusions rest on."""
 
 LONGER = 4
-"""How much longer the recommended training is than that of the study."""
+"""How many times longer the recommended training is than that of the study, at least."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Evidence:
         num_test: Number of test records.
         num_groups: Number of groups of test records that are drawn as a whole; `num_test` without groups.
         epochs: Epochs that each set was trained for.
+        steps: Optimizer steps that each set was trained for.
         step_s: Seconds of a step with each set.
     """
 
@@ -42,6 +43,7 @@ class Evidence:
     num_test: int
     num_groups: int
     epochs: Mapping[str, int]
+    steps: Mapping[str, int]
     step_s: Mapping[str, float]
 
     def between(self, first: str, second: str) -> Comparison | None:
@@ -70,7 +72,7 @@ class Conclusion:
     """What a study says.
 
     Attributes:
-        verdict: "helps", "unknown", "chance", "few" or "unlabeled".
+        verdict: "helps", "unknown", "chance", "few", "short" or "unlabeled".
         headline: The answer, in one sentence.
         sentences: What supports it, and what cannot be concluded.
         recommended: The set of views that the recommended command uses, or None.
@@ -94,6 +96,8 @@ def conclude(evidence: Evidence) -> Conclusion:
     helping = [name for name in helping if not _is_beaten_untrained(name, evidence)]
     best = [name for name in helping if not any(_beats(other, name, evidence) for other in evidence.sets)]
     sentences = [*_against_untrained(evidence), *_against_each_other(evidence), *_limits(evidence)]
+    if not best and max(evidence.steps.values()) < MIN_STEPS:
+        return _too_short(evidence, sentences)
     if not best:
         most = max((each.high for each in _gains(evidence)), default=0.0)
         headline = f"No pretraining could be shown to be better than no training, on {evidence.records}."
@@ -121,6 +125,17 @@ def _too_few(evidence: Evidence) -> Conclusion:
         "The study could not tell which views to use: the command takes the cheapest.",
     ]
     return Conclusion("few", headline, sentences, _cheapest(evidence.sets, evidence))
+
+
+def _too_short(evidence: Evidence, sentences: list[str]) -> Conclusion:
+    """Return the conclusion if nothing was trained for long enough to learn."""
+    most = max(evidence.steps.values())
+    headline = f"The time was too short: {most} step{'' if most == 1 else 's'} of training cannot show what it gains."
+    advice = (
+        f"A pretraining needs at least {MIN_STEPS} steps, and a few hundred to be judged: give the study more minutes."
+    )
+    unsure = "The study could not tell which views to use: the command takes the cheapest."
+    return Conclusion("short", headline, [advice, *sentences, unsure], _cheapest(evidence.sets, evidence))
 
 
 def _at_chance(evidence: Evidence) -> Conclusion:
@@ -243,16 +258,11 @@ def longer_command(run_dir: Path, train_list: Path | None, epochs: int, name: st
     Args:
         run_dir: Pretraining of the study whose settings are repeated.
         train_list: List of all train records, if the study used a subset.
-        epochs: Epochs of the study.
+        epochs: Epochs of the longer training.
         name: Name of the new run directory in runs/.
     """
     words = ["eztorch-sce", "pretrain", f"config={run_dir.resolve()}"]
     if train_list is not None:
         words.append(f"data.list={train_list.resolve()}")
-    words += [f"trainer.max_epochs={LONGER * epochs}", f"run.dir=runs/{name}"]
+    words += [f"trainer.max_epochs={epochs}", f"run.dir=runs/{name}"]
     return shlex.join(words)
-
-
-def longer_time(epochs: int, steps_per_epoch: float, step_s: float) -> str:
-    """Return how long it takes, in words."""
-    return in_words(LONGER * epochs * steps_per_epoch * step_s)

@@ -25,8 +25,8 @@ from eztorch_sce.files import open_text, replacing
 from eztorch_sce.progress import counting
 from eztorch_sce.types import InputSpec
 
-MIN_TRAIN = 8
-"""Fewest records to pretrain on: a batch has at least 8."""
+MIN_TRAIN = 4
+"""Fewest records to pretrain on: a batch compares two, and there must be others."""
 _MOST_UNREADABLE = 0.5
 _BYTES = 1 << 20  # read at once
 

@@ -121,11 +121,13 @@ class Study:
         if "plan" in self.content:
             return
         names, left = [views.name for views in self.basis.sets], self.left_s()
-        untrained = self.untrained()
+        untrained = self.untrained() if self.records.test else {}
         fixed_s = sum(self._evaluate_s(names[0]) for _ in set(untrained.values()))
         plan = fit_plan(names, self._costs(), left, fixed_s)
-        rows = [{"stage": "look at the data, measure", "seconds": self.state.spent_s, "note": "done"}]
-        for network in dict.fromkeys(untrained[name] for name in plan.epochs):
+        rows: list[dict[str, Any]] = [
+            {"stage": "look at the data, measure", "seconds": self.state.spent_s, "note": "done"}
+        ]
+        for network in dict.fromkeys(untrained[name] for name in plan.epochs if name in untrained):
             rows.append({"stage": f"evaluate {network}", "seconds": self._evaluate_s(names[0]), "note": ""})
         for name, epochs in plan.epochs.items():
             seconds = self._costs().start_s + epochs * self._costs().epoch_s(name)
@@ -138,6 +140,8 @@ class Study:
         self.content["plan"] = {"rows": rows, "epochs": dict(plan.epochs), "left_out": list(plan.left_out)}
         self.state.save()
         print_plan(self.content["plan"], self.config.minutes)
+        if (needed := sum(row["seconds"] for row in rows)) > 60 * self.config.minutes:
+            print_above(f"note: even the least takes about {in_words(needed)} here, longer than the time given")
         if min(plan.epochs.values()) * self.basis.steps_per_epoch() < MIN_STEPS:
             print_above("note: so few steps teach a network little; more minutes would help")
 
@@ -147,6 +151,8 @@ class Study:
 
     def evaluate_untrained(self) -> None:
         """Evaluate the untrained networks of the planned sets."""
+        if not self.records.test:
+            return  # there is nothing to compare without labels
         of_set = self.untrained()
         for network in dict.fromkeys(of_set[name] for name in self.planned_sets()):
             name = next(name for name, each in of_set.items() if each == network)
@@ -176,6 +182,7 @@ class Study:
                 print_above(f"{stage} failed: {error}")
                 return False
             facts |= {"trained": limit.epochs or epochs, "stopped": limit.was_stopped}
+            facts["steps"] = limit.total_steps or epochs * self.basis.steps_per_epoch()
             if limit.was_stopped:
                 print_above(f"{stage}: stopped in epoch {limit.epochs} of {epochs}, since the time is up")
             elif limit.num_steps:
@@ -354,6 +361,7 @@ class Study:
             num_test,
             num_test if groups is None else len(set(groups.tolist())),
             {name: content["stages"][f"pretrain {name}"]["trained"] for name in names},
+            {name: content["stages"][f"pretrain {name}"]["steps"] for name in names},
             {name: content["measured"][name]["step_s"] for name in names},
         )
 
@@ -372,17 +380,19 @@ class Study:
             return {"command": None, "time": None}
         run_dir = self.directory / stage_folder(f"pretrain {name}")
         train_list = self.directory / "train_all.csv" if self.records.is_subset else None
-        epochs = self.content["stages"][f"pretrain {name}"]["trained"]
+        epochs = max(
+            conclusion.LONGER * self.content["stages"][f"pretrain {name}"]["trained"], self.basis.default_epochs()
+        )
         steps = self.basis.steps_per_epoch() * self.records.all_train / self.records.train
-        seconds = conclusion.longer_time(epochs, steps, self.content["measured"][name]["step_s"])
         command = conclusion.longer_command(run_dir, train_list, epochs, f"{self.directory.name}-{name}-longer")
-        return {"command": command, "time": seconds}
+        return {"command": command, "time": in_words(epochs * steps * self.content["measured"][name]["step_s"])}
 
     @contextmanager
     def _stage(self, name: str, title: str = "", **facts: Any) -> Iterator[dict[str, Any]]:
         """Announce a stage, note how long it takes, and keep its facts once it is finished."""
         stage: dict[str, Any] = self.content["stages"].setdefault(name, {"began_s": self.state.spent_s, **facts})
-        left = f"{in_words(max(1.0, self.left_s()))} of {in_words(60 * self.config.minutes)} left"
+        left = f"{in_words(self.left_s())} of {in_words(60 * self.config.minutes)} left"
+        left = left if self.left_s() > 0 else f"the {in_words(60 * self.config.minutes)} are over"
         print_above(f"{name}{f': {title}' if title else ''} ({left})")
         self.state.save()
         yield stage

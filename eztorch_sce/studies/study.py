@@ -9,6 +9,7 @@ from eztorch_sce.config.compose import settings_of
 from eztorch_sce.config.schema import StudyConfig, validate
 from eztorch_sce.launch import refuse_several
 from eztorch_sce.opening import saying_once
+from eztorch_sce.pages import report_page
 from eztorch_sce.printing import visible
 from eztorch_sce.progress import in_words, print_above
 from eztorch_sce.report.finished_runs import flat
@@ -52,8 +53,10 @@ def study(config: StudyConfig) -> Report:
     if "conclusion" not in state.content:
         with saying_once():
             _run(stages.Study(config, directory, state))
+    report = write_report(_report(directory, state))
     print_study(directory, state.content)
-    return write_report(_report(directory, state))
+    print_above(f"report: {visible(str(report_page([directory])))}")
+    return report
 
 
 def _run(study: stages.Study) -> None:

@@ -125,6 +125,11 @@ class Basis:
             fitted = replace(fitted, method=method, loss=SCEConfig(temperature=0.2, target_temperature=0.1))
         return validate(fitted)
 
+    def default_epochs(self) -> int:
+        """Return the epochs that `pretrain` chooses for these data."""
+        fitted, _ = fit_to_survey(self.config, self.records, memory_for(self.config))
+        return fitted.trainer.epochs
+
     def steps_per_epoch(self) -> int:
         """Return the optimizer steps of an epoch."""
         return max(1, self.records.num_records // self.pretraining(self.sets[0], 1).data.samples_per_step)

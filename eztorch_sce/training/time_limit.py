@@ -21,12 +21,12 @@ class TimeLimit(pl.Callback):
 
     Attributes:
         was_stopped: Whether the training was stopped before its last epoch ended.
-        epochs: Complete or begun epochs, those of an interrupted training included.
+        epochs, total_steps: Complete or begun epochs, and steps, those of an interrupted training included.
     """
 
     def __init__(self, seconds: float, max_steps: int | None = None, beat: Callable[[], None] = lambda: None) -> None:
         self.seconds, self.max_steps, self.beat = seconds, max_steps, beat
-        self.was_stopped, self.epochs = False, 0
+        self.was_stopped, self.epochs, self.total_steps = False, 0, 0
         self._started = 0.0
         self._ends: list[float] = []  # of each step
 
@@ -44,7 +44,7 @@ class TimeLimit(pl.Callback):
     ) -> None:
         """Note the time, and stop if it is up."""
         self._ends.append(time.monotonic())
-        self.epochs = trainer.current_epoch + 1
+        self.epochs, self.total_steps = trainer.current_epoch + 1, trainer.global_step
         is_last = trainer.is_last_batch and self.epochs == trainer.max_epochs
         is_up = self._ends[-1] - self._started >= self.seconds or len(self._ends) == self.max_steps
         if is_up and not is_last:

@@ -93,5 +93,5 @@ def test_without_two_classes_all_records_are_for_training(names: tuple[str, ...]
 
 
 def test_too_few_records_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="needs at least 8"):
-        read(tree(tmp_path / "images", num_each=3), tmp_path / "study")
+    with pytest.raises(ConfigError, match="needs at least 4"):
+        read(tree(tmp_path / "images", num_each=2), tmp_path / "study")

@@ -1,0 +1,97 @@
+"""Tests of `study` as a process: it is killed, goes on, concludes, and refuses other settings."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eztorch_sce.cli import main
+from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
+from eztorch_sce.report.run_files import RunFiles
+from eztorch_sce.report.sections.study import study as section
+
+pytestmark = pytest.mark.xdist_group("study")
+SETTINGS = ("minutes=0.4", "data.num_workers=0", "accelerator=cpu")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("shapes")
+    write_moving_shapes(root, MovingShapes(num_train=32, num_test=24, size=32, num_scenes=1, scene_frames=8))
+    return root
+
+
+def start(folder: Path, run_dir: Path, *words: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "eztorch_sce", "study", str(folder), f"run.dir={run_dir}", *SETTINGS, *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def content(run_dir: Path) -> dict[str, Any]:
+    file = run_dir / "study.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+@pytest.fixture(scope="module")
+def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """Kill a study in its first pretraining, and continue it; return its directory, its state then, and its output."""
+    run_dir = tmp_path_factory.mktemp("runs") / "study"
+    process = start(videos, run_dir)
+    pretraining = run_dir / "pretrain-motion"
+    while process.poll() is None and not (pretraining / "last.ckpt").exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    state = content(run_dir)
+    output, _ = start(videos, run_dir).communicate()
+    return run_dir, state, output
+
+
+def test_a_killed_study_goes_on_from_its_checkpoint_and_keeps_what_was_finished(
+    finished: tuple[Path, dict[str, Any], str],
+) -> None:
+    run_dir, killed, output = finished
+    done = {name: stage["took_s"] for name, stage in killed["stages"].items() if stage.get("done")}
+    assert {"look at the data", "measure motion", "evaluate untrained motion"} <= done.keys()
+    assert "pretrain motion" not in done
+    assert "continuing the study" in output
+    after = content(run_dir)
+    assert {name: after["stages"][name]["took_s"] for name in done} == done
+    assert after["spent_s"] > killed["spent_s"]
+    config = (run_dir / "pretrain-motion" / "config.yaml").read_text()
+    assert "resume: true" in config
+
+
+def test_a_study_ends_with_paired_differences_a_conclusion_and_a_page(
+    finished: tuple[Path, dict[str, Any], str],
+) -> None:
+    run_dir = finished[0]
+    after = content(run_dir)
+    found = after["conclusion"]
+    assert found["verdict"] in ("helps", "unknown", "chance", "short")
+    assert found["headline"] in " ".join((run_dir / "study.txt").read_text().replace("\n  ", " ").splitlines())
+    first = after["comparisons"][0]
+    assert (first["first"], first["second"]) == ("motion", "untrained motion")
+    metrics = {name: each["metrics"]["knn_top1"] for name, each in after["networks"].items()}
+    by_name = {each["metric"]: each for each in first["differences"]}
+    assert by_name["knn_top1"]["mean"] == pytest.approx(metrics["motion"] - metrics["untrained motion"])
+    assert (run_dir / "report.html").stat().st_size > 10_000
+    assert max(map(len, (run_dir / "study.txt").read_text().splitlines()[:20])) <= 80
+    data = section([RunFiles(run_dir, "study")], None)
+    assert data is not None
+    assert data.data["headline"] == found["headline"]
+
+
+def test_another_time_in_the_same_directory_is_refused(
+    finished: tuple[Path, dict[str, Any], str], videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["study", str(videos), f"run.dir={finished[0]}", *SETTINGS, "minutes=2"])
+    assert ended.value.code == 2
+    assert "minutes=2 was 0.4" in capsys.readouterr().err
