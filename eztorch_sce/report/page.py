@@ -98,7 +98,8 @@ def page_of(sections: Sequence[Section], names: Sequence[str], *, live: bool = F
     """
     shown = [_entry(section) for section in sections]
     of_sections = sorted(_all_sections()) if live else [section.name for section in sections]
-    own_scripts = ["page.js", *(["live.js"] if live else []), *(f"sections/{name}.js" for name in of_sections)]
+    own_scripts = ["page.js", "records.js", *(["live.js"] if live else [])]
+    own_scripts += [f"sections/{name}.js" for name in of_sections]
     scripts = [_text(_ECHARTS), "\n".join(filter(None, map(_optional, own_scripts)))]
     images = {name: content for section in sections for name, content in section.images.items()}  # some share them
     own_styles = ["page.css", "records.css", *(["live.css"] if live else [])]
