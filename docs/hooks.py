@@ -1,12 +1,16 @@
 """MkDocs hooks: pages of the public names, and the files that pages link to but that lie outside `docs/`."""
 
 import ast
+import base64
+import json
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "docs" / "start" / "notebook.ipynb"
 # Page of the API: its title, and the modules of the package whose public names it documents. The last takes the rest.
 API_PAGES = {
     "commands": ("Commands and configs", ("api", "config", "demo", "planning")),
@@ -51,8 +55,30 @@ def api_index() -> str:
     return "\n".join(lines) + "\n"
 
 
+def notebook_page(cells: list[dict[str, Any]]) -> tuple[str, list[bytes]]:
+    """Return the cells of a notebook as Markdown, and the PNG images that it shows as `notebook-0.png` and so on."""
+    parts: list[str] = []
+    images: list[bytes] = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", []):
+            shown = output.get("data", {})
+            if "image/png" in shown:
+                parts.append(f"![Output of the cell above](notebook-{len(images)}.png)")
+                images.append(base64.b64decode(shown["image/png"]))
+            elif "text/plain" in shown or output.get("name") == "stdout":  # not the progress on stderr
+                parts.append(f"```text\n{''.join(shown.get('text/plain', output.get('text', ''))).rstrip()}\n```")
+    return "\n\n".join(parts) + "\n", images
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages of the API and the examples, which pages offer for download."""
+    """Add the pages of the API, the notebook as a page, and the examples, which are there for download."""
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    page, images = notebook_page(cells)
+    files.append(File.generated(config, "start/notebook.md", content=page))
+    for number, image in enumerate(images):
+        files.append(File.generated(config, f"start/notebook-{number}.png", content=image))
     files.append(File.generated(config, "api/index.md", content=api_index()))
     for page in API_PAGES:
         files.append(File.generated(config, f"api/{page}.md", content=api_page(page)))

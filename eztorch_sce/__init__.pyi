@@ -30,6 +30,11 @@ from .config.schema import StudyConfig as StudyConfig
 from .curation.synthetic import MovingShapes as MovingShapes
 from .curation.synthetic import write_moving_shapes as write_moving_shapes
 from .data.config import DataConfig as DataConfig
+from .data.decoders.base import Decoder as Decoder
+from .data.decoders.base import Spans as Spans
+from .data.decoders.base import Timing as Timing
+from .data.decoders.base import choose_spans as choose_spans
+from .data.decoders.base import frame_times as frame_times
 from .data.loading import TrainingLoader as TrainingLoader
 from .data.loading import training_loader as training_loader
 from .data.sources.source import Source as Source
@@ -116,6 +121,7 @@ from .types import Clip as Clip
 from .types import Embeddings as Embeddings
 from .types import FeatureBank as FeatureBank
 from .types import InputSpec as InputSpec
+from .types import MediaInfo as MediaInfo
 from .types import Predictions as Predictions
 from .types import Report as Report
 from .types import StepOutput as StepOutput

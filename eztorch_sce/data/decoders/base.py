@@ -85,11 +85,12 @@ def choose_spans(spans: Spans, timing: Callable[[], Timing]) -> Sequence[ClipSpa
 def frame_times(span: ClipSpan, num_frames: int) -> list[float]:
     """Return the midpoints of `num_frames` equal intervals of a span.
 
-    >>> frame_times(ClipSpan(start_s=1.0, end_s=3.0), num_frames=4)
-    [1.25, 1.75, 2.25, 2.75]
-
     Raises:
         ValueError: If the span ends before it starts, or `num_frames` is not positive.
+
+    Examples:
+        >>> frame_times(ClipSpan(start_s=1.0, end_s=3.0), num_frames=4)
+        [1.25, 1.75, 2.25, 2.75]
     """
     if num_frames < 1:
         raise ValueError(f"num_frames={num_frames} must be at least 1")
