@@ -67,7 +67,7 @@ def notebook_page(cells: list[dict[str, Any]]) -> tuple[str, list[bytes]]:
             if "image/png" in shown:
                 parts.append(f"![Output of the cell above](notebook-{len(images)}.png)")
                 images.append(base64.b64decode(shown["image/png"]))
-            elif "text/plain" in shown or output.get("name") == "stdout":  # not the progress on stderr
+            elif output["output_type"] == "execute_result" or output.get("name") == "stdout":  # not the progress
                 parts.append(f"```text\n{''.join(shown.get('text/plain', output.get('text', ''))).rstrip()}\n```")
     return "\n\n".join(parts) + "\n", images
 

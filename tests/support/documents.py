@@ -30,9 +30,9 @@ import eztorch_sce
 from eztorch_sce.cli import main
 from eztorch_sce.config.compose import commands, compose
 from eztorch_sce.config.help import command_names
-from eztorch_sce.curation.arguments import parse
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.positional import parse
 
 _BLOCK = re.compile(
     r"(?P<mark><!-- not run: [^\n]+ -->\n\n?)?"
