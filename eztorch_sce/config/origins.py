@@ -63,10 +63,15 @@ def _origins(command: str, recipe: str | None, chosen: tuple[tuple[str, str], ..
 
 
 def _composed(command: str, words: list[str], chosen: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    """Return the settings with these words, and with the choices that the words do not make anyway."""
+    """Return the settings with these words: of each choice of the run, but with the names that the words choose."""
     made = _settings(command, words)
-    others = [f"{path}={name}" for path, name in chosen if _at(made, f"{path}.name") != name]
-    return _settings(command, [*words, *others]) if others else made
+    others = {path: name for path, name in chosen if _at(made, f"{path}.name") != name}
+    if not others:
+        return made
+    settings = _settings(command, [*words, *(f"{path}={name}" for path, name in others.items())])
+    for path in others:
+        _at(settings, path)["name"] = _at(made, f"{path}.name")
+    return settings
 
 
 def _settings(command: str, words: list[str]) -> dict[str, Any]:

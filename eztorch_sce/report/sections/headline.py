@@ -30,7 +30,8 @@ def headline(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
         "has_untrained": any(cell["untrained"] for cell in _cells(groups)),
         "unfinished": [_unfinished(run) for run in all_runs(runs) if run.command and not run.is_finished],
         "differences": _differences(groups),
-        "commands": _next_commands(subjects),
+        "missing": _missing_commands(subjects),
+        "baselines": _baseline_commands(subjects),
     }
     return Section("headline", "Results", data)
 
@@ -69,19 +70,35 @@ def _differences(groups: Sequence[dict[str, Any]]) -> list[str]:
     return texts
 
 
-def _next_commands(subjects: Sequence[Subject]) -> list[str]:
-    """Return commands that would add the numbers that are missing."""
-    commands = []
-    for subject in subjects:
-        run = subject.run
-        if run is None or not run.is_finished or run.command != "pretrain":
-            continue
-        done = {each.command for each in subject.evaluations}
-        data = [(name, run.settings[name]) for name in ("data.root", "data.list") if run.settings.get(name)]
-        words = typed(("weights", run.directory), *data)
-        if not done & set(_EVALUATIONS):
-            commands += [f"eztorch-sce {command} {words}" for command in _EVALUATIONS]
-        elif not subject.untrained:
-            command = next(name for name in _EVALUATIONS if name in done)
-            commands.append(f"eztorch-sce {command} {words} untrained=true")
-    return commands
+def _missing_commands(subjects: Sequence[Subject]) -> list[str]:
+    """Return the commands that evaluate the pretrainings that nothing has evaluated."""
+    return [
+        f"eztorch-sce {command} {words}"
+        for subject in subjects
+        if (words := _words(subject)) and not _done(subject)
+        for command in _EVALUATIONS
+    ]
+
+
+def _baseline_commands(subjects: Sequence[Subject]) -> list[str]:
+    """Return the commands that evaluate the networks of pretrainings before training."""
+    return [
+        f"eztorch-sce {_done(subject)[0]} {words} untrained=true"
+        for subject in subjects
+        if (words := _words(subject)) and _done(subject) and not subject.untrained
+    ]
+
+
+def _done(subject: Subject) -> list[str]:
+    commands = {run.command for run in subject.evaluations if run.is_finished}
+    return [command for command in _EVALUATIONS if command in commands]
+
+
+def _words(subject: Subject) -> str:
+    """Return the settings of an evaluation of a finished pretraining on its data; empty if there is none."""
+    run = subject.run
+    if run is None or not run.is_finished or run.command != "pretrain":
+        return ""
+    names = ("data.layout", "data.root", "data.list", "data.test_root", "data.test_list", "data.annotations")
+    data = [(name, run.settings[name]) for name in names if run.settings.get(name) not in (None, "auto")]
+    return typed(("weights", run.directory), *data)
