@@ -75,7 +75,8 @@ class RunFiles:
     @cached_property
     def study(self) -> dict[str, Any]:
         """Content of `study.json`, the results of a study."""
-        return _json(self.directory / "study.json")
+        study: dict[str, Any] = _json(self.directory / "study.json")
+        return study
 
     @cached_property
     def versions(self) -> dict[str, str]:
