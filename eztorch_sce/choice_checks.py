@@ -35,7 +35,9 @@ COMMANDS = (
     "data",
     "compare",
     "report",
+    "watch",
     "recipes",
+    "completion",
     "env",
 )
 """Commands other than evaluations, whose names an evaluation cannot have."""

@@ -245,7 +245,7 @@ def test_env_and_recipes_print_their_tables() -> None:
     assert "decoder pyav" in run("env").stdout
     assert "cifar10_resnet18" in run("recipes").stdout
     assert "target_temperature: 0.07" in run("recipes", "imagenet_resnet50_100ep").stdout
-    assert "did you mean k400_r3d50?" in run("recipes", "k400_r3d5", ok=False).stderr
+    assert "did you mean k400_r3d50?" in run("recipes", "k400_r3d5x", ok=False).stderr
     assert "usage" in run().stdout
     assert "did you mean pretrain?" in run("pretrian", ok=False).stderr
 
