@@ -16,11 +16,14 @@ class CentroidConfig(sce.EvaluationConfig):
     norm: float = sce.setting(2.0, at_least=1, help="Order of the norm that measures distances.")
 
     def evaluate(self, train: sce.FeatureBank, test: sce.FeatureBank, device: torch.device) -> sce.Scores:
-        """Return the accuracy; features are (N, F), and labels (N,)."""
+        """Return the accuracy, also of each test record, and the predictions; features are (N, F), and labels (N,)."""
         classes = range(len(train.classes))
         means = torch.stack([train.features[train.labels == label].mean(dim=0) for label in classes])
-        nearest = torch.cdist(test.features.to(device), means.to(device), p=self.norm).argmin(dim=1).cpu()
-        return sce.Scores({"centroid_top1": (nearest == test.labels).double().mean().item()})
+        distance, nearest = torch.cdist(test.features.to(device), means.to(device), p=self.norm).cpu().min(dim=1)
+        hits = (nearest == test.labels).float()
+        predictions = sce.Predictions(nearest, score=-distance)  # the closer, the more confident
+        metrics, by_record = {"centroid_top1": float(hits.mean())}, {"centroid_top1": hits}
+        return sce.Scores(metrics, by_record=by_record, predictions=predictions)
 
 
 if __name__ == "__main__":

@@ -161,7 +161,7 @@ def test_the_example_of_an_evaluation_is_a_command(
     code, out, err = run(
         capsys, "centroid", f"plugins={example}", "features=.", "accelerator=cpu", "norm=1", "run.dir=run"
     )
-    assert (code, "centroid_top1 │     1" in out) == (0, True), err
+    assert (code, "centroid_top1 │ 1.000 [1.00, 1.00]" in out) == (0, True), err
 
 
 def test_an_evaluation_of_a_plugin_runs_in_sweeps(

@@ -89,7 +89,17 @@ def checked_scores(config: object, scores: object, train: FeatureBank, test: Fea
         messages += _prediction_messages(scores.predictions, train, test)
     if messages:
         raise ConfigError([f"{type(config).__name__}.evaluate returned {each}" for each in messages])
-    return scores
+    return _on_host(scores)
+
+
+def _on_host(scores: Scores) -> Scores:
+    """Return the scores with all tensors on the CPU."""
+    by_record = {name: values.detach().cpu() for name, values in scores.by_record.items()}
+    predictions = scores.predictions
+    if predictions is not None:
+        nearest = None if predictions.nearest is None else predictions.nearest.cpu()
+        predictions = Predictions(predictions.predicted.cpu(), predictions.score.detach().cpu(), nearest)
+    return replace(scores, by_record=by_record, predictions=predictions)
 
 
 def _is_number(value: Any) -> bool:

@@ -40,7 +40,10 @@ def print_report(report: Report) -> None:
     for number, (name, value) in enumerate(report.metrics.items()):
         beside = [cells[number] for cells in columns.values()]
         table.add_row(name, value_text(value, report.intervals.get(name)), *beside)
-    console.print(table)
+    if report.metrics:
+        console.print(table)
+    else:
+        print_line(f"{report.command}: no metrics; with a single class, chance alone brings every one to 1")
     for line in [records_line(report.chance), interval_line(report)]:
         if line:
             print_line(line)
