@@ -224,16 +224,24 @@ def _against_each_other(evidence: Evidence) -> list[str]:
 
 
 def _not_apart(comparison: Comparison, evidence: Evidence) -> str:
+    if any(each.is_sure for each in comparison.differences):
+        return f"differ too little, or not in the same direction by all measures: {_shown(comparison)}."
     needed = [each.needed for each in comparison.differences if each.needed]
     more = f"; about {min(needed)} would be needed" if needed else ""
     return f"cannot be told apart on {evidence.records}{more}: {_shown(comparison)}."
 
 
 def _shown(comparison: Comparison) -> str:
-    """Return the differences, such as "kNN +0.21 [0.10, 0.33]"."""
-    return ", ".join(
-        f"{TITLES[each.metric]} {each.mean:+.2f} [{each.low:.2f}, {each.high:.2f}]" for each in comparison.differences
-    )
+    """Return the differences, such as "kNN +0.21 [0.10, 0.33]"; those that may be chance come last."""
+    sure = [_difference(each) for each in comparison.differences if each.is_sure]
+    unsure = [_difference(each) for each in comparison.differences if not each.is_sure]
+    if not sure or not unsure:
+        return ", ".join(sure or unsure)
+    return f"{', '.join(sure)} (not told apart by {', '.join(unsure)})"
+
+
+def _difference(found: Difference) -> str:
+    return f"{TITLES[found.metric]} {found.mean:+.2f} [{found.low:.2f}, {found.high:.2f}]"
 
 
 def _limits(evidence: Evidence) -> list[str]:

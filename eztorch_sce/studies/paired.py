@@ -63,10 +63,19 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The first network is "better", "worse", "mixed" or, if no interval excludes 0 by much, "unknown"."""
+        """The first network is "better", "worse", "mixed" or "unknown" beside the second.
+
+        It is better if some metric surely is, by more than `RELEVANT`, none is surely lower, and the mean of all
+        metrics is higher.
+        """
+        mean = sum(each.mean for each in self.differences)
         better = any(each.low > 0 and each.mean >= RELEVANT for each in self.differences)
         worse = any(each.high < 0 and each.mean <= -RELEVANT for each in self.differences)
-        return {(True, False): "better", (False, True): "worse", (True, True): "mixed"}.get((better, worse), "unknown")
+        if better and worse:
+            return "mixed"
+        if better and mean > 0:
+            return "better"
+        return "worse" if worse and mean < 0 else "unknown"
 
 
 def compare(

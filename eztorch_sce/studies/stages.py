@@ -78,7 +78,8 @@ class Study:
             survey_of_train = found._replace(num_records=records.train)
             self.content |= {"records": records.as_dict(), "survey": survey_of_train._asdict(), "views": views}
         for note in records.notes:
-            print_above(f"note: {note}")
+            if note not in splits.notes:  # which were printed with the summary
+                print_above(f"note: {note}")
 
     def measure(self) -> None:
         """Time a few steps of each pretraining."""
@@ -345,7 +346,7 @@ class Study:
         folders = {name: self.directory / stage_folder(name) for name in (*names, *untrained)}
         outcomes = {name: networks.outcomes(folder) for name, folder in folders.items()}
         compared = {
-            name: {metric: values for metric, values in each.items() if metric in COMPARED}
+            name: {metric: values for metric, values in each.items() if metric in (*COMPARED, "test_top1")}
             for name, each in outcomes.items()
         }
         groups = networks.test_groups(folders[names[0]])
@@ -368,7 +369,10 @@ class Study:
     def _without_labels(self, names: list[str]) -> Conclusion:
         problems = {}
         for name in names:
+            steps = self.content["stages"][f"pretrain {name}"]["steps"]
             problems[name] = verdict(networks.diagnostics(self.directory / stage_folder(f"pretrain {name}")))
+            if problems[name] is None and steps < MIN_STEPS:
+                problems[name] = f"{steps} steps are too few to see whether the embeddings collapse"
         step_s = {name: self.content["measured"][name]["step_s"] for name in names}
         healthy = [name for name in names if problems[name] is None] or names
         return conclusion.without_labels(self.records.kind, problems, min(healthy, key=step_s.__getitem__))

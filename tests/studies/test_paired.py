@@ -66,8 +66,8 @@ def test_the_number_of_records_that_would_be_needed_finds_the_difference() -> No
 
 
 def test_the_verdict_counts_neither_tiny_nor_contradictory_differences() -> None:
-    tiny, up, down = Difference("mAP", 0.01, 0.005, 0.015), Difference("mAP", 0.2, 0.1, 0.3), Difference(
-        "knn_top1", -0.2, -0.3, -0.1
-    )  # fmt: skip
-    verdicts = [Comparison("a", "b", differences).verdict for differences in ((tiny,), (up, tiny), (up, down))]
-    assert verdicts == ["unknown", "better", "mixed"]
+    tiny, up = Difference("mAP", 0.01, 0.005, 0.015), Difference("mAP", 0.2, 0.1, 0.3)
+    down, perhaps_down = Difference("knn_top1", -0.2, -0.3, -0.1), Difference("knn_top1", -0.3, -0.7, 0.1)
+    families = ((tiny,), (up, tiny), (up, down), (up, perhaps_down))
+    verdicts = [Comparison("a", "b", differences).verdict for differences in families]
+    assert verdicts == ["unknown", "better", "mixed", "unknown"]
