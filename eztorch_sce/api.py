@@ -17,6 +17,7 @@ from eztorch_sce.augment.views import Views
 from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
 from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_to_data, fit_to_plan
+from eztorch_sce.config.set_where import names_origins
 from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 
 
 @distributed.ends_together
+@names_origins
 def pretrain(
     config: schema.PretrainConfig,
     *,
@@ -147,6 +149,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     return finish(Report("pretrain", metrics, protocol, run_dir, chance), config)
 
 
+@names_origins
 def plan(config: schema.PlanConfig) -> "Plan":
     """Estimate the parameters, FLOPs, memory, network traffic and time of a pretraining without running it.
 
@@ -163,6 +166,7 @@ def plan(config: schema.PlanConfig) -> "Plan":
 
 
 @distributed.ends_together
+@names_origins
 def finetune(
     config: schema.FinetuneConfig,
     *,
@@ -251,6 +255,7 @@ def _finetune(
 
 
 @distributed.ends_together
+@names_origins
 def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Report:
     """Test a fine-tuned classifier on clips and crops, with softmax averaged over those of each record.
 
@@ -283,6 +288,7 @@ test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it f
 
 
 @distributed.ends_together
+@names_origins
 def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
 
@@ -307,6 +313,7 @@ def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
 
 
 @distributed.ends_together
+@names_origins
 def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
     """Score the features of a frozen backbone by any evaluation.
 
@@ -361,6 +368,7 @@ def few_shot(config: FewShotConfig, **objects: Unpack[Objects]) -> Report:
     return evaluate(of_kind(config, FewShotConfig), **objects)
 
 
+@names_origins
 def show_views(config: schema.ShowViewsConfig) -> Report:
     """Draw the views of some records and their random parameters, and write `views.png` or `views.webp`.
 

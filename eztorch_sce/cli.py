@@ -331,7 +331,7 @@ def _run_by_hydra(command: str, rest: list[str]) -> None:
         sys.argv = command_line  # which Lightning repeats to start further processes
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             composed.run.dir = HydraConfig.get().runtime.output_dir
-        _start(command, compose.to_config(composed))
+        _start(command, compose.to_config(composed, prepared))
 
     compose.say(prepared.remarks)
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `main`, which prints them without a traceback

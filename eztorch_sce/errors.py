@@ -14,7 +14,10 @@ class ConfigError(ValueError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = list(problems)
-        super().__init__("\n".join(f"- {problem}" for problem in self.problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {problem}" for problem in self.problems)
 
     def __reduce__(self) -> tuple[type, tuple[list[str]]]:
         return type(self), (self.problems,)  # keeps the arguments when pickled by a worker process

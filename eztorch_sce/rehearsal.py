@@ -21,6 +21,7 @@ from typing_extensions import Unpack
 from eztorch_sce.config import schema
 from eztorch_sce.config.fit import fit_finetuning, fit_to_data
 from eztorch_sce.config.parts import CommandConfig
+from eztorch_sce.config.set_where import names_origins
 from eztorch_sce.data.collate import stack
 from eztorch_sce.data.shared_memory import in_units
 from eztorch_sce.data.sources.manifest import Manifest
@@ -84,6 +85,7 @@ class DryRun:
         return lines
 
 
+@names_origins
 def dry_run(config: CommandConfig, **objects: Unpack[Objects]) -> DryRun:
     """Check a training or an evaluation without running it, in seconds, and return what it would do.
 

@@ -22,7 +22,8 @@ from eztorch_sce.config.overrides import escape_interpolations, parsed, take_lit
 from eztorch_sce.config.parts import CommandConfig, Recorded
 from eztorch_sce.config.plugin_words import with_plugins
 from eztorch_sce.config.recipes import recipes
-from eztorch_sce.config.starting import KEYS, StartError, StartingPoint, load_start, separated
+from eztorch_sce.config.set_where import Origins, names_origins, origins_of, remember
+from eztorch_sce.config.starting import KEYS, StartError, StartingPoint, flat, load_start, separated
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.base import ExtractConfig
 from eztorch_sce.launch import is_first_process
@@ -69,7 +70,7 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
     overrides = take_literally(commands()[command], with_plugins(overrides))
     try:
         prepared = prepare(command, overrides)
-        config = to_config(compose_by_hydra(command, prepared.words))
+        config = to_config(compose_by_hydra(command, prepared.words), prepared)
     except (StartError, *INVALID) as error:
         from eztorch_sce.config.explain import explain
 
@@ -78,25 +79,35 @@ def compose(command: str, overrides: Sequence[str] = ()) -> Any:
     return config
 
 
-def to_config(composed: DictConfig) -> Any:
-    """Convert a config composed by Hydra to the dataclass of its command, and validate it.
-
-    Raises:
-        ConfigError: With one message per invalid setting.
-    """
-    config = to_dataclass(composed)
+@names_origins
+def _validated(config: Any) -> Any:
     schema.validate(config)  # the resolved copy is discarded: api resolves the processes when the command runs
     return config
 
 
-def to_dataclass(composed: DictConfig) -> Any:
+def to_config(composed: DictConfig, prepared: "Prepared") -> Any:
+    """Convert a config composed by Hydra to the dataclass of its command, and validate it.
+
+    Args:
+        composed: The config.
+        prepared: The overrides that it was composed from, which tell where its settings come from.
+
+    Raises:
+        ConfigError: With one message per invalid setting.
+    """
+    return _validated(to_dataclass(composed, prepared))
+
+
+def to_dataclass(composed: DictConfig, prepared: "Prepared") -> Any:
     """Convert a config composed by Hydra to the dataclass of its command, without validating it."""
+    origins = prepared.origins(OmegaConf.to_container(composed))
     recorded = {key: Recorded(composed[key]) for key in KEYS if composed[key]}
     composed = composed.copy()
     composed.update(dict.fromkeys(KEYS))
     config = cast(CommandConfig, OmegaConf.to_object(composed))
     for key, value in recorded.items():
         setattr(config, key, value)
+    remember(config, origins)
     return config
 
 
@@ -155,11 +166,20 @@ class Prepared(NamedTuple):
         words: The overrides.
         remarks: One sentence per choice that replaces one of a recipe or file, with what is left out.
         starts: The recipes or files; one, except in a sweep.
+        typed: Paths of the settings that were typed, or passed in Python.
+        choices: Names of the choices that are made, by path; in a sweep, the first.
     """
 
     words: list[str]
     remarks: list[str]
     starts: list[StartingPoint]
+    typed: frozenset[str]
+    choices: dict[str, str | None]
+
+    def origins(self, settings: Any) -> Origins:
+        """Return the origins of the settings of the composed config, given as nested dictionaries."""
+        files = self.starts[0].places if len(self.starts) == 1 else {}
+        return origins_of(settings, files, self.typed, self.choices)
 
 
 def prepare(command: str, overrides: Sequence[str], changes: Changes = NO_CHANGES) -> Prepared:
@@ -211,7 +231,14 @@ def prepare(command: str, overrides: Sequence[str], changes: Changes = NO_CHANGE
     if "adjust" in {item.name for item in fields(config_class)}:
         others = redirected(others, made)
     words += _for_each_view(command, overrides, others, changes)
-    return Prepared(words, list(dict.fromkeys(remarks)), starts)
+    made_names = {
+        path: typed[path][0] if typed.get(path) else starts[0].own(choice) for path, choice in choices.items()
+    }
+    all_typed = {_path(override) for override in chosen} | {path for path, _ in flat(changes.settings, "")}
+    all_typed |= {word.split("=", 1)[0].lstrip("+") for word in words}
+    return Prepared(
+        words, list(dict.fromkeys(remarks)), starts, frozenset(all_typed | set(changes.objects)), made_names
+    )
 
 
 def _method_with_own_loss(
@@ -251,7 +278,7 @@ def _starting_points(
     if changes.settings and not mistakes:
         starts = [start.with_settings(changes.settings, choices) for start in starts]
         settings = separated(changes.settings, choices)[1]
-        changed = [replace(start, label=changes.label, settings=settings) for start in starts]
+        changed = [replace(start, label=changes.label, settings=settings, places={}) for start in starts]
         mistakes = [text for start in changed for text in mistakes_in(start, commands()[command], choices)]
     if mistakes:
         raise StartError(mistakes)

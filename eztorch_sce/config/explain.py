@@ -68,7 +68,8 @@ def explain_each(command: str, overrides: Sequence[str], error: Exception) -> li
     messages = dict[str, None]()
     for job in [firsts, *jobs]:
         try:
-            to_config(compose_by_hydra(command, prepare(command, job).words))
+            prepared = prepare(command, job)
+            to_config(compose_by_hydra(command, prepared.words), prepared)
         except INVALID as cause:
             messages |= dict.fromkeys(explain(command, job, cause))
         except ConfigError as cause:
@@ -97,6 +98,7 @@ class _Explanation:
         self.choices = {path: choice.names() for path, choice in choice_fields(commands()[command]).items()}
         self.messages: list[str] = []
         self.unquoted: dict[str, str] = {}  # messages about values that Hydra cannot parse, by key
+        self.typed: set[str] = set()
         self.doubtful: list[str] = []  # paths whose values may differ from what the user intended
 
     def is_choice(self, override: Override) -> bool:
@@ -161,7 +163,8 @@ class _Explanation:
             else:
                 self.messages.append(f"{text} does not apply to {self.command}")
                 self.doubtful.append(group)
-        return compose_by_hydra(self.command, prepare(self.command, accepted, self.changes).words)
+        self.prepared = prepare(self.command, accepted, self.changes)
+        return compose_by_hydra(self.command, self.prepared.words)
 
     def apply(self, override: Override, config: DictConfig) -> None:
         """Set one value of the config, or add a message."""
@@ -183,6 +186,7 @@ class _Explanation:
                 self.messages.append(message)
                 self.doubtful.append(key)
                 return
+            self.typed.add(key)
             try:
                 OmegaConf.update(config, key, override.value(), merge=True)
             except INVALID as error:
@@ -193,7 +197,8 @@ class _Explanation:
     def validate(self, config: DictConfig) -> None:
         """Validate the config, and add the messages about paths that are not doubtful."""
         try:
-            to_config(config)
+            typed = self.prepared.typed | self.typed
+            to_config(config, self.prepared._replace(typed=typed))
         except ConfigError as error:
             for message in error.problems:
                 if not any(_is_below(message, path) for path in self.doubtful):

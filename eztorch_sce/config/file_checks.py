@@ -1,5 +1,6 @@
 """Checks of the settings in a recipe or config file: one message per mistake, with the file and the key."""
 
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -18,7 +19,13 @@ def mistakes_in(start: StartingPoint, config_class: type, choices: Mapping[str, 
     """Return one message per setting of a starting point that its command does not have or does not accept."""
     checker = _Checker(start, choices)
     messages = [*checker.names(), *checker.settings(config_class, start.settings, "")]
-    return [f"{start.label}: {message}" for message in messages]
+    return [f"{_place_of(start, message)}: {message}" for message in messages]
+
+
+def _place_of(start: StartingPoint, message: str) -> str:
+    """Return the file and the line of the setting that a message begins with."""
+    path = re.split(r"[ =]", message, maxsplit=1)[0]
+    return start.places.get(path, start.label)
 
 
 class _Checker:

@@ -18,6 +18,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config import schema
 from eztorch_sce.config.adjust import adjusted
 from eztorch_sce.config.resumed import resumed
+from eztorch_sce.config.set_where import Origin, naming_origins
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.published import published
@@ -89,6 +90,12 @@ def announce(choices: Sequence[Choice]) -> None:
             console.print(f"  {choice}", highlight=False, markup=False, soft_wrap=True)
 
 
+def chosen_origins(choices: Sequence[Choice]) -> dict[str, Origin]:
+    """Return the origins of settings that were chosen from the data."""
+    pairs = [word.split("=", 1) for choice in choices for word in choice.settings.split() if "=" in word]
+    return {path: Origin(value, "was chosen from the data") for path, value in pairs}
+
+
 def fit_to_data(config: schema.PretrainConfig, manifest: Manifest) -> tuple[schema.PretrainConfig, list[Choice]]:
     """Choose the open settings of a pretraining from the train split; return the validated config and the choices.
 
@@ -101,7 +108,8 @@ def fit_to_data(config: schema.PretrainConfig, manifest: Manifest) -> tuple[sche
         return config, []
     config, choices = fit_to_survey(config, survey(manifest, config.data.build_decoder()), memory_for(config))
     announce(choices)
-    return schema.validate(config), choices
+    with naming_origins(chosen_origins(choices)):
+        return schema.validate(config), choices
 
 
 def memory_for(config: schema.PretrainConfig) -> int | None:

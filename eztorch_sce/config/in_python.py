@@ -67,7 +67,7 @@ def recipe(name: str | os.PathLike[str], *overrides: str, **settings: object) ->
     words = take_literally(config_class, with_plugins([f"recipe={quoted(os.fspath(name))}", *overrides]))
     try:
         prepared = prepare(command, words, changes)
-        config = to_dataclass(compose_by_hydra(command, prepared.words))
+        config = to_dataclass(compose_by_hydra(command, prepared.words), prepared)
     except (StartError, *INVALID) as error:
         raise ConfigError(explain(command, words, error, changes, is_complete=False)) from None
     remarks = [*prepared.remarks, *_set(config, objects, prepared.starts[0], label)]
@@ -83,7 +83,7 @@ def load_config(config_class: type[C], path: str | os.PathLike[str]) -> C:
     words = take_literally(config_class, with_plugins([f"config={quoted(os.fspath(path))}"]))
     try:
         prepared = prepare(command, words)
-        config: C = to_dataclass(compose_by_hydra(command, prepared.words))
+        config: C = to_dataclass(compose_by_hydra(command, prepared.words), prepared)
     except (StartError, *INVALID) as error:
         raise ConfigError(explain(command, words, error, is_complete=False)) from None
     earlier = prepared.starts[0].recorded.get("config")

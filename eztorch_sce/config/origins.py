@@ -75,8 +75,8 @@ def _composed(command: str, words: list[str], chosen: tuple[tuple[str, str], ...
 
 
 def _settings(command: str, words: list[str]) -> dict[str, Any]:
-    composed = compose_by_hydra(command, prepare(command, words).words)
-    settings: dict[str, Any] = settings_of(to_dataclass(composed))
+    prepared = prepare(command, words)
+    settings: dict[str, Any] = settings_of(to_dataclass(compose_by_hydra(command, prepared.words), prepared))
     return settings
 
 

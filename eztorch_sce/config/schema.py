@@ -76,8 +76,9 @@ class PretrainConfig(CommandConfig):
             messages.append(f"method.num_global_views={needed} must be at most {num_views}, the number of views")
         if not getattr(self.method, "has_negatives", True) and getattr(self.loss, "needs_negatives", False):
             messages.append(
-                "method has neither queue nor batch_keys: set method.queue_size or method.batch_keys=true, or use a "
-                "loss without negatives (loss=cosine)"
+                f"loss={title_of(self.loss)} needs negatives, but method.queue_size=0 and method.batch_keys=false give "
+                "none: set method.queue_size=4096 or method.batch_keys=true, or use a loss without negatives "
+                "(loss=cosine)"
             )
         messages += self._loss_conflicts()
         for name in ("size", "stats", "input"):

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField
 from eztorch_sce.config.recipes import header_of, recipe_text, recipes
+from eztorch_sce.config.set_where import lines_of
 from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest, normalized, typed
 from eztorch_sce.settings import show
 
@@ -54,6 +55,7 @@ class StartingPoint:
         recorded: The values of `KEYS` that the file holds, if it is the config of a run.
         origin: The one of `KEYS` that was typed, with its value.
         remarks: One sentence per choice that a file of the user replaces in the recipe that it starts from.
+        places: File and line of each setting, by path, such as "recipe=./my.yaml, line 3".
     """
 
     label: str = ""
@@ -63,6 +65,7 @@ class StartingPoint:
     recorded: Mapping[str, str] = field(default_factory=dict)
     origin: Mapping[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
 
     def own(self, choice: ChoiceField) -> str | None:
         """Return the name of a choice, here or by default; None if it is open."""
@@ -218,7 +221,8 @@ def _parsed(
     if is_run and isinstance(settings.get("run"), dict):
         settings["run"] = {name: value for name, value in settings["run"].items() if name not in ("dir", "resume")}
     start = start.with_settings(settings, choices)
-    return replace(start, label=label, remarks=() if folder is None else start.remarks)
+    places = {**start.places, **{path: f"{label}, line {line}" for path, line in lines_of(text).items()}}
+    return replace(start, label=label, remarks=() if folder is None else start.remarks, places=places)
 
 
 def _check_command(label: str, text: str, command: str) -> bool:
@@ -347,12 +351,12 @@ def as_typed(path: str, settings: Mapping[str, Any]) -> str:
     >>> as_typed("method", {"projector": {"hidden_dim": 512}, "predictor": None})
     'method.projector.hidden_dim=512 method.predictor=null'
     """
-    return typed(*((key, show(value)) for key, value in _flat(settings, f"{path}.")))
+    return typed(*((key, show(value)) for key, value in flat(settings, f"{path}.")))
 
 
-def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    """Return nested settings by path."""
+def flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    """Return the path and the value of each of some nested settings, with `prefix` before each path."""
     pairs: list[tuple[str, Any]] = []
     for name, value in settings.items():
-        pairs += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+        pairs += flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
     return pairs

@@ -114,7 +114,7 @@ def test_a_quoted_value_may_have_special_characters() -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["method.queue_size=0"], "neither queue nor batch_keys"),
+        (["method.queue_size=0"], "method.queue_size=0 and method.batch_keys=false"),
         (["method.bn_splits=8", "data.batch_size=8"], r"method\.bn_splits=8 leaves fewer than 2 samples"),
         (["loss=infonce", "loss.weight=0"], r"loss\.weight=0 must be greater than 0"),
         (["ramps=[{setting:loss.positive_weight,start:1,over:0}]"], r"ramps\.0\.over=0 must be greater than 0"),

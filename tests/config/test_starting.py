@@ -102,7 +102,7 @@ def test_what_does_not_fit_the_other_choice_is_said_in_words() -> None:
     (message,) = problems(
         "pretrain", DATA, "recipe=cifar10_byol", "loss=sce", "method=momentum_contrast", "method.queue_size=0"
     )
-    assert message.startswith("method has neither queue nor batch_keys")
+    assert message.startswith("loss=sce needs negatives, but method.queue_size=0 and method.batch_keys=false give none")
 
 
 def test_null_leaves_a_choice_open() -> None:
@@ -165,7 +165,7 @@ def test_settings_of_a_choice_that_a_file_leaves_open_apply_to_what_is_chosen(fo
 )
 def test_a_mistake_in_a_file_names_the_file_and_the_key(text: str, expected: str, folder: Path) -> None:
     (message,) = problems("pretrain", DATA, f"recipe={write('my.yaml', text)}")
-    assert message.startswith(("recipe=my.yaml: ", "recipe=my.yaml holds"))
+    assert message.startswith(("recipe=my.yaml, line 1: ", "recipe=my.yaml: defaults: ", "recipe=my.yaml holds"))
     assert expected in message
 
 
@@ -176,7 +176,40 @@ def test_a_syntax_error_names_the_line(folder: Path) -> None:
 
 def test_all_mistakes_of_a_file_come_at_once(folder: Path) -> None:
     write("my.yaml", "data: {batch_sise: 3}\nloss: moco\ntrainer: {max_epochs: 0}\n")
-    assert len(problems("pretrain", DATA, "recipe=my.yaml")) == 3
+    messages = problems("pretrain", DATA, "recipe=my.yaml")
+    assert [message.split(": ")[0] for message in messages] == [f"recipe=my.yaml, line {line}" for line in (2, 1, 3)]
+
+
+def test_a_mistake_in_a_file_that_another_file_starts_from_names_the_first(folder: Path) -> None:
+    write("base.yaml", "seed: 1\ntrainer: {max_epochs: 0}\n")
+    write("my.yaml", "defaults: [./base.yaml]\nseed: 2\n")
+    (message,) = problems("pretrain", DATA, "recipe=my.yaml")
+    assert message.startswith("recipe=base.yaml, line 2: trainer.max_epochs=0 ")
+
+
+def test_a_conflict_says_where_both_settings_come_from(folder: Path) -> None:
+    write("my.yaml", "defaults: [cifar10_resnet18]\nmethod:\n  bn_splits: 300\n")
+    (message,) = problems("pretrain", DATA, "recipe=my.yaml", "trainer.devices=1")
+    assert "method.bn_splits=300 is set in recipe=my.yaml, line 3" in message
+    assert "data.batch_size=256 is set in recipe=cifar10_resnet18, line 16" in message
+    (message,) = problems("pretrain", DATA, "recipe=my.yaml", "trainer.devices=1", "data.batch_size=512")
+    assert message.endswith(" (method.bn_splits=300 is set in recipe=my.yaml, line 3)")  # what was typed is known
+
+
+def test_a_conflict_with_a_default_says_so() -> None:
+    (message,) = problems("pretrain", DATA, "method.queue_size=0", "loss=infonce")
+    assert "method.batch_keys=false is the default of method=momentum_contrast" in message
+
+
+def test_a_value_changed_in_python_is_not_said_to_be_from_the_recipe() -> None:
+    config = recipe("cifar10_resnet18", data={"root": "missing", "layout": "folder"})
+    config.method.bn_splits = 300
+    with pytest.raises(ConfigError, match=r"bn_splits=300 .*\(data.batch_size=256 is set in recipe=cifar10_resnet18"):
+        pretrain(config)
+    config.data.batch_size = 128
+    with pytest.raises(ConfigError) as error:
+        pretrain(config)
+    assert "is set in" not in str(error.value)
 
 
 @pytest.mark.parametrize(
