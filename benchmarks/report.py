@@ -49,12 +49,13 @@ def main() -> None:
     ]
     runs = [RunFiles(run_dir, "knn")]
     media = prepare_media(runs)
+    num_strips = len(media.images[0].strips)
     started = time.perf_counter()
     render(runs, media)
     rows += [
         row(f"{what}: rendered, images in memory", US, time.perf_counter() - started, "s"),
         row(f"{what}: thumbnails", US, sum(map(len, media.images[0].atlases)) / 1e6, "MB"),
-        row(f"{what}: animations ({len(media.images[0].strips)})", US, media.images[0].num_bytes / 1e6, "MB"),
+        row(f"{what}: thumbnails and animations ({num_strips})", US, media.images[0].num_bytes / 1e6, "MB"),
         row(f"{what}: size", US, page.stat().st_size / 1e6, "MB"),
     ]
     rows += [row(f"{what}: {name}", US, seconds, "s") for name, seconds in in_browser(page)]

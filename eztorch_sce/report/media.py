@@ -199,6 +199,12 @@ def encode_strips(strips: Mapping[RecordKey, Pixels], budget: int) -> dict[Recor
     return encoded
 
 
+def num_frames(strip: bytes) -> int:
+    """Return the number of frames of a strip."""
+    with Image.open(io.BytesIO(strip)) as image:
+        return int(image.width // image.height)
+
+
 def _side_by_side(frames: Pixels) -> Pixels:
     """Return frames (T, H, W, 3) as one image (H, T * W, 3)."""
     return np.concatenate(list(frames), axis=1)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from eztorch_sce.report.media import num_frames
 from eztorch_sce.report.retrieved import NUM_SHOWN, Retrieved, retrieved
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.samples import TEST
@@ -65,6 +66,7 @@ def _gallery_of(network: Shown, found: Retrieved) -> tuple[dict[str, Any], dict[
         "has_test": any(query.key[0] == TEST for query in found.queries),
         "num_queries": len(found.queries),
         "hits": sum(hits) / len(hits) if hits else None,
+        "moves": any(num_frames(strip) > 1 for strip in network.images.strips.values()),
         "note": network.images.note,
     }
     return data, columns

@@ -45,7 +45,7 @@ page.section("gallery", (root, data) => {
     classes.replaceChildren(el("option", { value: "", text: "all, the worst first" }), ...[...tally].filter(([value]) => value >= 0)
       .map(([value, { count, hits }]) => el("option", { value, text: `${gallery.classes[value]} (${hits} of ${count} hit)` })));
     for (const select of [classes, outcome]) select.parentElement.hidden = ![...tally.keys()].some((value) => value >= 0);
-    play.hidden = !column("strip").some(Boolean);
+    play.hidden = !gallery.moves;
     filter();
   }
 
@@ -86,10 +86,10 @@ page.section("gallery", (root, data) => {
     const query = column("query")[place], neighbors = near(place);
     const hits = neighbors.filter((each) => judge(query, each) === "hit").length;
     const known = neighbors.some((each) => judge(query, each));
-    const name = gallery.paths.names[query], title = className(query) || name;
+    const name = gallery.paths.names[query];
     return el("div", { class: "gallery-card plays", tabindex: "0", role: "group", "aria-label": `Query ${name}, ${className(query)}${known ? `: ${hits} of ${neighbors.length} hits` : ""}` },
       el("div", { class: "gallery-query" }, picture(query),
-        el("p", { class: "small" }, el("strong", {}, el("bdi", { text: title })), el("bdi", { class: "path", title: name, text: name.split("/").pop() }))),
+        el("p", { class: "small" }, el("strong", {}, el("bdi", { text: className(query) })), el("bdi", { class: "path", title: name, text: name.split("/").pop() }))),
       el("ol", { class: "gallery-near" }, ...neighbors.map((each) => {
         const verdict = judge(query, each);
         return el("li", { class: verdict, title: gallery.paths.names[each] }, picture(each),
