@@ -112,3 +112,10 @@ def test_evaluation_does_not_import_methods() -> None:
 def test_init_files_are_empty() -> None:
     for file in PACKAGE.rglob("*/__init__.py"):
         assert not file.read_text().strip(), file
+
+
+def test_the_map_of_the_code_names_every_module_and_package() -> None:
+    text = (PACKAGE.parent / "docs" / "how" / "map.md").read_text(encoding="utf-8")
+    modules = [file.name for file in PACKAGE.glob("*.py") if not file.name.startswith("_")]
+    packages = [f"{folder.name}/" for folder in PACKAGE.iterdir() if folder.is_dir() and folder.name != "__pycache__"]
+    assert [name for name in (*modules, *packages) if f"`{name}" not in text] == []

@@ -158,9 +158,10 @@ def check_words(words: list[str]) -> None:
     if command == "data":
         _check_data_command(rest[0], rest[1:])
     elif command in commands():
-        compose(command, [word for word in rest if not word.startswith("-")])
+        settings = [word for word in rest if not word.startswith("-")]
+        compose(command, [word if "=" in word else f"data.root={word}" for word in settings])
     elif not command.startswith("-"):
-        assert command in command_names() or command in ("recipes", "compare", "env"), command
+        assert command in command_names() or command in ("recipes", "compare", "env", "watch", "report"), command
 
 
 def _check_data_command(name: str, words: list[str]) -> None:
