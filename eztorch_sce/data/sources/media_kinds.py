@@ -16,12 +16,12 @@ from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXE
 from eztorch_sce.data.sources.frame_folders import FrameFolders, ancestors, find_frame_folders
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import KINDS, Records
-from eztorch_sce.data.sources.walk import OWN_FILES, PREPARED_FILE, Skipped, walk
+from eztorch_sce.data.sources.walk import OWN_FILES, PREPARED_FILE, RUNS, Skipped, walk
 from eztorch_sce.errors import ConfigError, shorten, typed
 
 UNREADABLE = "unreadable folders"
 
-_NOT_SUFFIXES = (LEFTOVER, HIDDEN, UNREADABLE)
+_NOT_SUFFIXES = (LEFTOVER, HIDDEN, UNREADABLE, RUNS)
 _NUM_SUFFIXES = 8  # suffixes of other files that are counted one by one
 _COLOR_NAMES = ("img", "image", "frame", "rgb")
 _NUM_CHECKED = 3  # frame folders of a list that are looked into when it is opened

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from eztorch_sce.data.media import MEDIA_SUFFIXES, ignored_as, suffix_of
-from eztorch_sce.data.sources.walk import OWN_FILES, list_if_readable, list_root, walk
+from eztorch_sce.data.sources.walk import OWN_FILES, is_run_directory, list_if_readable, list_root, walk
 from eztorch_sce.errors import ConfigError, shorten, typed
 
 _PARTS = {
@@ -193,6 +193,8 @@ def _has_class_folders(folder: Path) -> bool:
 
 
 def _has_media(folder: Path) -> bool:
+    if is_run_directory(list_if_readable(str(folder))[1]):
+        return False
     return any(suffix_of(name) in MEDIA_SUFFIXES for _, _, files in walk(str(folder)) for name in files)
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,16 @@ PREPARED_FILE = "prepare.json"
 """File in which `data prepare` records its settings, in the folder of the copies."""
 OWN_FILES = frozenset({"manifest.arrow", "manifest.parquet", "decoder.json", PREPARED_FILE, "unpack.json"})
 """Files written by the `data` commands."""
+
+
+RUNS = "run directories"
+"""Why a run directory is left out: it may hold images, such as those of the views that a training used."""
+_RUN_FILES = frozenset({"config.yaml", "versions.json"})
+
+
+def is_run_directory(files: Iterable[str]) -> bool:
+    """Return whether a folder with these files is the run directory of a command."""
+    return set(files) >= _RUN_FILES
 
 
 @dataclass
@@ -37,7 +47,8 @@ def walk(
     """Yield (folder, sub-folder names, file names), sorted, parents first. Callers may shorten the list of sub-folders.
 
     Links to folders are followed, except to a folder further up. A broken link counts as a file, so that reading it
-    raises an error rather than the link being silently dropped here. Folders that cannot be listed are left out.
+    raises an error rather than the link being silently dropped here. Folders that cannot be listed are left out, and so
+    are run directories below the root.
 
     Args:
         root: The folder.
@@ -51,6 +62,9 @@ def walk(
         if here in above:
             return
         subfolders, files = list_folder(root, skipped)
+        if above and is_run_directory(files):
+            skipped.counts[os.path.dirname(root)][RUNS] += 1
+            return
     except OSError as error:
         skipped.unreadable[root] = error.strerror or str(error)
         return

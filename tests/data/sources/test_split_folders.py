@@ -65,6 +65,15 @@ def test_an_unknown_folder_beside_train_is_an_error_with_the_choices(tmp_path: P
     assert open_layout("folder", tmp_path).train.classes == ["extra", "train", "val"]
 
 
+@pytest.mark.parametrize("name", ["runs/mine", "mine", "test"])
+def test_the_images_of_a_run_beside_the_data_are_no_data(tmp_path: Path, name: str) -> None:
+    run = [f"{name}/{file}" for file in ("config.yaml", "versions.json", "views_tiles.webp")]
+    splits = open_layout("auto", touch(tmp_path / "splits", *_labeled("train", "val"), *run))
+    assert labels(splits) == [{"train": 1}, {"val": 1}]
+    classes = open_layout("auto", touch(tmp_path / "classes", "run/a.png", "swim/b.png", *run)).train
+    assert (classes.classes, classes.ignored) == (["run", "swim"], {"run directories": 1})
+
+
 def test_a_class_called_train_needs_the_layout(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.mp4", "bus/b.mp4")  # vehicles, not splits
     with pytest.raises(ConfigError, match=r"also bus.*data\.layout=folder"):
