@@ -90,7 +90,7 @@ def test_hydra_prints_the_full_configuration(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["-m", "seed=0,1", "weights=missing.pt"], "- weights=missing.pt: no such file; runs write backbone.pt"),
+        (["-m", "seed=0,1", "weights=missing.pt"], "- weights=missing.pt does not exist; give the run directory of"),
         (["-m", "kk=0,1", "weights=w"], "- kk is not a setting of knn; did you mean k?"),
         (["--cfg", "job", "kk=0"], "- kk is not a setting of knn; did you mean k?"),
     ],

@@ -162,7 +162,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: recipe(untyped("cifar10_resnet81")),
         "recipe=cifar10_resnet81 must be one of",
     ),
-    "a missing weights file": (lambda: load_backbone("nope.pt"), "weights=nope.pt: no such file"),
+    "a missing weights file": (lambda: load_backbone("nope.pt"), "weights=nope.pt does not exist"),
     "an untrained network without weights": (
         lambda: finetune(FinetuneConfig(data=DataConfig(root="images"), backbone="resnet18", untrained=True)),
         "untrained=true has no effect without weights: backbone is always initialized at random",

@@ -19,8 +19,8 @@ from eztorch_sce.config.compose import INVALID, NO_CHANGES, Changes, commands, c
 from eztorch_sce.config.overrides import parsed, quoted
 from eztorch_sce.config.renamed import renamed
 from eztorch_sce.config.starting import KEYS, StartError
-from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest
-from eztorch_sce.other_names import known_elsewhere
+from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest, shorten
+from eztorch_sce.other_names import known_elsewhere, setting_meant
 from eztorch_sce.settings import Setting, declaration, problem_with
 
 _EACH_VIEW = "views.*."
@@ -219,11 +219,14 @@ class _Explanation:
             self.messages.append(message)
             return
         known = _flat_keys(OmegaConf.to_container(config))
-        guess = nearest(key, known)
+        guess = setting_meant(key, known)
         if guess is not None:
             self.doubtful.append(guess)
         others = self._choices_with(key)
-        cure = f"; {others} has it" if others else did_you_mean(key, known)
+        cure = f"; {others} has it" if others else "" if guess is None else f"; did you mean {guess}?"
+        owners = [name for name, cls in commands().items() if key in {item.name for item in fields(cls)}]
+        if owners and not others:
+            cure = f", but of {shorten(owners, 4)}"
         cure = cure or f"; `eztorch-sce {self.command} --help` lists them"
         self.messages.append(f"{key} is not a setting of {self.command}{cure}")
 

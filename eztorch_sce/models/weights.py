@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
-from eztorch_sce.errors import ConfigError, first_line, shorten
+from eztorch_sce.errors import ConfigError, did_you_mean, first_line, shorten
 from eztorch_sce.files import replacing
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
@@ -133,6 +133,17 @@ def hash_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
 
 
+def _why_absent(file: Path) -> str:
+    """Return why there is no weights file at a path, and the cure."""
+    written = "the run directory of `pretrain`, with backbone.pt, or of `finetune`, with classifier.pt"
+    if not file.is_dir():
+        siblings = [str(other) for other in file.parent.iterdir()] if file.parent.is_dir() else []
+        return f"does not exist{did_you_mean(str(file), siblings)}; give {written}"
+    if (file / "last.ckpt").is_file():
+        return "has no backbone.pt or classifier.pt yet: its training has not finished; run.resume=true continues it"
+    return f"has no backbone.pt or classifier.pt: give {written}"
+
+
 def load_weights(path: str) -> Weights:
     """Read a weights file, or the one in a run directory.
 
@@ -141,9 +152,7 @@ def load_weights(path: str) -> Weights:
     """
     file = weights_file(path)
     if not file.is_file():
-        raise ConfigError(
-            [f"weights={path}: no such file; runs write backbone.pt (pretrain) or classifier.pt (finetune)"]
-        )
+        raise ConfigError([f"weights={path} {_why_absent(file)}"])
     try:
         content = torch.load(file, weights_only=True, map_location="cpu")
         if content["format"] != FORMAT:

@@ -1,0 +1,98 @@
+"""Wrong commands of new users: each answer names the mistake and the cure in a few lines, and leaves nothing behind."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.support.command_line import run
+
+MOST_LINES = 4  # of an answer, below its heading
+
+WRONG = {
+    # paths
+    "pretrain data.root=imagse": ["data.root=", "imagse does not exist; did you mean images?"],
+    "pretrain data.root=empty": ["empty contains no video or image", "choose another folder"],
+    "pretrain data.root=images/a/0.png": ["0.png is a file, not a folder"],
+    "knn weights=runs/none data.root=images": ["weights=runs/none does not exist", "backbone.pt"],
+    "knn weights=images data.root=images": ["weights=images has no backbone.pt or classifier.pt"],
+    "knn weights=broken.pt data.root=images": ["weights=broken.pt is not a weights file of this package"],
+    "knn features=images": ["features=images", "give the run directory of `extract`"],
+    "pretrain data.root=images run.dir=old": ["run.dir=old already contains a run", "run.resume=true"],
+    "pretrain data.root=images run.resume=true run.dir=new": ["new/last.ckpt does not exist"],
+    "report imagse": ["imagse does not exist"],
+    "compare images": ["images"],
+    "data doctor imagse": ["FOLDER=imagse does not exist; did you mean images?"],
+    # names
+    "pretrane data.root=images": ["pretrane is not a command; did you mean pretrain?"],
+    "pretrain data.rot=images": ["data.rot is not a setting of pretrain; did you mean data.root?"],
+    "pretrain data.root=images loss=sec": ["loss=sec must be one of", "did you mean sce?"],
+    "pretrain data.root=images weights=old": ["weights is not a setting of pretrain, but of finetune, test, extract"],
+    "pretrain data.root=images epochs=3": ["epochs is not a setting of pretrain; did you mean trainer.max_epochs?"],
+    "pretrain data.root=images recipe=ucf101_finetune": ["is a recipe of `eztorch-sce finetune`, not of pretrain"],
+    "recipes ucf11": ["no recipe has the word ucf11; did you mean ucf101?"],
+    "data doctr images": ["data doctr is not a command; did you mean doctor?"],
+    # values
+    "pretrain data.root=images data.batch_size=many": ["data.batch_size=many must be a whole number, at least 1"],
+    "pretrain data.root=images data.batch_size=64": ["data.batch_size=64 is more than the 10 records", "10 or less"],
+    "pretrain data.root=images trainer.accelerator=gpu": ["torch finds no GPU: use trainer.accelerator=cpu"],
+    "pretrain data.root=images recipe=ucf101_r2plus1d18": ["data.annotations", "set data.annotations to the folder"],
+    "knn data.root=images": ["weights is not set: give the run directory of a pretraining"],
+    "knn data.root=plain backbone=resnet18": ["plain", "label"],
+    "knn features=old weights=old": ["features=old", "weights"],
+    # forms
+    "data.root=images": ["the command is missing in front of it, as in eztorch-sce pretrain data.root=images"],
+    "pretrain --data.root=images": ["settings are written name=value, without dashes: write data.root=images"],
+    "pretrain --lr 0.1 data.root=images": ["--lr 0.1: ", "write optimizer.lr=0.1"],
+    "pretrain data.root = images": ["without spaces around =: write data.root=images"],
+    "pretrain images": ["images is a path without the name of its setting: write data.root=images"],
+    "pretrain images/a/0.png images/a/2.png images/a/4.png": ["3 words are paths", "write data.root=images/a"],
+    "pretrain cifar10_resnet18 data.root=images": ["write recipe=cifar10_resnet18"],
+    "pretrain --dry-run data.root=imagse": ["imagse does not exist; did you mean images?"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Write images with classes and without, and a finished run, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        for file in (tmp_path / "images" / "ab"[number % 2] / f"{number}.png", tmp_path / "plain" / f"{number}.png"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(file)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.yaml").touch()
+    (tmp_path / "broken.pt").write_bytes(b"not weights")
+    return tmp_path
+
+
+def answer_of(err: str) -> list[str]:
+    """Return the lines of an answer, without those that a command prints before."""
+    lines = err.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("eztorch-sce "))
+    return lines[first + 1 :]
+
+
+@pytest.mark.parametrize("words", WRONG)
+def test_a_wrong_command_is_answered_with_the_cure(
+    words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(folder.rglob("*"))
+    code, _, err = run(capsys, *words.split())
+    answer = "\n".join(answer_of(err))
+    assert code == 2
+    assert all(expected in answer for expected in WRONG[words]), answer
+    assert 1 <= len(answer.splitlines()) <= MOST_LINES
+    assert "Traceback" not in err
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_wrong_command_ends_a_real_process_with_2(folder: Path) -> None:
+    words = [sys.executable, "-m", "eztorch_sce", "pretrain", "data.root", "=", "images", "loss=sec"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert [line[:2] for line in done.stderr.splitlines()] == ["ez", "- ", "- "]
+    assert done.stdout == ""
