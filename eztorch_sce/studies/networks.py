@@ -27,6 +27,7 @@ from eztorch_sce.types import FeatureBank
 MEASURED_STEPS = 10
 """Steps that `measure` takes, if they take little time."""
 _MEASURED_S = 12.0
+_FEWEST_MEASURED = 5  # the first ones start worker processes and say nothing about the others
 _EVALUATIONS = ("knn", "linear", "retrieve")
 
 
@@ -46,7 +47,7 @@ class Measured:
 def measure(config: PretrainConfig, directory: Path) -> Measured:
     """Train for a few steps; the run directory then holds a weights file that describes the network."""
     shutil.rmtree(directory, ignore_errors=True)
-    limit = TimeLimit(_MEASURED_S, MEASURED_STEPS)
+    limit = TimeLimit(_MEASURED_S, MEASURED_STEPS, _FEWEST_MEASURED)
     api.pretrain(replace(config, run=RunConfig(dir=str(directory), log_every_n_steps=1000)), callbacks=[limit])
     return Measured(limit.step_s(), limit.num_steps)
 

@@ -15,8 +15,9 @@ class TimeLimit(pl.Callback):
     """Stop a training after a number of steps or seconds, whichever comes first; the weights are kept as they are.
 
     Args:
-        seconds: Seconds after the first step begins. At least one step is taken.
+        seconds: Seconds after the first step begins.
         max_steps: Steps in this process; None sets no limit.
+        min_steps: Steps that are taken even if the time is up.
         beat: Called after every step.
 
     Attributes:
@@ -24,8 +25,10 @@ class TimeLimit(pl.Callback):
         epochs, total_steps: Complete or begun epochs, and steps, those of an interrupted training included.
     """
 
-    def __init__(self, seconds: float, max_steps: int | None = None, beat: Callable[[], None] = lambda: None) -> None:
-        self.seconds, self.max_steps, self.beat = seconds, max_steps, beat
+    def __init__(
+        self, seconds: float, max_steps: int | None = None, min_steps: int = 1, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        self.seconds, self.max_steps, self.min_steps, self.beat = seconds, max_steps, min_steps, beat
         self.was_stopped, self.epochs, self.total_steps = False, 0, 0
         self._started = 0.0
         self._ends: list[float] = []  # of each step
@@ -46,7 +49,8 @@ class TimeLimit(pl.Callback):
         self._ends.append(time.monotonic())
         self.epochs, self.total_steps = trainer.current_epoch + 1, trainer.global_step
         is_last = trainer.is_last_batch and self.epochs == trainer.max_epochs
-        is_up = self._ends[-1] - self._started >= self.seconds or len(self._ends) == self.max_steps
+        is_late = self._ends[-1] - self._started >= self.seconds and len(self._ends) >= self.min_steps
+        is_up = is_late or len(self._ends) == self.max_steps
         if is_up and not is_last:
             self.was_stopped = trainer.should_stop = True
         self.beat()
