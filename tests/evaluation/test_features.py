@@ -15,6 +15,8 @@ from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.classifier import classifier_accuracy
 from eztorch_sce.evaluation.features import RecordViews, mean_over_views, record_features
 from eztorch_sce.evaluation.search import CPU
+from eztorch_sce.models.backbones.base import as_backbone
+from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.types import Failure, FeatureBank, InputSpec, MediaRecord, Sample
 
 NUM_VIEWS, NUM_CLASSES, NUM_PIXELS = 30, 4, 3 * 2 * 4 * 4
@@ -136,10 +138,22 @@ def test_records_with_features_that_are_not_finite_are_named(bad: list[int]) -> 
 
 
 def test_a_classifier_that_returns_nan_is_not_scored() -> None:
-    network = Network()
-    network.linear.weight.data.fill_(torch.inf)
+    views = record_views([*draw_samples(4)])
+    classifier = Classifier(as_backbone(Network(), views.spec.num_frames, views.spec.size), num_classes=3)
+    classifier.linear.weight.data.fill_(torch.inf)
     with pytest.raises(ConfigError, match=r"NaN or infinite scores \(4 of 4: 0.mp4.*check the weights"):
-        classifier_accuracy(network, record_views([*draw_samples(4)]), CPU)  # type: ignore[arg-type]
+        classifier_accuracy(classifier, views, CPU)
+
+
+def test_the_features_stand_beside_the_probabilities_of_a_classifier() -> None:
+    views = record_views([*draw_samples(4)])
+    classifier = Classifier(as_backbone(Network(), views.spec.num_frames, views.spec.size), num_classes=3).eval()
+    scores, bank = classifier_accuracy(classifier, views, CPU)
+    torch.testing.assert_close(bank.features, record_features(classifier.backbone, views, CPU).features)
+    probabilities, _ = mean_over_views(classifier, lambda logits: logits.softmax(dim=1), views, CPU)
+    assert scores.predictions is not None
+    torch.testing.assert_close(scores.predictions.score, probabilities.amax(dim=1))
+    assert torch.equal(scores.predictions.predicted, probabilities.argmax(dim=1))
 
 
 def test_a_saved_bank_loads_again(tmp_path: Path) -> None:
