@@ -156,10 +156,11 @@ def _collapse(training: Training) -> Finding | None:
     if len(spread) < _EARLY:
         return None
     uniformity = training.values("uniformity")
-    if len(uniformity) and (_ends(uniformity)[1] > COLLAPSED_UNIFORMITY) and last_rank < FEW_DIMENSIONS:
+    is_narrow = last_rank < FEW_DIMENSIONS or last_spread < SHRINKING_SPREAD
+    if is_narrow and len(uniformity) and _ends(uniformity)[1] > COLLAPSED_UNIFORMITY:
         text = (
-            f"uniformity {_ends(uniformity)[1]:.2f}, above {COLLAPSED_UNIFORMITY:g}, in {last_rank:.1f} dimensions: "
-            "most pairs of embeddings nearly coincide; healthy trainings stay below -1.5"
+            f"uniformity {_ends(uniformity)[1]:.2f}, above {COLLAPSED_UNIFORMITY:g} (spread {last_spread:.2f}, "
+            f"{last_rank:.1f} dimensions): most pairs of embeddings nearly coincide; healthy trainings stay below -1.5"
         )
         return Finding("collapse", "bad", "Collapsed", text, _AGAINST_COLLAPSE)
     if last_spread < SHRINKING_SPREAD:
@@ -186,10 +187,11 @@ def _divergence(training: Training) -> Finding | None:
     settled = len(smooth) // 10  # the first keys of a queue are easy: the loss rises while it fills
     first, last, least = float(smooth[: settled + 1].max()), float(smooth[-1]), float(smooth[settled:].min())
     gained = max(first - least, LEAST_GAIN * abs(first))
-    if last - least > MAX_RISE * gained and last - least > 2 * LEAST_GAIN * abs(least):
+    noise = float(np.median(np.abs(np.diff(loss))))
+    if last - least > max(MAX_RISE * gained, 2 * LEAST_GAIN * abs(least), 2 * noise):
         text = (
-            f"the loss rose from {least:.3g} at its lowest to {last:.3g}, more than half of what it had gained; noise "
-            "moves it by a tenth"
+            f"the loss rose from {least:.3g} at its lowest to {last:.3g}, more than half of what it had gained, and "
+            f"than the noise between batches, {noise:.2g}"
         )
         return Finding("divergence", "bad", "Loss rises", text, calmer)
     norms = training.values("grad_norm")
@@ -211,9 +213,9 @@ def _calmer(training: Training) -> str:
     )
 
 
-def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the running median of a twentieth of the values, 3 at least."""
-    width = min(len(values), max(3, len(values) // 20))
+def _smooth(values: NDArray[np.float64], width: int = 0) -> NDArray[np.float64]:
+    """Return the running median of `width` values, or of a twentieth of them, 3 at least."""
+    width = min(len(values), max(3, width or len(values) // 20))
     return np.median(np.lib.stride_tricks.sliding_window_view(values, width), axis=1)
 
 
@@ -221,18 +223,26 @@ def _no_progress(training: Training) -> Finding | None:
     loss = training.values("loss")
     if len(loss) < 2 * _EARLY or (training.progress is not None and training.progress < 0.2):
         return None
-    _, last = _ends(loss)
-    # Many losses rise before they fall: the first keys of a queue are easy to tell apart.
-    first, noise = float(_smooth(loss)[: len(loss) // 2].max()), float(np.median(np.abs(np.diff(loss))))
-    if first - last >= max(LEAST_GAIN * abs(first), noise / 2):
+    first, last, error = _fall(loss)
+    if first - last >= max(LEAST_GAIN * abs(first), 1.5 * error):
         return None
     text = (
-        f"the loss was {first:.4g} at its highest and is {last:.4g} now: falling by less than {LEAST_GAIN:.0%} is no "
-        f"more than the noise between batches{_of_guessing(training, last)}"
+        f"the loss went from {first:.4g} to {last:.4g}; a fall by less than {LEAST_GAIN:.0%} or {1.5 * error:.2g} is "
+        f"no more than the noise between batches{_of_guessing(training, last)}"
     )
     cure = f"raise {training.setting('optimizer.lr')}, train for more epochs, or use a smaller batch, so more steps"
     level = "bad" if training.num_steps >= _MANY_STEPS else "warn"
     return Finding("no progress", level, "Not learning", text, cure)
+
+
+def _fall(loss: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the mean loss of the first or the second third, the higher of both, that of the last, and their error.
+
+    Many losses rise before they fall: the first keys of a queue are easy to tell apart.
+    """
+    first, second, last = np.array_split(loss, 3)
+    between_batches = float(np.std(np.diff(loss))) / math.sqrt(2)
+    return float(max(first.mean(), second.mean())), float(last.mean()), between_batches * math.sqrt(2 / len(last))
 
 
 def _of_guessing(training: Training, loss: float) -> str:
@@ -315,8 +325,8 @@ def _nothing_wrong(training: Training) -> Finding:
     loss = training.values("loss")
     if len(loss) < _EARLY:
         return Finding("none", "warn", "Too early to say", f"{len(loss)} logged steps; {_EARLY} are needed")
-    first, last = _ends(loss)
-    facts = [f"the loss went from {first:.3g} to {last:.3g}"]
+    first, last, _ = _fall(loss)
+    facts = [f"the loss fell from {first:.3g} to {last:.3g}"]
     for name, words in (("spread", "spread {:.2f} (1 is healthy)"), ("effective_rank", "{:.1f} dimensions in use")):
         if len(values := training.values(name)):
             facts.append(words.format(_ends(values)[1]))

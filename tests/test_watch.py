@@ -1,0 +1,149 @@
+"""Tests of `watch`: a browser follows a run that starts, is killed and goes on; others are refused."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+from browser import chromium
+from own_sources import Arrays, noise
+
+from eztorch_sce import api
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.schema import PretrainConfig
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.xdist_group("browser")
+_TRAINS = """
+import sys
+from test_watch import training
+training(sys.argv[1], 2000)
+"""
+
+
+def training(run_dir: str, epochs: int, resume: bool = False) -> None:
+    config = PretrainConfig(
+        data=DataConfig(batch_size=8, num_workers=0),
+        views=[ViewConfig(size=16), ViewConfig(size=16)],
+        backbone=SmallR2Plus1DConfig(width=4, num_blocks=1),
+    )
+    config.run.dir, config.run.log_every_n_steps, config.run.resume = run_dir, 1, resume
+    config.trainer.max_epochs, config.trainer.accelerator = epochs, "cpu"
+    api.pretrain(config, data=Arrays(noise(20, 3, 24, 24)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("watched")
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path) -> Iterator[str]:
+    """Yield the address that the command prints, and check that Ctrl-C ends it quietly."""
+    command = [sys.executable, "-m", "eztorch_sce", "watch", str(folder / "run")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert "does not exist yet" in lines[0]
+    yield lines[1].split()[-1]
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
+def status_of(address: str, method: str = "GET", host: str | None = None) -> int:
+    url = urlsplit(address)
+    connection = http.client.HTTPConnection(url.netloc)
+    connection.request(method, f"{url.path}?{url.query}", headers={"Host": host or url.netloc})
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_only_those_who_know_the_address_may_read(address: str) -> None:
+    data = address.replace("/?", "/data.json?")
+    without_token = re.sub("token=.*", "token=", address)
+    assert [status_of(each) for each in (address, data)] == [200, 200]
+    assert [status_of(each) for each in (without_token, without_token.split("?")[0], data + "x")] == [403, 403, 403]
+    assert status_of(address, host="evil.example") == 403
+    assert status_of(address.replace("/?", "/../config.yaml?")) == 404
+    assert [status_of(address, method) for method in ("POST", "PUT", "DELETE", "HEAD")] == [405, 405, 405, 405]
+
+
+def test_a_page_follows_a_run_that_starts_is_killed_and_goes_on(address: str, folder: Path) -> None:
+    words = "document.getElementById('live-words').textContent"
+    steps = f"Number(({words}.match(/step ([0-9,]+)/) || [0, '0'])[1].replace(',', ''))"
+    with chromium() as browser:
+        page = browser.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.goto(address)
+        _until(page, f"{words}.includes('waiting for the run')")
+        command = [sys.executable, "-c", _TRAINS, str(folder / "run")]
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(command, env=_environment(), stdout=log, stderr=log)
+        try:
+            page.wait_for_selector("figure[data-curve=loss] canvas", timeout=60_000)
+            page.wait_for_selector(".views-tile")
+            page.click("#curves summary")
+            page.evaluate("document.getElementById('curves').dataset.kept = 'yes'")
+            seen = page.evaluate(steps)
+            _until(page, f"{steps} > {seen}")
+            _wait_for(folder / "run/last.ckpt")
+        finally:
+            process.kill()
+            process.wait()
+        before = sorted(file.name for file in (folder / "run").iterdir())
+        rows = (folder / "run/metrics.csv").read_text().splitlines()
+        epochs = int(rows[-1].split(",")[rows[0].split(",").index("epoch")]) + 3
+        training(str(folder / "run"), epochs, resume=True)
+        _until(page, f"{words}.startsWith('finished')")
+        assert page.evaluate(steps) == 2 * epochs  # two batches of eight from 16 records
+        assert page.evaluate("document.getElementById('curves').dataset.kept") == "yes"  # never loaded again
+        assert page.evaluate("document.querySelector('#curves details').open")
+        assert faults == []
+        assert {*before, "backbone.pt", "report.json"} == {file.name for file in (folder / "run").iterdir()}
+
+
+def _until(page: "Page", expression: str) -> None:
+    """Wait for a page; Playwright's own way evaluates texts in it, which its policy forbids."""
+    until = time.monotonic() + 60
+    while not page.evaluate(expression) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert page.evaluate(expression), page.evaluate("document.getElementById('live-words').textContent")
+
+
+def _wait_for(file: Path) -> None:
+    until = time.monotonic() + 60
+    while not file.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert file.exists()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent / 'support'}"}
+
+
+def test_data_are_sent_once(address: str) -> None:
+    url = urlsplit(address.replace("/?", "/data.json?"))
+    connection = http.client.HTTPConnection(url.netloc)
+    connection.request("GET", f"{url.path}?{url.query}")
+    news = json.loads(connection.getresponse().read())
+    known = ",".join(f"{section['name']}:{section['digest']}" for section in news["sections"])
+    connection.request("GET", f"{url.path}?{url.query}&known={known}")
+    assert news["order"]
+    assert json.loads(connection.getresponse().read())["sections"] == []
+    connection.close()
