@@ -12,13 +12,7 @@ import eztorch_sce
 
 NAMES = dir(eztorch_sce)
 RECORDED = (Path(__file__).parent / "public_names.txt").read_text().split()
-FIRST_IMPORT = """
-import sys, time
-start = time.perf_counter()
-import eztorch_sce
-seconds = time.perf_counter() - start
-print(min(name for name in ("torch", "none") if name in sys.modules or name == "none"), seconds)
-"""
+FIRST_IMPORT = "import sys, eztorch_sce; print('torch' in sys.modules)"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,11 +34,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = eztorch_sce.pretran  # type: ignore[attr-defined]
 
 
-def test_importing_the_package_is_fast_and_does_not_import_torch() -> None:
+def test_importing_the_package_does_not_import_torch() -> None:
     first = subprocess.run([sys.executable, "-c", FIRST_IMPORT], capture_output=True, text=True, check=True, timeout=60)
-    torch, seconds = first.stdout.split()
-    assert torch == "none"
-    assert float(seconds) < 0.3
+    assert first.stdout == "False\n"
 
 
 def test_the_package_runs_as_a_module_and_says_its_versions_without_torch() -> None:

@@ -4,18 +4,13 @@ The networks run forward and backward on fake tensors, which have shapes but no 
 seconds and no memory. The loss depends on values, but it is cheap and runs on a few real samples.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.config import DataConfig
@@ -25,7 +20,7 @@ from eztorch_sce.methods.loss_calls import over_pairs_of, takes_unit_vectors
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.checkpointing import checkpointed, repeated_blocks
 from eztorch_sce.optim.base import OptimizerConfig
-from eztorch_sce.planning.launches import launches_a_kernel
+from eztorch_sce.planning.counting import Call, Counter, Kept, calls_of, norms_of
 from eztorch_sce.precision import autocast
 from eztorch_sce.settings import chosen
 from eztorch_sce.training.config import TrainerConfig
@@ -117,6 +112,7 @@ class NetworkCost(NamedTuple):
         view_flops: Forward FLOPs of the backbone for the first view of one sample.
         flops: FLOPs of a training step per sample, by component.
         activations: Bytes kept for the backward pass, without weights and views.
+        checkpointed: The same with activation checkpointing, whether the config sets it or not.
         moved: Bytes that the operators of a forward and a backward pass read and write.
         launches: Kernel launches of both passes.
         norms: (channels, whether gradients flow) of each batch norm call.
@@ -132,6 +128,7 @@ class NetworkCost(NamedTuple):
     view_flops: float
     flops: dict[str, Flops]
     activations: Size
+    checkpointed: Size
     moved: Size
     launches: int
     norms: list[tuple[int, bool]]
@@ -148,29 +145,27 @@ class LossCost(NamedTuple):
 
 
 class _StepCost(NamedTuple):
-    """Cost of a batch: FLOPs, forward FLOPs by module, bytes kept for the backward pass, launches, and bytes moved."""
+    """Cost of a batch, through all networks or through the loss.
+
+    Attributes:
+        flops: FLOPs of both passes.
+        kept: What autograd keeps for the backward pass.
+        launches: Kernel launches of both passes.
+        moved: Bytes that the operators of both passes read and write.
+    """
 
     flops: Flops
-    by_module: dict[str, float]
-    kept: int
+    kept: Kept
     launches: int
     moved: int
 
 
-class _Launches(TorchDispatchMode):
-    """Count the operators that launch a kernel on a GPU, and the bytes that they read and write."""
+class _Calls(NamedTuple):
+    """Calls of the modules of a method in a forward pass."""
 
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.count, self.moved = 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if launches_a_kernel(func):
-            self.count += 1
-            leaves = tree_leaves((args, kwargs, result))
-            self.moved += sum(leaf.nbytes for leaf in leaves if isinstance(leaf, Tensor))
-        return result
+    backbone: list[Call]
+    momentum_encoder: list[Call]
+    norms: list[tuple[int, bool]]
 
 
 def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int) -> NetworkCost:
@@ -211,10 +206,10 @@ def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> LossCo
     def step_cost(batch: int) -> _StepCost:
         queries, keys = ([unit_rows(rows, batch) for rows in each] for each in (inputs.queries, inputs.keys))
         views = ViewPairs(queries, keys, inputs.pairs, negatives, batch_keys or None)
-        return _count(lambda: over_pairs(views).loss, known)
+        return _count(lambda: over_pairs(views).loss, Counter(), Kept(known))
 
     once, twice = step_cost(2), step_cost(4)
-    kept = Size.through(2, once.kept, twice.kept)
+    kept = Size.through(2, once.kept.num_bytes, twice.kept.num_bytes)
     gathered = sum(rows.nbytes for rows in batch_keys)
     flops = Flops(once.flops.forward / 2, once.flops.backward / 2)
     return LossCost(flops, kept._replace(fixed=kept.fixed + gathered), once.launches)
@@ -222,7 +217,7 @@ def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> LossCo
 
 def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fake: bool) -> NetworkCost:
     """Run the method on a batch and on one twice as large, since the activations grow linearly with the batch."""
-    loss, norms = None if config.loss is None else config.loss.build(), list[tuple[int, bool]]()
+    loss = None if config.loss is None else config.loss.build()
     loss_inputs = LossInputs(loss)
     with torch.device("meta" if fake else "cpu"):
         backbone, other = (
@@ -235,17 +230,16 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
         if fake:
             method.to_empty(device="cpu")  # autocast ignores tensors on "meta"
-        with _flop_counter() as view_counter:
-            method.backbone(torch.zeros(batch, *shapes[0]))
-        once = _step_cost(method, config.trainer, shapes, batch)
-        if config.trainer.checkpointing:  # its backward pass runs blocks again, whose norms would count twice
-            twice = _step_cost(method, config.trainer, shapes, 2 * batch)
-            _note_norms(method, norms)
-            method([torch.zeros(batch, *shape) for shape in shapes])
-        else:
-            _note_norms(method, norms)
-            twice = _step_cost(method, config.trainer, shapes, 2 * batch)
+        once, calls = _step_cost(method, config.trainer, shapes, batch)
+        twice, _ = _step_cost(method, config.trainer, shapes, 2 * batch)
+        view_flops = [call.flops / call.shape[0] for call in calls.backbone if tuple(call.shape[1:]) == shapes[0]]
+        if not view_flops:  # the online encoder does not get the first view, or not as it is
+            with Counter() as counter:
+                method.backbone(torch.zeros(batch, *shapes[0]))
+            view_flops = [counter.flops / batch]
 
+    kept = Size.through(batch, once.kept.num_bytes, twice.kept.num_bytes)
+    if_checkpointed = Size.through(batch, once.kept.num_bytes_checkpointed, twice.kept.num_bytes_checkpointed)
     momentum_encoder, queue = (_num_bytes(getattr(method, name, None)) for name in ("momentum_encoder", "queue"))
     return NetworkCost(
         parameters=_parameters_by_component(method),
@@ -253,21 +247,16 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
         weights=_num_bytes(method) - momentum_encoder - queue,
         momentum_encoder=momentum_encoder,
         queue=queue,
-        view_flops=view_counter.get_total_flops() / batch,
-        flops=_flops_by_component(method, once, batch),
-        activations=Size.through(batch, once.kept, twice.kept),
+        view_flops=view_flops[0],
+        flops=_flops_by_component(method, once.flops, calls.momentum_encoder, batch),
+        activations=if_checkpointed if config.trainer.checkpointing else kept,
+        checkpointed=if_checkpointed,
         moved=Size.through(batch, once.moved, twice.moved),
         launches=once.launches,
-        norms=norms,
+        norms=calls.norms,
         loss_inputs=loss_inputs.views,
         measured_on="tensors without values" if fake else f"{batch} and {2 * batch} real samples",
     )
-
-
-def _note_norms(method: nn.Module, norms: list[tuple[int, bool]]) -> None:
-    """Add the channels of each batch norm call from now on to a list, and whether gradients flow through it."""
-    for norm in (module for module in method.modules() if isinstance(module, _BatchNorm)):
-        norm.register_forward_hook(lambda norm, *_: norms.append((norm.num_features, torch.is_grad_enabled())))
 
 
 def _parameters_by_component(method: nn.Module) -> dict[str, int]:
@@ -282,100 +271,48 @@ def _parameters_by_component(method: nn.Module) -> dict[str, int]:
     return {name: count for name, count in parameters.items() if count}
 
 
-def _flops_by_component(method: nn.Module, step: _StepCost, batch: int) -> dict[str, Flops]:
+def _flops_by_component(method: nn.Module, step: Flops, momentum_calls: list[Call], batch: int) -> dict[str, Flops]:
     """Return the FLOPs of the encoders per sample."""
-    momentum = step.by_module.get(f"{type(method).__name__}.momentum_encoder", 0.0)
+    momentum = sum(call.flops for call in momentum_calls)
     trained = "online encoder" if hasattr(method, "online") else "networks"
-    flops = {trained: Flops((step.flops.forward - momentum) / batch, step.flops.backward / batch)}
+    flops = {trained: Flops((step.forward - momentum) / batch, step.backward / batch)}
     if momentum:
         flops["momentum encoder"] = Flops(momentum / batch, 0.0)
     return flops
 
 
-def _step_cost(method: Any, trainer: TrainerConfig, shapes: list[Shape], batch: int) -> _StepCost:
-    """Return the cost of one batch through the networks."""
+def _step_cost(method: Any, trainer: TrainerConfig, shapes: list[Shape], batch: int) -> tuple[_StepCost, _Calls]:
+    """Return the cost of one batch through the networks, and the calls of their modules."""
     method.zero_grad()  # as at the beginning of a step
     views = [torch.zeros(batch, *shape) for shape in shapes]
-    known = [*method.parameters(), *method.buffers(), *views]
+    counter, kept = Counter(), Kept([*method.parameters(), *method.buffers(), *views], repeated_blocks(method.backbone))
 
     def loss() -> Tensor:
         with autocast(torch.device("cpu"), chosen(trainer.precision)):
             output: Tensor = method(views).loss
         return output
 
-    if not trainer.checkpointing:
-        return _count(loss, known)
-    within = _largest_block(method.backbone, loss, known)
-    with checkpointed(method.backbone) as blocks:
-        cost = _count(loss, known, blocks)
-    return cost._replace(kept=cost.kept + within)
+    with ExitStack() as hooks:
+        norms = hooks.enter_context(norms_of(method))
+        if trainer.checkpointing:  # it keeps tensors in its own way, and its backward pass runs norms again
+            with kept:
+                loss()
+            norms = list(norms)
+            hooks.enter_context(checkpointed(method.backbone))
+        backbone = hooks.enter_context(calls_of(method.backbone, counter))
+        momentum_encoder = hooks.enter_context(calls_of(getattr(method, "momentum_encoder", None), counter))
+        cost = _count(loss, counter, Kept([]) if trainer.checkpointing else kept)
+    return cost._replace(kept=kept), _Calls(backbone, momentum_encoder, norms)
 
 
-def _largest_block(backbone: nn.Module, forward: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
-    """Return the most bytes that a block keeps while it is computed again."""
-    before, most = list[int](), [0]
-
-    with _kept(known) as kept, ExitStack() as hooks:
-        for block in repeated_blocks(backbone):
-            enter = block.register_forward_pre_hook(lambda *_: before.append(_bytes(kept)))
-            leave = block.register_forward_hook(lambda *_: most.append(_bytes(kept) - before.pop()))
-            hooks.callback(enter.remove)
-            hooks.callback(leave.remove)
-        forward()
-    return max(most)
-
-
-def _count(forward: Callable[[], Tensor], known: Iterable[Tensor], blocks: Sequence[nn.Module] = ()) -> _StepCost:
-    """Return the cost of a forward and a backward pass.
-
-    The bytes kept are the sizes of the storages that autograd saves, each counted once, excluding those of `known`
-    tensors, and those of the inputs of checkpointed blocks.
-    """
-    with _Launches() as launches:
-        with _kept(known) as kept, _flop_counter() as forward_counter, ExitStack() as hooks:
-            for block in blocks:
-                keep_inputs = block.register_forward_pre_hook(partial(_keep_inputs, kept))
-                hooks.callback(keep_inputs.remove)
+def _count(forward: Callable[[], Tensor], counter: Counter, kept: Kept) -> _StepCost:
+    """Return the cost of a forward and a backward pass."""
+    with counter:
+        with kept:
             loss = forward()
-        with _flop_counter() as backward_counter:
-            loss.backward()
-    by_module = {name: float(sum(counts.values())) for name, counts in forward_counter.get_flop_counts().items()}
-    flops = Flops(forward_counter.get_total_flops(), backward_counter.get_total_flops())
-    return _StepCost(flops, by_module, _bytes(kept), launches.count, launches.moved)
-
-
-@contextmanager
-def _kept(known: Iterable[Tensor]) -> Iterator[set[torch.UntypedStorage]]:
-    """Yield the storages that autograd saves, except those of `known` tensors."""
-    known_storages = {tensor.untyped_storage() for tensor in known}
-    kept: set[torch.UntypedStorage] = set()
-
-    def keep(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage() not in known_storages:
-            kept.add(tensor.untyped_storage())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield kept
-
-
-def _keep_inputs(kept: set[torch.UntypedStorage], block: nn.Module, inputs: tuple[Any, ...]) -> None:
-    """Count the inputs of a block, which checkpointing keeps without the help of autograd."""
-    if torch.is_grad_enabled():
-        kept.update(leaf.untyped_storage() for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
-
-
-def _bytes(storages: Iterable[torch.UntypedStorage]) -> int:
-    return sum(storage.nbytes() for storage in storages)
-
-
-def _flop_counter() -> FlopCounterMode:
-    """Return torch's counter with a formula for `addmm_` (`losses.streaming`), the one product it does not know."""
-
-    def addmm_(total: list[int], left: list[int], right: list[int], **_: Any) -> int:
-        return 2 * left[0] * left[1] * right[1]
-
-    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.addmm_: addmm_})
+        forward_flops = counter.flops
+        loss.backward()
+    return _StepCost(Flops(forward_flops, counter.flops - forward_flops), kept, counter.launches, counter.moved)
 
 
 def _numel(parameters: Iterable[Tensor]) -> int:

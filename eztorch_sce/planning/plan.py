@@ -219,7 +219,7 @@ def _advice(costs: Costs, config: PlanSettings, time: StepTime, usable: float) -
     batch, num_devices = _batch(config), config.trainer.world_size or 1
     memory, lines = costs.memory(num_devices), []
     if sum(size.at(batch) for size in memory.values()) > usable:
-        lines.append(f"To make it fit: {_ways_to_fit(config, usable)}.")
+        lines.append(f"To make it fit: {_ways_to_fit(costs, config, usable)}.")
     if not time.is_bound_by_host:
         return lines
     lines.append(
@@ -242,14 +242,15 @@ def _advice(costs: Costs, config: PlanSettings, time: StepTime, usable: float) -
     return lines
 
 
-def _ways_to_fit(config: PlanSettings, usable: float) -> str:
+def _ways_to_fit(costs: Costs, config: PlanSettings, usable: float) -> str:
     """Return the settings that need less memory, with the largest batch per device of those that are not obvious."""
     ways = []
     if config.trainer.precision == "32-true":
         ways.append("trainer.precision=bf16-mixed")
     if not config.trainer.checkpointing:
-        less = replace(config, trainer=replace(config.trainer, checkpointing=True))  # type: ignore[type-var]
-        ways.append(f"trainer.checkpointing=true (up to {largest_batch(less, usable)} per device)")
+        less = replace(costs, networks=costs.networks._replace(activations=costs.networks.checkpointed))
+        largest = _largest(less.memory(config.trainer.world_size or 1), usable)
+        ways.append(f"trainer.checkpointing=true (up to {largest} per device)")
     return ", ".join([*ways, f"trainer.accumulate={2 * config.trainer.accumulate}, or more devices"])
 
 
