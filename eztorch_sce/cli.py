@@ -126,27 +126,26 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
         return print(help_pages.command_help(command, topics[first + 1 :]))
     if _DRY_RUN in words:
         return _dry_run(command, [word for word in words if word != _DRY_RUN])
-    _refuse_mistyped(command, words)
-    if any(word.startswith(("-", "hydra")) for word in words):
+    from eztorch_sce.config.command_words import config_of, is_for_hydra, refuse_mistyped
+
+    if is_for_hydra(words):
+        refuse_mistyped(command, words)
         _run_by_hydra(command, words)
     else:
-        from eztorch_sce.config.compose import compose
-
-        _start(command, compose(command, words))
+        _start(command, config_of(command, words))
 
 
 def _dry_run(command: str, words: list[str]) -> None:
     """Check a command with all its settings and data, and print what it would do."""
     from eztorch_sce import registry
-    from eztorch_sce.config.compose import compose
+    from eztorch_sce.config.command_words import config_of
 
     known = [*_WITH_DRY_RUN, *registry.choices("evaluation")]
     if command not in known:
         raise ConfigError([f"{command} has no {_DRY_RUN}; the commands that have one are {', '.join(known)}"])
     if any(word in ("-m", "--multirun") for word in words):
         raise ConfigError([f"{_DRY_RUN} checks one run, not a sweep: leave out -m, and give each setting one value"])
-    _refuse_mistyped(command, words)
-    config = compose(command, words)
+    config = config_of(command, words)
     from eztorch_sce.rehearsal import dry_run
 
     for line in dry_run(config).lines(shutil.get_terminal_size().columns):
@@ -160,23 +159,6 @@ def _unknown_command(word: str, known: Sequence[str]) -> str:
         return f"{word}: the command is missing in front of it, as in eztorch-sce pretrain {example.lstrip('-')}"
     cure = did_you_mean(word, known) or f"; the commands are {', '.join(known)}"
     return f"{word} is not a command{cure}"
-
-
-def _refuse_mistyped(command: str, words: list[str]) -> None:
-    """Raise ConfigError if words are not of the form name=value, also with the mistakes in the settings they mean."""
-    from eztorch_sce.config.mistyped import corrected
-
-    meant, messages = corrected(command, words)
-    if not messages:
-        return
-    from eztorch_sce.config.compose import compose
-
-    try:
-        if not any(word.startswith("-") for word in meant):
-            compose(command, meant)
-    except ConfigError as error:
-        messages += error.problems
-    raise ConfigError(messages)
 
 
 def _list_recipes(rest: list[str]) -> None:

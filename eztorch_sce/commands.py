@@ -19,6 +19,13 @@ def _report(*words: Any) -> bool:
     return True
 
 
+def _report_mistakes(*words: Any) -> list[str]:
+    from eztorch_sce.pages import mistakes_in_report
+
+    *runs, config = words
+    return mistakes_in_report(runs, config)
+
+
 def _watch(run: str, config: WatchConfig) -> bool:
     from eztorch_sce.watch import watch
 
@@ -44,6 +51,7 @@ COMMANDS: Mapping[str, PositionalCommand] = {
             "eztorch-sce report runs/mine data.root=/media/disk/videos",
         ),
         _report,
+        mistakes=_report_mistakes,
     ),
     "watch": PositionalCommand(
         "watch",

@@ -27,16 +27,23 @@ def report_page(runs: Sequence[str | os.PathLike[str]], config: ReportConfig | N
         ConfigError: If a directory holds no run, or the page cannot be written; raised before anything is read.
     """
     config = config or ReportConfig()
+    if messages := mistakes_in_report(runs, config):
+        raise ConfigError(messages)
+    opened, _ = open_runs([os.fspath(run) for run in runs])
+    file = Path(config.out) if config.out is not None else opened[0].directory / PAGE
+    place = [] if config.data.root is None else [f"data.root={config.data.root}"]
+    write_page(file, opened, prepare_media(opened, place, config.map))
+    return file
+
+
+def mistakes_in_report(runs: Sequence[str | os.PathLike[str]], config: ReportConfig) -> list[str]:
+    """Return one message per run, folder of data and file to write that `report_page` cannot use."""
     opened, messages = open_runs([os.fspath(run) for run in runs])
     messages += _missing(config.data.root)
     if config.out is not None or opened:
         file = Path(config.out) if config.out is not None else opened[0].directory / PAGE
         messages += _unwritable(file, is_typed=config.out is not None)
-    if messages:
-        raise ConfigError(messages)
-    place = [] if config.data.root is None else [f"data.root={config.data.root}"]
-    write_page(file, opened, prepare_media(opened, place, config.map))
-    return file
+    return messages
 
 
 def refresh_pages(run_dir: Path) -> list[Path]:

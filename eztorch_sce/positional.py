@@ -50,6 +50,8 @@ class PositionalCommand(NamedTuple):
         run: Function of the positional arguments and the config. It returns False if files are unusable, missing or
             failed, which makes the exit code 1. None if `settings_of` is set; the command-line module then runs it.
         settings_of: The command whose settings this one accepts, such as "pretrain"; empty if `config` declares them.
+        mistakes: Function of the same values as `run` that returns the messages `run` would raise, to be told together
+            with those about the words. None if there are none.
     """
 
     title: str
@@ -59,6 +61,7 @@ class PositionalCommand(NamedTuple):
     examples: tuple[str, str, str]
     run: Callable[..., bool] | None
     settings_of: str = ""
+    mistakes: Callable[..., list[str]] | None = None
 
     def usage(self) -> str:
         """Return the usage line.
@@ -111,7 +114,8 @@ def parse(command: PositionalCommand, words: Sequence[str]) -> CommandLine:
     values, unknown = _read_settings(command, overrides, hints, lacks_argument)
     config = with_home_folders(_nested(command.config, values))
     if messages := messages + unknown + invalid_settings(config):
-        raise ConfigError(messages)
+        more = command.mistakes(*arguments, config) if command.mistakes and not lacks_argument else []
+        raise ConfigError([*messages, *more])
     return CommandLine(arguments, config, [])
 
 

@@ -23,6 +23,8 @@ from eztorch_sce.config.fit import fit_finetuning, fit_to_data
 from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.set_where import names_origins
 from eztorch_sce.data.collate import stack
+from eztorch_sce.data.dataset import EpochSampler
+from eztorch_sce.data.loading import Division, TrainingLoader, training_clips
 from eztorch_sce.data.shared_memory import in_units
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import local_device
@@ -54,9 +56,13 @@ from eztorch_sce.settings import chosen
 from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.types import Batch, Failure, Sample
 
-_TOPICS = ("features", "network", "records", "views", "decoding", "device", "steps", "memory", "time", "writes")
+_TOPICS = (
+    *("features", "network", "records", "views", "decoding", "loading"),
+    *("device", "steps", "memory", "time", "writes"),
+)
 _COLUMN = 12  # where the text of a topic starts
 _NUM_RECORDS = 4  # read as a sample: spread over the split
+_NUM_TIMED = 2  # records in a timed step: batch statistics need two
 _PER_WEIGHT = {"sgd": 1, "lars": 1, "adamw": 2}  # numbers that an optimizer keeps for each
 _SLOW_S = 1.0  # of a pass that is timed once only
 _MARGIN = 2**20  # bytes for settings, metrics and predictions
@@ -262,16 +268,15 @@ class _Rehearsal:
         self, data: Any, opened: Opened, trainer: TrainerConfig, seed: int
     ) -> tuple[list[Tensor] | None, float]:
         """Read some records, and return their views for a step and the seconds per record of all workers together."""
-        from eztorch_sce.data.datamodule import TrainingData
-
-        loaded = TrainingData(data, opened.train, opened.views, opened.spec, seed, trainer)
-        batch, load_s = self._sampled(loaded.dataset, opened.train, data.decoder_name())
+        clips = training_clips(data, opened.train, opened.views, opened.spec, seed)
+        loader = TrainingLoader(clips, EpochSampler(len(clips), seed, shuffle=True), data, Division.of(trainer))
+        batch, load_s = self._sampled(clips, opened.train, data.decoder_name())
         spec = opened.spec
         sizes = " + ".join(str(view.size) for view in opened.views)
         frames = f"{spec.num_frames} frames of " if spec.num_frames > 1 else ""
         self.rows["views"] = f"{len(opened.views)} per record: {frames}{sizes} px"
-        supply = loaded.train_dataloader().supply
-        return loaded.augmentation(batch).views, load_s / max(1, supply.num_workers) / (trainer.devices or 1)
+        self.rows["loading"] = f"{loader.supply}; at most {in_units(loader.bytes_ahead)} of shared memory per process"
+        return loader.augment(batch).views, load_s / max(1, loader.supply.num_workers) / (trainer.devices or 1)
 
     def _read(self, views: RecordViews) -> tuple[Batch, float]:
         dataset = views.loader.dataset
@@ -345,8 +350,9 @@ class _Rehearsal:
 
 def _seconds_per_record(loss: Callable[[list[Tensor]], Tensor], views: list[Tensor], learns: bool = True) -> float:
     """Return the seconds of a forward and backward pass per record, on the CPU."""
-    if len(views[0]) < 2:  # batch statistics need two
-        views = [view.repeat(2, *[1] * (view.ndim - 1)) for view in views]
+    if len(views[0]) < _NUM_TIMED:
+        views = [view.repeat(_NUM_TIMED, *[1] * (view.ndim - 1)) for view in views]
+    views = [view[:_NUM_TIMED] for view in views]
     seconds = _seconds_of(lambda: _passes(loss, views, learns))
     if seconds < _SLOW_S:  # the first pass of a quick network mostly takes the time of its start
         seconds = _seconds_of(lambda: _passes(loss, views, learns))

@@ -18,6 +18,7 @@ from eztorch_sce.other_names import setting_meant
 
 _OF_HYDRA = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--info", "-i"}
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd"}  # flags of Hydra that take the next word
+HYDRA_FLAGS = _OF_HYDRA | _WITH_VALUE
 _LISTS = (".csv", ".txt", ".parquet", ".tsv")
 _WEIGHTS = (".pt", ".pth", ".ckpt")
 _SUFFIXES = {*_LISTS, *_WEIGHTS, *KNOWN_SUFFIXES, ".yaml", ".yml"}

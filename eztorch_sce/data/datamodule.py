@@ -7,8 +7,8 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.augment.views import Views
 from eztorch_sce.cores import cores_per_process, num_usable_cores
 from eztorch_sce.data.config import DataConfig
-from eztorch_sce.data.dataset import EpochSampler, TrainingClips
-from eztorch_sce.data.loading import Division, TrainerSettings, TrainingLoader
+from eztorch_sce.data.dataset import EpochSampler
+from eztorch_sce.data.loading import Division, TrainerSettings, TrainingLoader, training_clips
 from eztorch_sce.data.shared_memory import in_units
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.launch import is_first_process
@@ -42,9 +42,7 @@ class TrainingData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.config = config
-        self.dataset = TrainingClips(
-            manifest, views, spec, config.build_decoder(), seed, config.canvas, config.near_power
-        )
+        self.dataset = training_clips(config, manifest, views, spec, seed)
         self.sampler = EpochSampler(len(manifest.records), seed, shuffle=True)
         self._loader: TrainingLoader | None = None
         if trainer is not None:

@@ -201,6 +201,13 @@ class TrainingLoader(TimedLoader):
         reuse_large_buffers()
 
 
+def training_clips(
+    config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, seed: int
+) -> TrainingClips:
+    """Return the dataset of random clips of a training."""
+    return TrainingClips(manifest, views, spec, config.build_decoder(), seed, config.canvas, config.near_power)
+
+
 class ReportingLoader(TrainingLoader):
     """Training loader for a loop of one's own, which reports unreadable files as the training commands do.
 
