@@ -12,6 +12,7 @@ from eztorch_sce.settings import show
 
 _ABOUT_WEIGHTS = ("weights.", "train.weights.", "seen_in_pretraining.", "recipe")
 _ABOUT_DATA = ("data_summary.",)
+_LARGER = 0.01  # than chance: the largest class of balanced classes says nothing new
 _MOST_ITEMS = 8  # of a list in a protocol
 
 
@@ -125,6 +126,7 @@ def group_of(aligned: Aligned) -> dict[str, Any]:
         "title": aligned.title,
         "rows": rows,
         "more": more,
+        "present": [number for number, run in enumerate(aligned.runs) if run is not None],
         "summaries": [None if run is None else summary_of(run) for run in aligned.runs],
         "runs": [None if run is None else run.name for run in aligned.runs],
         "protocol": _side_by_side([_card(run) for run in aligned.runs]),
@@ -138,6 +140,7 @@ def _row(name: str, aligned: Aligned) -> dict[str, Any]:
     levels = dict.fromkeys(each["level"] for each in chances if each.get("level") is not None)
     counts = dict.fromkeys(f"{each['records']} {each.get('split', 'test')}" for each in chances if "records" in each)
     largest = [each["largest_class"] for each in chances if each.get("largest_class")]
+    level = next(iter(levels), None)
     is_rate = all(
         0 <= value <= 1
         for cell in cells
@@ -148,8 +151,8 @@ def _row(name: str, aligned: Aligned) -> dict[str, Any]:
     return {
         "cells": cells,
         "chance": " / ".join(f"{level:.3f}" for level in levels),
-        "chance_level": next(iter(levels), None),
-        "largest": f"{largest[0]:.3f}" if largest else "",
+        "chance_level": level,
+        "largest": f"{largest[0]:.3f}" if largest and largest[0] > (level or 0.0) + _LARGER else "",
         "records": " / ".join(counts),
         "is_rate": is_rate and bool(levels),
     }

@@ -33,24 +33,56 @@ class Subject:
 def subjects_of(runs: Sequence[RunFiles]) -> list[Subject]:
     """Return the subjects of runs and of the runs that belong to them, in their order.
 
-    A pretraining is a subject, with the runs that used its weights. So is a training from scratch. Evaluations whose
+    A pretraining is a subject, with the runs that used its weights, and in a study the untrained network with the same
+    input as its baseline. So is a training from scratch. Evaluations whose
     training is not among the runs are one subject if they used the same weights and are of different commands; runs of
     one command are compared, and so each is a subject.
     """
     pool = [run for run in all_runs(runs) if run.command not in ("", "demo", "study")]
-    makers = [run for run in pool if _is_maker(run, pool)]
+    adopted = _adopted(pool)
+    makers = [run for run in pool if _is_maker(run, pool) and run.directory not in adopted]
     subjects = {run.directory.resolve(): Subject(run.name, run) for run in makers}
     loose: dict[str, list[RunFiles]] = {}
     for run in pool:
         if run in makers:
             continue
         maker = _first_maker(run, pool)
-        if maker is not None and maker.directory.resolve() in subjects:
+        if parents := adopted.get(run.directory if maker is None else maker.directory):
+            for parent in parents:
+                subjects[parent.directory.resolve()].untrained.append(run)
+        elif maker is not None and maker.directory.resolve() in subjects:
             subject = subjects[maker.directory.resolve()]
             (subject.untrained if _is_untrained(run) else subject.evaluations).append(run)
         else:
             loose.setdefault(_identity(run), []).append(run)
     return [*subjects.values(), *(subject for group in loose.values() for subject in _loose_subjects(group))]
+
+
+def _adopted(pool: Sequence[RunFiles]) -> dict[Path, list[RunFiles]]:
+    """Return the pretrainings of which a run of an untrained network is the baseline, by its directory.
+
+    A study evaluates one untrained network for all its pretrainings with the same input.
+    """
+    pretrained = [run for run in pool if run.command == "pretrain"]
+    adopted: dict[Path, list[RunFiles]] = {}
+    for run in pool:
+        study = _study_of(run)
+        if study is None or not _is_untrained(run) or _maker(run, pool) is not None:
+            continue
+        alike = [each for each in pretrained if _study_of(each) == study and _input(each) == _input(run)]
+        if alike:
+            adopted[run.directory] = alike
+    return adopted
+
+
+def _study_of(run: RunFiles) -> Path | None:
+    """Return the folder of the study that a run is part of, or None."""
+    place = run.directory.resolve()
+    return next((parent for parent in place.parents[:2] if (parent / "study.json").is_file()), None)
+
+
+def _input(run: RunFiles) -> Any:
+    return run.report.get("protocol", {}).get("input")
 
 
 def _loose_subjects(runs: Sequence[RunFiles]) -> list[Subject]:

@@ -1,6 +1,9 @@
 """Tests of the results of a page: which runs belong together, and what stands beside what."""
 
+import datetime
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.pages import refresh_pages, report_page
+from eztorch_sce.report.health import state_of
 from eztorch_sce.report.results import aligned_evaluations, group_of
-from eztorch_sce.report.run_files import open_runs
+from eztorch_sce.report.run_files import RunFiles, open_runs
 from eztorch_sce.report.sections.headline import headline
 from eztorch_sce.report.setting_rows import setting_table
 from eztorch_sce.report.settings import DataPlace, ReportConfig
@@ -23,7 +27,7 @@ def write_run(directory: Path, command: str, metrics: dict[str, float] | None = 
     lines = [f"{name}: {json.dumps(value)}" for name, value in settings.items()]
     (directory / "config.yaml").write_text("\n".join([f"# eztorch-sce {command}", "seed: 0", *lines]))
     if metrics is not None:
-        protocol = {"records": 8, "k": settings.get("k", 20)}
+        protocol = {"records": 8, "k": settings.get("k", 20), "input": settings.get("input")}
         if "weights" in settings:
             protocol["weights"] = {"file": settings["weights"], "untrained": bool(settings.get("untrained"))}
         report = {"command": command, "metrics": metrics, "protocol": protocol, "folder": str(directory.parent)}
@@ -56,6 +60,38 @@ def test_evaluations_belong_to_the_training_that_made_their_weights(folder: Path
     assert subject.run.name == "mine"
     assert [run.name for run in subject.evaluations] == ["knn", "tested", "tuned"]
     assert [run.name for run in subject.untrained] == ["base"]
+
+
+def test_in_a_study_an_untrained_network_is_the_baseline_of_the_pretrainings_with_its_input(tmp_path: Path) -> None:
+    study = tmp_path / "study"
+    numbers = {"motion": 0.75, "color": 0.5, "untrained-motion": 0.25, "untrained-color": 0.375}
+    for network, value in numbers.items():
+        kind, is_untrained = network.removeprefix("untrained-"), network.startswith("untrained")
+        write_run(study / f"pretrain-{kind}", "pretrain", {"loss": 1.0}, input=kind)
+        weights = study / "measure" / kind if is_untrained else study / f"pretrain-{kind}"
+        top1 = {"knn_top1": value}
+        write_run(study / network / "knn", "knn", top1, input=kind, weights=str(weights), untrained=is_untrained)
+    (study / "study.json").write_text("{}")
+    group = next(group_of(each) for each in aligned_evaluations(subjects(study)) if each.command == "knn")
+    cells = [(cell["text"], cell["untrained"]["text"]) for cell in group["rows"][0]["cells"]]
+    assert cells == [("0.500", "0.375"), ("0.750", "0.250")]
+
+
+def test_a_finished_run_whose_files_were_copied_is_not_taken_for_one_that_was_resumed(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "mine", "pretrain", {"loss": 1.0})
+    report = json.loads((run / "report.json").read_text())
+    now = time.time()
+
+    def state(age_of_finish_s: float) -> str:
+        finished = datetime.datetime.fromtimestamp(now - age_of_finish_s, datetime.timezone.utc)
+        report["finished"] = f"{finished:%Y-%m-%d %H:%M} UTC"
+        (run / "report.json").write_text(json.dumps(report))
+        os.utime(run / "report.json", (now - 60, now - 60))
+        os.utime(run / "config.yaml", (now, now))
+        return state_of(RunFiles(run, "mine"))
+
+    assert state(age_of_finish_s=60) == "running"
+    assert state(age_of_finish_s=86400) == "finished"
 
 
 def test_a_row_holds_value_interval_baseline_chance_and_number_of_records(folder: Path) -> None:

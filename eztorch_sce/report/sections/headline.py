@@ -26,6 +26,7 @@ def headline(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
         "subjects": [_subject(subject) for subject in subjects],
         "layout": "columns" if len(subjects) <= _MOST_COLUMNS else "rows",
         "groups": groups,
+        "has_titles": _is_ambiguous(groups),
         "has_intervals": any(cell["interval"] for cell in _cells(groups)),
         "has_untrained": any(cell["untrained"] for cell in _cells(groups)),
         "unfinished": [_unfinished(run) for run in all_runs(runs) if run.command and not run.is_finished],
@@ -34,6 +35,12 @@ def headline(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
         "baselines": _baseline_commands(subjects),
     }
     return Section("headline", "Results", data)
+
+
+def _is_ambiguous(groups: Sequence[dict[str, Any]]) -> bool:
+    """Return whether metrics of several evaluations have the same name, so that each needs its title."""
+    labels = [row["label"] for group in groups for row in group["rows"]]
+    return len(set(labels)) < len(labels)
 
 
 def _cells(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
