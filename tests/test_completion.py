@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from command_line import run
 
 from eztorch_sce.cli import main
 from eztorch_sce.completion import SHELLS, candidates
-from tests.support.command_line import run
 
 STARTS = {
     "bash": ["bash", "--norc", "--noprofile", "-i"],

@@ -5,10 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from command_line import run
 from PIL import Image
 
 from eztorch_sce import ConfigError, DataConfig, KnnConfig, dry_run
-from tests.support.command_line import run
 
 SMALL = ("data.root=images", "data.num_workers=0", "trainer.accelerator=cpu")
 

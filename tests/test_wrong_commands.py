@@ -5,9 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import run
 from PIL import Image
-
-from tests.support.command_line import run
 
 MOST_LINES = 4  # of an answer, below its heading
 
