@@ -41,6 +41,7 @@ _BLOCK = re.compile(
 )
 _TITLE = re.compile(r'title="([^"]+)"')
 _SMALL_TRAINING = ["trainer.max_epochs=1", "data.batch_size=4", "data.num_workers=0", "trainer.accelerator=cpu"]
+_SMALL_NETWORK = ["backbone.width=4", "backbone.num_blocks=1"]  # where the data choose the network
 _SMALL_CLIPS = ["data.num_workers=0", "test.num_clips=1", "test.num_crops=1"]
 SMALL = {  # settings that the tests add to a command
     "pretrain": _SMALL_TRAINING,
@@ -144,9 +145,13 @@ def _after_script(words: list[str]) -> list[str]:
 def small(words: list[str]) -> list[str]:
     """Return the words of a command with the settings that keep it small."""
     command, rest = words[0], words[1:]
-    if command not in SMALL or any(word in ("-h", "--help", "--dry-run") for word in rest):
+    if command not in SMALL or any(word in ("-h", "--help") for word in rest):
         return words
     added = list(SMALL[command])
+    if command == "pretrain" and not any(
+        word.startswith(("recipe=", "config=", "backbone=", "views=")) for word in rest
+    ):
+        added += _SMALL_NETWORK
     if command in _TAKES_CLIPS and not any(word.startswith("features=") for word in rest):
         added += _SMALL_CLIPS
     return [*words, *added]
