@@ -22,10 +22,14 @@ from eztorch_sce.report.section import Section
 from eztorch_sce.report.sections.curves import trainings
 from eztorch_sce.report.settings import WatchConfig
 from eztorch_sce.report.training_log import TrainingLog
+from eztorch_sce.thumbnails import cached_media
 
 _LOCAL_NAMES = ("127.0.0.1", "localhost")  # hosts that a browser may ask for: a name of another site is a DNS trick
 _FRESH_S = 1.0  # in which all pages get the same answer
-_FILES = ("config.yaml", METRICS, "report.json", "views.json", "evaluations.json", "sample.pt", "unreadable.csv")
+_FILES = (
+    *("config.yaml", METRICS, "report.json", "views.json", "evaluations.json", "sample.pt", "unreadable.csv"),
+    "report/images.zip",
+)
 _HEADERS = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -196,7 +200,7 @@ class Follower:
 
 
 def _sections(run: RunFiles) -> list[Section]:
-    return sections_of([run]) if run.directory.is_dir() else []
+    return sections_of([run], cached_media([run])) if run.directory.is_dir() else []
 
 
 def _signature(directories: Iterable[Path]) -> str:

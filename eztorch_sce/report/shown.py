@@ -56,9 +56,13 @@ def shown_networks(runs: Sequence[RunFiles], media: Media | None) -> list[Shown]
 
 
 def predicting(sample: Sample) -> list[RunFiles]:
-    """Return the evaluations of a network that predicted classes, those with trained classifiers first."""
+    """Return the evaluations of a network that predicted classes, those with trained classifiers first.
+
+    Retrieval predicts the class of the one nearest record, and counts only if nothing else has predicted classes.
+    """
     runs = [run for run in sample.evaluations if any(row.get("prediction") for row in run.predictions)]
-    return sorted(runs, key=lambda run: _place(run, _PREDICTING))
+    classifying = [run for run in runs if run.command != "retrieve"]
+    return sorted(classifying or runs, key=lambda run: _place(run, _PREDICTING))
 
 
 def searching(sample: Sample) -> RunFiles | None:

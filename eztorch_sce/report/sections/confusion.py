@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eztorch_sce.files import open_text
+from eztorch_sce.report.evaluation_names import evaluation_title
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.samples import TEST
 from eztorch_sce.report.section import Section
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from eztorch_sce.report.media import Media
 
 _IN_PLACE = 20  # classes whose whole table is shown at once
-_NUM_PAIRS, _NUM_WORST = 30, 24
+_NUM_PAIRS, _NUM_WORST = 12, 12
 
 
 def confusion(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
@@ -32,7 +33,8 @@ def confusion(runs: Sequence[RunFiles], media: "Media | None") -> Section | None
             if not classes:
                 continue
             number = len(evaluations)
-            title = f"{run.command}, {network.sample.name}" if len(networks) > 1 else run.command
+            title = evaluation_title(run.command)
+            title += f", {network.sample.name}" if len(networks) > 1 else ""
             evaluations.append({"title": title, "number": number} | _data_of(network, run, classes, counts))
             images |= network.image_files()
             if len(classes) > _IN_PLACE:

@@ -8,6 +8,7 @@ from eztorch_sce.data.view_samples import TILES_FILE, VIEWS_FILE
 from eztorch_sce.files import open_text
 from eztorch_sce.report.run_files import RunFiles, all_runs
 from eztorch_sce.report.section import Section
+from eztorch_sce.report.shown import Paths
 
 if TYPE_CHECKING:
     from eztorch_sce.report.media import Media
@@ -42,4 +43,6 @@ def _content(run: RunFiles) -> dict[str, Any] | None:
         return None
     with open_text(file) as stream:
         content: dict[str, Any] = json.load(stream)
-    return content
+    paths = Paths.of(record["path"] for record in content["records"])
+    records = [record | {"path": name} for record, name in zip(content["records"], paths.names, strict=True)]
+    return content | {"records": records}

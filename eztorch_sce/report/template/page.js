@@ -244,6 +244,7 @@ const page = (() => {
 
   function preparePrint() {
     printing = true;
+    document.documentElement.dataset.print = "";  // the light colors, which the browser applies only later
     for (const details of document.querySelectorAll("details:not([open])")) {
       details.open = true;
       details.dataset.opened = "";
@@ -254,6 +255,7 @@ const page = (() => {
 
   function finishPrint() {
     printing = false;
+    delete document.documentElement.dataset.print;
     for (const details of document.querySelectorAll("details[data-opened]")) {
       details.open = false;
       delete details.dataset.opened;

@@ -2,7 +2,7 @@
 page.section("map", (root, data) => {
   const { el } = page;
   const SHAPES = ["circle", "square", "triangle", "diamond"];
-  const SHOWN_AT_ONCE = 60;
+  const SHOWN_AT_ONCE = 60, MARKS = 32;
   const app = root.querySelector("#map-app");
   let map, points, x, y, groups, groupOf, hidden, selected, matches, focused = -1;
   let span = { x: 1, y: 1 };
@@ -37,7 +37,8 @@ page.section("map", (root, data) => {
   const legendList = el("ul", { class: "map-legend" });
   const found = el("span", { class: "small quiet", role: "status" });
   const selection = el("div", { class: "map-selection" });
-  const side = el("div", { class: "map-side" }, el("div", { class: "map-legend-box" }, legendList), selection);
+  const repeated = el("p", { class: "small quiet", hidden: true }, `Marks repeat after ${MARKS} groups: “only” and the search tell groups apart.`);
+  const side = el("div", { class: "map-side" }, el("div", { class: "map-legend-box" }, legendList), repeated, selection);
 
   app.append(
     el("div", { class: "controls" }, data.maps.length > 1 ? runs.label : null, projection.label, color.label,
@@ -157,6 +158,7 @@ page.section("map", (root, data) => {
       return el("li", {}, toggle, only);
     }));
     function showPressed() { groups.forEach((each, i) => each.toggle.setAttribute("aria-pressed", String(!hidden.has(i)))); }
+    repeated.hidden = groups.length <= MARKS;
     drawMarks(); say();
   }
 
@@ -265,7 +267,7 @@ page.section("map", (root, data) => {
   page.onTheme(() => {
     colors = Object.fromEntries(["ink", "quiet", "accent", "good", "bad", "surface"].map((name) => [name, page.color(name)]));
     for (let i = 1; i <= 8; i++) colors[`series-${i}`] = page.color(`series-${i}`);
-    drawMarks(); draw();
+    drawMarks(); paint();  // at once: a print does not wait for the next frame
   });
 
   new ResizeObserver(() => {
