@@ -7,8 +7,9 @@ torch, and errors in settings do not load Lightning.
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, print_line, visible
 from eztorch_sce.together import together
+from eztorch_sce.waiting import announced
 
 _HELP_WORDS = ("-h", "--help", "help")
-_FROM_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=", "hydra.output_subdir=")  # added for its child processes
 _RESUMABLE = ("pretrain", "finetune")
 _DRY_RUN = "--dry-run"
+_TRAINING = ("pretrain", "finetune", "demo", "study")
 _WITH_DRY_RUN = ("pretrain", "finetune", "test", "extract")  # and every evaluation
 
 
@@ -119,46 +121,42 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
     takes_folder = command == "study" and not any(word in _HELP_WORDS for word in rest)
     words = with_plugins(with_folder(rest) if takes_folder else rest)
     if command not in (known := help_pages.command_names()):
-        raise ConfigError([_unknown_command(command, known) + registry.remarks()])
+        from eztorch_sce.config.mistyped import unknown_command
+
+        raise ConfigError([unknown_command(command, known) + registry.remarks()])
     if any(word in _HELP_WORDS for word in words):
         topics = without_plugins(words)
         first = next(number for number, word in enumerate(topics) if word in _HELP_WORDS)
         return print(help_pages.command_help(command, topics[first + 1 :]))
     if _DRY_RUN in words:
         return _dry_run(command, [word for word in words if word != _DRY_RUN])
-    from eztorch_sce.config.command_words import config_of, is_for_hydra, refuse_mistyped
+    with announced("loading PyTorch"):
+        from eztorch_sce.config.by_hydra import run_by_hydra
+        from eztorch_sce.config.command_words import config_of, is_for_hydra
 
-    if is_for_hydra(words):
-        refuse_mistyped(command, words)
-        _run_by_hydra(command, words)
+        config = None if is_for_hydra(words) else config_of(command, words)
+    if config is None:
+        run_by_hydra(command, words, _start)
     else:
-        _start(command, config_of(command, words))
+        _start(command, config)
 
 
 def _dry_run(command: str, words: list[str]) -> None:
     """Check a command with all its settings and data, and print what it would do."""
     from eztorch_sce import registry
-    from eztorch_sce.config.command_words import config_of
 
     known = [*_WITH_DRY_RUN, *registry.choices("evaluation")]
     if command not in known:
         raise ConfigError([f"{command} has no {_DRY_RUN}; the commands that have one are {', '.join(known)}"])
     if any(word in ("-m", "--multirun") for word in words):
         raise ConfigError([f"{_DRY_RUN} checks one run, not a sweep: leave out -m, and give each setting one value"])
-    config = config_of(command, words)
-    from eztorch_sce.rehearsal import dry_run
+    with announced("loading PyTorch"):
+        from eztorch_sce.config.command_words import config_of
+        from eztorch_sce.rehearsal import dry_run
 
+        config = config_of(command, words)
     for line in dry_run(config).lines(shutil.get_terminal_size().columns):
         print_line(line)
-
-
-def _unknown_command(word: str, known: Sequence[str]) -> str:
-    """Return the message for a first word that is not a command."""
-    if "=" in word or word.startswith("-") or os.path.exists(word):
-        example = word if "=" in word.strip("-") else f"data.root={word if os.path.isdir(word) else 'FOLDER'}"
-        return f"{word}: the command is missing in front of it, as in eztorch-sce pretrain {example.lstrip('-')}"
-    cure = did_you_mean(word, known) or f"; the commands are {', '.join(known)}"
-    return f"{word} is not a command{cure}"
 
 
 def _list_recipes(rest: list[str]) -> None:
@@ -234,14 +232,17 @@ def _run_data(words: list[str]) -> None:
     line = parse(command, rest)
     if command.run is None:
         return _bench(line.arguments[0], line.overrides)
+    with announced("loading PyTorch"):
+        import_module("eztorch_sce.curation.doctor")  # whose imports all these commands share
     sys.exit(0 if command.run(*line.arguments, line.config) else 1)
 
 
 def _bench(folder: str, overrides: list[str]) -> None:
-    from eztorch_sce import api
-    from eztorch_sce.config.compose import compose
-    from eztorch_sce.config.overrides import quoted
-    from eztorch_sce.curation.command import print_bench
+    with announced("loading PyTorch"):
+        from eztorch_sce import api
+        from eztorch_sce.config.compose import compose
+        from eztorch_sce.config.overrides import quoted
+        from eztorch_sce.curation.command import print_bench
 
     # Decoding uses no GPU, so the batch need not divide among the GPUs of this machine.
     print_bench(api.bench(compose("pretrain", [f"data.root={quoted(folder)}", "trainer.accelerator=cpu", *overrides])))
@@ -249,15 +250,19 @@ def _bench(folder: str, overrides: list[str]) -> None:
 
 def _start(command: str, config: object) -> None:
     """Run a command with a validated config and print the result."""
-    from eztorch_sce import api, demo, registry
-    from eztorch_sce.report.tables import print_plan, print_report
-    from eztorch_sce.studies import study
+    with announced("loading PyTorch Lightning" if command in _TRAINING else "loading"):
+        from eztorch_sce import api, demo, registry
+        from eztorch_sce.report.tables import print_plan, print_report
+        from eztorch_sce.studies import study
 
+        if command in _TRAINING:
+            import_module("eztorch_sce.training.trainer")  # by the functions of these commands otherwise, silently
     is_evaluation = command in registry.choices("evaluation")
     name = "evaluate" if is_evaluation else command.replace("-", "_")
     modules = {"demo": demo, "study": study}
     function: Callable[[Any], Any] = getattr(modules.get(command, api), name)
-    result = function(config)
+    with announced("measuring the networks") if command == "plan" else nullcontext():
+        result = function(config)
     if command == "study":
         return  # which has printed what it found
     if command == "plan":
@@ -276,48 +281,3 @@ def _print_pages(run_dir: Path, is_written: bool) -> None:
 
     for page in [run_dir / PAGE] if is_written else refresh_pages(run_dir):
         print_line(f"page: {page}")
-
-
-def _run_by_hydra(command: str, rest: list[str]) -> None:
-    """Run a command through Hydra, for `-m`, `--cfg job` and launchers."""
-    import hydra
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-    from omegaconf import DictConfig
-
-    from eztorch_sce.config import compose
-    from eztorch_sce.config.explain import explain_each
-    from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
-    from eztorch_sce.config.starting import StartError
-
-    rest = [word for word in rest if not word.startswith(_FROM_LIGHTNING)]
-    flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
-    is_sweep = any(flag in ("-m", "--multirun") for flag in flags)
-    texts = take_literally(compose.commands()[command], [word for word in rest if word not in flags], is_sweep)
-    try:
-        prepared = compose.prepare(command, texts)
-    except (StartError, *compose.INVALID) as error:
-        raise ConfigError(explain_each(command, texts, error)) from None
-    run_dir = next((word.split("=", 1)[1] for word in rest if word.startswith("run.dir=")), None)
-    if run_dir is not None and not is_in_quotes(run_dir):
-        run_dir = quoted(os.path.expanduser(run_dir))
-    # A run writes its own directory: Hydra adds none, except a numbered one for each job of a sweep.
-    hydra_settings = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]
-    hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
-    if not is_first_process():  # runs in the directories of the first process, and may only write where nobody looks
-        hydra_settings[-1:] = [f"hydra.sweep.dir={quoted(tempfile.mkdtemp())}", "hydra/hydra_logging=disabled"]
-    command_line, sys.argv = sys.argv, [sys.argv[0], *flags, *hydra_settings, *prepared.words]
-
-    @hydra.main(version_base="1.3", config_path=None, config_name=command)
-    def job(composed: DictConfig) -> None:
-        sys.argv = command_line  # which Lightning repeats to start further processes
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            composed.run.dir = HydraConfig.get().runtime.output_dir
-        _start(command, compose.to_config(composed, prepared))
-
-    compose.say(prepared.remarks)
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `main`, which prints them without a traceback
-    try:
-        job()
-    except compose.INVALID as error:
-        raise ConfigError(explain_each(command, texts, error)) from None

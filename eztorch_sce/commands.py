@@ -8,10 +8,12 @@ from typing import Any
 
 from eztorch_sce.positional import Argument, PositionalCommand
 from eztorch_sce.report.settings import ReportConfig, WatchConfig
+from eztorch_sce.waiting import announced
 
 
 def _report(*words: Any) -> bool:
-    from eztorch_sce.pages import report_page
+    with announced("loading PyTorch"):
+        from eztorch_sce.pages import report_page
     from eztorch_sce.printing import print_line
 
     *runs, config = words
@@ -27,7 +29,8 @@ def _report_mistakes(*words: Any) -> list[str]:
 
 
 def _watch(run: str, config: WatchConfig) -> bool:
-    from eztorch_sce.watch import watch
+    with announced("loading"):
+        from eztorch_sce.watch import watch
 
     watch(run, config)
     return True

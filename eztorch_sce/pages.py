@@ -12,6 +12,7 @@ from eztorch_sce.report.page import write_page
 from eztorch_sce.report.run_files import RunFiles, open_runs
 from eztorch_sce.report.settings import ReportConfig
 from eztorch_sce.thumbnails import cached_media, prepare_media
+from eztorch_sce.waiting import announced
 
 PAGE = "report.html"
 
@@ -32,7 +33,9 @@ def report_page(runs: Sequence[str | os.PathLike[str]], config: ReportConfig | N
     opened, _ = open_runs([os.fspath(run) for run in runs])
     file = Path(config.out) if config.out is not None else opened[0].directory / PAGE
     place = [] if config.data.root is None else [f"data.root={config.data.root}"]
-    write_page(file, opened, prepare_media(opened, place, config.map))
+    media = prepare_media(opened, place, config.map)
+    with announced("writing the page"):
+        write_page(file, opened, media)
     return file
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.printing import PlainConsole, visible
+from eztorch_sce.waiting import announced
 
 T = TypeVar("T")
 
@@ -55,7 +56,8 @@ def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
             yield advance
     else:
         lines = _Lines(total, title)
-        yield lines.advance
+        with announced(f"{visible(title)}: {total}"):
+            yield lines.advance
         lines.end()
 
 

@@ -55,6 +55,7 @@ from eztorch_sce.report.run_directory import checked_run_dir, existing_parent
 from eztorch_sce.settings import chosen
 from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.types import Batch, Failure, Sample
+from eztorch_sce.waiting import announced
 
 _TOPICS = (
     *("features", "network", "records", "views", "decoding", "loading"),
@@ -308,7 +309,8 @@ class _Rehearsal:
         if not all(is_ours(each) for each in (config.backbone, config.method, config.loss)):
             self.rows["memory"] = "not estimated: backbone, method or loss is not one of this package"
             return
-        needed = needed_memory(config)
+        with announced("measuring the networks"):
+            needed = needed_memory(config)
         on_gpu = config.trainer.accelerator == "gpu"
         available = torch.cuda.mem_get_info(0)[0] if on_gpu else _free_host_memory()
         if available is not None and needed > available:

@@ -2,12 +2,14 @@
 
 import io
 import itertools
+import threading
 import time
 
 import pytest
 
 from eztorch_sce import progress
 from eztorch_sce.printing import PlainConsole
+from eztorch_sce.waiting import announced
 
 
 def record_console(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> io.StringIO:
@@ -85,3 +87,19 @@ def test_an_error_during_the_work_is_raised(monkeypatch: pytest.MonkeyPatch) -> 
     record_console(monkeypatch, terminal=True)
     with pytest.raises(ZeroDivisionError), progress.counting(1, "work"):
         _ = 1 / 0
+
+
+def join_timers() -> None:
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join()
+
+
+def test_a_silent_spell_is_announced_if_it_is_long(capsys: pytest.CaptureFixture[str]) -> None:
+    with announced("loading PyTorch", after_s=0.0):
+        join_timers()
+    assert capsys.readouterr().err == "loading PyTorch ...\n"
+    with announced("loading PyTorch", after_s=3600.0):
+        pass
+    join_timers()  # without waiting for the hour
+    assert capsys.readouterr().err == ""

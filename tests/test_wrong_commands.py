@@ -93,5 +93,5 @@ def test_a_wrong_command_ends_a_real_process_with_2(folder: Path) -> None:
     words = [sys.executable, "-m", "eztorch_sce", "pretrain", "data.root", "=", "images", "loss=sec"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert [line[:2] for line in done.stderr.splitlines()] == ["ez", "- ", "- "]
+    assert [line[:2] for line in answer_of(done.stderr)] == ["- ", "- "]
     assert done.stdout == ""

@@ -183,3 +183,12 @@ def _all_paths(reference: Reference, description: Description, prefix: str = "",
             yield from _all_paths(reference, reference.configs[entry.config], inner, depth + 1)
         for choice in reference.choices.get(entry.group, {}).values():
             yield from _all_paths(reference, choice, f"{path}.", depth + 1)
+
+
+def unknown_command(word: str, known: Sequence[str]) -> str:
+    """Return the message for a first word that is not a command."""
+    if "=" in word or word.startswith("-") or os.path.exists(word):
+        example = word if "=" in word.strip("-") else f"data.root={word if os.path.isdir(word) else 'FOLDER'}"
+        return f"{word}: the command is missing in front of it, as in eztorch-sce pretrain {example.lstrip('-')}"
+    cure = did_you_mean(word, known) or f"; the commands are {', '.join(known)}"
+    return f"{word} is not a command{cure}"

@@ -1,0 +1,67 @@
+"""Commands that Hydra starts: sweeps, launchers and `--cfg job`."""
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from eztorch_sce.config import compose
+from eztorch_sce.config.command_words import refuse_mistyped
+from eztorch_sce.config.explain import explain_each
+from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
+from eztorch_sce.config.starting import StartError
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.launch import is_first_process
+
+_FROM_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=", "hydra.output_subdir=")  # added for its child processes
+
+
+def run_by_hydra(command: str, rest: Sequence[str], start: Callable[[str, Any], None]) -> None:
+    """Run a command through Hydra, for `-m`, `--cfg job` and launchers.
+
+    Args:
+        command: The command.
+        rest: The words after it.
+        start: Function that runs the command with a validated config; called once per job of a sweep.
+
+    Raises:
+        ConfigError: With one message per mistake.
+    """
+    refuse_mistyped(command, rest)
+    rest = [word for word in rest if not word.startswith(_FROM_LIGHTNING)]
+    flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
+    is_sweep = any(flag in ("-m", "--multirun") for flag in flags)
+    texts = take_literally(compose.commands()[command], [word for word in rest if word not in flags], is_sweep)
+    try:
+        prepared = compose.prepare(command, texts)
+    except (StartError, *compose.INVALID) as error:
+        raise ConfigError(explain_each(command, texts, error)) from None
+    run_dir = next((word.split("=", 1)[1] for word in rest if word.startswith("run.dir=")), None)
+    if run_dir is not None and not is_in_quotes(run_dir):
+        run_dir = quoted(os.path.expanduser(run_dir))
+    # A run writes its own directory: Hydra adds none, except a numbered one for each job of a sweep.
+    hydra_settings = ["hydra.output_subdir=null", "hydra.run.dir=.", "hydra/job_logging=none"]
+    hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
+    if not is_first_process():  # runs in the directories of the first process, and may only write where nobody looks
+        hydra_settings[-1:] = [f"hydra.sweep.dir={quoted(tempfile.mkdtemp())}", "hydra/hydra_logging=disabled"]
+    command_line, sys.argv = sys.argv, [sys.argv[0], *flags, *hydra_settings, *prepared.words]
+
+    @hydra.main(version_base="1.3", config_path=None, config_name=command)
+    def job(composed: DictConfig) -> None:
+        sys.argv = command_line  # which Lightning repeats to start further processes
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            composed.run.dir = HydraConfig.get().runtime.output_dir
+        start(command, compose.to_config(composed, prepared))
+
+    compose.say(prepared.remarks)
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `main`, which prints them without a traceback
+    try:
+        job()
+    except compose.INVALID as error:
+        raise ConfigError(explain_each(command, texts, error)) from None
