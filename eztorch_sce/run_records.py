@@ -17,13 +17,13 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.distributed import local_device
 from eztorch_sce.errors import EXPLAINED, ConfigError
-from eztorch_sce.evaluation.features import mean_over_views, record_views
+from eztorch_sce.evaluation.features import bank_of, mean_over_views, record_views
 from eztorch_sce.files import replacing
 from eztorch_sce.models.weights import hash_of, load_weights, weights_file
 from eztorch_sce.opening import BackboneSource, open_evaluation, open_for_extraction, open_test
 from eztorch_sce.progress import print_above
 from eztorch_sce.report.run_files import RunFiles
-from eztorch_sce.report.sample import sample_rows
+from eztorch_sce.report.sample import joined_segments, sample_rows
 from eztorch_sce.report.samples import Sample, network_name
 from eztorch_sce.types import InputSpec
 
@@ -163,9 +163,13 @@ def _extract(run: RunFiles, overrides: Sequence[str]) -> dict[str, Any]:
                 "paths": [chosen.records.path(record) for record in records.tolist()],
                 "index": torch.from_numpy(rows)[records],
                 "split": torch.full((len(records),), split, dtype=torch.uint8),
+                "segments": bank_of(features, records, views).segments,
             }
         )
-    joined = {name: torch.cat([part[name] for part in parts]) for name in ("features", "labels", "index", "split")}
+    joined: dict[str, Any] = {
+        name: torch.cat([part[name] for part in parts]) for name in ("features", "labels", "index", "split")
+    }
+    joined["segments"] = joined_segments([(len(part["paths"]), part["segments"]) for part in parts])
     return joined | {"paths": [path for part in parts for path in part["paths"]], "classes": opened.train.classes}
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -91,7 +92,7 @@ def _by_records(samples: Sequence[Sample]) -> list[list[Sample]]:
     """Return the samples in groups that show the same records."""
     groups: dict[Any, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault((tuple(sample.paths), tuple(keys_of(sample))), []).append(sample)
+        groups.setdefault((tuple(_keys(sample.paths, sample.segments)), tuple(keys_of(sample))), []).append(sample)
     return list(groups.values())
 
 
@@ -170,7 +171,7 @@ def _cache_key(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[
 
 def _records_key(sample: Sample) -> str:
     """Return a digest of the records of a sample."""
-    return _digest_of([list(sample.paths), list(keys_of(sample)), _VERSION])
+    return _digest_of([_keys(sample.paths, sample.segments), list(keys_of(sample)), _VERSION])
 
 
 def _digest_of(parts: list[Any]) -> str:
@@ -257,8 +258,8 @@ def _joined(splits: Splits) -> Manifest:
 def matching_rows(sample: Sample, records: Records, num_train: int) -> npt.NDArray[np.int64]:
     """Return the row of each record of a sample, int64 (N,), or -1 if it is gone.
 
-    A record is where it was if its path is still there, apart from a folder that all paths share, which may have moved.
-    Otherwise it is looked up by its path, which must then be that of one record only.
+    A record is where it was if its path and segment are still there, apart from a folder that all paths share, which
+    may have moved. Otherwise it is looked up by both, which must then be those of one record only.
 
     Args:
         sample: The sample.
@@ -266,29 +267,37 @@ def matching_rows(sample: Sample, records: Records, num_train: int) -> npt.NDArr
         num_train: Number of train records.
     """
     as_listed = _rows_as_listed(sample, num_train)
-    if all(_path_at(records, row) == path for row, path in zip(as_listed.tolist(), sample.paths, strict=True)):
-        return as_listed
+    then = _keys(sample.paths, sample.segments)
+    if (as_listed < len(records)).all():
+        there = records.take(as_listed)
+        if _keys(list(there.paths()), None if sample.segments is None else there.segments) == then:
+            return as_listed
     paths = list(records.paths())
-    counts = Counter(paths)
-    row_of = {path: row for row, path in enumerate(paths)}
+    now = _keys(paths, None if sample.segments is None else records.segments)
+    counts = Counter(now)
+    row_of = {key: row for row, key in enumerate(now)}
     old, new = _moved(sample.paths, paths)
     rows = np.full(len(sample), -1, np.int64)
-    for number, (path, row) in enumerate(zip(sample.paths, as_listed.tolist(), strict=True)):
-        path = new + path[len(old) :] if path.startswith(old) else path
-        if row < len(paths) and paths[row] == path:
+    for number, ((path, *segment), row) in enumerate(zip(then, as_listed.tolist(), strict=True)):
+        key = (new + path[len(old) :] if path.startswith(old) else path, *segment)
+        if row < len(now) and now[row] == key:
             rows[number] = row
-        elif counts[path] == 1:
-            rows[number] = row_of[path]
+        elif counts[key] == 1:
+            rows[number] = row_of[key]
     return rows
+
+
+def _keys(paths: Sequence[str], segments: npt.NDArray[np.float64] | None) -> list[tuple[Any, ...]]:
+    """Return what tells records apart: their paths, with their segments if they have some."""
+    if segments is None:
+        return [(path, None, None) for path in paths]
+    ends = [[None if math.isnan(each) else each for each in segment] for segment in segments.tolist()]
+    return [(path, start, end) for path, (start, end) in zip(paths, ends, strict=True)]
 
 
 def _rows_as_listed(sample: Sample, num_train: int) -> npt.NDArray[np.int64]:
     """Return the row of each record in both splits joined, if the data are as they were."""
     return sample.index + np.where(sample.split == TEST, num_train, 0)
-
-
-def _path_at(records: Records, row: int) -> str | None:
-    return records.path(row) if row < len(records) else None
 
 
 def _moved(before: Sequence[str], now: Sequence[str]) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from eztorch_sce.chance import Chance
@@ -208,6 +208,8 @@ class FeatureBank:
         classes: Class names.
         protocol: How the features were extracted: views, crops, list, weights.
         groups: Group of each record, int64 (N,), such as the source video of a clip; None if the data name no groups.
+        segments: Start and end of each record in its file in seconds, float64 (N, 2), NaN where the file begins or
+            ends; None if all records are whole files.
     """
 
     features: Float[Tensor, "N F"]
@@ -216,6 +218,7 @@ class FeatureBank:
     classes: list[str]
     protocol: dict[str, Any] = field(default_factory=dict)
     groups: Int64[Tensor, " N"] | None = None
+    segments: Float64[Tensor, "N 2"] | None = None
 
     def save(self, path: str | Path) -> None:
         """Write a file that `torch.load(..., weights_only=True)` reads."""

@@ -2,6 +2,7 @@
 
 import colorsys
 import io
+import shutil
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ def sample_of(run: RunFiles, order: Sequence[int] | None = None) -> Sample:
     keys = [(number, row) for number, part in enumerate(parts) for row in range(len(part.records))]
     keys = [keys[place] for place in order] if order is not None else keys
     split, index = np.array(keys, np.int64).T
+    segments = [part.records.segments for part in parts]
+    of_rows = [each[row] for number, row in keys if (each := segments[number]) is not None]
     return Sample(
         "trained",
         run,
@@ -50,6 +53,7 @@ def sample_of(run: RunFiles, order: Sequence[int] | None = None) -> Sample:
         index,
         split,
         parts[0].classes,
+        segments=np.stack(of_rows) if of_rows else None,
     )
 
 
@@ -174,8 +178,11 @@ def test_segments_of_one_video_have_tiles_of_their_own(tmp_path: Path, write_vid
     rows = [f"video.mp4,{second},{second + 1}" for second in seconds]
     (tmp_path / "list.csv").write_text("\n".join(["path,start,end", *rows]) + "\n")
     run = run_on(tmp_path / "run", f"data.list={tmp_path / 'list.csv'}")
-    images = images_of(sample_of(run), [], [], BUDGET)
-    assert nearest_color(tile_colors(images)) == seconds
+    sample = sample_of(run)
+    assert nearest_color(tile_colors(images_of(sample, [], [], BUDGET))) == seconds
+    shutil.rmtree(run.directory / "report")
+    (tmp_path / "list.csv").write_text("\n".join(["path,start,end", *sorted(rows)]) + "\n")
+    assert nearest_color(tile_colors(images_of(sample, [], [], BUDGET))) == seconds
 
 
 def test_strips_stay_in_their_budget(tmp_path: Path, write_video: Callable[..., Path]) -> None:

@@ -210,8 +210,8 @@ def record_features(backbone: torch.nn.Module, views: RecordViews, device: torch
 
 
 def bank_of(features: Float[Tensor, "N F"], records: Int64[Tensor, " N"], views: RecordViews) -> FeatureBank:
-    """Return the features of some records of a manifest with their labels, paths and groups."""
-    groups = views.manifest.records.groups
+    """Return the features of some records of a manifest with their labels, paths, groups and segments."""
+    groups, segments = views.manifest.records.groups, views.manifest.records.segments
     return FeatureBank(
         features,
         views.labels(records),
@@ -219,6 +219,7 @@ def bank_of(features: Float[Tensor, "N F"], records: Int64[Tensor, " N"], views:
         views.manifest.classes,
         views.protocol,
         None if groups is None else torch.from_numpy(groups[records.numpy()]),
+        None if segments is None else torch.from_numpy(segments[records.numpy()]),
     )
 
 

@@ -1,5 +1,6 @@
 """The records of a run that its report shows: a fixed choice of both splits, with their features."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,8 @@ def write_sample(run_dir: Path, train: FeatureBank | None, test: FeatureBank | N
 
     The file holds a dictionary: `features` float16 (N, F), to be multiplied by `scale` where their size matters;
     `labels` int64 (N,), -1 if unlabeled; `paths`; `index` int64 (N,), the row of each record in its split, which tells
-    records of one file apart; `split` uint8 (N,), 0 for train and 1 for test; and `classes`. The row in its split is
+    records of one file apart; `segments` float64 (N, 2), start and end in seconds or NaN, None if all records are whole
+    files; `split` uint8 (N,), 0 for train and 1 for test; and `classes`. The row in its split is
     that of the data as the config of the run opens them or, with `features=`, the config of the run of `extract`.
     """
     labels = [np.empty(0, np.int64) if bank is None else bank.labels.numpy() for bank in (train, test)]
@@ -76,11 +78,28 @@ def write_sample(run_dir: Path, train: FeatureBank | None, test: FeatureBank | N
         "labels": torch.cat([bank.labels[of_split] for bank, of_split in parts]),
         "paths": [bank.paths[row] for bank, of_split in parts for row in of_split.tolist()],
         "index": torch.cat(rows),
+        "segments": joined_segments([(len(each), _segments(bank, each)) for bank, each in parts]),
         "split": torch.cat([torch.full((len(each),), split, dtype=torch.uint8) for split, each in enumerate(rows)]),
         "classes": parts[0][0].classes,
     }
     with replacing(run_dir / "sample.pt") as partial:
         torch.save(content, partial)
+
+
+def _segments(bank: FeatureBank, rows: torch.Tensor) -> torch.Tensor | None:
+    return None if bank.segments is None else bank.segments[rows]
+
+
+def joined_segments(parts: Sequence[tuple[int, torch.Tensor | None]]) -> torch.Tensor | None:
+    """Return the segments of the records of several splits, float64 (N, 2), or None if all are whole files.
+
+    Args:
+        parts: Number of records of each split, and their segments.
+    """
+    if all(segments is None for _, segments in parts):
+        return None
+    whole = float("nan")
+    return torch.cat([torch.full((n, 2), whole).double() if each is None else each for n, each in parts])
 
 
 def _scale(features: torch.Tensor) -> float:

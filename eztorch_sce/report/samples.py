@@ -27,6 +27,8 @@ class Sample:
         split: `TRAIN` or `TEST`, int64 (N,).
         classes: Class names; empty if unlabeled.
         evaluations: Runs that evaluated the same network, the one of the features first.
+        segments: Start and end of each record in its file in seconds, float64 (N, 2), NaN where the file begins or
+            ends; None if all records are whole files or an earlier version wrote the sample.
     """
 
     name: str
@@ -38,10 +40,12 @@ class Sample:
     split: npt.NDArray[np.int64]
     classes: Sequence[str]
     evaluations: Sequence[RunFiles] = ()
+    segments: npt.NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, content: Mapping[str, Any], name: str, run: RunFiles, evaluations: Sequence[RunFiles] = ()) -> "Sample":
         """Return the sample with the content of a `sample.pt`."""
+        segments = content.get("segments")
         return cls(
             name,
             run,
@@ -52,6 +56,7 @@ class Sample:
             content["split"].long().numpy(),
             list(content["classes"]),
             evaluations,
+            None if segments is None else segments.double().numpy(),
         )
 
     def __len__(self) -> int:
