@@ -135,8 +135,9 @@ def _images_file(sample: Sample) -> Path:
 def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[str], budget: int) -> Images:
     """Return the images of a sample, from the cache of its run or else decoded from the data.
 
-    Tile k shows the record of row k, whatever has happened to the order of the data since. If the data are gone or are
-    Python objects, the result has no images and says why.
+    Tile k shows the record of row k, whatever has happened to the order of the data since. The cache holds wherever the
+    data were when it was made, so a place that was named once need not be named again. If the data are gone or are
+    Python objects, the result is what an earlier page has shown, or has no images and says why.
 
     Args:
         sample: The records.
@@ -144,14 +145,17 @@ def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[s
         overrides: Settings that replace those of the run, such as `data.root=...`.
         budget: Bytes of all strips.
     """
-    key = _cache_key(sample, wanted, overrides, budget)
+    key = _cache_key(sample, wanted, budget)
     file = _images_file(sample)
-    if (cached := Images.load(file, key)) is not None:
+    cached = Images.load(file, key)
+    if cached is not None and not (overrides and cached.unreadable):  # the records may be where the user says now
         return cached
     try:
         opened = open_records(sample.run, overrides)
         images = _decode(sample, wanted, opened, budget)
     except (ConfigError, LoadingError, SourceError) as error:
+        if (earlier := Images.load(file, _records_key(sample))) is not None:
+            return earlier
         reason = error.problems[0] if isinstance(error, ConfigError) else str(error)
         return Images(len(sample), note=reason)
     if len(images.unreadable) < len(sample):  # otherwise a disk may be missing for now
@@ -163,10 +167,10 @@ def images_of(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[s
     return images
 
 
-def _cache_key(sample: Sample, wanted: Sequence[RecordKey], overrides: Sequence[str], budget: int) -> str:
+def _cache_key(sample: Sample, wanted: Sequence[RecordKey], budget: int) -> str:
     """Return digests of what images are made from, first of the records."""
     settings = sample.run.config.get("data", {})
-    return f"{_records_key(sample)} {_digest_of([list(wanted), list(overrides), settings, budget])}"
+    return f"{_records_key(sample)} {_digest_of([list(wanted), settings, budget])}"
 
 
 def _records_key(sample: Sample) -> str:
