@@ -324,7 +324,7 @@ def _interruption(training: Training) -> Finding | None:
 def _nothing_wrong(training: Training) -> Finding:
     loss = training.values("loss")
     if len(loss) < _EARLY:
-        return Finding("none", "warn", "Too early to say", f"{len(loss)} logged steps; {_EARLY} are needed")
+        return Finding("none", "warn", "Too early to say", f"only {len(loss)} of the {_EARLY} logged steps needed")
     first, last, _ = _fall(loss)
     facts = [f"the loss fell from {first:.3g} to {last:.3g}"]
     for name, words in (("spread", "spread {:.2f} (1 is healthy)"), ("effective_rank", "{:.1f} dimensions in use")):

@@ -94,3 +94,42 @@ def test_settings_are_found_by_words_and_the_theme_is_switched_by_keyboard(tmp_p
         page.keyboard.press("Enter")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
         assert page.locator("#theme button[data-choice=dark]").get_attribute("aria-pressed") == "true"
+
+
+def test_the_command_of_a_study_is_copied_by_keyboard(tmp_path: Path, browser: "Browser") -> None:
+    command = "eztorch-sce pretrain config='it''s <here>' trainer.max_epochs=100"
+    interval = {"metric": "linear_top1", "mean": 0.25, "low": 0.1, "high": 0.4, "needed": None}
+    conclusion = {"headline": "Pretraining helps.", "sentences": ["By much."], "command": command, "time": "50 min"}
+    network = {"metrics": {"linear_top1": 0.75}, "intervals": {"linear_top1": [0.5, 1.0]}, "chance": {}}
+    study = {
+        "conclusion": {**conclusion, "is_supported": True},
+        "records": {"kind": "video", "train": 8, "test": 4, "classes": ["a", "b"], "notes": []},
+        "networks": {"motion": network},
+        "comparisons": [{"first": "motion", "second": "untrained", "differences": [interval], "verdict": "better"}],
+        "stages": {"look at the data": {"took_s": 3.0}},
+        "settings": {"minutes": 0.5},
+        "spent_s": 30.0,
+    }
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    (tmp_path / "config.yaml").write_text("# eztorch-sce study\n")
+    write_page(tmp_path / "page.html", [RunFiles(tmp_path, "study")])
+    with opened(browser, tmp_path / "page.html", "phone", "dark") as page:
+        assert serious_faults(page) == []
+        button = page.get_by_role("button", name="Copy the command")
+        button.focus()
+        page.keyboard.press("Enter")
+        page.locator("[data-copied]:not(:empty)").wait_for()
+        selected = page.evaluate("getSelection().toString()")
+        assert page.locator("[data-copied]").inner_text() == "copied" or selected == command
+
+
+def test_a_dark_page_prints_in_light_colors_with_its_details_open(page_file: Path, browser: "Browser") -> None:
+    with opened(browser, page_file, "desktop", "dark") as page:
+        is_light = "getComputedStyle(document.documentElement).colorScheme === 'light'"
+        assert not page.evaluate(is_light)
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(is_light)
+        assert page.locator("details:not([open])").count() == 0
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert not page.evaluate(is_light)
+        assert page.locator("details:not([open])").count() > 0

@@ -39,6 +39,11 @@ _WORDS = {  # title and explanation, in the order of the page
 _HIDDEN = ("epoch", "step")
 
 
+def curve_words(name: str) -> tuple[str, str]:
+    """Return what the page calls a logged quantity, and what it is."""
+    return _WORDS.get(name, (name.replace("_", " ").capitalize(), ""))
+
+
 def trainings(runs: Sequence[RunFiles]) -> list[tuple[RunFiles, TrainingLog]]:
     """Return the runs that logged a training, and what they logged; those of pages before those that belong to them."""
     logs = [(run, read_log(run.directory / METRICS)) for run in all_runs(runs)]
@@ -73,7 +78,7 @@ def _group(
         for number, (_, log) in enumerate(shown):
             if (curve := log.curves.get(name)) is not None:
                 series.append({"run": number, **_stored(f"curves-{command}-{name}-{number}", curve, columns)})
-        title, about = _WORDS.get(name, (name.replace("_", " ").capitalize(), ""))
+        title, about = curve_words(name)
         band = None if reference is None else _band(reference, name, shown[0], columns)
         charts.append({"name": name, "title": title, "about": about, "series": series, "band": band})
     return {
