@@ -17,7 +17,9 @@ pytestmark = [
 ]
 
 FIRST = ROOT / "docs" / "start" / "own-videos.md"
-PAGES = [page for page in sorted((ROOT / "docs").glob("**/*.md")) if page != FIRST and blocks_of(page)]
+PAGES = [
+    page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if page != FIRST and blocks_of(page)
+]
 
 
 @pytest.fixture(scope="module")
