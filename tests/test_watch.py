@@ -61,7 +61,8 @@ def address(folder: Path) -> Iterator[str]:
     yield lines[1].split()[-1]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, errors) == (0, "")
+    complaints = [line for line in errors.splitlines() if not line.startswith("loading")]  # said by a slow machine
+    assert (process.returncode, complaints) == (0, [])
 
 
 def status_of(address: str, method: str = "GET", host: str | None = None) -> int:
