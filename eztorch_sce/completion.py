@@ -55,8 +55,10 @@ def run_completion(words: Sequence[str]) -> None:
     elif len(words) == 1 and words[0] in SHELLS:
         print(resources.files("eztorch_sce").joinpath(f"shells/eztorch-sce.{words[0]}").read_text(), end="")
     else:
-        wrong = f"{' '.join(words)} is not a shell" if words else "the name of the shell is missing"
-        cure = did_you_mean(words[0], SHELLS) if words else ""
+        wrong = f"{words[0]} is not a shell" if words else "the name of the shell is missing"
+        if len(words) > 1:
+            wrong = f"one shell is expected, got {' '.join(words)}"
+        cure = did_you_mean(words[0], SHELLS) if len(words) == 1 else ""
         raise ConfigError([f"{wrong}: write eztorch-sce completion {'|'.join(SHELLS)}{cure}"])
 
 

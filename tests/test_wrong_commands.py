@@ -13,7 +13,7 @@ MOST_LINES = 4  # of an answer, below its heading
 WRONG = {
     # paths
     "pretrain data.root=imagse": ["data.root=", "imagse does not exist; did you mean images?"],
-    "pretrain data.root=empty": ["empty contains no video or image", "choose another folder"],
+    "pretrain data.root=empty": ["empty contains no video or image", "such as .mp4, .avi, .jpg or .png"],
     "pretrain data.root=images/a/0.png": ["0.png is a file, not a folder"],
     "knn weights=runs/none data.root=images": ["weights=runs/none does not exist", "backbone.pt"],
     "knn weights=images data.root=images": ["weights=images has no backbone.pt or classifier.pt"],
@@ -23,6 +23,18 @@ WRONG = {
     "pretrain data.root=images run.resume=true run.dir=new": ["new/last.ckpt does not exist"],
     "report imagse": ["imagse does not exist"],
     "compare images": ["images"],
+    "report images": ["RUN=images holds no run (config.yaml or report.json): name the directory"],
+    "watch images/a/0.png": ["RUN=images/a/0.png is a file: name the directory of a run"],
+    "study imagse": ["data.root=imagse does not exist; did you mean images?"],
+    "pretrain data.root=imagse/a": ["data.root=imagse/a does not exist; did you mean images/a?"],
+    # several at once
+    "knn weights=runs/none data.root=imagse k=0 --seed 3": [
+        "write seed=3",
+        "k=0 must be",
+        "did you mean images",
+        "none",
+    ],
+    "report runs/none data.root=nix foo=3": ["foo is not a setting of report", "RUN=runs/none", "data.root=nix"],
     "data doctor imagse": ["FOLDER=imagse does not exist; did you mean images?"],
     # names
     "pretrane data.root=images": ["pretrane is not a command; did you mean pretrain?"],
@@ -32,6 +44,8 @@ WRONG = {
     "pretrain data.root=images epochs=3": ["epochs is not a setting of pretrain; did you mean trainer.max_epochs?"],
     "pretrain data.root=images recipe=ucf101_finetune": ["is a recipe of `eztorch-sce finetune`, not of pretrain"],
     "recipes ucf11": ["no recipe has the word ucf11; did you mean ucf101?"],
+    "completion": ["the name of the shell is missing: write eztorch-sce completion bash|zsh|fish"],
+    "completion bash zsh": ["one shell is expected, got bash zsh"],
     "data doctr images": ["data doctr is not a command; did you mean doctor?"],
     # values
     "pretrain data.root=images data.batch_size=many": ["data.batch_size=many must be a whole number, at least 1"],

@@ -38,7 +38,7 @@ _EXAMPLES = {
     "pretrain": (
         "data.root=videos run.dir=runs/mine",
         "recipe=k400_r3d18 data.root=K400 trainer.devices=8",
-        "data.root=images views=image backbone=resnet50 loss=infonce",
+        "data.root=images backbone=resnet50 loss=infonce",
     ),
     "plan": (
         "recipe=k400_r3d50 devices=8 device=A100-80G",
@@ -197,7 +197,7 @@ def command_help(command: str, topics: Sequence[str] = ()) -> str:
     reference = reference_with_plugins()
     description = reference.commands[command]
     usage = f"eztorch-sce {command} {_ARGUMENTS.get(command, '')}key=value ..."
-    head = [description.summary, "", f"usage: {usage}", "", "examples:"]
+    head = [*textwrap.wrap(description.summary, _width()), "", f"usage: {usage}", "", "examples:"]
     head += [f"  eztorch-sce {command} {words}".rstrip() for words in _EXAMPLES.get(command, _EVALUATION_EXAMPLES)]
     sections = list(_sections(description, reference))
     first, others = _split(sections)

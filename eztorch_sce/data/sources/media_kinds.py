@@ -12,7 +12,7 @@ import numpy as np
 
 from eztorch_sce.data.frame_names import describe, frame_sequence, image_names, matching, sequences
 from eztorch_sce.data.leftovers import HIDDEN, LEFTOVER
-from eztorch_sce.data.media import IMAGE_SUFFIXES, MEDIA_SUFFIXES, VIDEO_SUFFIXES, ignored_as, suffix_of
+from eztorch_sce.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, ignored_as, suffix_of
 from eztorch_sce.data.sources.frame_folders import FrameFolders, ancestors, find_frame_folders
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import KINDS, Records
@@ -313,7 +313,7 @@ def _named(folder: str, names: list[str]) -> str:
 def _check_not_empty(listing: Listing, where: str) -> None:
     if not listing.videos and not listing.images:
         inside = listing.inside()
-        cure = f"choose another folder; known suffixes are {' '.join(sorted(MEDIA_SUFFIXES))}"
+        cure = "choose another folder, with files such as .mp4, .avi, .jpg or .png"
         if inside.endswith(" .tar") or " .tar," in inside:
             cure = "set data.layout=shards to read WebDataset shards"
         raise ConfigError([f"{where} contains no video or image, only {inside}; {cure}"])
