@@ -3,10 +3,11 @@
 A block runs in the order of its page, in a folder that holds small data under the names that all pages use:
 
 - `python` is executed; the blocks of a page share their variables.
-- `bash` is a list of commands. Those of `eztorch-sce` run in this process, with settings that keep them small.
+- `bash` is a list of commands. Those of `eztorch-sce` run in this process, with settings that keep them small, and
+  with the videos in the place of FOLDER.
 - `console` is the same with what is printed below each `$ command`; `...` stands for anything.
 - A block with a title, such as ``` {.yaml title="my.yaml"}, is written to that file.
-- Other languages (`text`, `toml`, `csv`) are not code. `yaml` is parsed.
+- Other languages (`text`, `toml`, `csv`, `bibtex`) are not code. `yaml` is parsed.
 
 `<!-- not run: reason -->` above a block leaves out running it: its commands are composed, which checks every setting,
 and its Python is compiled.
@@ -96,7 +97,7 @@ def run_block(block: Block, variables: dict[str, Any]) -> None:
     elif block.language == "yaml":
         yaml.safe_load(block.text)
     else:
-        assert block.language in ("text", "toml", "csv", "docker", "make"), f"{block.place}: {block.language}"
+        assert block.language in ("text", "toml", "csv", "docker", "make", "bibtex"), f"{block.place}: {block.language}"
 
 
 def _check_python(block: Block) -> None:
@@ -109,13 +110,16 @@ def _check_python(block: Block) -> None:
 
 def _run_python(block: Block, variables: dict[str, Any]) -> None:
     short = re.sub(r"max_epochs( ?= ?)\d+", r"max_epochs\g<1>1", block.text)
+    if "max_epochs" not in short:
+        short = short.replace("PretrainConfig(", "PretrainConfig(trainer=one_epoch, ")
+        variables["one_epoch"] = eztorch_sce.TrainerConfig(max_epochs=1)
     without_workers = short.replace("DataConfig(", "DataConfig(num_workers=0, ")
     exec(compile(without_workers, block.place, "exec"), variables)
 
 
 def _run_shell(block: Block) -> None:
     for command, expected in commands_of(block):
-        words = shlex.split(command, comments=True)
+        words = [word.replace("FOLDER", "videos") for word in shlex.split(command, comments=True)]
         if words[0] in _LAUNCHERS or words[0] == "python":
             check_words([Path(words[-1]).stem] if words[-1].endswith(".py") else _after_script(words))
         elif words[0] != "eztorch-sce":
