@@ -190,7 +190,8 @@ def run_words(words: list[str]) -> tuple[int, str]:
             main(words)
         except SystemExit as stop:
             code = int(stop.code or 0)
-    return code, printed.getvalue()
+    lines = printed.getvalue().splitlines(keepends=True)
+    return code, "".join(line for line in lines if not line.startswith("loading "))  # said on slow machines only
 
 
 @cache  # a command that several pages show runs once in their folder
