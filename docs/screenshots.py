@@ -1,4 +1,4 @@
-"""Pictures of a run's page for the README and the guides: `python docs/screenshots.py RUN/report.html`.
+"""Screenshots of a run's page for the README and the guides: `python docs/screenshots.py RUN/report.html`.
 
 Needs Playwright and a Chromium: `--chromium` names one that is installed, such as /usr/bin/chromium.
 """

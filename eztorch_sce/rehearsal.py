@@ -194,7 +194,7 @@ class _Rehearsal:
         )
 
     def _train_with_labels(self, config: schema.FinetuneConfig | LinearConfig, backbone: Network | None) -> None:
-        """Check a training of a classifier on random views: `finetune`, or `linear` with views."""
+        """Check classifier training on random views: `finetune`, or `linear` with views."""
         source = BackboneSource.of(config, backbone)
         splits = open_labeled(config.data, config.seed, source)
         summarize(splits)

@@ -90,7 +90,7 @@ def retrieved(sample: Sample, further_labels: Mapping[RecordKey, int]) -> Retrie
 def _queries_of(
     run: RunFiles, sample: Sample, paths: dict[RecordKey, str], labels: dict[RecordKey, int]
 ) -> Iterator[Query]:
-    """Yield the queries of an evaluation, those of the sample if they are many, and note their paths and labels."""
+    """Yield the queries of an evaluation, only those in the sample if there are many; record paths and labels."""
     numbers = {name: label for label, name in enumerate(sample.classes)}
     rows = run.predictions
     if len(rows) > MAX_RECORDS:

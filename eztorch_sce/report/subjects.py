@@ -138,7 +138,7 @@ def _maker(run: RunFiles, pool: Sequence[RunFiles]) -> RunFiles | None:
 
 
 def _below(run: RunFiles, trained: Sequence[RunFiles]) -> list[RunFiles]:
-    """Return the evaluations of a run that belong to trainings that used its weights in turn."""
+    """Return the evaluations that belong to later trainings that started from the weights of a run."""
     return [each for other in trained if other in run.evaluations for each in other.evaluations]
 
 

@@ -83,7 +83,7 @@ def compare(
     pairs: Sequence[tuple[str, str]],
     groups: npt.NDArray[np.int64] | None = None,
 ) -> list[Comparison]:
-    """Compare pairs of networks by all metrics that both have.
+    """Compare pairs of networks on every metric that both networks have.
 
     Test records are drawn with replacement, the same ones for both networks of a pair and in whole groups. The
     intervals are simultaneous: their common half-width, in standard errors, is the 95 % quantile of the largest

@@ -70,7 +70,7 @@ class State:
 
     @property
     def spent_s(self) -> float:
-        """Seconds spent on the study in all of its starts."""
+        """Seconds spent on the study so far, over all of its starts."""
         self.beat()
         return float(self.content["spent_s"])
 

@@ -1,12 +1,11 @@
 """Tests of the curves, the verdict and the views on the page, in a browser, with odd runs side by side."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import chromium, opened, serious_faults
+from browser import opened, serious_faults
 from PIL import Image
 
 from eztorch_sce.report.page import write_page
@@ -44,12 +43,6 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert problems == []
     write_page(folder / "report.html", runs)
     return folder / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    with chromium() as started:
-        yield started
 
 
 def test_odd_runs_are_drawn_together_hovered_and_switched(page_file: Path, browser: "Browser") -> None:

@@ -3,12 +3,11 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from browser import chromium, opened, serious_faults
+from browser import opened, serious_faults
 
 from eztorch_sce.report.page import write_page
 from eztorch_sce.report.run_files import RunFiles, open_runs
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.xdist_group("browser")
 VENDOR = Path(__file__).parents[2] / "eztorch_sce/report/template/vendor"
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,12 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from browser import chromium, opened, serious_faults
+from browser import opened, serious_faults
 from PIL import Image
 
 from eztorch_sce import DataConfig, EvaluationViewsConfig, KnnConfig, RunConfig
@@ -24,12 +23,6 @@ HOSTILE = "<img src=x onerror=window.hacked=1>"
 CLASSES = (HOSTILE, 'it\'s "two" & [1]', "Übung 猫")
 PER_CLASS = {"train": 6, "val": 3}
 NUM_RECORDS = len(CLASSES) * sum(PER_CLASS.values())
-
-
-@pytest.fixture(scope="module")
-def browser() -> "Iterator[Browser]":
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

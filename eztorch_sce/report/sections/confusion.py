@@ -1,4 +1,4 @@
-"""The section about classes that are taken for others, and the most confident mistakes."""
+"""Confusion section: which classes are mistaken for which, and the most confident mistakes."""
 
 import csv
 from collections.abc import Sequence

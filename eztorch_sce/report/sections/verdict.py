@@ -26,7 +26,7 @@ def verdict(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
 
 
 def verdict_of(found: Sequence[tuple[RunFiles, TrainingLog]]) -> Section:
-    """Return the findings about trainings, which may be none yet."""
+    """Return the findings about each training, none if nothing was trained."""
     return Section("verdict", "Is this normal?", {"runs": [_judged(run, log) for run, log in found]})
 
 
