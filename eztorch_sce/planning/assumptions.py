@@ -25,7 +25,7 @@ LAUNCH = Assumption(
     "µs",
     "40 ms for the 1950 launches of ResNet-50 at batch 4 on the host of an H200 (benchmarks/step.py --batch 4)",
 )
-STEP = Assumption("host time per step besides launches", 2.0, "ms", "the loop of Lightning, callbacks and the loader")
+STEP = Assumption("host time per step besides launches", 2.0, "ms", "Lightning's loop, callbacks and the data loader")
 VIEW_LAUNCHES = Assumption("launches per view", 30, "", "at most 60 for two views, counted by benchmarks/launches.py")
 COMPILED_VIEW_LAUNCHES = Assumption("launches per view with trainer.compile=true", 4, "", "one graph per size of views")
 UPDATE_LAUNCHES = Assumption(
@@ -35,32 +35,38 @@ UPDATE_LAUNCHES = Assumption(
     "multi-tensor kernels of at most 110 tensors",
 )
 COMPILED_LAUNCHES = Assumption(
-    "fraction of the launches of networks that trainer.compile=true leaves",
+    "fraction of the networks' launches that remain with trainer.compile=true",
     0.4,
     "",
-    "products stay; each norm, activation and sum joins one fused kernel",
+    "matrix products remain; norms, activations and sums are fused",
 )
 COMPILED_TRAFFIC = Assumption(
-    "fraction of the memory traffic that trainer.compile=true leaves", 0.7, "", "norms and activations share a pass"
+    "fraction of the memory traffic that remains with trainer.compile=true",
+    0.7,
+    "",
+    "norms and activations share a pass",
 )
 COMPILED_MEMORY = Assumption(
     "fraction of the activations kept with trainer.compile=true",
     0.6,
     "",
-    "outputs of activations are computed again in the backward pass",
+    "outputs of activations are recomputed in the backward pass",
 )
 SYNC_LAUNCHES = Assumption(
-    "launches of a synchronized batch norm, forward or backward", 6, "", "counted by benchmarks/launches.py"
+    "launches per synchronized batch norm, forward or backward", 6, "", "counted by benchmarks/launches.py"
 )
 COLLECTIVE_NEAR = Assumption(
     "time to start a collective on one machine", 0.03, "ms", "NCCL's latency over NVLink or PCIe"
 )
 COLLECTIVE_FAR = Assumption("time to start a collective between machines", 0.08, "ms", "NCCL's latency over InfiniBand")
 NETWORK = Assumption(
-    "network of each GPU between machines", 25.0, "GB/s", "200 Gbit/s per GPU, as in published clusters of A100s"
+    "bandwidth per GPU between machines", 25.0, "GB/s", "200 Gbit/s per GPU, as in published clusters of A100s"
 )
 EXCHANGE = Assumption(
-    "exchange of counts between hosts per batch", 0.3, "ms", "one gather of a few numbers over gloo, beside the device"
+    "exchange of counts between hosts, per batch",
+    0.3,
+    "ms",
+    "one gather of a few numbers over gloo, in parallel with the device",
 )
 
 ALL = (
