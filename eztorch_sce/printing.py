@@ -6,6 +6,7 @@ neither change the terminal nor pretend to be a line of its own.
 
 import os
 import sys
+import textwrap
 import unicodedata
 from typing import Any
 
@@ -60,6 +61,22 @@ class PlainConsole(Console):
 def print_line(text: str) -> None:
     """Print a line on stdout, without wrapping it."""
     PlainConsole().print(text, soft_wrap=True)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Return a text in lines of at most `width` characters, the later ones indented. Long words stay whole.
+
+    >>> wrapped("- measured on 69 test records of 10 classes", 24)
+    ['- measured on 69 test', '  records of 10 classes']
+    """
+    return textwrap.wrap(visible(text), width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def print_wrapped(text: str) -> None:
+    """Print prose on stdout, wrapped to the width of the terminal. Paths and commands are left to `print_line`."""
+    console = PlainConsole()
+    for line in wrapped(text, console.width):
+        console.print(line, soft_wrap=True)
 
 
 def accept_any_text() -> None:

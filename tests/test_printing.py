@@ -10,6 +10,7 @@ import pytest
 from rich.table import Table
 
 from eztorch_sce import cli, progress
+from eztorch_sce.chance import Chance
 from eztorch_sce.curation import command
 from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.errors import ConfigError, MediaError, TrainingError
@@ -82,6 +83,23 @@ def test_names_are_shown_verbatim_in_errors_and_reports(
     out = capsys.readouterr().out
     assert out.splitlines()[-2:] == [f"written to {shown}", shown]
     assert out.count(shown) == 4
+
+
+def test_the_results_of_an_evaluation_fit_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ["untrained_knn_top1_centered", "linear_selected_validation_top1", "linear_train_top1", "R@50_uncentered"]
+    chance = {name: Chance(0.125, 100 + number, largest_class=0.501) for number, name in enumerate(names)}
+    card = {"seen": None, "test_records": 40, "reason": "trained on more than 2000000 records, which are not kept"}
+    intervals = {name: [0.961, 0.999] for name in names}
+    report = Report(
+        "linear", dict.fromkeys(names, 0.98765), {"seen_in_pretraining": card}, Path("runs"), chance, intervals
+    )
+    print_report(report)
+    printed = capsys.readouterr().out
+    assert printed.count("0.9877 [0.961, 0.999]") == 4
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_the_paths_of_the_doctor_keep_their_brackets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConf
 from eztorch_sce.errors import typed
 from eztorch_sce.files import write_text
 from eztorch_sce.positional import Argument, PositionalCommand
-from eztorch_sce.printing import PlainConsole, print_line
+from eztorch_sce.printing import PlainConsole, print_line, print_wrapped
 
 if TYPE_CHECKING:
     from eztorch_sce.curation.bench import BenchResult
@@ -86,7 +86,7 @@ def print_bench(result: "BenchResult") -> None:
         table.add_row(row.decoder, rate, "yes" if row.usable else "no", row.remark)
     PlainConsole().print(table)
     rates = ", ".join(f"{number}: {rate:.1f}" for number, rate in result.by_workers.items())
-    print_line(f"clips/s by number of workers: {rates}")
+    print_wrapped(f"clips/s by number of workers: {rates}")
     threads = f"{result.threads} decoding thread each"
     print_line(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
     print_line("data.decoder=auto now selects this decoder")
@@ -102,22 +102,25 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
         PlainConsole().print(table)
     unusable = [row for row in diagnosis.rows if not row.usable]
     for row in unusable[:_MAX_SHOWN]:
-        print_line(f"unusable: {row.path}: {'; '.join(row.findings)}")
+        print_wrapped(f"unusable: {row.path}: {'; '.join(row.findings)}")
     if len(unusable) > _MAX_SHOWN:
         print_line(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
     if diagnosis.skipped:
-        print_line(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
+        print_wrapped(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
     rate = len(diagnosis.rows) / max(diagnosis.seconds, 1e-9)
     counts = f"{len(diagnosis.rows)} files, {len(unusable)} unusable"
-    print_line(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s); written to {diagnosis.table}")
+    print_line(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s)")
+    print_line(f"written to {diagnosis.table}")
 
 
 def _print_prepared(prepared: "Prepared", folder: str) -> None:
-    print_line(f"{prepared.num_written} copies written in {prepared.seconds:.0f} s, {prepared.num_kept} already there")
+    print_wrapped(
+        f"{prepared.num_written} copies written in {prepared.seconds:.0f} s, {prepared.num_kept} already there"
+    )
     if prepared.speedup:
         print_line(f"reading a clip is {prepared.speedup:.1f} times faster from a copy than from its source")
     for path, reason in list(prepared.failed.items())[:_MAX_SHOWN]:
-        print_line(f"no copy of {path}: {reason}")
+        print_wrapped(f"no copy of {path}: {reason}")
     if len(prepared.failed) > _MAX_SHOWN:
         print_line(f"and {len(prepared.failed) - _MAX_SHOWN} more; run `eztorch-sce data doctor {shlex.quote(folder)}`")
 
@@ -130,14 +133,14 @@ def _print_check(layout: str, result: "CheckResult") -> None:
         table.add_row(f"{count.split} {count.unit}", expected, str(count.on_disk), missing)
     PlainConsole().print(table)
     for line in result.missing[:_MAX_SHOWN]:
-        print_line(f"missing: {line}")
+        print_wrapped(f"missing: {line}")
     if len(result.missing) > _MAX_SHOWN:
         print_line(f"and {len(result.missing) - _MAX_SHOWN} more; missing=FILE lists all")
     for count in result.counts:
         if count.expected is not None and count.on_disk > count.expected:
             print_line(f"{count.split}: {count.on_disk - count.expected} more {count.unit} than expected")
     if any(count.expected is None for count in result.counts):
-        print_line(
+        print_wrapped(
             "-: no count is published; set annotations=FOLDER, list=FILE or test_list=FILE to compare with a list"
         )
 

@@ -8,16 +8,18 @@ from rich.table import Table
 from rich.text import Text
 
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.printing import PlainConsole, lines, print_line
+from eztorch_sce.printing import PlainConsole, lines, print_line, print_wrapped
 from eztorch_sce.report.finished_runs import Run, find_runs, flat
-from eztorch_sce.report.sweep_table import print_sweep, sweep_tables
+from eztorch_sce.report.sweep_table import below_common_folder, print_sweep, sweep_tables
 from eztorch_sce.report.tables import chance_columns, metric_title, records_line, value_text
+from eztorch_sce.settings import show
 
 Row = tuple[str, list[Any]]
 """Name of an entry, and its value in each run; None if a run lacks it."""
 
 _LISTS = tuple(f"data_summary.classes.{name}" for name in ("names", "train", "test"))  # long, and counted elsewhere
 _MOST_SIDE_BY_SIDE = 3  # more runs are rows
+_LONGEST_NAME = 32  # of a setting on one line
 _TOO_FEW = "compare takes at least two finished runs, or a folder of them: eztorch-sce compare RUN RUN ..."
 
 
@@ -76,24 +78,23 @@ def print_comparison(words: Sequence[str]) -> None:
 
 def _print_side_by_side(runs: Sequence[Run]) -> None:
     metrics, differences = _compare(runs)
-    names = [run.name for run in runs]
+    folder, names = below_common_folder([run.name for run in runs])
     console = PlainConsole()
+    if folder:
+        console.print(f"in {folder}:", style="italic", soft_wrap=True)
     columns = chance_columns([name for name, _ in metrics], [run.chance for run in runs])
     numbers = [
         (metric_title(name), _values(name, values, runs) + [lines(cells[row]) for cells in columns.values()])
         for row, (name, values) in enumerate(metrics)
     ]
     console.print(_table("metric", [*names, *columns], numbers, justify="right"))
-    for line in _record_lines(runs):
-        print_line(line)
+    for line in _record_lines(runs, names):
+        print_wrapped(line)
     if not differences:
         console.print("The protocol cards are identical: the metrics are comparable.")
         return
     console.print("Differences between the protocol cards:")
-    texts = [
-        (lines(name), [lines("not recorded" if value is None else str(value)) for value in values])
-        for name, values in differences
-    ]
+    texts = [(lines(*_broken(name)), [_cell(value) for value in values]) for name, values in differences]
     console.print(_table("protocol", names, texts, justify="left"))
 
 
@@ -104,12 +105,25 @@ def _values(name: str, values: Sequence[Any], runs: Sequence[Run]) -> list[Text]
     return [lines(*text.replace(" [", "\n[").split("\n")) for text in texts]
 
 
-def _record_lines(runs: Sequence[Run]) -> list[str]:
+def _cell(value: Any) -> Text:
+    """Return an entry of a protocol card for a table; each text of a list gets a line."""
+    if isinstance(value, list) and any(isinstance(item, str) for item in value):
+        return lines(*map(show, value))
+    return lines("not recorded" if value is None else show(value))
+
+
+def _broken(name: str) -> list[str]:
+    """Return the path of a setting, in two lines if it would take too much of the width of a terminal."""
+    group, dot, setting = name.rpartition(".")
+    return [name] if len(name) <= _LONGEST_NAME else [group + dot, f"  {setting}"]
+
+
+def _record_lines(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """Return on how many records the metrics were measured: one line, or one for each run if they differ."""
     lines = [records_line(run.chance) for run in runs]
     if len(set(lines)) == 1:
         return [line for line in lines[:1] if line]
-    return [f"{run.name}: {line}" for run, line in zip(runs, lines, strict=True) if line]
+    return [f"{name}: {line}" for name, line in zip(names, lines, strict=True) if line]
 
 
 def _current_names(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eztorch_sce.errors import shorten
-from eztorch_sce.printing import PlainConsole, print_line
+from eztorch_sce.printing import PlainConsole, print_wrapped
 from eztorch_sce.report.finished_runs import Run
 from eztorch_sce.report.tables import metric_title, value_text
 from eztorch_sce.settings import show
@@ -84,7 +84,7 @@ def _table_of(command: str, rows: Sequence[_Row]) -> SweepTable:
 def print_sweep(table: SweepTable) -> None:
     """Print the table, in parts if it is wider than the terminal."""
     console = PlainConsole()
-    folder, names = _below_common_folder(table.runs)
+    folder, names = below_common_folder(table.runs)
     settings = {name: [_cell(value) for value in values] for name, values in table.settings.items()}
     numbers = {name: _numbers(name, table) for name in table.metrics}
     titles = {name: metric_title(name) for name in numbers}
@@ -102,7 +102,7 @@ def print_sweep(table: SweepTable) -> None:
             shown.add_row(*cells)
         console.print(shown)
     for name, others in table.alike.items():
-        print_line(f"differ as {name} does: {shorten(others, num=8)}")
+        print_wrapped(f"differ as {name} does: {shorten(others, num=8)}")
 
 
 def _numbers(name: str, table: SweepTable) -> list[str]:
@@ -114,10 +114,10 @@ def _numbers(name: str, table: SweepTable) -> list[str]:
     return ["" if value is None else value_text(value, interval) for value, interval in pairs]
 
 
-def _below_common_folder(names: Sequence[str]) -> tuple[str, list[str]]:
+def below_common_folder(names: Sequence[str]) -> tuple[str, list[str]]:
     """Return the folder that all runs are in, and their paths in it.
 
-    >>> _below_common_folder(["runs/sweep/0", "runs/sweep/1"]), _below_common_folder(["a", "b"])
+    >>> below_common_folder(["runs/sweep/0", "runs/sweep/1"]), below_common_folder(["a", "b"])
     (('runs/sweep', ['0', '1']), ('', ['a', 'b']))
     """
     parents = {str(Path(name).parent) for name in names}

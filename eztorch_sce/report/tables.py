@@ -10,7 +10,7 @@ from rich.text import Text
 
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.metric_facts import facts_of
-from eztorch_sce.printing import PlainConsole, lines, print_line
+from eztorch_sce.printing import PlainConsole, lines, print_line, print_wrapped
 
 if TYPE_CHECKING:  # torch takes seconds to import
     from eztorch_sce.chance import Chance
@@ -43,12 +43,12 @@ def print_report(report: Report) -> None:
     if report.metrics:
         console.print(table)
     else:
-        print_line(f"{report.command}: no metrics; with a single class, chance alone brings every one to 1")
+        print_wrapped(f"{report.command}: no metrics; with a single class, chance alone brings every one to 1")
     for line in [records_line(report.chance), interval_line(report)]:
         if line:
-            print_line(line)
+            print_wrapped(line)
     if seen := report.protocol.get("seen_in_pretraining"):
-        print_line(seen_line(seen))
+        print_wrapped(seen_line(seen))
     print_line(f"written to {report.run_dir}")
 
 
@@ -127,7 +127,7 @@ def chance_columns(names: Sequence[str], runs: Sequence[Mapping[str, Chance]]) -
 
 def print_plan(plan: Plan) -> None:
     """Print the estimated cost of a pretraining and the assumptions behind it."""
-    print_line(plan.title)
+    print_wrapped(plan.title)
     _print_columns("parameters", ("M",), {name: (count / 1e6,) for name, count in plan.parameters.items()})
     flops = {name: (each.forward / 1e9, each.backward / 1e9) for name, each in plan.flops.items()}
     _print_columns("training step, per sample", ("GFLOP forward", "GFLOP backward"), flops)
@@ -139,9 +139,9 @@ def print_plan(plan: Plan) -> None:
     if plan.scales:
         _print_scales(plan)
     for line in [*plan.verdict(), *plan.advice]:
-        print_line(line)
+        print_wrapped(line)
     for line in plan.assumptions:
-        print_line(f"- {line}")
+        print_wrapped(f"- {line}")
 
 
 def _print_scales(plan: Plan) -> None:

@@ -1,6 +1,5 @@
 """Tables of a study for the terminal, under 80 columns, and `study.txt`."""
 
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from eztorch_sce.files import open_text, replacing
-from eztorch_sce.printing import PlainConsole
+from eztorch_sce.printing import PlainConsole, wrapped
 from eztorch_sce.progress import in_words
 from eztorch_sce.studies.conclusion import TITLES
 
@@ -48,7 +47,7 @@ def _print(console: PlainConsole, content: Mapping[str, Any]) -> None:
         console.print(_results(networks, title))
         console.print()
     for text in (found["headline"], *found["sentences"]):
-        for line in textwrap.wrap(text, _WIDTH - 2, subsequent_indent="  ", break_on_hyphens=False):
+        for line in wrapped(text, _WIDTH - 2):
             console.print(line, soft_wrap=True)
     if found["command"]:
         which = "with these views" if found["is_supported"] else "with the cheapest views"

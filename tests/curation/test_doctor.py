@@ -110,6 +110,7 @@ def test_unusable_files_are_named_and_make_the_exit_code_1(tree: Path, capsys: p
     assert "unusable: b/cut.mkv: truncated" in output
     assert "duplicate" in output
     assert "5 files, 2 unusable" in output
+    assert max(map(len, output.splitlines()[:-1])) <= 80  # the last line is the path of the table
 
 
 def test_an_intact_tree_makes_the_exit_code_0(write_video: Callable[..., Path], tmp_path: Path) -> None:

@@ -283,7 +283,10 @@ def test_invalid_settings_of_a_plan_are_reported(overrides: list[str], words: st
     assert words in str(caught.value)
 
 
-def test_the_command_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_plan_in_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     main(["plan", *TINY, "devices=4", "device=RTX-3090"])
     printed = capsys.readouterr().out
     for words in (
@@ -295,6 +298,7 @@ def test_the_command_prints_the_plan(capsys: pytest.CaptureFixture[str]) -> None
         "The largest batch that fits",
     ):
         assert words in printed
+    assert max(map(len, printed.splitlines())) <= 80
 
 
 def test_a_plan_says_when_the_device_waits_for_the_host_and_what_helps(tiny: Plan) -> None:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from eztorch_sce.chance import Chance
 from eztorch_sce.cli import main
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.report.compare import compare
@@ -32,6 +34,23 @@ def test_metrics_and_protocol_differences_are_listed(tmp_path: Path, capsys: pyt
     assert "input.size" in capsys.readouterr().out
     main(["compare", one, one])
     assert "comparable" in capsys.readouterr().out
+
+
+def test_two_runs_in_a_deep_folder_fit_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, flip in (("first", 0.0), ("second", 0.5)):
+        card = {"training": {"views": [{"a_setting_with_a_long_name": flip}]}, "seen_in_pretraining": {"seen": flip}}
+        write_run(tmp_path / name, {"linear_top1_centered": 0.5, "linear_train_top1": 0.25}, card, "linear")
+        levels = {"linear_top1_centered": Chance(0.1, 69), "linear_train_top1": Chance(0.1, 148, split=f"{name} train")}
+        file = tmp_path / name / "report.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"chance": levels}, default=asdict))
+    main(["compare", str(tmp_path / "first"), str(tmp_path / "second")])
+    heading, *lines = capsys.readouterr().out.splitlines()
+    assert heading == f"in {tmp_path}:"
+    assert max(map(len, lines)) <= 80
+    assert any(line.split() == ["│", "a_setting_with_a_long_name", "│", "│", "│"] for line in lines)
 
 
 def test_a_difference_within_a_list_of_views_is_listed(tmp_path: Path) -> None:
