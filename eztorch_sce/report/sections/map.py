@@ -60,6 +60,7 @@ def _map_of(network: Shown) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.ge
         "evaluation": evaluation,
         "paths": Paths.of(sample.paths).data(),
         "summary": _summary(sample, plane.explained, same),
+        "explained": plane.explained,
         "agreement": _by_class(sample, same),
         "note": network.images.note,
         "unreadable": len(network.images.unreadable) if network.images.atlases else 0,
@@ -99,16 +100,16 @@ def _summary(sample: Sample, explained: float, same: npt.NDArray[np.float32]) ->
     num_test = int((sample.split == TEST).sum())
     parts = f"{len(sample) - num_test} train and {num_test} test records" if num_test else f"{len(sample)} records"
     sentences = [
-        f"{parts}. The two axes of the PCA map keep {explained:.0%} of the variance of the features: records that lie "
-        "apart on it are different, but records that lie together may still differ."
+        f"{parts}. The two axes of the PCA map keep {explained:.0%} of the variance of the features: records far "
+        "apart on it differ, but records close together may differ too."
     ]
     known = same[~np.isnan(same)]
     if len(known):
         labels = sample.labels[sample.labels >= 0]
         chance = float(((np.bincount(labels) / len(labels)) ** 2).sum())
         sentences.append(
-            f"Of the {NUM_NEIGHBORS} nearest neighbors of a record, {known.mean():.0%} have its class on average; of "
-            f"random records, {chance:.0%} would."
+            f"Of the {NUM_NEIGHBORS} nearest neighbors of a record, {known.mean():.0%} have its class on average; "
+            f"among random records, {chance:.0%} would."
         )
     return sentences
 

@@ -134,6 +134,11 @@ const page = (() => {
     return element;
   }
 
+  /** Return a text as nodes that may break after "_", "-", "." and "/" and between "aB", rather than inside a word. */
+  function breakable(text) {
+    return text.split(/(?<=[_\-./])|(?<=[a-z])(?=[A-Z])/).flatMap((part, i) => (i ? [el("wbr"), part] : [part]));
+  }
+
   /** Return a number as text: rates with three decimals, others with three significant digits. */
   function number(x) {
     if (x === null || x === undefined || Number.isNaN(x)) return "–";
@@ -293,5 +298,5 @@ const page = (() => {
   }
 
   addEventListener("DOMContentLoaded", start);
-  return { section, receive, arrange, column, hasColumn, image, hasImage, el, number, color, palette, isDark, chart, onTheme };
+  return { section, receive, arrange, column, hasColumn, image, hasImage, el, breakable, number, color, palette, isDark, chart, onTheme };
 })();

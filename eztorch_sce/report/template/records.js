@@ -16,6 +16,7 @@ const records = (() => {
       element.style.setProperty("--row", Math.floor(place / PER_ROW));
       element.classList.add("shown");
     }
+    element.hidden = !page.hasImage(`tiles-${set}-0`);  // no empty boxes where no record has a picture
     return element;
   }
 
@@ -34,9 +35,11 @@ const records = (() => {
 
   /** Show the thumbnails that a template has left places for, such as <span class="tile" data-set="0" data-tile="7">. */
   function fill(root) {
-    for (const element of root.querySelectorAll(".tile[data-tile]")) {
-      showTile(element, Number(element.dataset.set), Number(element.dataset.tile));
+    const tiles = [...root.querySelectorAll(".tile")];
+    for (const element of tiles) {
+      if (element.dataset.tile) showTile(element, Number(element.dataset.set), Number(element.dataset.tile));
     }
+    if (!tiles.some((element) => element.classList.contains("shown"))) for (const element of tiles) element.hidden = true;
   }
 
   /** Copy a text, and say so on a button. */

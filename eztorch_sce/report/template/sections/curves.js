@@ -2,7 +2,7 @@
 page.section("curves", (root, data) => {
   const { el } = page;
   const app = root.querySelector("#curves-app");
-  const LEFT = 52, RIGHT = 10;
+  const LEFT = 52, RIGHT = 10, BOTTOM = 42;
   const state = { axis: "step", smooth: null, log: false, band: true, hidden: new Set() };
   let groups = [];
 
@@ -81,8 +81,8 @@ page.section("curves", (root, data) => {
       }
     }
     return {
-      animation: false, grid: { left: LEFT, right: RIGHT, top: 8, bottom: 26 }, legend: { show: false }, tooltip: { show: false },
-      xAxis: { type: "value", min: 0, max: ends(group), axisLabel: { hideOverlap: true, formatter: short }, splitLine: { show: false }, splitNumber: 4 },
+      animation: false, grid: { left: LEFT, right: RIGHT, top: 8, bottom: BOTTOM }, legend: { show: false }, tooltip: { show: false },
+      xAxis: { type: "value", name: state.axis, nameLocation: "middle", nameGap: 24, min: 0, max: ends(group), axisLabel: { hideOverlap: true, formatter: short }, splitLine: { show: false }, splitNumber: 4 },
       yAxis: { type: isLog ? "log" : "value", scale: true, splitNumber: 3, axisLabel: { formatter: short, hideOverlap: true } },
       series: drawn,
     };
@@ -183,7 +183,7 @@ page.section("curves", (root, data) => {
     }));
     const more = group.hidden.length ? el("p", { class: "small quiet" }, `Not shown: ${group.hidden.join(", ")}.`) : null;
     const resumed = group.runs.some((run) => run.resumed_at.length)
-      ? el("p", { class: "small quiet" }, "Dashed lines: the run was resumed there; what it had logged beyond is left out.") : null;
+      ? el("p", { class: "small quiet" }, "Dashed lines mark where a run was resumed; values it had logged past that point are left out.") : null;
     return el("div", {}, groups.length > 1 ? el("h3", {}, group.command) : null, legend, grid, resumed, more);
   }
 

@@ -13,7 +13,7 @@ page.section("data", (root, data) => {
       tooltip: { trigger: "axis" },
       xAxis: {
         type: "category", data: order.map((i) => set.classes[i]), axisTick: { show: false },
-        axisLabel: { show: !isLong, rotate: order.length > 6 ? 40 : 0, width: 90, overflow: "truncate", interval: 0 },
+        axisLabel: { show: !isLong, rotate: order.length > 6 ? 40 : 0, width: 140, overflow: "truncate", interval: 0 },
       },
       yAxis: { type: "value", name: "records", minInterval: 1, nameTextStyle: { align: "left" } },
       series: series.map((each, number) => ({

@@ -1,7 +1,7 @@
 /* Queries and their neighbors, a page of them at a time. */
 page.section("gallery", (root, data) => {
   const { el } = page;
-  const PER_PAGE = 12;
+  const PER_PAGE = matchMedia("(max-width: 40rem)").matches ? 6 : 12;
   const app = root.querySelector("#gallery-app");
   const still = matchMedia("(prefers-reduced-motion: reduce)");
   let gallery, found = [], start = 0;
@@ -11,7 +11,7 @@ page.section("gallery", (root, data) => {
     ...data.galleries.map((each, i) => el("option", { value: i, text: each.name })));
   const classes = el("select", { class: "field", onchange: filter });
   const outcome = el("select", { class: "field", onchange: filter },
-    ...[["", "all"], ["miss", "first is a miss"], ["hit", "first is a hit"]].map(([value, text]) => el("option", { value, text })));
+    ...[["", "all"], ["miss", "nearest is a miss"], ["hit", "nearest is a hit"]].map(([value, text]) => el("option", { value, text })));
   const search = el("input", { type: "search", class: "field", placeholder: "name", oninput: filter });
   const play = el("button", { type: "button", class: "button", "aria-pressed": "false", onclick: () => setPlaying(!list.classList.contains("playing")) });
   const status = el("span", { class: "small quiet", role: "status" });
@@ -35,6 +35,7 @@ page.section("gallery", (root, data) => {
 
   function open(number) {
     gallery = data.galleries[number];
+    gallery.pictures = column("strip").some(Boolean) || column("tile").some((each) => each >= 0);
     const queries = column("query"), tally = new Map();
     queries.forEach((record, place) => {
       const entry = tally.get(label(record)) || { count: 0, hits: 0 };
@@ -42,7 +43,7 @@ page.section("gallery", (root, data) => {
       entry.hits += judge(record, near(place)[0]) === "hit";
       tally.set(label(record), entry);
     });
-    classes.replaceChildren(el("option", { value: "", text: "all, the worst first" }), ...[...tally].filter(([value]) => value >= 0)
+    classes.replaceChildren(el("option", { value: "", text: "all, worst first" }), ...[...tally].filter(([value]) => value >= 0)
       .map(([value, { count, hits }]) => el("option", { value, text: `${gallery.classes[value]} (${hits} of ${count} hit)` })));
     for (const select of [classes, outcome]) select.parentElement.hidden = ![...tally.keys()].some((value) => value >= 0);
     play.hidden = !gallery.moves;
@@ -77,7 +78,9 @@ page.section("gallery", (root, data) => {
     next.disabled = end === found.length;
   }
 
+  /** Return the animation or the thumbnail of a record; null if the page has no pictures of this network's records. */
   function picture(record) {
+    if (!gallery.pictures) return null;
     if (column("strip")[record]) return records.strip(`strip-${gallery.set}-${column("split")[record]}-${column("row")[record]}`);
     return el("span", { class: "gallery-still" }, records.tile(gallery.set, column("tile")[record]));
   }
@@ -89,12 +92,12 @@ page.section("gallery", (root, data) => {
     const name = gallery.paths.names[query];
     return el("div", { class: "gallery-card plays", tabindex: "0", role: "group", "aria-label": `Query ${name}, ${className(query)}${known ? `: ${hits} of ${neighbors.length} hits` : ""}` },
       el("div", { class: "gallery-query" }, picture(query),
-        el("p", { class: "small" }, el("strong", {}, el("bdi", { text: className(query) })), el("bdi", { class: "path", title: name, text: name.split("/").pop() }))),
+        el("p", { class: "small" }, el("strong", {}, el("bdi", {}, page.breakable(className(query)))), el("bdi", { class: "path", title: name }, page.breakable(name.split("/").pop())))),
       el("ol", { class: "gallery-near" }, ...neighbors.map((each) => {
         const verdict = judge(query, each);
         return el("li", { class: verdict, title: gallery.paths.names[each] }, picture(each),
           verdict ? el("span", { class: `badge ${verdict === "hit" ? "good" : "bad"}` }, verdict === "hit" ? "✓ hit" : "✗ miss") : null,
-          el("bdi", { class: "gallery-name", text: className(each) || gallery.paths.names[each].split("/").pop() }));
+          el("bdi", { class: "gallery-name" }, page.breakable(className(each) || gallery.paths.names[each].split("/").pop())));
       })));
   }
 

@@ -36,17 +36,18 @@ page.section("map", (root, data) => {
   const stage = el("div", { class: "map-stage" }, canvas, tip);
   const legendList = el("ul", { class: "map-legend" });
   const found = el("span", { class: "small quiet", role: "status" });
+  const axes = el("p", { class: "small quiet map-axes" });
   const selection = el("div", { class: "map-selection" });
-  const repeated = el("p", { class: "small quiet", hidden: true }, `Marks repeat after ${MARKS} groups: “only” and the search tell groups apart.`);
+  const repeated = el("p", { class: "small quiet", hidden: true }, `Marks repeat after ${MARKS} groups: use “only” or the search to tell groups apart.`);
   const side = el("div", { class: "map-side" }, el("div", { class: "map-legend-box" }, legendList), repeated, selection);
 
   app.append(
     el("div", { class: "controls" }, data.maps.length > 1 ? runs.label : null, projection.label, color.label,
       el("label", {}, "Search", search), selectButton),
-    el("div", { class: "map-layout" }, el("div", { class: "map-main" }, tools, stage,
+    el("div", { class: "map-layout" }, el("div", { class: "map-main" }, tools, stage, axes,
       el("p", { class: "small quiet", id: "map-help" },
-        "Drag to pan, or choose Lasso and draw around points to select them. Scroll to zoom after clicking the map. " +
-        "By keyboard: arrows go from point to point, Space selects, + and − zoom, Escape clears."), found), side),
+        "Drag to pan, or choose Lasso and draw around points to select them. Click the map first to zoom by scrolling. " +
+        "Keyboard: arrow keys move from point to point, Space selects, + and − zoom, Escape clears."), found), side),
     spoken);
 
   // --- data ---------------------------------------------------------------------------------------------------------
@@ -81,6 +82,9 @@ page.section("map", (root, data) => {
 
   function project() {
     const plane = column(projection.select.value);
+    axes.textContent = projection.select.value === "PCA"
+      ? `Axes: the first two principal components, ${Math.round(100 * map.explained)} % of the variance.`
+      : `Axes of ${projection.select.value} have no unit: only which records lie together has a meaning.`;
     let left = Infinity, right = -Infinity, low = Infinity, high = -Infinity;
     for (let i = 0; i < points; i++) {
       left = Math.min(left, plane[2 * i]); right = Math.max(right, plane[2 * i]);
@@ -185,7 +189,7 @@ page.section("map", (root, data) => {
     for (let i = 0; i < points; i++) if (selected[i]) rows.push(i);
     const title = el("h3", { role: "status" }, rows.length ? `${rows.length} selected` : "Nothing selected");
     if (!rows.length) {
-      selection.replaceChildren(title, el("p", { class: "small quiet" }, "Draw around points with the lasso, click them, or search and press Select."));
+      selection.replaceChildren(title, el("p", { class: "small quiet" }, "Draw around points with the lasso, click them, or search and use the Select button."));
       return;
     }
     const copy = button("Copy paths", () => records.copy(rows.map(path).join("\n"), copy));
@@ -202,7 +206,7 @@ page.section("map", (root, data) => {
   function describe(i) {
     const words = [className(i) || map.clusters[column("cluster")[i]], splitName(i)];
     if (column("correct")[i] >= 0) words.push(column("correct")[i] ? "✓ correct" : "✗ wrong");
-    return el("span", {}, el("bdi", { text: words.join(" · ") }), el("bdi", { class: "path", text: map.paths.names[i] }));
+    return el("span", {}, el("bdi", { text: words.join(" · ") }), el("bdi", { class: "path", }, page.breakable(map.paths.names[i])));
   }
 
   // --- canvas -------------------------------------------------------------------------------------------------------
