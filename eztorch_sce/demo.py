@@ -113,7 +113,7 @@ def _print_table(evaluated: dict[str, list[Report]]) -> None:
     metrics, chance, intervals = (_flat(evaluated, name) for name in ("metrics", "chance", "intervals"))
     num_records = chance["untrained_knn_top1"].records
     title = f"moving shapes, eight motions, {num_records} test videos"
-    explained = lines(title, "higher is better; in brackets: 95 % confidence interval")
+    explained = lines(title, "higher is better; in brackets: 95% confidence interval")
     table = Table("features", *_COLUMNS.values(), title=explained)
     table.add_row("chance", *(f"{chance[f'untrained_{metric}'].level:.3f}" for metric in _COLUMNS))
     for name in evaluated:

@@ -256,7 +256,7 @@ class Report:
         protocol: Settings that numbers must share to be comparable: views, crops, list file, seed, hash of the weights.
         run_dir: The run directory.
         chance: What metrics would be by guessing, by the name of the metric.
-        intervals: 95 % confidence interval [low, high] of metrics, by the name of the metric: bootstrap percentiles
+        intervals: 95% confidence interval [low, high] of metrics, by the name of the metric: bootstrap percentiles
             over the test records, or over the tasks of few-shot.
     """
 

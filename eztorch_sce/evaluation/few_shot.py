@@ -56,7 +56,7 @@ def few_shot_accuracy(
     seed: int,
     device: torch.device = CPU,
 ) -> dict[str, float]:
-    """Return the mean accuracy over episodes, in [0, 1], and half the width of its 95 % confidence interval.
+    """Return the mean accuracy over episodes, in [0, 1], and half the width of its 95% confidence interval.
 
     An episode draws classes, averages the unit features of a few train records of each class into a centroid, and
     assigns each test record to the centroid with the highest cosine.

@@ -18,7 +18,7 @@ Interval = tuple[float, float]
 
 
 def bootstrap_intervals(by_record: Mapping[str, Tensor], groups: Int64[Tensor, " N"] | None) -> dict[str, Interval]:
-    """Return the 95 % percentile interval of the mean of each metric over the test records.
+    """Return the 95% percentile interval of the mean of each metric over the test records.
 
     The test records are drawn anew with replacement 1000 times, with a fixed seed. The train split and the network stay
     as they are, so the interval says how much the choice of the test records matters, and not how much the seed of a
@@ -59,7 +59,7 @@ def resamples(num_records: int, groups: Int64[Tensor, " N"] | None) -> Iterator[
 
 
 def percentiles(statistics: npt.NDArray[np.float64]) -> Interval:
-    """Return the interval that holds the middle 95 % of the values of a statistic in all resamples."""
+    """Return the interval that holds the middle 95% of the values of a statistic in all resamples."""
     tail = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail])
     return float(low), float(high)

@@ -93,7 +93,7 @@ def interval_line(report: Report) -> str:
     if not report.intervals:
         return ""
     over = "tasks" if report.command == "few-shot" else "test records"
-    return f"in brackets: 95 % confidence interval over the {over}"
+    return f"in brackets: 95% confidence interval over the {over}"
 
 
 def seen_line(card: Mapping[str, Any]) -> str:

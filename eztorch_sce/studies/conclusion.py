@@ -1,5 +1,6 @@
 """What a study concludes, in words, and the settings that it recommends."""
 
+import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -95,7 +96,7 @@ def conclude(evidence: Evidence) -> Conclusion:
     helping = [name for name in evidence.sets if evidence.verdict(name, evidence.untrained[name]) == "better"]
     helping = [name for name in helping if not _is_beaten_untrained(name, evidence)]
     best = [name for name in helping if not any(_beats(other, name, evidence) for other in evidence.sets)]
-    sentences = [*_against_untrained(evidence), *_against_each_other(evidence), *_limits(evidence)]
+    sentences = [*_comparisons(evidence), *_limits(evidence)]
     if not best and max(evidence.steps.values()) < MIN_STEPS:
         return _too_short(evidence, sentences)
     if not best:
@@ -187,45 +188,29 @@ def _gains(evidence: Evidence) -> list[Difference]:
     return [each for comparison in found if comparison for each in comparison.differences]
 
 
-def _against_untrained(evidence: Evidence) -> list[str]:
-    """Return one sentence per set of views on what its pretraining gained."""
-    sentences = []
-    for name in evidence.sets:
-        comparison = evidence.between(name, evidence.untrained[name])
-        if comparison is None:
-            continue
-        subject, network = f"Pretraining with {name} views", evidence.untrained[name]
-        if comparison.verdict == "unknown":
-            sentences.append(f"{subject} and the {network} network {_not_apart(comparison, evidence)}")
-        else:
-            words = {"mixed": "is better by some measures and worse by others"}.get(
-                comparison.verdict, f"is {comparison.verdict}"
-            )
-            sentences.append(f"{subject} {words} than the {network} network: {_shown(comparison)}.")
-    return sentences
+def _comparisons(evidence: Evidence) -> list[str]:
+    """Return a sentence per comparison: each set of views with its untrained network, then the sets with each other."""
+    pairs = [(name, evidence.untrained[name]) for name in evidence.sets]
+    pairs += itertools.combinations(evidence.sets, 2)
+    return [_in_words(first, second, evidence) for first, second in pairs if evidence.between(first, second)]
 
 
-def _against_each_other(evidence: Evidence) -> list[str]:
-    """Return one sentence per pair of sets."""
-    sentences = []
-    for number, first in enumerate(evidence.sets):
-        for second in evidence.sets[number + 1 :]:
-            comparison = evidence.between(first, second)
-            if comparison is None:
-                continue
-            if comparison.verdict == "unknown":
-                sentences.append(f"{first} and {second} views {_not_apart(comparison, evidence)}")
-            else:
-                words = {"mixed": "differ in both directions from"}.get(
-                    comparison.verdict, f"are {comparison.verdict} than"
-                )
-                sentences.append(f"{first} views {words} {second} views: {_shown(comparison)}.")
-    return sentences
+def _in_words(first: str, second: str, evidence: Evidence) -> str:
+    """Return the sentence about two networks that were compared."""
+    comparison = evidence.between(first, second)
+    assert comparison is not None
+    one = f"Pretraining with {first} views"
+    other = f"pretraining with {second} views" if second in evidence.sets else f"the {second} network"
+    if comparison.verdict == "unknown":
+        return f"{one} and {other} {_not_apart(comparison, evidence)}"
+    if comparison.verdict == "mixed":
+        return f"{one} is better than {other} by some metrics and worse by others: {_shown(comparison)}."
+    return f"{one} is {comparison.verdict} than {other}: {_shown(comparison)}."
 
 
 def _not_apart(comparison: Comparison, evidence: Evidence) -> str:
     if any(each.is_sure for each in comparison.differences):
-        return f"differ too little, or not in the same direction by all measures: {_shown(comparison)}."
+        return f"differ too little, or not in the same direction by all metrics: {_shown(comparison)}."
     needed = [each.needed for each in comparison.differences if each.needed]
     more = f"; about {min(needed)} would be needed" if needed else ""
     return f"cannot be told apart on {evidence.records}{more}: {_shown(comparison)}."
@@ -247,12 +232,12 @@ def _difference(found: Difference) -> str:
 def _limits(evidence: Evidence) -> list[str]:
     """Return what the numbers do not cover."""
     sentences = [
-        "Intervals are 95 %, over the choice of test records and for all comparisons together. They leave out that "
-        "another seed trains another network: each set was trained once."
+        "The 95% intervals cover the choice of test records, for all comparisons together. They do not cover the "
+        "seed: each set of views was trained once."
     ]
     if len(set(evidence.epochs.values())) > 1:
         each = ", ".join(f"{name} {count}" for name, count in evidence.epochs.items())
-        sentences.append(f"The sets were not trained equally long, since time ran short (epochs: {each}).")
+        sentences.append(f"Time ran short, so the sets of views were not trained equally long (epochs: {each}).")
     return sentences
 
 

@@ -17,7 +17,7 @@ MIN_RECORDS = 20
 """Test records, or groups of them, below which a bootstrap interval is too narrow to be trusted."""
 RELEVANT = 0.02
 """Difference of a rate below which a network is not called better, however sure it is."""
-_POWER_Z = 0.84  # quantile of the normal distribution for a chance of 80 % to find a difference
+_POWER_Z = 0.84  # quantile of the normal distribution for a chance of 80% to find a difference
 _MOST_NEEDED = 1_000_000
 
 Outcomes = Mapping[str, npt.NDArray[np.float64]]
@@ -31,7 +31,7 @@ class Difference:
     Attributes:
         metric: Name of the metric.
         mean: First minus second.
-        low, high: Ends of its interval. All intervals of a family hold together with 95 % confidence.
+        low, high: Ends of its interval. All intervals of a family hold together with 95% confidence.
         needed: Test records with which a difference of this size would be found in four of five tries; None if it is
             found already, or if there is no difference to find.
     """
@@ -86,9 +86,9 @@ def compare(
     """Compare pairs of networks on every metric that both networks have.
 
     Test records are drawn with replacement, the same ones for both networks of a pair and in whole groups. The
-    intervals are simultaneous: their common half-width, in standard errors, is the 95 % quantile of the largest
+    intervals are simultaneous: their common half-width, in standard errors, is the 95% quantile of the largest
     deviation among all differences (the max-t bootstrap; Romano and Wolf, Econometrica 2005). So the more is
-    compared, the wider they are, and the probability that any of them misses is 5 %.
+    compared, the wider they are, and the probability that any of them misses is 5%.
 
     The intervals cover the choice of test records. They do not cover the randomness of the training.
 

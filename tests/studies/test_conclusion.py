@@ -49,7 +49,7 @@ def test_where_motion_helps_and_color_hurts_motion_is_recommended() -> None:
     rates = {"motion": 0.65, "color": 0.1, "untrained motion": 0.42, "untrained color": 0.12}
     found = conclude(evidence(rates, num=69))
     assert (found.verdict, found.recommended, found.is_supported) == ("helps", "motion", True)
-    assert "motion views are better than color views" in text(found)
+    assert "motion views is better than pretraining with color views" in text(found)
 
 
 def test_where_color_helps_color_is_recommended_although_crops_are_cheaper() -> None:

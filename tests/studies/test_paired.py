@@ -53,7 +53,7 @@ def test_guessing_is_rarely_called_better_than_guessing() -> None:
         outcomes = {name: {"knn_top1": random.integers(0, 2, 60).astype(float)} for name in "abcd"}
         pairs = [("a", "b"), ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"), ("c", "d")]
         num_wrong += any(each.verdict != "unknown" for each in compare(outcomes, pairs))
-    assert num_wrong <= 9  # 5 % of 60 are expected; more than 9 have a probability of 1 in 1000
+    assert num_wrong <= 9  # 5% of 60 are expected; more than 9 have a probability of 1 in 1000
 
 
 def test_the_number_of_records_that_would_be_needed_finds_the_difference() -> None:

@@ -83,7 +83,7 @@ page.section("map", (root, data) => {
   function project() {
     const plane = column(projection.select.value);
     axes.textContent = projection.select.value === "PCA"
-      ? `Axes: the first two principal components, ${Math.round(100 * map.explained)} % of the variance.`
+      ? `Axes: the first two principal components, ${Math.round(100 * map.explained)}% of the variance.`
       : `Axes of ${projection.select.value} have no unit: only which records lie together has a meaning.`;
     let left = Infinity, right = -Infinity, low = Infinity, high = -Infinity;
     for (let i = 0; i < points; i++) {
