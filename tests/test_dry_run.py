@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import run
-from PIL import Image
+from image_files import write_two_classes
 
 from eztorch_sce import ConfigError, DataConfig, KnnConfig, dry_run
 
@@ -17,10 +17,7 @@ SMALL = ("data.root=images", "data.num_workers=0", "trainer.accelerator=cpu")
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write 12 images of two classes below `images`, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    for number in range(12):
-        file = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(file)
+    write_two_classes(tmp_path / "images")
     return tmp_path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
+from image_files import write_two_classes
 from torch import Tensor, nn
 
 from eztorch_sce import (
@@ -63,10 +63,7 @@ class NoEmbeddings(nn.Module):
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write 8 images below `images`, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    for number in range(8):
-        file = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (32, 32), (30 * number, 0, 0)).save(file)
+    write_two_classes(tmp_path / "images", count=8)
 
 
 def files() -> PretrainConfig:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,6 +24,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.watch import WatchServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -139,23 +141,24 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{Path(__file__).parent / 'support'}"}
 
 
-def test_data_are_sent_once(address: str, folder: Path) -> None:
-    if not (folder / "run" / "metrics.csv").exists():
-        pytest.skip("the run is made by the test in a browser, which did not run")
-    url = urlsplit(address.replace("/?", "/data.json?"))
+def test_data_are_sent_once(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("command: pretrain\n")
+    (tmp_path / "metrics.csv").write_text("step,loss\n0,2.0\n1,1.0\n")
+    with WatchServer(tmp_path) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = urlsplit(server.address.replace("/?", "/data.json?"))
 
-    def news_of(known: str = "") -> dict[str, Any]:
-        with closing(http.client.HTTPConnection(url.netloc)) as connection:
-            connection.request("GET", f"{url.path}?{url.query}&known={known}")
-            news: dict[str, Any] = json.loads(connection.getresponse().read())
-            return news
+        def news_of(known: str = "") -> dict[str, Any]:
+            with closing(http.client.HTTPConnection(url.netloc)) as connection:
+                connection.request("GET", f"{url.path}?{url.query}&known={known}")
+                news: dict[str, Any] = json.loads(connection.getresponse().read())
+                return news
 
-    news = news_of()
-    for _ in range(300):  # the first data may still be read
-        if news["order"]:
-            break
-        time.sleep(0.1)
-        news = news_of()
-    known = ",".join(f"{section['name']}:{section['digest']}" for section in news["sections"])
-    assert known
-    assert news_of(known)["sections"] == []
+        sections = news_of()["sections"]
+        known = {section["name"]: f"{section['name']}:{section['digest']}" for section in sections}
+        again = news_of(",".join(known.values()))["sections"]
+        without_verdict = news_of(known["verdict"])["sections"]
+        server.shutdown()
+    assert {"verdict", "curves"} <= known.keys()
+    assert again == []
+    assert {section["name"] for section in without_verdict} == known.keys() - {"verdict"}

@@ -1,12 +1,13 @@
 """Wrong commands of new users: each answer names the mistake and the cure in a few lines, and leaves nothing behind."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from command_line import run
-from PIL import Image
+from image_files import write_two_classes
 
 MOST_LINES = 4  # of an answer, below its heading
 
@@ -71,10 +72,10 @@ WRONG = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write images with classes and without, and a finished run, in the current folder."""
     monkeypatch.chdir(tmp_path)
-    for number in range(12):
-        for file in (tmp_path / "images" / "ab"[number % 2] / f"{number}.png", tmp_path / "plain" / f"{number}.png"):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(file)
+    write_two_classes(tmp_path / "images")
+    (tmp_path / "plain").mkdir()
+    for file in (tmp_path / "images").rglob("*.png"):
+        shutil.copy(file, tmp_path / "plain")
     (tmp_path / "empty").mkdir()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.yaml").touch()

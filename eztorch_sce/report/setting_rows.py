@@ -6,8 +6,8 @@ from typing import Any
 
 from eztorch_sce.config.origins import origins_of, setting_help
 from eztorch_sce.report.finished_runs import flat
-from eztorch_sce.report.results import show_short
 from eztorch_sce.report.run_files import RunFiles
+from eztorch_sce.report.side_by_side import show_short
 
 DEFAULT, RECIPE, CHOSEN, OPEN, SET = "default", "recipe", "chosen", "open", "set"
 _UNSET: tuple[Any, ...] = (None, "auto", [], "null")

@@ -3,6 +3,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,14 @@ def smooth(height: int, width: int, seed: int = 0) -> Image.Image:
     """Return an image without sharp edges, which looks the same at any scale."""
     coarse = np.random.default_rng(seed).integers(64, 192, (4, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_two_classes(folder: Path, count: int = 12) -> None:
+    """Write plain images, 32 pixels square and each of another red: a/0.png, b/1.png, a/2.png, ... below a folder."""
+    for number in range(count):
+        file = folder / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(file)
 
 
 def jpeg(height: int = 64, width: int = 64, seed: int = 0, **settings: Any) -> bytes:

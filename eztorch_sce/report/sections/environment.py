@@ -4,9 +4,9 @@ import datetime
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eztorch_sce.report.results import number_text, show_short
 from eztorch_sce.report.run_files import RunFiles, all_runs
 from eztorch_sce.report.section import Section
+from eztorch_sce.report.side_by_side import number_text, show_short
 
 if TYPE_CHECKING:
     from eztorch_sce.report.media import Media

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eztorch_sce.errors import typed
-from eztorch_sce.report.results import aligned_evaluations, group_of
 from eztorch_sce.report.run_files import RunFiles, all_runs
 from eztorch_sce.report.section import Section
+from eztorch_sce.report.side_by_side import aligned_evaluations, group_of
 from eztorch_sce.report.subjects import Subject, subjects_of
 
 if TYPE_CHECKING:

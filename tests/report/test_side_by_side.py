@@ -12,11 +12,11 @@ import pytest
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.pages import refresh_pages, report_page
 from eztorch_sce.report.health import state_of
-from eztorch_sce.report.results import aligned_evaluations, group_of
 from eztorch_sce.report.run_files import RunFiles, open_runs
 from eztorch_sce.report.sections.headline import headline
 from eztorch_sce.report.setting_rows import setting_table
 from eztorch_sce.report.settings import DataPlace, ReportConfig
+from eztorch_sce.report.side_by_side import aligned_evaluations, group_of
 from eztorch_sce.report.subjects import Subject, subjects_of
 
 CHANCE = {"level": 0.25, "records": 8, "largest_class": None, "split": "test"}
