@@ -96,7 +96,7 @@ def _run(command: str, rest: list[str]) -> None:
     elif command == "compare":
         _compare(rest)
     elif command == "env":
-        _show_environment()
+        _show_environment(rest)
     elif command == "completion":
         _complete(rest)
     else:
@@ -193,7 +193,9 @@ def _show_version() -> None:
     print(version_line())
 
 
-def _show_environment() -> None:
+def _show_environment(rest: list[str]) -> None:
+    if rest and rest[0] not in _HELP_WORDS:
+        raise ConfigError([f"env takes no arguments, got {' '.join(rest)}"])
     from eztorch_sce.report.environment import print_environment
 
     print_environment()

@@ -405,4 +405,5 @@ def _check_input(backbone: Backbone, manifest: Manifest, spec: InputSpec) -> Non
             ]
         )
     if not has_videos and spec.input == "difference":
-        raise ConfigError([f"input=difference needs several frames, but {manifest.source} holds images"])
+        cure = "choose videos, or views or weights with input=rgb"
+        raise ConfigError([f"input=difference needs several frames, but {manifest.source} holds images: {cure}"])

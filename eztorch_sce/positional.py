@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.home_folders import with_home_folders
-from eztorch_sce.settings import Setting, invalid_settings, problem_with
+from eztorch_sce.settings import Setting, invalid_settings, problem_with, show
 
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that contains "=" must start with "/" or "."
 _ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list; quotes protect commas
@@ -129,7 +129,11 @@ def _read_settings(
         key, text = override.split("=", 1)
         name = key if key in hints else key.removeprefix("data.")
         if name in hints:
-            values[name] = parse_value(text, hints[name])
+            value = parse_value(text, hints[name])
+            if values.setdefault(name, value) != value:
+                messages.append(
+                    f"{name} is set several times ({name}={show(values[name])}, {override}): keep one of them"
+                )
         else:
             known = f"its settings are {', '.join(hints)}" if hints else "it has no settings"
             known += did_you_mean(name, hints) or (

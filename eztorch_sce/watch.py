@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable
+from difflib import get_close_matches
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.printing import print_line, visible
 from eztorch_sce.report.health import METRICS, SILENCE_S, progress_of, silence_s, state_of
 from eztorch_sce.report.page import news_of, page_of, sections_of
-from eztorch_sce.report.run_files import RunFiles, all_runs
+from eztorch_sce.report.run_files import RunFiles, all_runs, open_runs
 from eztorch_sce.report.section import Section
 from eztorch_sce.report.sections.curves import trainings
 from eztorch_sce.report.settings import WatchConfig
@@ -25,6 +26,9 @@ from eztorch_sce.report.training_log import TrainingLog
 from eztorch_sce.thumbnails import cached_media
 
 _LOCAL_NAMES = ("127.0.0.1", "localhost")  # hosts that a browser may ask for: a name of another site is a DNS trick
+_WRITTEN_FIRST = ("multirun.yaml", "study.json", "versions.json")  # before the config.yaml of a run
+_NEAR = 0.8  # similarity of two names of which one is probably a misspelling of the other
+_NUMBERING = "-_.0123456789"
 _FRESH_S = 1.0  # in which all pages get the same answer
 _FILES = (
     *("config.yaml", METRICS, "report.json", "views.json", "evaluations.json", "sample.pt", "unreadable.csv"),
@@ -43,11 +47,11 @@ def watch(run: str, config: WatchConfig) -> None:
     """Serve the page of a run until the user interrupts; the run need not exist yet.
 
     Raises:
-        ConfigError: If `run` is a file, or the port is taken.
+        ConfigError: If `run` is a file, a folder of other things or probably misspelled, or the port is taken.
     """
     directory = Path(run)
-    if directory.is_file():
-        raise ConfigError([f"RUN={run} is a file: name the directory of a run"])
+    if message := _mistake_in(run):
+        raise ConfigError([message])
     try:
         server = WatchServer(directory, config.port)
     except OSError as error:
@@ -55,7 +59,7 @@ def watch(run: str, config: WatchConfig) -> None:
             [f"port={config.port} cannot be used ({error.strerror}): leave it out for a free one"]
         ) from None
     with server:
-        print_line(f"watching {run}{'' if directory.is_dir() else ', which does not exist yet'}")
+        print_line(f"watching {run}{_waits_for(directory)}")
         print_line(f"open {server.address}")
         print_line(
             f"only this machine can; from another one: ssh -L {server.server_port}:127.0.0.1:{server.server_port} HOST"
@@ -66,6 +70,41 @@ def watch(run: str, config: WatchConfig) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             print_line("\nended; the run goes on")
+
+
+def _mistake_in(run: str) -> str | None:
+    """Return the message for a path that no run will write to, or None."""
+    path = Path(run)
+    if path.is_file():
+        return f"RUN={run} is a file: name the directory of a run"
+    if not path.is_dir():
+        meant = _misspelled(path)
+        return (
+            None
+            if meant is None
+            else f"RUN={run} does not exist; did you mean {meant}? To watch a new run, start it first"
+        )
+    if any(path.iterdir()) and not any((path / name).exists() for name in _WRITTEN_FIRST):
+        return next(iter(open_runs([run])[1]), None)
+    return None
+
+
+def _misspelled(path: Path) -> Path | None:
+    """Return the folder that a path was probably meant for. The next number, such as runs/knn-3, is no mistake."""
+    absent = path
+    while absent.parent != absent and not absent.parent.is_dir():
+        absent = absent.parent
+    folders = {each.name.rstrip(_NUMBERING): each for each in absent.parent.iterdir() if each.is_dir()}
+    name = absent.name.rstrip(_NUMBERING)
+    near = [] if name in folders else get_close_matches(name, folders, n=1, cutoff=_NEAR)
+    return folders[near[0]] / path.relative_to(absent) if near else None
+
+
+def _waits_for(directory: Path) -> str:
+    """Return what the page waits for, if there is nothing to show yet."""
+    if not directory.is_dir():
+        return ", which does not exist yet: the page waits for a run that writes there"
+    return "" if any(directory.iterdir()) else ", which is empty: the page waits for a run that writes there"
 
 
 class WatchServer(ThreadingHTTPServer):

@@ -157,7 +157,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a recipe by a wrong name": (
         lambda: recipe(untyped("cifar10_resnet81")),
-        "recipe=cifar10_resnet81 must be one of",
+        "recipe=cifar10_resnet81 is neither a recipe nor a file such as ./my.yaml; did you mean cifar10_resnet18?",
     ),
     "a missing weights file": (lambda: load_backbone("nope.pt"), "weights=nope.pt does not exist"),
     "an untrained network without weights": (

@@ -23,11 +23,27 @@ WRONG = {
     "pretrain data.root=images run.dir=old": ["run.dir=old already contains a run", "run.resume=true"],
     "pretrain data.root=images run.resume=true run.dir=new": ["new/last.ckpt does not exist"],
     "report imagse": ["imagse does not exist"],
-    "compare images": ["images"],
+    "compare images": ["images contains no runs"],
+    "compare images/a/0.png old": ["images/a/0.png"],
+    "compare old": ["two or more finished runs", "none is named", "old is unfinished"],
+    "compare old damaged": ["damaged/report.json is not the report of a run"],
     "report images": ["RUN=images holds no run (config.yaml or report.json): name the directory"],
+    "report damaged": ["damaged/report.json cannot be read"],
+    "report old out=nowhere/page.html": ["out=nowhere/page.html is in a folder that does not exist"],
+    "watch imagse": ["RUN=imagse does not exist; did you mean images?"],
+    "watch imagse/a": ["did you mean images/a?"],
+    "watch images": ["RUN=images holds no run (config.yaml or report.json)"],
     "watch images/a/0.png": ["RUN=images/a/0.png is a file: name the directory of a run"],
+    "study texts": ["texts contains no video or image, only 2 x .txt", "choose another folder"],
+    "study data.root=images plain": ["data.root is set 2 times"],
     "study imagse": ["data.root=imagse does not exist; did you mean images?"],
     "pretrain data.root=imagse/a": ["data.root=imagse/a does not exist; did you mean images/a?"],
+    "knn weights=images/a/0.png data.root=images": ["is not a weights file of this package (torch cannot read it)"],
+    "linear weights=old data.root=texts": ["weights=old has no backbone.pt or classifier.pt"],
+    "test weights=images data.root=images": ["weights=images has no backbone.pt or classifier.pt"],
+    "retrieve data.root=texts backbone=resnet18": ["texts contains no video or image"],
+    "finetune data.root=empty backbone=resnet18": ["empty contains no video or image"],
+    "data doctor texts": ["FOLDER=", "texts contains no video or image"],
     # several at once
     "knn weights=runs/none data.root=imagse k=0 --seed 3": [
         "write seed=3",
@@ -44,6 +60,12 @@ WRONG = {
     "pretrain data.root=images weights=old": ["weights is not a setting of pretrain, but of finetune, test, extract"],
     "pretrain data.root=images epochs=3": ["epochs is not a setting of pretrain; did you mean trainer.max_epochs?"],
     "pretrain data.root=images recipe=ucf101_finetune": ["is a recipe of `eztorch-sce finetune`, not of pretrain"],
+    "recipes xyz": ["no recipe has the word xyz; words that many have are k400, ", "`eztorch-sce recipes` lists all"],
+    "pretrain data.root=images recipe=ucf11": ["recipe=ucf11 is neither", "recipes with ucf101 are ", "lists all"],
+    "knn --help zz": ["--help zz: no such group or setting; groups are run, data, "],
+    "plan device=A10": ["device=A10 must be one of", "did you mean A100-80G?"],
+    "--versoin": ["--versoin is not an option; did you mean --version?"],
+    "env foo": ["env takes no arguments, got foo"],
     "recipes ucf11": ["no recipe has the word ucf11; did you mean ucf101?"],
     "completion": ["the name of the shell is missing: write eztorch-sce completion bash|zsh|fish"],
     "completion bash zsh": ["one shell is expected, got bash zsh"],
@@ -56,7 +78,20 @@ WRONG = {
     "knn data.root=images": ["weights is not set: give the run directory of a pretraining"],
     "knn data.root=plain backbone=resnet18": ["plain", "label"],
     "knn features=old weights=old": ["features=old", "weights"],
+    "study images minutes=-3": ["minutes=-3 must be greater than 0"],
+    "linear weights=old data.root=images optimizer.lr=fast": ["optimizer.lr=fast must be a number"],
+    "plan devices=some": ["devices=some must be a whole number"],
+    "watch old port=99999": ["port=99999 must be between 0 and 65535"],
+    "data doctor images workers=-1": ["workers=-1 must be at least 1"],
+    "finetune": ["weights is not set", "data.root is not set; set a folder"],
     # forms
+    "pretrain data.root=images seed=1,2": ["seed=1,2 has several values: add -m to run each one"],
+    "pretrain data.root=images recipe=demo,cifar10_resnet18": ["has several values: add -m to run each one"],
+    "pretrain data.root=images seed=1 seed=2": ["seed is set 2 times (seed=1, seed=2): keep one of them"],
+    "data doctor images workers=1 workers=2": ["workers is set several times (workers=1, workers=2)"],
+    "compare old old --jsn": ["--jsn is not an option of compare, which has only --json"],
+    "pretrain -m data.root=images --cfg job": ["-m and --cfg exclude each other; leave out -m"],
+    "pretrain data.root=images --cfg jbo": ["--cfg takes one of job, hydra, all, not jbo, as in --cfg job"],
     "data.root=images": ["the command is missing in front of it, as in eztorch-sce pretrain data.root=images"],
     "pretrain --data.root=images": ["settings are written name=value, without dashes: write data.root=images"],
     "pretrain --lr 0.1 data.root=images": ["--lr 0.1: ", "write optimizer.lr=0.1"],
@@ -76,8 +111,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "plain").mkdir()
     for file in (tmp_path / "images").rglob("*.png"):
         shutil.copy(file, tmp_path / "plain")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "old").mkdir()
+    for name in ("empty", "old", "texts", "damaged"):
+        (tmp_path / name).mkdir()
+    for name in ("notes.txt", "more.txt"):
+        (tmp_path / "texts" / name).write_text("no image")
+    (tmp_path / "damaged" / "report.json").write_text("{")
     (tmp_path / "old" / "config.yaml").touch()
     (tmp_path / "broken.pt").write_bytes(b"not weights")
     return tmp_path

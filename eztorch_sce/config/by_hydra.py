@@ -19,6 +19,8 @@ from eztorch_sce.config.starting import StartError
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.launch import is_first_process
 
+_PRINTED = ("job", "hydra", "all")  # values of --cfg
+_ONE_OF = ("-m", "--multirun", "-r", "--run", "--cfg", "-c", "--info", "-i")
 _FROM_LIGHTNING = ("hydra.run.dir=", "hydra.job.name=", "hydra.output_subdir=")  # added for its child processes
 
 
@@ -36,6 +38,7 @@ def run_by_hydra(command: str, rest: Sequence[str], start: Callable[[str, Any], 
     refuse_mistyped(command, rest)
     rest = [word for word in rest if not word.startswith(_FROM_LIGHTNING)]
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
+    _refuse_combinations(flags)
     is_sweep = any(flag in ("-m", "--multirun") for flag in flags)
     texts = take_literally(compose.commands()[command], [word for word in rest if word not in flags], is_sweep)
     try:
@@ -50,7 +53,7 @@ def run_by_hydra(command: str, rest: Sequence[str], start: Callable[[str, Any], 
     hydra_settings.append(f"hydra.sweep.dir={run_dir or f'runs/{command}-sweep-${{now:%Y%m%d-%H%M%S}}'}")
     if not is_first_process():  # runs in the directories of the first process, and may only write where nobody looks
         hydra_settings[-1:] = [f"hydra.sweep.dir={quoted(tempfile.mkdtemp())}", "hydra/hydra_logging=disabled"]
-    command_line, sys.argv = sys.argv, [sys.argv[0], *flags, *hydra_settings, *prepared.words]
+    command_line, sys.argv = sys.argv, [sys.argv[0], *hydra_settings, *prepared.words, *flags]
 
     @hydra.main(version_base="1.3", config_path=None, config_name=command)
     def job(composed: DictConfig) -> None:
@@ -65,3 +68,17 @@ def run_by_hydra(command: str, rest: Sequence[str], start: Callable[[str, Any], 
         job()
     except compose.INVALID as error:
         raise ConfigError(explain_each(command, texts, error)) from None
+
+
+def _refuse_combinations(flags: Sequence[str]) -> None:
+    """Raise ConfigError for flags that Hydra would answer with a traceback or its own usage."""
+    messages = []
+    if len(given := [flag for flag in flags if flag in _ONE_OF]) > 1:
+        cure = "; leave out -m and give each setting one value" if {"-m", "--multirun"} & set(given) else ""
+        messages.append(f"{' and '.join(given)} exclude each other{cure}")
+    for flag, following in zip(flags, [*flags[1:], ""], strict=True):
+        if flag in ("--cfg", "-c") and following not in _PRINTED:
+            wrong = f", not {following}" if following else ""
+            messages.append(f"{flag} takes one of {', '.join(_PRINTED)}{wrong}, as in {flag} job")
+    if messages:
+        raise ConfigError(messages)

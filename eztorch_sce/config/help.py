@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from eztorch_sce.config.added import with_added
 from eztorch_sce.config.reference import Description, Reference, describe, load
-from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.positional import PositionalCommand
 
 MAX_LINES, MAX_WIDTH = 96, 100  # two screens
@@ -335,7 +335,8 @@ def _topic_lines(topic: str, sections: Sequence[Section]) -> list[str]:
         chosen = [Section(topic, rows=rows)] if rows else []
     if not chosen:
         known = [section.name.split("=")[-1] for section in sections if section.name]
-        raise ConfigError([f"--help {topic}: no such group or setting{did_you_mean(topic, known)}"])
+        cure = did_you_mean(topic, known) or f"; groups are {shorten(list(dict.fromkeys(known)), 8)}"
+        raise ConfigError([f"--help {topic}: no such group or setting{cure}"])
     return _all_lines(chosen)[1:]
 
 

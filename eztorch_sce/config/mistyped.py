@@ -19,6 +19,7 @@ from eztorch_sce.other_names import setting_meant
 _OF_HYDRA = {"-m", "--multirun", "-r", "--run", "--resolve", "--hydra-help", "--info", "-i"}
 _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd"}  # flags of Hydra that take the next word
 HYDRA_FLAGS = _OF_HYDRA | _WITH_VALUE
+_OPTIONS = ("--help", "--version")  # in place of a command
 _LISTS = (".csv", ".txt", ".parquet", ".tsv")
 _WEIGHTS = (".pt", ".pth", ".ckpt")
 _SUFFIXES = {*_LISTS, *_WEIGHTS, *KNOWN_SUFFIXES, ".yaml", ".yml"}
@@ -134,7 +135,17 @@ class _Line:
         if self.spaces:
             typed, meant = (", ".join(pair[number] for pair in self.spaces) for number in (0, 1))
             messages.append(f"{typed}: settings are written name=value, without spaces around =: write {meant}")
-        return [*messages, *self._about_paths(), *self.others]
+        return [*messages, *self._about_paths(), *self.others, *self._set_twice()]
+
+    def _set_twice(self) -> Iterator[str]:
+        """Yield a message for each setting that has several values, of which Hydra would take the last."""
+        typed: dict[str, dict[str, None]] = {}
+        for word in self.words:
+            if "=" in word and word[0].isalpha():
+                typed.setdefault(word.partition("=")[0], {})[word] = None
+        for name, words in typed.items():
+            if len(words) > 1:
+                yield f"{name} is set {len(words)} times ({', '.join(words)}): keep one of them"
 
     def _about_paths(self) -> Iterator[str]:
         if not self.paths:
@@ -187,6 +198,8 @@ def _all_paths(reference: Reference, description: Description, prefix: str = "",
 
 def unknown_command(word: str, known: Sequence[str]) -> str:
     """Return the message for a first word that is not a command."""
+    if word.startswith("--") and (cure := did_you_mean(word, _OPTIONS)):
+        return f"{word} is not an option{cure}"
     if "=" in word or word.startswith("-") or os.path.exists(word):
         example = word if "=" in word.strip("-") else f"data.root={word if os.path.isdir(word) else 'FOLDER'}"
         return f"{word}: the command is missing in front of it, as in eztorch-sce pretrain {example.lstrip('-')}"

@@ -1,6 +1,7 @@
 """Recipes: files with the settings of published results."""
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -62,10 +63,15 @@ def find_recipes(words: Sequence[str]) -> dict[str, dict[str, str]]:
     absent = [word for word in words if not any(normalized(word) in normalized(text) for text in texts.values())]
     if not absent:
         raise ConfigError([f"no recipe has all of the words {', '.join(words)}: leave one out"])
-    listed = f"; names of recipes have the words {', '.join(known)}"
-    raise ConfigError(
-        [f"no recipe has the word {word}{did_you_mean(word, [*recipes(), *known]) or listed}" for word in absent]
-    )
+    examples = f"; words that many have are {', '.join(_common_words())}"
+    cures = [did_you_mean(word, [*recipes(), *known]) or examples for word in absent]
+    cures[-1] += "; `eztorch-sce recipes` lists all"
+    raise ConfigError([f"no recipe has the word {word}{cure}" for word, cure in zip(absent, cures, strict=True)])
+
+
+def _common_words() -> list[str]:
+    """Return the five words that most names of recipes have."""
+    return [word for word, _ in Counter(part for name in recipes() for part in name.split("_")).most_common(5)]
 
 
 def print_recipes(words: Sequence[str] = ()) -> None:

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField
 from eztorch_sce.config.recipes import header_of, recipe_text, recipes
 from eztorch_sce.config.set_where import lines_of
-from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest, normalized, typed
+from eztorch_sce.errors import ConfigError, did_you_mean, first_line, nearest, normalized, shorten, typed
 from eztorch_sce.settings import show
 
 KEYS = ("recipe", "config")
@@ -172,11 +172,20 @@ def _check_name(name: str) -> None:
         return
     if file := next((file for file in (name, f"{name}.yaml", f"{name}.yml") if Path(file).is_file()), None):
         raise StartError([f"recipe={name} is not the name of a recipe; to start from the file, write recipe=./{file}"])
-    alike = [each for each in known if normalized(name) in normalized(each)]
-    which = ", ".join(alike or known)
-    cure = "; `eztorch-sce recipes` lists all" if alike else did_you_mean(name, known)
-    message = f"recipe={name} must be one of {which}, or a file such as ./my.yaml{cure}"
+    if "," in name:
+        raise StartError([f"recipe={name} has several values: add -m to run each one"])
+    message = f"recipe={name} is neither a recipe nor a file such as ./my.yaml{_recipes_near(name, known)}"
     raise StartError([message], nearest(name, known))
+
+
+def _recipes_near(name: str, known: Sequence[str]) -> str:
+    """Return the end of a message: the recipes with the word that was typed, or the nearest, and how to list all."""
+    words = sorted({word for each in known for word in each.split("_")})
+    word = name if any(name in each for each in known) else nearest(name, words)
+    if word is None or "_" in name:
+        return did_you_mean(name, known) or "; `eztorch-sce recipes` lists all"
+    alike = [each for each in known if normalized(word) in normalized(each)]
+    return f"; recipes with {word} are {shorten(alike, 5)}; `eztorch-sce recipes` lists all"
 
 
 def _find(key: str, value: str) -> Path:

@@ -1,6 +1,7 @@
 """Weights files: a backbone, the config that builds it, its input, and its classifier if there is one."""
 
 import hashlib
+import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -159,10 +160,12 @@ def load_weights(path: str) -> Weights:
             raise ValueError(f"format {content['format']} instead of {FORMAT}")
         network = content["backbone"]
     except Exception as error:
+        reason = "torch cannot read it" if isinstance(error, pickle.UnpicklingError) else first_line(error)
+        reason = "a checkpoint of a training" if file.suffix == ".ckpt" else reason
         raise ConfigError(
             [
-                f"weights={path} is not a weights file of this package ({first_line(error)}); use the backbone.pt or "
-                "classifier.pt of a run"
+                f"weights={path} is not a weights file of this package ({reason}): give the directory of a run, its "
+                "backbone.pt or its classifier.pt"
             ]
         ) from error
     spec = InputSpec(**content["input"])

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from glob import glob
 from typing import Any, Literal
 
 from rich.table import Table
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.printing import PlainConsole, lines, print_line, print_wrapped
-from eztorch_sce.report.finished_runs import Run, find_runs, flat
+from eztorch_sce.report.finished_runs import Run, Runs, find_runs, flat
 from eztorch_sce.report.sweep_table import below_common_folder, print_sweep, sweep_tables
 from eztorch_sce.report.tables import chance_columns, metric_title, records_line, value_text
 from eztorch_sce.settings import show
@@ -19,8 +20,8 @@ Row = tuple[str, list[Any]]
 
 _LISTS = tuple(f"data_summary.classes.{name}" for name in ("names", "train", "test"))  # long, and counted elsewhere
 _MOST_SIDE_BY_SIDE = 3  # more runs are rows
+_JSON = "--json"
 _LONGEST_NAME = 32  # of a setting on one line
-_TOO_FEW = "compare takes at least two finished runs, or a folder of them: eztorch-sce compare RUN RUN ..."
 
 
 def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
@@ -34,7 +35,7 @@ def compare(run_dirs: Sequence[str]) -> tuple[list[Row], list[Row]]:
     """
     runs = find_runs(run_dirs)
     if len(runs.finished) < 2:
-        raise ConfigError([_TOO_FEW, *(f"{name} is unfinished: it has no report.json" for name in runs.unfinished)])
+        raise ConfigError(_too_few(runs))
     return _compare(runs.finished)
 
 
@@ -59,11 +60,13 @@ def print_comparison(words: Sequence[str]) -> None:
     Raises:
         ConfigError: If fewer than two runs are finished, or a path holds no run.
     """
-    as_json = "--json" in words
-    paths = [word for word in words if word != "--json"]
+    as_json = _JSON in words
+    paths = [word for word in words if word != _JSON]
+    if messages := [_no_path(word) for word in paths if word.startswith("-") or ("=" in word and not glob(word))]:
+        raise ConfigError(messages)
     runs = find_runs(paths)
     if len(runs.finished) < 2:
-        raise ConfigError([_TOO_FEW, *(f"{name} is unfinished: it has no report.json" for name in runs.unfinished)])
+        raise ConfigError(_too_few(runs))
     if as_json:
         rows = [row for table in sweep_tables(runs.finished) for row in table.rows()]
         return print(json.dumps(rows, indent=2))
@@ -74,6 +77,19 @@ def print_comparison(words: Sequence[str]) -> None:
         _print_side_by_side(runs.finished)
     for name in runs.unfinished:
         print_line(f"unfinished, without report.json: {name}")
+
+
+def _no_path(word: str) -> str:
+    """Return the message for a word that is neither a path nor the option."""
+    return f"{word} is not an option of compare, which has only {_JSON}; runs are named by their directories"
+
+
+def _too_few(runs: Runs) -> list[str]:
+    found = f"only {runs.finished[0].name} is one" if runs.finished else "none is named"
+    return [
+        f"compare takes two or more finished runs, or a folder of them, but {found}: eztorch-sce compare RUN RUN ...",
+        *(f"{name} is unfinished: it has no report.json" for name in runs.unfinished),
+    ]
 
 
 def _print_side_by_side(runs: Sequence[Run]) -> None:

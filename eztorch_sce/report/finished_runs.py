@@ -121,8 +121,11 @@ def _nothing_in(directory: Path) -> str:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(file.read_text())
-    if not {"command", "metrics", "protocol"} <= report.keys():
+    try:
+        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        report = {}
+    if not isinstance(report, dict) or not {"command", "metrics", "protocol"} <= report.keys():
         raise ConfigError([f"{file} is not the report of a run: name the directory of a finished run"])
     return report
 

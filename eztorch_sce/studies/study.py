@@ -1,12 +1,14 @@
 """`eztorch-sce study FOLDER`: does self-supervised pretraining help on these data, and with which views?"""
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eztorch_sce.config.compose import settings_of
 from eztorch_sce.config.schema import StudyConfig, validate
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.launch import refuse_several
 from eztorch_sce.opening import saying_once
 from eztorch_sce.pages import report_page
@@ -44,6 +46,7 @@ def study(config: StudyConfig) -> Report:
     config = validate(config)
     directory = Path(config.run.dir or _default_directory(config))
     config = replace(config, run=replace(config.run, dir=str(directory)))
+    absent = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     state = State.open(directory, _identity(config))
     _announce(state, config)
     state.content["starts"] += 1
@@ -51,8 +54,13 @@ def study(config: StudyConfig) -> Report:
     if not (directory / "config.yaml").exists():
         open_run("study", config)
     if "conclusion" not in state.content:
-        with saying_once():
-            _run(stages.Study(config, directory, state))
+        try:
+            with saying_once():
+                _run(stages.Study(config, directory, state))
+        except ConfigError:
+            if absent and "records" not in state.content:  # data that cannot be used, such as an empty folder
+                shutil.rmtree(absent[-1])
+            raise
     report = write_report(_report(directory, state))
     print_study(directory, state.content)
     print_above(f"report: {visible(str(report_page([directory])))}")

@@ -86,7 +86,10 @@ def test_a_star_in_another_override_is_kept() -> None:
         ("zzz=1", "zzz is not a setting of pretrain; `eztorch-sce pretrain --help` lists them"),
         ("optimizer=sgd optimizer.betas=[0.9,0.9]", "is not a setting of pretrain; optimizer=adamw has it"),
         ("backbone=resnet81", "; did you mean resnet18?"),
-        ("recipe=cifar", "recipe=cifar must be one of "),
+        (
+            "recipe=cifar",
+            "recipe=cifar is neither a recipe nor a file such as ./my.yaml; recipes with cifar are",
+        ),
         ("recipe=cifar10_linear", "recipe=cifar10_linear is a recipe of `eztorch-sce linear`, not of pretrain"),
         ("views=kinetic", "did you mean kinetics?"),
         ("trainer.max_epochs=many", "trainer.max_epochs=many must be a whole number"),

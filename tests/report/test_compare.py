@@ -68,7 +68,7 @@ def test_metrics_of_old_runs_are_compared_under_their_current_names(tmp_path: Pa
 
 
 def test_missing_reports_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at least two finished runs"):
+    with pytest.raises(ConfigError, match="two or more finished runs"):
         compare([])
     with pytest.raises(ConfigError, match=r"missing.report\.json does not exist"):
         compare([str(tmp_path / "missing"), str(tmp_path / "missing")])
