@@ -1,4 +1,4 @@
-"""Self-supervised training in a loop of one's own, without Lightning, on generated videos, in about a minute."""
+"""Self-supervised training in a loop of your own, without Lightning, on generated videos, in about a minute."""
 
 import tempfile
 

@@ -1,4 +1,4 @@
-"""A loop of one's own on one process, or on several: `torchrun --nproc-per-node 2 own_loop.py`."""
+"""A loop of your own on one process, or on several: `torchrun --nproc-per-node 2 own_loop.py`."""
 
 import os
 import tempfile

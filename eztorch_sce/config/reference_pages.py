@@ -54,7 +54,9 @@ def _recipes_page() -> str:
     lines = ["# Recipes", "", _NOTE, ""]
     lines += ["A recipe is a file with the settings of a published result, or of a baseline for it. Run it by", ""]
     lines += ["```", "eztorch-sce <command> recipe=NAME data.root=FOLDER", "```", ""]
-    lines += ["where the command is the one in the table, and change any setting behind it. [Reproduce a row of the"]
+    lines += [
+        "where the command is the one in the table, and any setting can be changed after it. [Reproduce a row of the"
+    ]
     lines += [
         "papers](reproduce.md) goes through a whole example. The numbers below are the published ones; this package"
     ]

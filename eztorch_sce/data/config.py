@@ -79,7 +79,7 @@ class DataConfig(Settings):
     test_list: PathSetting = setting(
         None,
         is_path=True,
-        help="List file of the test split, in any form of data.list; numbers of classes mean what they mean there.",
+        help="List file of the test split, in any form that data.list takes, with the same class numbers.",
     )
     source: SourceChoice = choice(
         "source", None, help="Data that are not files of a folder, read by a registered source; null reads files."
@@ -176,7 +176,7 @@ class DataConfig(Settings):
         None,
         at_least=1,
         help="Samples per optimizer step, across all devices and accumulated batches; null chooses from the data, and "
-        "is 64 in a loop of one's own. Features are extracted in batches that fit in memory instead.",
+        "is 64 in your own loop. Features are extracted in batches that fit in memory instead.",
     )
     num_workers: int | None = setting(
         None,

@@ -209,7 +209,7 @@ def training_clips(
 
 
 class ReportingLoader(TrainingLoader):
-    """Training loader for a loop of one's own, which reports unreadable files as the training commands do.
+    """Training loader for your own loop, which reports unreadable files as the training commands do.
 
     A file that cannot be read is left out of its batch with a warning, or raises MediaError if `data.on_error=raise` or
     if more than `data.max_unreadable` of the records cannot be read.
@@ -242,7 +242,7 @@ class ReportingLoader(TrainingLoader):
 
 
 def training_loader(config: DataConfig, views: str | Sequence[ViewConfig], seed: int = 0) -> TrainingLoader:
-    """Open data and return a loader of batches to train on in a loop of one's own.
+    """Open data and return a loader of batches to train on in your own loop.
 
     Records and draws are those of `pretrain` with the same settings: labeled data without a test split are divided, and
     the part that an evaluation tests on is left out. Settings of the clips that are null are those of `InputSpec`.

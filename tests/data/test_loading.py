@@ -1,4 +1,4 @@
-"""Tests of training loaders for a loop of one's own."""
+"""Tests of training loaders for your own loop."""
 
 from collections.abc import Callable
 from pathlib import Path

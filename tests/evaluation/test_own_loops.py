@@ -1,4 +1,4 @@
-"""Tests of the evaluation of a backbone in a loop of one's own."""
+"""Tests of the evaluation of a backbone in your own loop."""
 
 import numpy as np
 import pytest
