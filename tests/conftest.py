@@ -2,7 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -135,9 +135,10 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
+def own_registrations(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Remove what the test registers, and the plugins it loads, when it ends."""
     from eztorch_sce import plugins, registry
+    from eztorch_sce.augment.statistics import STATISTICS
 
     for group in registry.GROUPS:
         registry.choices(group)  # load the built-in choices before copying them
@@ -147,3 +148,7 @@ def own_registrations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_remarks", [])
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv(plugins.FILES_VARIABLE, "{}")
+    known = dict(STATISTICS)
+    yield
+    STATISTICS.clear()
+    STATISTICS.update(known)
