@@ -135,6 +135,15 @@ def shorten(names: Sequence[str], num: int = 3) -> str:
     return ", ".join(names[:num]) + more
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun.
+
+    >>> counted(1, "record"), counted(2, "record"), counted(0, "class", "classes")
+    ('1 record', '2 records', '0 classes')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 def first_messages(messages: Sequence[str], num: int = 10) -> list[str]:
     """Return the first `num` messages of one kind, followed by one that counts the rest."""
     more = [f"and {len(messages) - num} more of this kind"] if len(messages) > num else []

@@ -1,7 +1,7 @@
 """Opening of a run: data, weights and network, checked for compatibility before any expensive work starts."""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -21,7 +21,7 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.provenance import Provenance, trained_with_labels
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.data.sources.summary import DataSummary
-from eztorch_sce.errors import ConfigError, did_you_mean, shorten
+from eztorch_sce.errors import ConfigError, counted, did_you_mean, shorten
 from eztorch_sce.evaluation.base import FeaturesConfig
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.methods.base import check_method, has_own_loss
@@ -371,19 +371,17 @@ def check_classes(manifest: Manifest, classes: list[str]) -> None:
     absent = [name for name in classes if name not in set(manifest.classes)]
     differences = []
     if new:
-        differences.append(f"{_number_of(new)} unknown to the classifier: {shorten(new, num=10)}")
+        differences.append(f"{counted(len(new), 'class', 'classes')} unknown to the classifier: {shorten(new, num=10)}")
     if absent:
-        differences.append(f"{_number_of(absent)} of the classifier missing: {shorten(absent, num=10)}")
+        differences.append(
+            f"{counted(len(absent), 'class', 'classes')} of the classifier missing: {shorten(absent, num=10)}"
+        )
     if not differences:
         pairs = enumerate(zip(manifest.classes, classes, strict=True))
         number, (here, there) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
-        differences = [f"the classes in another order: number {number} is {here}, but {there} in the classifier"]
+        differences = [f"the classes in a different order: class {number} is {here}, but {there} in the classifier"]
     cure = f"give data with the {len(classes)} classes that the classifier was trained on, in its order"
     raise ConfigError([f"{manifest.source} has {', and '.join(differences)}; {cure}"])
-
-
-def _number_of(names: Sequence[str]) -> str:
-    return f"{len(names)} class{'' if len(names) == 1 else 'es'}"
 
 
 def _open(data: DataConfig, splits: Splits, views: list[ViewConfig], source: BackboneSource, seed: int) -> Opened:

@@ -307,7 +307,7 @@ class _Rehearsal:
     def _memory(self, config: schema.PretrainConfig) -> None:
         """Compare the memory that the training needs with that of the device."""
         if not all(is_ours(each) for each in (config.backbone, config.method, config.loss)):
-            self.rows["memory"] = "not estimated: backbone, method or loss is not one of this package"
+            self.rows["memory"] = "not estimated: the backbone, method or loss is not from this package"
             return
         with announced("measuring the networks"):
             needed = needed_memory(config)
@@ -331,7 +331,7 @@ class _Rehearsal:
         loading_s = load_s * batch
         if step_s is None:
             self.rows["time"] = (
-                f"at least {in_words(total * loading_s)}, which loading takes; `plan` estimates the GPUs"
+                f"at least {in_words(total * loading_s)}, for loading alone; `plan` estimates the time on GPUs"
             )
         else:
             self.rows["time"] = f"about {in_words(total * max(step_s, loading_s))}, from one small step"

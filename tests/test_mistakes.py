@@ -179,7 +179,7 @@ def test_a_mistake_is_answered(mistake: str) -> None:
 @pytest.mark.parametrize(
     ("command", "setting", "answer"),
     [
-        ("knn", "weights=y", "weights=y has no effect on features=x, which were extracted with their own"),
+        ("knn", "weights=y", "weights=y has no effect on features=x, which were extracted before"),
         ("knn", "untrained=true", "features=x were already extracted from one: run `extract` with untrained=true"),
         ("svm", "test.num_clips=2", "test.num_clips=2 has no effect on features=x"),
         ("retrieve", "data.root=y", "data.root=y has no effect on features=x"),

@@ -25,7 +25,7 @@ CURE = "; give data with the 3 classes that the classifier was trained on, in it
         ),
         (["ape", "cat"], "has 1 class of the classifier missing: dog"),
         (["ape", "cat", "dog", "eel", "fox"], "has 2 classes unknown to the classifier: eel, fox"),
-        (["ape", "dog", "cat"], "has the classes in another order: number 1 is dog, but cat in the classifier"),
+        (["ape", "dog", "cat"], "has the classes in a different order: class 1 is dog, but cat in the classifier"),
     ],
 )
 def test_classes_that_differ_from_those_of_a_classifier_are_named(classes: list[str], expected: str) -> None:

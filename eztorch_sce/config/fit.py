@@ -23,7 +23,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.published import published
 from eztorch_sce.data.survey import Survey, survey
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, counted
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.losses.pairs import LossConfig
 from eztorch_sce.methods.loss_calls import use_of_negatives
@@ -85,7 +85,7 @@ class Choice(NamedTuple):
 def announce(choices: Sequence[Choice]) -> None:
     """Print what was chosen in the first process."""
     if choices and is_first_process():
-        console.print("chosen from the data (set any of it by hand to change it):", highlight=False)
+        console.print("chosen from the data (set any of these yourself to change it):", highlight=False)
         for choice in choices:
             console.print(f"  {choice}", highlight=False, markup=False, soft_wrap=True)
 
@@ -169,7 +169,7 @@ def fit_to_plan(config: schema.PlanConfig, num_records: int | None) -> tuple[sch
     memory = None if config.device == "cpu" else DEVICES[config.device].memory_gib * GIB
     config, choices = fit_to_survey(config, records, memory)
     chosen = "; ".join(map(str, choices))
-    return config, [f"Left open, and chosen here for files such as those of {name}: {chosen}."]
+    return config, [f"Chosen for files like those of {name}, since it was not set: {chosen}."]
 
 
 def fit_to_survey(config: C, records: Survey, memory: float | None) -> tuple[C, list[Choice]]:
@@ -281,7 +281,11 @@ def _views(config: schema.PretrainConfig, records: Survey) -> tuple[str, list[Vi
     if wanted == "difference" or (wanted is None and records.num_records < FEW_VIDEOS):
         # Standardized by clip: the contrast between people and background would identify the video.
         views = [replace(view, size=size, stats="clip") for view in policy("motion")]
-        return "motion", views, f"{records.num_records} videos {pixels}; in so few, appearance would identify each one"
+        return (
+            "motion",
+            views,
+            f"{records.num_records} videos {pixels}; with so few, appearance alone would tell them apart",
+        )
     views = [replace(view, size=size) for view in policy("kinetics_baseline_112")]
     return "kinetics_baseline_112", views, f"{records.num_records} videos {pixels}"
 
@@ -336,14 +340,14 @@ def _choose_batch(config: schema.PretrainConfig, records: Survey, memory: float 
     where = "a GPU" if _on_gpu(config) else "a CPU"
     reason = f"an eighth of {records.num_records} records" if eighth < most else f"enough on {where}"
     if batch_size > eighth:
-        reason = f"the least that can be compared, of {records.num_records} records"
+        reason = f"the smallest useful size for {records.num_records} records"
     can_be_estimated = all(is_ours(choice) for choice in (config.backbone, config.method, config.loss))
     if memory is not None and can_be_estimated:
         config.data = replace(config.data, batch_size=_rounded(batch_size, passes))
         tried = replace(config, optimizer=config.optimizer or AdamWConfig())  # it keeps the most per weight
         fits = largest_batch(tried, MEMORY_SHARE * memory) * world_size * config.trainer.accumulate
         if fits < batch_size:
-            batch_size, reason = fits, f"what fits into {memory / GIB:.0f} GiB"
+            batch_size, reason = fits, f"the largest that fits into {memory / GIB:.0f} GiB"
     config.data = replace(config.data, batch_size=_rounded(batch_size, passes))
     yield Choice(f"data.batch_size={config.data.batch_size}", reason)
 
@@ -368,7 +372,7 @@ def _choose_length(config: schema.PretrainConfig, records: Survey) -> Iterator[C
         epochs = min(max(1, round(CPU_STEPS[records.kind] / steps)), 200)
     config.trainer = replace(config.trainer, max_epochs=epochs)
     where = "" if _on_gpu(config) else ", on a CPU"
-    yield Choice(f"trainer.max_epochs={epochs}", f"{_count(epochs * steps, 'step')}{where}")
+    yield Choice(f"trainer.max_epochs={epochs}", f"{counted(epochs * steps, 'step')}{where}")
 
 
 def _choose_negatives(config: schema.PretrainConfig, records: Survey) -> Iterator[Choice]:
@@ -380,11 +384,11 @@ def _choose_negatives(config: schema.PretrainConfig, records: Survey) -> Iterato
         batch = config.data.samples_per_step
         quarter = max(1, round(records.num_records / 4 / batch)) * batch
         largest = max(1, 65536 // batch) * batch
-        size, reason = min(quarter, largest), f"a quarter of {records.num_records} records, in whole batches"
+        size, reason = min(quarter, largest), f"a quarter of {records.num_records} records, rounded to whole batches"
         if quarter > largest:
             reason = "as published for large data sets"
         elif quarter == batch:
-            reason = f"one batch; there are {records.num_records} records"
+            reason = f"one batch, for {records.num_records} records"
         if not _uses_negatives(config.loss):
             size, reason = 0, f"loss={title_of(config.loss)} uses no negatives"
         method = replace(method, queue_size=size)
@@ -393,7 +397,7 @@ def _choose_negatives(config: schema.PretrainConfig, records: Survey) -> Iterato
         steps = _steps_per_epoch(config, records) * config.trainer.epochs
         momentum = round(min(max(1 - 50 / steps, 0.9), 0.99), 2)
         method = replace(method, momentum=momentum)
-        yield Choice(f"method.momentum={momentum:g}", _count(steps, "step"))
+        yield Choice(f"method.momentum={momentum:g}", counted(steps, "step"))
     config.method = method
 
 
@@ -407,17 +411,13 @@ def _choose_optimization(config: schema.PretrainConfig, records: Survey) -> Iter
         config.optimizer = adjusted("optimizer", optimizer, config.adjust)
         name = registry.name_of(optimizer)
         typed = _as_typed(f"optimizer={name}", "optimizer", [type(optimizer)()], [config.optimizer])
-        yield Choice(typed, f"{_count(steps, 'step')} of {config.data.samples_per_step} records")
+        yield Choice(typed, f"{counted(steps, 'step')} of {config.data.samples_per_step} records")
     if config.schedule.warmup_epochs is None:
         warmup = min(5.0, round(config.trainer.epochs / 10, 2))
         config.schedule = replace(config.schedule, warmup_epochs=warmup)
         yield Choice(
             f"schedule.warmup_epochs={show(warmup)}", f"a tenth of max_epochs={config.trainer.epochs}, at most 5"
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _as_typed(choice: str, path: str, defaults: list[Any], chosen: list[Any]) -> str:

@@ -82,7 +82,7 @@ class DataConfig(Settings):
         help="List file of the test split, in any form that data.list takes, with the same class numbers.",
     )
     source: SourceChoice = choice(
-        "source", None, help="Data that are not files of a folder, read by a registered source; null reads files."
+        "source", None, help="Registered source of data that are not files of a folder; null reads files."
     )
     layout: str = setting("auto", choices=lambda: sorted(LAYOUTS), help="Layout of the files; auto detects it.")
     kind: str | None = setting(
@@ -118,26 +118,27 @@ class DataConfig(Settings):
         None,
         above=0,
         below=1,
-        help="Fraction of each class to hold out if there is no test split; null holds out what the weights held out, "
-        "or 0.2.",
+        help="Fraction of each class to hold out if there is no test split; null holds out the same records as the "
+        "training of the weights, or 0.2.",
     )
     group: str | None = setting(
         None,
-        help="What belongs together and is held out together, such as clips of one video: a column of data.list, or a "
-        "regular expression whose match (its group 1 if it has one) in the path below data.root names the group.",
+        help="Groups of records that must stay in one split, such as the clips of one video: a column of "
+        "data.list, or a regular expression that matches the name of the group (or captures it as group 1) in "
+        "the path below data.root.",
     )
     duplicates: str = setting(
         "refuse",
         choices=["refuse", "keep"],
-        help="Handling of files with the same content, as recorded by `data doctor`, that are in both splits, have two "
-        "labels or are in one list: refuse stops, keep uses them and says so. Links to one file are always refused "
-        "there.",
+        help="Handling of files with the same content, as recorded by `data doctor`, that are in both splits, have "
+        "two labels or are listed twice: refuse stops the run, keep uses them and prints a note. Links to the "
+        "same file are refused with either value.",
     )
     pretrain_on: str = setting(
         "train",
         choices=["train", "all"],
-        help="Records that pretraining sees: train leaves out the test split, which is held out of labeled data that "
-        "have none, as in evaluations; all takes every record.",
+        help="Records to pretrain on: train excludes the test split, which is held out of labeled data that have "
+        "none, as in evaluations; all uses every record.",
     )
     train_share: float | None = setting(
         None,
@@ -181,20 +182,21 @@ class DataConfig(Settings):
     num_workers: int | None = setting(
         None,
         at_least=0,
-        help="Decoding processes of each device; null takes the CPU cores that its process may use (its share of those "
-        "that several processes use together), less one from four on, at most 16.",
+        help="Decoding processes per device; null uses the CPU cores available to the process of the device (cores "
+        "shared by several processes are divided among them), minus one if there are at least four, and at "
+        "most 16.",
     )
     prefetch: int = setting(
         2,
         at_least=1,
-        help="Batches that each decoding process prepares ahead. They wait in shared memory (/dev/shm), together "
-        "data.num_workers * data.prefetch batches of each device.",
+        help="Batches that each decoding process prepares ahead. They wait in shared memory (/dev/shm): "
+        "data.num_workers * data.prefetch batches per device.",
     )
     timeout_s: float = setting(
         45.0,
         above=0,
-        help="Seconds that a decoding process may take for one record (for ten clips of a record with more) before it "
-        "counts as hung, which ends the run with the name of the file.",
+        help="Seconds that a decoding process may spend on one record (per ten clips, if it has more) before it is "
+        "considered hung. The run then stops and names the file.",
     )
     on_error: str = setting(
         "skip",

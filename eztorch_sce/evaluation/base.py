@@ -172,7 +172,7 @@ class FeaturesConfig(CommandConfig):
         None, is_path=True, help="Weights file of the backbone, or the run directory that contains it."
     )
     backbone: BackboneChoice = choice(
-        "backbone", None, help="Network to use instead of a weights file, as it is initialized, such as a baseline."
+        "backbone", None, help="Network to evaluate as initialized, without a weights file, such as a baseline."
     )
     features: PathSetting = setting(
         None, is_path=True, help="Run directory of `extract` whose features are used instead of weights."
@@ -209,7 +209,7 @@ class FeaturesConfig(CommandConfig):
             f"initializes a network, but features={self.features} were already extracted from one: run `extract` with "
             "untrained=true"
         )
-        ignored = f"has no effect on features={self.features}, which were extracted with their own; remove one of them"
+        ignored = f"has no effect on features={self.features}, which were extracted before; remove one of them"
         settings = [(name, getattr(self, name)) for name in ("weights", "backbone", "untrained", "precision")]
         settings += [(f"test.{name}", value) for name, value in _changed(self.test)]
         settings += [(f"data.{name}", value) for name, value in _changed(self.data) if name not in _LOADING]

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
+from eztorch_sce.errors import counted
+
 COLLAPSED_SPREAD = 0.1  # healthy embeddings stay above 0.5: the whole sphere has 1, one point 0
 SHRINKING_SPREAD = 0.4
 COLLAPSED_RANK = 2.0  # fewer dimensions cannot tell more than a few groups of records apart
@@ -87,7 +89,7 @@ class Training:
 def judge(training: Training) -> list[Finding]:
     """Return the findings about a training, the most serious first; a single good one if there is no problem."""
     if not any(len(values) for values in training.curves.values()):
-        return [Finding("none", "warn", "Nothing logged", "the run has logged no number yet")]
+        return [Finding("none", "warn", "Nothing logged", "the run has not logged any metrics yet")]
     findings = [finding for check in _CHECKS if (finding := check(training)) is not None]
     if any(finding.kind == "divergence" for finding in findings):  # resuming would diverge again
         findings = [finding for finding in findings if finding.kind != "interruption"]
@@ -121,12 +123,12 @@ def collapse(spread: float, rank: float) -> Finding | None:
     if math.isnan(spread):
         return Finding("divergence", "bad", "Diverged", "the embeddings contain NaN", _CALMER)
     if spread < COLLAPSED_SPREAD:
-        text = f"all embeddings are nearly one point: spread {spread:.3f}, below {COLLAPSED_SPREAD:g}; 1 is healthy"
+        text = f"all embeddings nearly coincide: spread {spread:.3f}, below {COLLAPSED_SPREAD:g}; 1 is healthy"
         return Finding("collapse", "bad", "Collapsed", text, _AGAINST_COLLAPSE)
     if rank < COLLAPSED_RANK:
         text = (
-            f"the embeddings use {rank:.1f} dimensions, below {COLLAPSED_RANK:g}: they tell only a few groups of "
-            "records apart"
+            f"the embeddings use {rank:.1f} dimensions, below {COLLAPSED_RANK:g}: they separate only a few groups of "
+            "records"
         )
         return Finding("collapse", "bad", "Collapsing", text, _AGAINST_CUES)
     return None
@@ -134,7 +136,7 @@ def collapse(spread: float, rank: float) -> Finding | None:
 
 _AGAINST_COLLAPSE = "lower optimizer.lr, keep a predictor or negatives, or raise the temperature of the loss"
 _AGAINST_CUES = (
-    "check the views (eztorch-sce show-views): they may be too similar, or share one easy cue; then check the settings "
+    "check the views (eztorch-sce show-views): they may be too similar, or share a shortcut; then check the settings "
     "of the loss and optimizer.lr"
 )
 _CALMER = "lower optimizer.lr, raise schedule.warmup_epochs, or set trainer.precision=32-true"
@@ -164,12 +166,12 @@ def _collapse(training: Training) -> Finding | None:
         )
         return Finding("collapse", "bad", "Collapsed", text, _AGAINST_COLLAPSE)
     if last_spread < SHRINKING_SPREAD:
-        text = f"spread {last_spread:.2f}, below {SHRINKING_SPREAD:g}: the embeddings draw together; 1 is healthy"
+        text = f"spread {last_spread:.2f}, below {SHRINKING_SPREAD:g}: the embeddings contract to a point; 1 is healthy"
         return Finding("collapse", "warn", "Close to collapse", text, _AGAINST_COLLAPSE)
     if last_rank < LOST_RANK * first_rank:
         text = (
-            f"the embeddings use {last_rank:.1f} dimensions, down from {first_rank:.1f}; less than {LOST_RANK:.0%} of "
-            "the start is rare in healthy trainings"
+            f"the embeddings use {last_rank:.1f} dimensions, down from {first_rank:.1f}; healthy trainings rarely fall "
+            f"below {LOST_RANK:.0%} of their start"
         )
         return Finding("collapse", "warn", "Few dimensions", text, _AGAINST_CUES)
     return None
@@ -179,7 +181,7 @@ def _divergence(training: Training) -> Finding | None:
     loss, calmer = training.curves.get("loss", np.zeros(0)), _calmer(training)
     if not np.isfinite(loss).all():
         count = int((~np.isfinite(loss)).sum())
-        text = f"the loss is not a number in {count} of {len(loss)} logged steps"
+        text = f"the loss is NaN or infinite in {count} of {counted(len(loss), 'logged step')}"
         return Finding("divergence", "bad", "Diverged", text, calmer)
     if len(loss) < _EARLY:
         return None
@@ -190,8 +192,8 @@ def _divergence(training: Training) -> Finding | None:
     noise = float(np.median(np.abs(np.diff(loss))))
     if last - least > max(MAX_RISE * gained, 2 * LEAST_GAIN * abs(least), 2 * noise):
         text = (
-            f"the loss rose from {least:.3g} at its lowest to {last:.3g}, more than half of what it had gained, and "
-            f"than the noise between batches, {noise:.2g}"
+            f"the loss rose from its minimum of {least:.3g} to {last:.3g}: it lost more than half of its progress, and "
+            f"the rise exceeds the noise between batches, {noise:.2g}"
         )
         return Finding("divergence", "bad", "Loss rises", text, calmer)
     norms = training.values("grad_norm")
@@ -199,8 +201,8 @@ def _divergence(training: Training) -> Finding | None:
         usual, now = float(np.median(norms)), float(np.median(norms[-3:]))
         if now > EXPLODED_NORM * usual:
             text = (
-                f"the norm of the gradients is {now:.3g}, {now / usual:.0f} times its median; single batches reach 5 "
-                f"times, the threshold is {EXPLODED_NORM:g}"
+                f"the gradient norm is {now:.3g}, {now / usual:.0f} times its median; single batches of "
+                f"healthy trainings reach 5 times, and the threshold is {EXPLODED_NORM:g}"
             )
             return Finding("divergence", "bad", "Gradients explode", text, calmer)
     return None
@@ -227,10 +229,10 @@ def _no_progress(training: Training) -> Finding | None:
     if first - last >= max(LEAST_GAIN * abs(first), 1.5 * error):
         return None
     text = (
-        f"the loss went from {first:.4g} to {last:.4g}; a fall by less than {LEAST_GAIN:.0%} or {1.5 * error:.2g} is "
-        f"no more than the noise between batches{_of_guessing(training, last)}"
+        f"the loss went from {first:.4g} to {last:.4g}; a decrease of less than {LEAST_GAIN:.0%} or {1.5 * error:.2g} "
+        f"cannot be told from the noise between batches{_of_guessing(training, last)}"
     )
-    cure = f"raise {training.setting('optimizer.lr')}, train for more epochs, or use a smaller batch, so more steps"
+    cure = f"raise {training.setting('optimizer.lr')}, train for more epochs, or use a smaller batch for more steps"
     level = "bad" if training.num_steps >= _MANY_STEPS else "warn"
     return Finding("no progress", level, "Not learning", text, cure)
 
@@ -250,7 +252,8 @@ def _of_guessing(training: Training, loss: float) -> str:
     keys = training.settings.get("method.queue_size")
     if not isinstance(keys, int) or keys < 2 or abs(loss / math.log(keys) - 1) > LEAST_GAIN:
         return ""
-    return f". It is at log({keys}) = {math.log(keys):.2f}, where the {keys} keys of the queue look alike"
+    uniform = f"log({keys}) = {math.log(keys):.2f}"
+    return f". It is close to {uniform}, the loss of a network to which all {keys} keys look alike"
 
 
 def _starvation(training: Training) -> Finding | None:
@@ -260,8 +263,8 @@ def _starvation(training: Training) -> Finding | None:
     wait = float(np.median(waits[len(waits) // 2 :]))
     if wait >= MUCH_WAITING:
         text = (
-            f"the training waits {wait:.0%} of its time for data; from {MUCH_WAITING:.0%} on, faster reading is worth "
-            "more than anything else"
+            f"the training spends {wait:.0%} of its time waiting for data; above {MUCH_WAITING:.0%}, faster loading "
+            "helps more than anything else"
         )
         cure = (
             f"raise {training.setting('data.num_workers')}, measure with eztorch-sce data bench FOLDER, and re-encode "
@@ -289,8 +292,8 @@ def _overfitting(training: Training) -> Finding | None:
         _, train = _ends(accuracy)
         if train >= MEMORIZED and train - test > GAP:
             text = (
-                f"accuracy {train:.2f} on the train split and {test:.2f} on the test split: the difference is above "
-                f"{GAP:g}, and the train split is memorized"
+                f"accuracy {train:.2f} on the train split and {test:.2f} on the test split: a difference above "
+                f"{GAP:g} means that the network memorizes the train split"
             )
             cure = (
                 f"fewer epochs ({training.setting('trainer.max_epochs')}), {training.setting('dropout')} higher, "
@@ -307,8 +310,8 @@ def _fallen_probe(training: Training) -> Finding | None:
     best, last = float(_smooth(probe).max()), float(np.median(probe[-3:]))
     if best - last <= FALLEN_PROBE:
         return None
-    text = f"the online linear probe fell from {best:.3f} at its best to {last:.3f}, by more than {FALLEN_PROBE:g}"
-    cure = "save backbones on the way (run.save_every_n_epochs=...), and compare them; check the views for an easy cue"
+    text = f"the online linear probe fell from its best, {best:.3f}, to {last:.3f}, by more than {FALLEN_PROBE:g}"
+    cure = "save and compare intermediate backbones (run.save_every_n_epochs=...); check the views for a shortcut"
     return Finding("overfitting", "warn", "The probe falls", text, cure)
 
 
@@ -316,7 +319,7 @@ def _interruption(training: Training) -> Finding | None:
     if training.state != "interrupted":
         return None
     done = "" if training.progress is None else f" after {training.progress:.0%}"
-    text = f"the run ended{done} without a report: the process is gone"
+    text = f"the run stopped{done} without a report: its process no longer runs"
     cure = "repeat its command with run.dir set to its directory and run.resume=true"
     return Finding("interruption", "warn", "Interrupted", text, cure)
 
@@ -324,7 +327,9 @@ def _interruption(training: Training) -> Finding | None:
 def _nothing_wrong(training: Training) -> Finding:
     loss = training.values("loss")
     if len(loss) < _EARLY:
-        return Finding("none", "warn", "Too early to say", f"only {len(loss)} of the {_EARLY} logged steps needed")
+        return Finding(
+            "none", "warn", "Too early to say", f"{counted(len(loss), 'logged step')} of the {_EARLY} needed"
+        )
     first, last, _ = _fall(loss)
     facts = [f"the loss fell from {first:.3g} to {last:.3g}"]
     for name, words in (("spread", "spread {:.2f} (1 is healthy)"), ("effective_rank", "{:.1f} dimensions in use")):

@@ -23,7 +23,7 @@ class KnnConfig(EvaluationConfig):
 
     k: int = setting(NUM_NEIGHBORS, at_least=1, help="Number of neighbors that vote.")
     temperature: float = setting(
-        TEMPERATURE, above=0, help="Temperature of the votes; a lower value favors the nearest."
+        TEMPERATURE, above=0, help="Temperature of the votes; a lower value favors the nearest neighbors."
     )
 
     def evaluate(self, train: FeatureBank, test: FeatureBank, device: torch.device) -> Scores:

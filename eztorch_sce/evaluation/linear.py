@@ -56,18 +56,20 @@ class LinearConfig(EvaluationConfig):
     """
 
     data: DataConfig = field(default_factory=lambda: DataConfig(batch_size=256))
-    views: ViewsChoice = choice("views", [], help="The random view of each epoch; an empty list extracts once.")
+    views: ViewsChoice = choice(
+        "views", [], help="Random view for each epoch; an empty list extracts the features once."
+    )
     lrs: list[float] = setting(
-        [], above=0, help="Learning rates to try in the same pass as optimizer.lr, each with its own classifier."
+        [], above=0, help="Further learning rates to train in the same pass as optimizer.lr, with one classifier each."
     )
     select_on: str = setting(
         "validation",
         choices=["validation", "test"],
-        help="Records that choose among optimizer.lr and lrs: validation holds out records of the train split, and the "
-        "test split is scored once; test takes the best test accuracy, as some published sweeps do.",
+        help="Records on which to choose among optimizer.lr and lrs: validation holds out part of the train split "
+        "and scores the test split once; test reports the best test accuracy, as some published sweeps do.",
     )
     validation_fraction: float = setting(
-        0.2, above=0, below=1, help="Fraction of each class of the train split that chooses the learning rate."
+        0.2, above=0, below=1, help="Fraction of each class's train records held out to choose the learning rate."
     )
     optimizer: SGDConfig = field(default_factory=probe_sgd)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

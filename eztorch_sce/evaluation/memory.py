@@ -79,7 +79,7 @@ class InChunks:
         previous = min(self.rows, num_rows)
         self.rows = max(1, previous // 2)
         torch.cuda.empty_cache()  # does nothing on a CPU
-        print_above(f"note: {previous} clips at once do not fit in memory; going on with {self.rows}")
+        print_above(f"note: {previous} clips at once do not fit in memory; continuing with {self.rows}")
 
 
 class Rows:

@@ -40,8 +40,8 @@ def validation_rows(
         unit = "records" if groups is None else "records that differ"
         raise ConfigError(
             [
-                f"lrs: no class of the train split has two {unit}, one of them to choose the learning rate on: set "
-                "optimizer.lr to a single rate and remove lrs, or set select_on=test"
+                f"lrs: no class of the train split has two {unit}, so none can be held out to choose the learning "
+                "rate: remove lrs and set optimizer.lr to one rate, or set select_on=test"
             ]
         )
     return torch.from_numpy(mask)

@@ -27,7 +27,9 @@ class SvmConfig(EvaluationConfig):
     """Rank the test records by a linear support vector machine per class."""
 
     costs: list[float] = setting(
-        [0.01, 0.1, 1.0, 10.0], above=0, help="Costs of training errors; cross-validation chooses one for each class."
+        [0.01, 0.1, 1.0, 10.0],
+        above=0,
+        help="Values of C, the cost of training errors, to try; cross-validation chooses one for each class.",
     )
     folds: int = setting(3, at_least=2, help="Folds of the cross-validation.")
 

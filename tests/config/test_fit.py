@@ -77,7 +77,7 @@ def test_small_images_get_a_resnet_for_small_images_and_a_queue_shorter_than_the
     assert 0.89 < config.method.momentum < 0.95
     assert open_settings(config) == []
     assert "backbone=resnet18 backbone.small_input=true: images of 32 px" in map(str, choices)
-    assert "method.queue_size=96: a quarter of 400 records, in whole batches" in map(str, choices)
+    assert "method.queue_size=96: a quarter of 400 records, rounded to whole batches" in map(str, choices)
 
 
 def test_images_get_a_resnet_and_image_views(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_frame_folders_are_videos_and_few_frames_stay_few(tmp_path: Path) -> Non
         write_images(tmp_path / "frames" / "class" / f"{number}", 5, (80, 64))
     config, _ = fitted(f"data.root={tmp_path / 'frames'}")
     assert (config.data.clip_s, config.data.num_frames) == (0.2, 4)
-    assert config.views[0].input == "difference"  # in so few videos, appearance would identify each one
+    assert config.views[0].input == "difference"  # with so few videos, appearance alone would tell them apart
     assert as_backbone(config.backbone.build()).takes_clips
     assert (config.data.batch_size, config.method.queue_size) == (8, 8)
 
@@ -231,7 +231,7 @@ def test_a_plan_says_what_it_assumes() -> None:
     small = ["backbone=r2plus1d_small", "backbone.width=2", "backbone.num_blocks=1"]
     planned = api.plan(compose("plan", ["data.layout=cifar10", "device=cpu", *small]))
     assert "views: images, 32 + 32 px; 32 samples per step" in planned.title
-    assert "chosen here for files such as those of cifar10: views=small_image" in planned.assumptions[0]
+    assert "Chosen for files like those of cifar10, since it was not set: views=small_image" in planned.assumptions[0]
 
 
 def test_fine_tuning_from_scratch_fits_the_data(tmp_path: Path) -> None:

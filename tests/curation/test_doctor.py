@@ -238,14 +238,14 @@ def test_a_run_notices_files_and_folders_added_since_the_doctor(write_video: Cal
     diagnose(tree)
     (tree / "readme.txt").write_text("not media")
     (tree / "empty").mkdir()
-    assert from_folder(tree).notes == ["no class, since without media: empty"]
+    assert from_folder(tree).notes == ["not classes, because they hold no media: empty"]
     write_video(tree / "a" / "new.mp4", num_frames=10)
     write_video(tree / "new_class" / "deep" / "1.mp4", num_frames=10)
     manifest = from_folder(tree)
     assert "2 added" in manifest.notes[0]
     assert len(manifest.records) == 7
     diagnose(tree)
-    assert from_folder(tree).notes == ["no class, since without media: empty"]
+    assert from_folder(tree).notes == ["not classes, because they hold no media: empty"]
 
 
 def test_a_table_of_an_earlier_version_is_named_and_not_read(write_video: Callable[..., Path], tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_network_that_runs_out_of_memory_goes_on_with_fewer_clips(capsys: pyte
     torch.testing.assert_close(means, expected)
     assert records.tolist() == list(range(7))
     assert sizes == [90, 45, *[18] * 5, *[18] * 5, *[15] * 2]  # thirty views of 3, 3 and 1 records
-    assert "note: 90 clips at once do not fit in memory; going on with 45" in capsys.readouterr().err
+    assert "note: 90 clips at once do not fit in memory; continuing with 45" in capsys.readouterr().err
 
 
 def test_a_network_without_room_for_one_clip_ends() -> None:

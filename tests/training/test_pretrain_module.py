@@ -152,5 +152,5 @@ def test_a_collapse_raises_a_warning(precision: str, config: PretrainConfig) -> 
         Image.new("RGB", (40, 40), (9, 9, 9)).save(image)
     config.method.projector = ProjectorConfig(hidden_dim=16, num_hidden=0, output_dim=8, output_norm=False)
     config.trainer.precision = precision
-    with pytest.warns(CollapseWarning, match="nearly one point"):
+    with pytest.warns(CollapseWarning, match="nearly coincide"):
         api.pretrain(config)

@@ -182,7 +182,7 @@ def _unlabeled_note(names: list[str], has_loose: bool, subfolders: Sequence[str]
 def _class_notes(names: list[str], subfolders: Sequence[str], train_classes: Sequence[str] | None) -> list[str]:
     """Return a sentence about first-level folders that hold no media, which are not classes."""
     empty = [name for name in subfolders if name not in names]
-    notes = [f"no class, since without media: {shorten(empty)}"] if empty else []
+    notes = [f"not classes, because they hold no media: {shorten(empty)}"] if empty else []
     if split_names := [name for name in names if part_of(name)]:
         notes.append(f"taken as classes: {shorten(split_names)}")
     return notes

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from eztorch_sce.data.sources.frame_folders import FrameFolders, ancestors, find
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.records import KINDS, Records
 from eztorch_sce.data.sources.walk import OWN_FILES, PREPARED_FILE, RUNS, Skipped, walk
-from eztorch_sce.errors import ConfigError, shorten, typed
+from eztorch_sce.errors import ConfigError, counted, shorten, typed
 
 UNREADABLE = "unreadable folders"
 
@@ -242,7 +242,7 @@ def _notes(frames: FrameFolders, images: dict[str, list[str]]) -> list[str]:
     if frames.single:
         return [frames_note(len(frames.single))]
     if len(frames.numbered) == len(images) and images:
-        return [f"numbered images in {_count(images, 'folder')} read as images (data.kind=frames reads videos)"]
+        return [f"numbered images in {counted(len(images), 'folder')} read as images (data.kind=frames reads videos)"]
     return []
 
 
@@ -300,10 +300,6 @@ def _suffix_counts(files: dict[str, list[str]]) -> Counter[str]:
 def _beside(files: dict[str, list[str]], what: str) -> dict[str, int]:
     """Return the numbers of files that are ignored beside media of another kind, by suffix."""
     return {f"{suffix} beside {what}": count for suffix, count in _suffix_counts(files).most_common()}
-
-
-def _count(things: Collection[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _named(folder: str, names: list[str]) -> str:
@@ -390,13 +386,15 @@ def _check_unambiguous(images: dict[str, list[str]], frames: FrameFolders, where
     others = sorted(images.keys() - set(frames.single))
     if frames.single and others:
         verb = "holds" if len(frames.single) == 1 else "hold"
-        numbered = f"{_count(frames.single, 'folder')} {verb} the numbered frames of a video ({shorten(frames.single)})"
+        numbered = (
+            f"{counted(len(frames.single), 'folder')} {verb} the numbered frames of a video ({shorten(frames.single)})"
+        )
         problem = f"{numbered}, but the images in {shorten(others)} are not numbered that way"
         raise ConfigError([f"{where}: {problem}; {_FRAMES_CURE}, or name the intended files in a list: data.list=..."])
 
 
 def _several_sequences(folders: list[str], names: list[str], where: str, choice: str) -> str:
-    hold = f"{_count(folders, 'folder')} with several image sequences, such as {_named(folders[0], names)}"
+    hold = f"{counted(len(folders), 'folder')} with several image sequences, such as {_named(folders[0], names)}"
     patterns = list(sequences(names))
     pattern = next((pattern for pattern in patterns if pattern.lower().startswith(_COLOR_NAMES)), patterns[0])
     return f"{where} has {hold}; choose one, such as {typed(('data.frames_pattern', pattern))}{choice}"

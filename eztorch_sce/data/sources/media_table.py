@@ -20,7 +20,7 @@ import numpy.typing as npt
 from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.records import KINDS, Columns, Records
-from eztorch_sce.errors import ConfigError, first_line
+from eztorch_sce.errors import ConfigError, counted, first_line
 from eztorch_sce.files import replacing
 
 TABLE_NAME = "manifest.arrow"
@@ -376,5 +376,5 @@ def _age(seconds: float) -> str:
     """
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if (count := int(seconds // length_s)) > 0:
-            return f"{count} {unit}{'s' if count > 1 else ''}"
+            return counted(count, unit)
     return "less than a minute"

@@ -16,7 +16,7 @@ from eztorch_sce.data.sources.media_table import MediaTable, find_table
 from eztorch_sce.data.sources.real_files import RealFiles, RealFolders, inode_of, locate
 from eztorch_sce.data.sources.records import KINDS, Records
 from eztorch_sce.data.sources.splits import Splits
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError, counted, shorten
 from eztorch_sce.types import MediaRecord
 
 
@@ -93,7 +93,7 @@ def _describe(kind: _Kind, texts: list[str], manifests: list[Manifest], is_error
     """Return the message about all repetitions of one kind."""
     source = manifests[kind.split].source
     noun, is_one = "content" if kind.by_content else "file", len(texts) == 1
-    named = f"{len(texts)} {noun}{'' if is_one else 's'}"
+    named = counted(len(texts), noun)
     keep = ", or set data.duplicates=keep" if kind.by_content else ""
     if kind.event == "across":
         subject = (

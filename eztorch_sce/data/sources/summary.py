@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eztorch_sce.data.sources.splits import Splits
-from eztorch_sce.errors import shorten
+from eztorch_sce.errors import counted, shorten
 from eztorch_sce.types import FeatureBank
 
 _WIDTH = 160  # characters per line
@@ -59,9 +59,9 @@ class ClassSummary:
             return "none, the records have no labels"
         names = shorten([_cut(name, _NAME_WIDTH) for name in self.first] + [""] * (self.number - len(self.first)))
         if self.smallest[1] == self.largest[1]:
-            return f"{self.number} ({names}), each with {_train_records(self.largest[1])}"
+            return f"{self.number} ({names}), each with {counted(self.largest[1], 'train record')}"
         (fewest, least), (most, largest) = self.smallest, self.largest
-        smallest = f"{_train_records(least)} in the smallest ({_cut(fewest, _NAME_WIDTH)})"
+        smallest = f"{counted(least, 'train record')} in the smallest ({_cut(fewest, _NAME_WIDTH)})"
         return f"{self.number} ({names}), {smallest} to {largest} in the largest ({_cut(most, _NAME_WIDTH)})"
 
 
@@ -151,7 +151,7 @@ def counts_in_words(by_kind: Mapping[str, int]) -> str:
     >>> counts_in_words({"video": 12, "image": 1}), counts_in_words({})
     ('12 videos and 1 image', 'no records')
     """
-    words = [f"{num} {_SINGULARS.get(kind, kind)}{'' if num == 1 else 's'}" for kind, num in by_kind.items()]
+    words = [counted(num, _SINGULARS.get(kind, kind)) for kind, num in by_kind.items()]
     return " and ".join(words) or "no records"
 
 
@@ -164,10 +164,6 @@ def ignored_in_words(ignored: Mapping[str, int]) -> list[str]:
     items = sorted(ignored.items(), key=lambda item: -item[1])
     words = [what if what.startswith("column") else f"{number} {what}" for what, number in items]
     return [f"ignored: {', '.join(words)}"] if words else []
-
-
-def _train_records(number: int) -> str:
-    return f"{number} train record{'' if number == 1 else 's'}"
 
 
 def _cut(text: str, width: int) -> str:

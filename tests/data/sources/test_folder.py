@@ -152,7 +152,7 @@ def test_folders_without_media_are_no_classes_and_the_notes_say_so(tmp_path: Pat
     (tmp_path / "jump").mkdir()
     manifest = from_folder(tmp_path)
     assert manifest.classes == ["run", "swim"]
-    assert manifest.notes == ["no class, since without media: docs, jump"]
+    assert manifest.notes == ["not classes, because they hold no media: docs, jump"]
 
 
 def test_class_folders_that_differ_in_case_are_named(tmp_path: Path) -> None:
