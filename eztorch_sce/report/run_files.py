@@ -4,8 +4,9 @@ import csv
 import glob
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class RunFiles:
     """
 
     directory: Path
-    name: str
+    name: str = field(compare=False)
 
     @property
     def is_finished(self) -> bool:
@@ -184,13 +185,17 @@ def _expanded(path: str) -> list[str]:
 
 
 def all_runs(runs: Sequence[RunFiles]) -> list[RunFiles]:
-    """Return these runs and all that belong to them, each once."""
+    """Return these runs and all that belong to them, each once, with names by which they can be told apart."""
     typed = {run.directory.resolve(): run for run in runs}
     found: dict[Path, RunFiles] = {}
     for run in runs:
         for each in [run, *run.evaluations]:
             place = each.directory.resolve()
             found.setdefault(place, typed.get(place, each))
+    counts = Counter(run.name for run in found.values())
+    alike = [place for place, run in found.items() if counts[run.name] > 1]
+    for place, name in zip(alike, _short_names(alike), strict=True):
+        found[place] = replace(found[place], name=name)
     return list(found.values())
 
 

@@ -7,7 +7,7 @@ from eztorch_sce.metric_facts import LOWER, facts_of
 from eztorch_sce.report.evaluation_names import evaluation_order, evaluation_title, is_main
 from eztorch_sce.report.finished_runs import flat
 from eztorch_sce.report.run_files import RunFiles
-from eztorch_sce.report.subjects import Subject
+from eztorch_sce.report.subjects import WITHOUT_NUMBERS, Subject
 from eztorch_sce.settings import show
 
 _ABOUT_WEIGHTS = ("weights.", "train.weights.", "seen_in_pretraining.", "recipe")
@@ -51,9 +51,7 @@ def aligned_evaluations(subjects: Sequence[Subject]) -> list[Aligned]:
 
 def _has_rates(run: RunFiles) -> bool:
     """Return whether a run measured how good its features are: a training without online evaluation did not."""
-    return run.command not in ("extract", "show-views") and (
-        run.command != "pretrain" or bool(run.report.get("chance"))
-    )
+    return run.command not in WITHOUT_NUMBERS and (run.command != "pretrain" or bool(run.report.get("chance")))
 
 
 def _aligned(command: str, columns: list[list[RunFiles]], subjects: Sequence[Subject]) -> list[Aligned]:

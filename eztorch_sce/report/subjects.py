@@ -7,6 +7,9 @@ from typing import Any
 
 from eztorch_sce.report.run_files import RunFiles, all_runs
 
+WITHOUT_NUMBERS = ("extract", "show-views")
+"""Commands that say nothing about how good features are."""
+
 
 @dataclass
 class Subject:
@@ -53,7 +56,7 @@ def subjects_of(runs: Sequence[RunFiles]) -> list[Subject]:
         elif maker is not None and maker.directory.resolve() in subjects:
             subject = subjects[maker.directory.resolve()]
             (subject.untrained if _is_untrained(run) else subject.evaluations).append(run)
-        else:
+        elif run.command not in WITHOUT_NUMBERS:
             loose.setdefault(_identity(run), []).append(run)
     return [*subjects.values(), *(subject for group in loose.values() for subject in _loose_subjects(group))]
 

@@ -120,6 +120,14 @@ def test_evaluations_side_by_side_say_in_what_their_protocols_differ(folder: Pat
     assert [each["name"] for each in section.data["subjects"]] == ["knn", "other"]
 
 
+def test_runs_of_the_same_name_are_told_apart_and_extracted_features_are_no_column(tmp_path: Path) -> None:
+    for parent in ("one", "two"):
+        write_run(tmp_path / parent, "demo")
+        write_run(tmp_path / parent / "pretrain", "pretrain", {})
+        write_run(tmp_path / parent / "features", "extract", {}, weights="elsewhere")
+    assert [each.name for each in subjects(tmp_path / "one", tmp_path / "two")] == ["one/pretrain", "two/pretrain"]
+
+
 def test_an_unfinished_run_says_how_far_it_came_and_how_it_goes_on(tmp_path: Path) -> None:
     run = write_run(tmp_path / "cut", "pretrain")
     (run / "metrics.csv").write_text("step,loss\n9,1.5\n19,1.25\n29,")
