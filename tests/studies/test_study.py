@@ -93,6 +93,6 @@ def test_another_time_in_the_same_directory_is_refused(
     finished: tuple[Path, dict[str, Any], str], videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["study", str(videos), f"run.dir={finished[0]}", *SETTINGS, "minutes=2"])
+        main(["study", str(videos), f"run.dir={finished[0]}", *(word.replace("=0.4", "=2") for word in SETTINGS)])
     assert ended.value.code == 2
     assert "minutes=2 was 0.4" in capsys.readouterr().err
