@@ -34,7 +34,7 @@ _OTHER_COMMANDS = {
 _ARGUMENTS = {"study": "[FOLDER] "}  # before the settings
 _EXAMPLES = {
     "demo": ("", "seed=1 run.dir=runs/demo", "max_epochs=5"),
-    "study": ("videos", "videos minutes=20", "data.list=train.csv data.test_list=test.csv run.dir=runs/my-study"),
+    "study": ("videos", "videos minutes=20", "data.list=train.csv data.test_list=test.csv minutes=30"),
     "pretrain": (
         "data.root=videos run.dir=runs/mine",
         "recipe=k400_r3d18 data.root=K400 trainer.devices=8",
@@ -47,25 +47,25 @@ _EXAMPLES = {
     ),
     "finetune": (
         "weights=runs/mine data.root=videos run.dir=runs/tuned",
-        "recipe=ucf101_finetune weights=runs/mine data.root=UCF-101 data.split=1",
+        "recipe=ucf101_finetune weights=runs/mine data.root=UCF101",
         "weights=null backbone=r3d18 data.root=videos",
     ),
     "test": (
         "weights=runs/tuned data.root=videos",
-        "weights=runs/tuned data.root=videos test.num_clips=10 test.num_crops=3",
-        "weights=runs/tuned data.list=train.csv data.test_list=test.csv",
+        "weights=runs/tuned data.root=videos test.num_clips=10",
+        "weights=runs/tuned data.root=train data.test_root=test",
     ),
     "extract": (
         "weights=runs/mine data.root=videos run.dir=runs/features",
         "weights=runs/mine data.root=videos untrained=true",
-        "weights=runs/mine data.list=train.csv data.test_list=test.csv",
+        "weights=runs/mine data.root=train data.test_root=test",
     ),
     "show-views": ("data.root=videos", "data.root=images views=image", "data.root=videos views=motion num_samples=8"),
 }
 _EVALUATION_EXAMPLES = (
     "features=runs/features",
     "weights=runs/mine data.root=videos",
-    "weights=runs/mine data.list=train.csv data.test_list=test.csv untrained=true",
+    "weights=runs/mine data.root=videos untrained=true",
 )
 # The most used settings are shown first; the others follow in groups, in the order of `_FIRST_GROUPS`.
 _FIRST = (

@@ -168,19 +168,20 @@ class _Calls(NamedTuple):
     norms: list[tuple[int, bool]]
 
 
-def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int) -> NetworkCost:
+def network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, backward: bool = True) -> NetworkCost:
     """Return the cost of the networks.
 
     Args:
         config: A validated config of a pretraining.
         shapes: Shape of each view.
         batch: Samples per device and forward pass.
+        backward: Whether to run the backward pass, which FLOPs, launches and bytes moved need, but memory does not.
     """
     try:
-        return _network_cost(config, shapes, batch, fake=True)
+        return _network_cost(config, shapes, batch, backward, fake=True)
     except RuntimeError:
         # An operator needs values, or has no kernel for fake tensors. Any other error occurs again with real tensors.
-        return _network_cost(config, shapes, 2 * getattr(config.method, "bn_splits", 1), fake=False)
+        return _network_cost(config, shapes, 2 * getattr(config.method, "bn_splits", 1), backward, fake=False)
 
 
 def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> LossCost:
@@ -215,7 +216,7 @@ def loss_cost(loss: Loss | None, inputs: ViewPairs, global_batch: int) -> LossCo
     return LossCost(flops, kept._replace(fixed=kept.fixed + gathered), once.launches)
 
 
-def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fake: bool) -> NetworkCost:
+def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, backward: bool, fake: bool) -> NetworkCost:
     """Run the method on a batch and on one twice as large, since the activations grow linearly with the batch."""
     loss = None if config.loss is None else config.loss.build()
     loss_inputs = LossInputs(loss)
@@ -230,8 +231,8 @@ def _network_cost(config: TrainingSettings, shapes: list[Shape], batch: int, fak
     with FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext():
         if fake:
             method.to_empty(device="cpu")  # autocast ignores tensors on "meta"
-        once, calls = _step_cost(method, config.trainer, shapes, batch)
-        twice, _ = _step_cost(method, config.trainer, shapes, 2 * batch)
+        once, calls = _step_cost(method, config.trainer, shapes, batch, backward)
+        twice, _ = _step_cost(method, config.trainer, shapes, 2 * batch, backward)
         view_flops = [call.flops / call.shape[0] for call in calls.backbone if tuple(call.shape[1:]) == shapes[0]]
         if not view_flops:  # the online encoder does not get the first view, or not as it is
             with Counter() as counter:
@@ -281,7 +282,9 @@ def _flops_by_component(method: nn.Module, step: Flops, momentum_calls: list[Cal
     return flops
 
 
-def _step_cost(method: Any, trainer: TrainerConfig, shapes: list[Shape], batch: int) -> tuple[_StepCost, _Calls]:
+def _step_cost(
+    method: Any, trainer: TrainerConfig, shapes: list[Shape], batch: int, backward: bool
+) -> tuple[_StepCost, _Calls]:
     """Return the cost of one batch through the networks, and the calls of their modules."""
     method.zero_grad()  # as at the beginning of a step
     views = [torch.zeros(batch, *shape) for shape in shapes]
@@ -301,17 +304,18 @@ def _step_cost(method: Any, trainer: TrainerConfig, shapes: list[Shape], batch: 
             hooks.enter_context(checkpointed(method.backbone))
         backbone = hooks.enter_context(calls_of(method.backbone, counter))
         momentum_encoder = hooks.enter_context(calls_of(getattr(method, "momentum_encoder", None), counter))
-        cost = _count(loss, counter, Kept([]) if trainer.checkpointing else kept)
+        cost = _count(loss, counter, Kept([]) if trainer.checkpointing else kept, backward)
     return cost._replace(kept=kept), _Calls(backbone, momentum_encoder, norms)
 
 
-def _count(forward: Callable[[], Tensor], counter: Counter, kept: Kept) -> _StepCost:
-    """Return the cost of a forward and a backward pass."""
+def _count(forward: Callable[[], Tensor], counter: Counter, kept: Kept, backward: bool = True) -> _StepCost:
+    """Return the cost of a forward and a backward pass, or of the forward pass alone."""
     with counter:
         with kept:
             loss = forward()
         forward_flops = counter.flops
-        loss.backward()
+        if backward:
+            loss.backward()
     return _StepCost(Flops(forward_flops, counter.flops - forward_flops), kept, counter.launches, counter.moved)
 
 

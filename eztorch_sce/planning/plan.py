@@ -160,7 +160,7 @@ def largest_batch(config: TrainingSettings, usable: float) -> int:
         config: A validated config with a resolved number of devices.
         usable: Bytes of memory per device that tensors may use.
     """
-    return _largest(_measure(config).memory(config.trainer.world_size or 1), usable)
+    return _largest(_measure(config, backward=False).memory(config.trainer.world_size or 1), usable)
 
 
 def needed_memory(config: TrainingSettings) -> float:
@@ -169,7 +169,7 @@ def needed_memory(config: TrainingSettings) -> float:
     Args:
         config: A validated config with a resolved number of devices.
     """
-    costs = _measure(config).memory(config.trainer.world_size or 1)
+    costs = _measure(config, backward=False).memory(config.trainer.world_size or 1)
     return sum(size.at(_batch(config)) for size in costs.values())
 
 
@@ -178,9 +178,10 @@ def _batch(config: TrainingSettings) -> int:
     return max(1, config.data.samples_per_step // ((config.trainer.world_size or 1) * config.trainer.accumulate))
 
 
-def _measure(config: TrainingSettings) -> Costs:
+def _measure(config: TrainingSettings, backward: bool = True) -> Costs:
+    """Return the costs of a training; without the backward pass, only those of memory are complete."""
     shapes = _view_shapes(config)
-    networks = network_cost(config, shapes, _batch(config))
+    networks = network_cost(config, shapes, _batch(config), backward)
     loss = None if config.loss is None else config.loss.build()
     global_batch = _batch(config) * (config.trainer.world_size or 1)
     return Costs(config, shapes, networks, loss_cost(loss, networks.loss_inputs, global_batch))

@@ -42,7 +42,9 @@ def test_help_fits_two_screens(command: str) -> None:
 def test_help_begins_with_a_sentence_and_three_examples(command: str) -> None:
     lines = help_pages.command_help(command).splitlines()
     assert lines[0].endswith(".")
-    assert sum(line.startswith(f"  eztorch-sce {command}") for line in lines) == 3
+    examples = [line for line in lines if line.startswith(f"  eztorch-sce {command}")]
+    assert len(examples) == 3
+    assert max(map(len, examples)) <= 80
 
 
 def test_help_of_pretrain_explains_the_most_used_settings_first() -> None:
