@@ -3,6 +3,7 @@
 import csv
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -21,6 +22,7 @@ from eztorch_sce.progress import Clock, console, print_above
 from eztorch_sce.seeding import seed_for
 from eztorch_sce.training.metrics import log_numbers
 from eztorch_sce.types import ViewBatch
+from eztorch_sce.waiting import announced
 
 UNREADABLE = "unreadable.csv"
 
@@ -47,6 +49,7 @@ class RunProgress(pl.Callback):
     def __init__(self, every: int) -> None:
         self.every = every
         self.bar: Progress | None = None
+        self.beginning = ExitStack()  # until the first update
         self.task = TaskID(0)
         self.clock = Clock(0)
         self.started, self.waited_s, self.num_views = 0.0, 0.0, 0  # since the last update
@@ -65,8 +68,10 @@ class RunProgress(pl.Callback):
                 TextColumn("{task.fields[status]}"),
                 console=console,
             )
-            self.task = self.bar.add_task("", total=total, epoch="", status="")
+            self.task = self.bar.add_task("", total=total, epoch=_epoch(trainer), status="first steps")
             self.bar.start()
+        else:
+            self.beginning.enter_context(announced("training: first steps"))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restart the clock, so that evaluation and checkpoints between epochs do not count as training time."""
@@ -93,6 +98,8 @@ class RunProgress(pl.Callback):
         step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         epochs = "epoch" if trainer.max_epochs == 1 else "epochs"
         self.clock.announce(step, "training", f"{trainer.max_epochs} {epochs}")
+        if self.bar is not None:
+            self.bar.update(self.task, completed=step)
         if step % self.every == 0 or trainer.is_last_batch:
             self._update(trainer, pl_module, step)
 
@@ -105,16 +112,18 @@ class RunProgress(pl.Callback):
         self._stop()
 
     def _update(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
+        self.beginning.close()
         elapsed_s = max(time.perf_counter() - self.started, 1e-9)
         loss = float(trainer.callback_metrics.get("loss", float("nan")))
         views_per_s = self.num_views / elapsed_s
         wait_fraction = (_waited_s(trainer) - self.waited_s) / elapsed_s
         status = f"loss {loss:.4f}  lr {max(self.rates):.3g}  {views_per_s:.1f} views/s  data wait {wait_fraction:.0%}"
-        epoch = f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
         if self.bar is not None:
-            self.bar.update(self.task, completed=step, epoch=epoch, status=status)
+            self.bar.update(self.task, completed=step, epoch=_epoch(trainer), status=status)
         else:
-            print_above("  ".join(filter(None, [f"epoch {epoch}", f"step {step}", status, self.clock.left()])))
+            print_above(
+                "  ".join(filter(None, [f"epoch {_epoch(trainer)}", f"step {step}", status, self.clock.left()]))
+            )
         log_numbers(pl_module, {"views_per_s": views_per_s, "data_wait": wait_fraction} | named_rates(self.rates))
         self._restart(trainer)
 
@@ -122,9 +131,14 @@ class RunProgress(pl.Callback):
         self.started, self.waited_s, self.num_views = time.perf_counter(), _waited_s(trainer), 0
 
     def _stop(self) -> None:
+        self.beginning.close()
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def _epoch(trainer: pl.Trainer) -> str:
+    return f"{trainer.current_epoch + 1}/{trainer.max_epochs}"
 
 
 def named_rates(rates: Sequence[float]) -> dict[str, float]:
