@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from eztorch_sce.config import compose
 from eztorch_sce.config.command_words import refuse_mistyped
 from eztorch_sce.config.explain import explain_each
+from eztorch_sce.config.mistyped import set_twice
 from eztorch_sce.config.overrides import is_in_quotes, quoted, take_literally
 from eztorch_sce.config.starting import StartError
 from eztorch_sce.errors import ConfigError
@@ -62,7 +63,7 @@ def run_by_hydra(command: str, rest: Sequence[str], start: Callable[[str, Any], 
             composed.run.dir = HydraConfig.get().runtime.output_dir
         start(command, compose.to_config(composed, prepared))
 
-    compose.say(prepared.remarks)
+    compose.say([*set_twice(rest), *prepared.remarks])
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors reach `main`, which prints them without a traceback
     try:
         job()

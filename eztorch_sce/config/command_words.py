@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eztorch_sce.config.compose import compose
+from eztorch_sce.config.compose import compose, say
 from eztorch_sce.config.help import reference_with_plugins
-from eztorch_sce.config.mistyped import HYDRA_FLAGS, corrected
+from eztorch_sce.config.mistyped import HYDRA_FLAGS, corrected, set_twice
 from eztorch_sce.config.set_where import names_origins
 from eztorch_sce.errors import ConfigError, nearest
 
@@ -44,6 +44,7 @@ def config_of(command: str, words: Sequence[str]) -> Any:
         messages += error.problems
     if messages:
         raise ConfigError(messages)
+    say(set_twice(meant))
     return config
 
 

@@ -36,6 +36,23 @@ def corrected(command: str, words: Sequence[str]) -> tuple[list[str], list[str]]
     return line.words, line.messages()
 
 
+def set_twice(words: Sequence[str]) -> list[str]:
+    """Return a note for each setting with several values. The last one counts, so that scripts can override theirs.
+
+    >>> set_twice(["seed=1", "seed=2", "loss=sce", "loss=sce"])
+    ['note: seed is set 2 times (seed=1, seed=2); the last one counts']
+    """
+    typed: dict[str, dict[str, None]] = {}
+    for word in words:
+        if "=" in word and word[0].isalpha():
+            typed.setdefault(word.partition("=")[0], {})[word] = None
+    return [
+        f"note: {name} is set {len(each)} times ({', '.join(each)}); the last one counts"
+        for name, each in typed.items()
+        if len(each) > 1
+    ]
+
+
 class _Line:
     """A command line, read from left to right.
 
@@ -135,17 +152,7 @@ class _Line:
         if self.spaces:
             typed, meant = (", ".join(pair[number] for pair in self.spaces) for number in (0, 1))
             messages.append(f"{typed}: settings are written name=value, without spaces around =: write {meant}")
-        return [*messages, *self._about_paths(), *self.others, *self._set_twice()]
-
-    def _set_twice(self) -> Iterator[str]:
-        """Yield a message for each setting that has several values, of which Hydra would take the last."""
-        typed: dict[str, dict[str, None]] = {}
-        for word in self.words:
-            if "=" in word and word[0].isalpha():
-                typed.setdefault(word.partition("=")[0], {})[word] = None
-        for name, words in typed.items():
-            if len(words) > 1:
-                yield f"{name} is set {len(words)} times ({', '.join(words)}): keep one of them"
+        return [*messages, *self._about_paths(), *self.others]
 
     def _about_paths(self) -> Iterator[str]:
         if not self.paths:

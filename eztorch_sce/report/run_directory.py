@@ -18,6 +18,7 @@ from eztorch_sce.report.versions import installed_versions
 from eztorch_sce.training.config import RunConfig
 from eztorch_sce.types import Report
 
+_HEADER = "# eztorch-sce "  # of config.yaml, before the command
 _DIRS_VARIABLE = "EZTORCH_SCE_RUN_DIRS"  # tells processes that Lightning starts the directories of the first so far
 
 
@@ -48,10 +49,12 @@ def checked_run_dir(command: str, config: RunSettings) -> Path:
     """Return the run directory that a command will create or resume; creates nothing.
 
     Raises:
-        ConfigError: If the directory contains a run and `run.resume` is not set, if there is nothing to resume, or if
-            it cannot be written.
+        ConfigError: If the directory contains a run of another command, or one of this command and `run.resume` is not
+            set, if there is nothing to resume, or if it cannot be written.
     """
     run_dir = _next_free(command) if config.run.dir is None else Path(config.run.dir)
+    if (earlier := _command_of(run_dir)) not in ("", command):
+        raise ConfigError([f"run.dir={run_dir} already contains a run of {earlier}: choose another directory"])
     if config.run.resume and not (run_dir / "last.ckpt").is_file():
         raise ConfigError(
             [
@@ -60,15 +63,24 @@ def checked_run_dir(command: str, config: RunSettings) -> Path:
             ]
         )
     if not config.run.resume and (run_dir / "config.yaml").exists():
-        raise ConfigError(
-            [f"run.dir={run_dir} already contains a run: choose another directory, or resume it with run.resume=true"]
-        )
+        cure = ", or resume it with run.resume=true" if (run_dir / "last.ckpt").is_file() else ""
+        raise ConfigError([f"run.dir={run_dir} already contains a run: choose another directory{cure}"])
     parent = existing_parent(run_dir)
     if not parent.is_dir():
         raise ConfigError([f"run.dir={run_dir} cannot be created because {parent} is a file: choose another directory"])
     if not os.access(parent, os.W_OK):
         raise ConfigError([f"run.dir={run_dir}: no permission to write to {parent}; choose another directory"])
     return run_dir
+
+
+def _command_of(run_dir: Path) -> str:
+    """Return the command whose run a directory holds, such as "pretrain"; "" without a run, or if it is not known."""
+    try:
+        with open_text(run_dir / "config.yaml") as stream:
+            first = stream.readline()
+    except OSError:
+        return ""
+    return first.removeprefix(_HEADER).strip() if first.startswith(_HEADER) else ""
 
 
 def existing_parent(path: Path) -> Path:
@@ -83,7 +95,7 @@ def _create(command: str, config: RunSettings) -> Path:
     _opened.append(str(run_dir))
     _started[str(run_dir)] = time.monotonic()
     os.environ[_DIRS_VARIABLE] = json.dumps(_opened)
-    write_text(run_dir / "config.yaml", f"# eztorch-sce {command}\n{to_yaml(config)}")
+    write_text(run_dir / "config.yaml", f"{_HEADER}{command}\n{to_yaml(config)}")
     _write_json(run_dir / "versions.json", installed_versions())
     return run_dir
 

@@ -61,6 +61,10 @@ def test_a_directory_that_contains_a_run_is_opened_only_to_resume_it(tmp_path: P
         open_run("pretrain", config_of(tmp_path, resume=True))
     (tmp_path / "last.ckpt").touch()
     assert open_run("pretrain", config_of(tmp_path, resume=True)) == tmp_path
+    with pytest.raises(ConfigError, match=r"or resume it with run\.resume=true"):
+        open_run("pretrain", config_of(tmp_path))
+    with pytest.raises(ConfigError, match="already contains a run of pretrain: choose another directory"):
+        open_run("knn", config_of(tmp_path, resume=True))
 
 
 def test_metrics_by_class_are_written_as_csv(tmp_path: Path) -> None:
