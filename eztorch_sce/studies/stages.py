@@ -395,8 +395,8 @@ class Study:
     def _stage(self, name: str, title: str = "", **facts: Any) -> Iterator[dict[str, Any]]:
         """Announce a stage, note how long it takes, and keep its facts once it is finished."""
         stage: dict[str, Any] = self.content["stages"].setdefault(name, {"began_s": self.state.spent_s, **facts})
-        left = f"{in_words(self.left_s())} of {in_words(60 * self.config.minutes)} left"
-        left = left if self.left_s() > 0 else f"the {in_words(60 * self.config.minutes)} are over"
+        left = f"{in_words(self.left_s())} of {self.config.minutes:g} min left"
+        left = left if self.left_s() > 0 else f"the {self.config.minutes:g} min are over"
         print_above(f"{name}{f': {title}' if title else ''} ({left})")
         self.state.save()
         yield stage

@@ -96,7 +96,7 @@ def _identity(config: StudyConfig) -> dict[str, object]:
 
 
 def _announce(state: State, config: StudyConfig) -> None:
-    total = in_words(60 * config.minutes)
+    total = f"{config.minutes:g} min"
     if "conclusion" in state.content:
         print_above(f"{visible(str(state.directory))} holds this study, which is finished")
     elif state.is_continued:
