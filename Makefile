@@ -1,5 +1,7 @@
 # `make demo` and `make test` create .venv and install what they need on first use.
 PYTHON ?= python3
+# Without compiled files, each of the hundreds of processes that the tests start compiles PyTorch, which takes 10 seconds.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
 .PHONY: demo test site clean

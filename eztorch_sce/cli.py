@@ -25,6 +25,7 @@ _HELP_WORDS = ("-h", "--help", "help")
 _RESUMABLE = ("pretrain", "finetune")
 _DRY_RUN = "--dry-run"
 _TRAINING = ("pretrain", "finetune", "demo", "study")
+_MODULES = {"demo": "eztorch_sce.demo", "study": "eztorch_sce.studies.study"}  # others are functions of `api`
 _WITH_DRY_RUN = ("pretrain", "finetune", "test", "extract")  # and every evaluation
 
 
@@ -253,16 +254,14 @@ def _bench(folder: str, overrides: list[str]) -> None:
 def _start(command: str, config: object) -> None:
     """Run a command with a validated config and print the result."""
     with announced("loading PyTorch Lightning" if command in _TRAINING else "loading"):
-        from eztorch_sce import api, demo, registry
+        from eztorch_sce import registry
         from eztorch_sce.report.tables import print_plan, print_report
-        from eztorch_sce.studies import study
 
+        module = import_module(_MODULES.get(command, "eztorch_sce.api"))
         if command in _TRAINING:
             import_module("eztorch_sce.training.trainer")  # by the functions of these commands otherwise, silently
     is_evaluation = command in registry.choices("evaluation")
-    name = "evaluate" if is_evaluation else command.replace("-", "_")
-    modules = {"demo": demo, "study": study}
-    function: Callable[[Any], Any] = getattr(modules.get(command, api), name)
+    function: Callable[[Any], Any] = getattr(module, "evaluate" if is_evaluation else command.replace("-", "_"))
     with announced("measuring the networks") if command == "plan" else nullcontext():
         result = function(config)
     if command == "study":

@@ -48,7 +48,9 @@ def measure(config: PretrainConfig, directory: Path) -> Measured:
     """Train for a few steps; the run directory then holds a weights file that describes the network."""
     shutil.rmtree(directory, ignore_errors=True)
     limit = TimeLimit(_MEASURED_S, MEASURED_STEPS, _FEWEST_MEASURED)
-    api.pretrain(replace(config, run=RunConfig(dir=str(directory), log_every_n_steps=_FEWEST_MEASURED)), callbacks=[limit])
+    api.pretrain(
+        replace(config, run=RunConfig(dir=str(directory), log_every_n_steps=_FEWEST_MEASURED)), callbacks=[limit]
+    )
     return Measured(limit.step_s(), limit.num_steps)
 
 
