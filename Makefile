@@ -9,6 +9,8 @@ BIN := .venv/bin
 demo: .venv/demo
 	$(BIN)/eztorch-sce demo
 
+# Two workers use both cores; more threads would wait for each other.
+test: export OMP_NUM_THREADS = 1
 test: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check

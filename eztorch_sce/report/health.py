@@ -20,7 +20,7 @@ def say_health(run_dir: Path) -> None:
     run = RunFiles(run_dir, str(run_dir))
     log = read_log(run_dir / METRICS)
     for finding in judge(training_of(run, log, "finished")):
-        mark = "health" if finding.level == "good" else "warning"
+        mark = "health" if finding.kind == "none" else "warning"
         console.print(f"{mark}: {in_words(finding)}", soft_wrap=True)
 
 
