@@ -78,7 +78,7 @@ class Study:
             survey_of_train = found._replace(num_records=records.train)
             self.content |= {"records": records.as_dict(), "survey": survey_of_train._asdict(), "views": views}
         for note in records.notes:
-            if note not in splits.notes:  # which were printed with the summary
+            if note not in (*splits.notes, *splits.train.notes):  # which were printed with the summary
                 print_above(f"note: {note}")
 
     def measure(self) -> None:
