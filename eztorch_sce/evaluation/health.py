@@ -18,6 +18,7 @@ from eztorch_sce.errors import counted
 COLLAPSED_SPREAD = 0.1  # healthy embeddings stay above 0.5: the whole sphere has 1, one point 0
 SHRINKING_SPREAD = 0.4
 COLLAPSED_RANK = 2.0  # fewer dimensions cannot tell more than a few groups of records apart
+FEWEST_OF_RANK = 8  # embeddings of a batch, N of which use at most N - 1 dimensions
 COLLAPSED_UNIFORMITY = -0.5  # 0 for one point; healthy trainings lie between -4 and -1.5
 FEW_DIMENSIONS = 4.0
 LOST_RANK = 0.25  # of the rank at the start; training narrows healthy embeddings to a half at most
@@ -104,28 +105,30 @@ def in_words(finding: Finding) -> str:
     return f"{finding.title[0].lower()}{finding.title[1:]}: {finding.text}{cure}"
 
 
-def verdict(metrics: Mapping[str, float]) -> str | None:
+def verdict(metrics: Mapping[str, float], num_embeddings: int | None = None) -> str | None:
     """Return in words that embeddings have collapsed, or None if they are healthy.
 
     Args:
         metrics: Values of `diagnostics.embedding_diagnostics`, possibly among others. Missing values count as healthy.
+        num_embeddings: How many they were computed from; None if there are enough to judge the rank.
     """
-    finding = collapse(metrics.get("spread", 1.0), metrics.get("effective_rank", math.inf))
+    finding = collapse(metrics.get("spread", 1.0), metrics.get("effective_rank", math.inf), num_embeddings)
     return None if finding is None else in_words(finding)
 
 
-def collapse(spread: float, rank: float) -> Finding | None:
+def collapse(spread: float, rank: float, num_embeddings: int | None = None) -> Finding | None:
     """Return the finding that embeddings have collapsed, or None.
 
     Args:
         spread, rank: `spread` and `effective_rank` of `evaluation.diagnostics.embedding_diagnostics`.
+        num_embeddings: How many they were computed from; None if there are enough to judge the rank.
     """
     if math.isnan(spread):
         return Finding("divergence", "bad", "Diverged", "the embeddings contain NaN", _CALMER)
     if spread < COLLAPSED_SPREAD:
         text = f"all embeddings nearly coincide: spread {spread:.3f}, below {COLLAPSED_SPREAD:g}; 1 is healthy"
         return Finding("collapse", "bad", "Collapsed", text, _AGAINST_COLLAPSE)
-    if rank < COLLAPSED_RANK:
+    if rank < COLLAPSED_RANK and (num_embeddings is None or num_embeddings >= FEWEST_OF_RANK):
         text = (
             f"the embeddings use {rank:.1f} dimensions, below {COLLAPSED_RANK:g}: they separate only a few groups of "
             "records"
@@ -153,9 +156,10 @@ def _collapse(training: Training) -> Finding | None:
     if not len(spread) or not len(rank):
         return None
     (_, last_spread), (first_rank, last_rank) = _ends(spread), _ends(rank)
-    if (finding := collapse(last_spread, last_rank)) is not None:
+    batch_size = training.settings.get("data.batch_size")
+    if (finding := collapse(last_spread, last_rank, batch_size)) is not None:
         return finding
-    if len(spread) < _EARLY:
+    if len(spread) < _EARLY or (batch_size is not None and batch_size < FEWEST_OF_RANK):
         return None
     uniformity = training.values("uniformity")
     is_narrow = last_rank < FEW_DIMENSIONS or last_spread < SHRINKING_SPREAD

@@ -122,7 +122,7 @@ class PretrainModule(pl.LightningModule):
         raise_together(error)
         if self.warned_of_collapse or self.trainer.current_epoch == 0:  # too early to judge
             return
-        if (words := verdict(values)) is not None:
+        if (words := verdict(values, self.batch_size)) is not None:
             self.warned_of_collapse = True
             rank_zero_warn(f"step {self.trainer.global_step}: {words}", category=CollapseWarning)
 

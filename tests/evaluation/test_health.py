@@ -167,3 +167,10 @@ def test_too_few_steps_are_not_judged() -> None:
     assert finding.title == "Too early to say"
     (finding,) = judge(Training("pretrain", {}))
     assert finding.title == "Nothing logged"
+
+
+@pytest.mark.parametrize(("batch_size", "kinds"), [(2, set()), (64, {"collapse"})])
+def test_two_embeddings_cannot_show_a_collapse_by_their_rank(batch_size: int, kinds: set[str]) -> None:
+    curves = {"loss": np.linspace(5, 3, 40), "spread": np.ones(40), "effective_rank": np.ones(40)}
+    findings = judge(Training("pretrain", curves, {"data.batch_size": batch_size}))
+    assert {finding.kind for finding in findings} - {"none"} == kinds
