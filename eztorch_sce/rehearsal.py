@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -184,7 +185,7 @@ class _Rehearsal:
             batch, seconds = self._loading(config.data, opened, config.trainer, config.seed)
             step_s = None
             if config.trainer.accelerator == "cpu" and batch is not None:
-                step_s = _seconds_per_record(lambda views: method(views).loss, batch) * config.data.samples_per_step
+                step_s = _step_seconds(lambda views: method(views).loss, batch, config.data.samples_per_step)
             self._length(len(splits.train.records), config.data.samples_per_step, config.trainer, step_s, seconds)
         self._disk(
             {
@@ -208,8 +209,8 @@ class _Rehearsal:
             batch, seconds = self._loading(config.data, opened, config.trainer, config.seed)
             step_s = None
             if config.trainer.accelerator == "cpu" and batch is not None:
-                step_s = _seconds_per_record(lambda views: classifier(views[0]).sum(), batch, learns=is_finetuning)
-                step_s *= config.data.samples_per_step
+                samples = config.data.samples_per_step
+                step_s = _step_seconds(lambda views: classifier(views[0]).sum(), batch, samples, learns=is_finetuning)
             self._length(len(splits.train.records), config.data.samples_per_step, config.trainer, step_s, seconds)
         with self.collecting():
             self._read(views_of(config, opened, opened.labeled_test, "test split", torch.device("cpu")))
@@ -292,15 +293,18 @@ class _Rehearsal:
         num_records = len(manifest.records)
         decoder = "" if manifest.records.all_images() else f" by {decoder}"
         indices = sorted({num_records * part // _NUM_RECORDS for part in range(_NUM_RECORDS)})
-        started = time.perf_counter()
-        items: list[Sample | Failure] = [dataset[0, index] for index in indices]
-        seconds = (time.perf_counter() - started) / len(indices)
+        items: list[Sample | Failure] = []
+        times = [time.perf_counter()]
+        for index in indices:
+            items.append(dataset[0, index])
+            times.append(time.perf_counter())
+        seconds = float(np.median(np.diff(times)))  # the first one also starts the decoder
         failures = [item for item in items if isinstance(item, Failure)]
         if len(failures) == len(items):
             raise MediaError(failures[0].path, f"{failures[0].reason} (and none of {len(items)} records can be read)")
         unreadable = f"; unreadable: {failures[0].path}: {failures[0].reason}" if failures else ""
         read = f"{len(items) - len(failures)} of {len(items)} sampled records read{decoder}"
-        self.rows["decoding"] = f"{read}, {1000 * seconds:.3g} ms each{unreadable}"
+        self.rows["decoding"] = f"{read}, {_short_s(seconds)} each{unreadable}"
         num_views = next(len(item.frames) for item in items if isinstance(item, Sample))
         return stack([item for item in items if isinstance(item, Failure) or len(item.frames) == num_views]), seconds
 
@@ -334,7 +338,7 @@ class _Rehearsal:
                 f"at least {in_words(total * loading_s)}, for loading alone; `plan` estimates the time on GPUs"
             )
         else:
-            self.rows["time"] = f"about {in_words(total * max(step_s, loading_s))}, from one small step"
+            self.rows["time"] = f"about {in_words(total * max(step_s, loading_s))}, from one step"
 
     def _disk(self, files: Mapping[str, int]) -> None:
         """Compare the size of what would be written with the free space."""
@@ -350,15 +354,23 @@ class _Rehearsal:
         self.rows["writes"] = f"{self.run_dir}: {listed}; {in_units(free)} free"
 
 
-def _seconds_per_record(loss: Callable[[list[Tensor]], Tensor], views: list[Tensor], learns: bool = True) -> float:
-    """Return the seconds of a forward and backward pass per record, on the CPU."""
-    if len(views[0]) < _NUM_TIMED:
-        views = [view.repeat(_NUM_TIMED, *[1] * (view.ndim - 1)) for view in views]
-    views = [view[:_NUM_TIMED] for view in views]
-    seconds = _seconds_of(lambda: _passes(loss, views, learns))
+def _step_seconds(
+    loss: Callable[[list[Tensor]], Tensor], views: list[Tensor], batch_size: int, learns: bool = True
+) -> float:
+    """Return the seconds of a forward and backward pass of a batch, on the CPU, from a pass of fewer records."""
+    count = _NUM_TIMED
+    seconds = _seconds_of(lambda: _passes(loss, _repeated(views, count), learns))
     if seconds < _SLOW_S:  # the first pass of a quick network mostly takes the time of its start
-        seconds = _seconds_of(lambda: _passes(loss, views, learns))
-    return seconds / len(views[0])
+        seconds = _seconds_of(lambda: _passes(loss, _repeated(views, count), learns))
+    if seconds < _SLOW_S / 2:  # and that of few records the time of its launches
+        count = max(_NUM_TIMED, min(batch_size, int(_NUM_TIMED * _SLOW_S / 2 / seconds)))
+        seconds = _seconds_of(lambda: _passes(loss, _repeated(views, count), learns))
+    return seconds * batch_size / count
+
+
+def _repeated(views: list[Tensor], count: int) -> list[Tensor]:
+    """Return views of `count` records, each record as often as needed."""
+    return [view[torch.arange(count) % len(view)] for view in views]
 
 
 def _passes(loss: Callable[[list[Tensor]], Tensor], views: list[Tensor], learns: bool) -> None:
@@ -380,6 +392,17 @@ def _forward_seconds(backbone: nn.Module, batch: Batch) -> float:
     with evaluation_mode(backbone):
         seconds = _seconds_of(lambda: backbone(frames))
         return len(batch.frames) * (_seconds_of(lambda: backbone(frames)) if seconds < _SLOW_S else seconds)
+
+
+def _short_s(seconds: float) -> str:
+    """Return a short time.
+
+    >>> _short_s(0.0021), _short_s(0.324), _short_s(4.99)
+    ('2.1 ms', '324 ms', '5.0 s')
+    """
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    return f"{1000 * seconds:.0f} ms" if seconds >= 0.01 else f"{1000 * seconds:.1f} ms"
 
 
 def _bytes(network: nn.Module) -> int:
