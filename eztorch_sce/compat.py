@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+_BINARIES = (".so", ".pyd", ".dylib")  # torchvision has named its file of operators _C and _C_stable
 _FRAGMENTS: list[object] = []  # keeps them alive: torch drops a library fragment with its Python object
 
 
@@ -48,7 +49,9 @@ def declare_missing_torchvision_operators() -> bool:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None or _FRAGMENTS:
         return bool(_FRAGMENTS)
-    for binary in Path(spec.origin).parent.glob("_C.*"):
+    for binary in sorted(Path(spec.origin).parent.iterdir()):
+        if binary.suffix not in _BINARIES or binary.name.startswith("image"):  # decoders, which come without operators
+            continue
         try:
             torch.ops.load_library(str(binary))
             return False

@@ -34,6 +34,7 @@ from eztorch_sce.models.backbones.resnet3d import R3D18Config
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.objects import PassedObject, is_ours, title_of
 from eztorch_sce.optim.adamw import AdamWConfig
+from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.planning.devices import DEVICES
 from eztorch_sce.planning.plan import GIB, largest_batch
@@ -411,7 +412,11 @@ def _choose_optimization(config: schema.PretrainConfig, records: Survey) -> Iter
         config.optimizer = adjusted("optimizer", optimizer, config.adjust)
         name = registry.name_of(optimizer)
         typed = _as_typed(f"optimizer={name}", "optimizer", [type(optimizer)()], [config.optimizer])
-        yield Choice(typed, f"{counted(steps, 'step')} of {config.data.samples_per_step} records")
+        batch_size = config.data.samples_per_step
+        scaled = (
+            f"optimizer.lr is for 256 records, {effective_lr(config.optimizer.lr, batch_size):.3g} for {batch_size}"
+        )
+        yield Choice(typed, f"{counted(steps, 'step')}; {scaled}")
     if config.schedule.warmup_epochs is None:
         warmup = min(5.0, round(config.trainer.epochs / 10, 2))
         config.schedule = replace(config.schedule, warmup_epochs=warmup)
