@@ -59,6 +59,7 @@ def main() -> None:
             )
         logs = [(run, read_log(run.directory / METRICS)) for run in runs]
         content = reference_of(name, kind.title, " ".join(["eztorch-sce pretrain", *words]), logs)
+        options.out.mkdir(parents=True, exist_ok=True)
         write_text(options.out / f"{name}.json", json.dumps(content) + "\n")
         print(f"written to {options.out / f'{name}.json'}")
 
