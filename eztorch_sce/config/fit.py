@@ -409,13 +409,11 @@ def _choose_optimization(config: schema.PretrainConfig, records: Survey) -> Iter
         if steps <= SHORT_TRAINING:  # an effective rate of 1e-3
             lr = float(f"{0.256 / config.data.samples_per_step:.3g}")
             optimizer = AdamWConfig(lr=lr, weight_decay=0.01)
-        config.optimizer = adjusted("optimizer", optimizer, config.adjust)
-        name = registry.name_of(optimizer)
-        typed = _as_typed(f"optimizer={name}", "optimizer", [type(optimizer)()], [config.optimizer])
+        name, chosen = registry.name_of(optimizer), adjusted("optimizer", optimizer, config.adjust)
+        config.optimizer = chosen
+        typed = _as_typed(f"optimizer={name}", "optimizer", [type(optimizer)()], [chosen])
         batch_size = config.data.samples_per_step
-        scaled = (
-            f"optimizer.lr is for 256 records, {effective_lr(config.optimizer.lr, batch_size):.3g} for {batch_size}"
-        )
+        scaled = f"optimizer.lr is for 256 records, {effective_lr(chosen.lr, batch_size):.3g} for {batch_size}"
         yield Choice(typed, f"{counted(steps, 'step')}; {scaled}")
     if config.schedule.warmup_epochs is None:
         warmup = min(5.0, round(config.trainer.epochs / 10, 2))

@@ -92,8 +92,9 @@ def judge(training: Training) -> list[Finding]:
     if not any(len(values) for values in training.curves.values()):
         return [Finding("none", "warn", "Nothing logged", "the run has not logged any metrics yet")]
     findings = [finding for check in _CHECKS if (finding := check(training)) is not None]
-    if any(finding.kind == "divergence" for finding in findings):  # resuming would diverge again
-        findings = [finding for finding in findings if finding.kind != "interruption"]
+    if any(finding.kind == "divergence" for finding in findings):
+        # Resuming would diverge again, and a higher learning rate, which a loss that stays calls for, would too.
+        findings = [finding for finding in findings if finding.kind not in ("interruption", "no progress")]
     if not any(finding.kind != "interruption" for finding in findings):
         findings.append(_nothing_wrong(training))
     return sorted(findings, key=lambda finding: ("bad", "warn", "good").index(finding.level))

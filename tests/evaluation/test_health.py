@@ -162,6 +162,11 @@ def test_a_loss_that_rises_while_the_queue_fills_and_overflows_of_16_bits_are_no
     assert finding.level == "good"
 
 
+def test_a_loss_that_only_rises_gets_one_cure() -> None:
+    loss = np.concatenate([np.linspace(3, 2.5, 10), np.linspace(2.5, 8, 50)])
+    assert [finding.kind for finding in judge(Training("pretrain", {"loss": loss}))] == ["divergence"]
+
+
 def test_too_few_steps_are_not_judged() -> None:
     (finding,) = judge(Training("pretrain", {"loss": np.array([5.0, 6.0])}))
     assert finding.title == "Too early to say"
