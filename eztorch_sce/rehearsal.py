@@ -358,13 +358,17 @@ def _step_seconds(
     loss: Callable[[list[Tensor]], Tensor], views: list[Tensor], batch_size: int, learns: bool = True
 ) -> float:
     """Return the seconds of a forward and backward pass of a batch, on the CPU, from a pass of fewer records."""
+
+    def timed(count: int) -> float:
+        return _seconds_of(lambda: _passes(loss, _repeated(views, count), learns))
+
     count = _NUM_TIMED
-    seconds = _seconds_of(lambda: _passes(loss, _repeated(views, count), learns))
+    seconds = timed(count)
     if seconds < _SLOW_S:  # the first pass of a quick network mostly takes the time of its start
-        seconds = _seconds_of(lambda: _passes(loss, _repeated(views, count), learns))
+        seconds = timed(count)
     if seconds < _SLOW_S / 2:  # and that of few records the time of its launches
         count = max(_NUM_TIMED, min(batch_size, int(_NUM_TIMED * _SLOW_S / 2 / seconds)))
-        seconds = _seconds_of(lambda: _passes(loss, _repeated(views, count), learns))
+        seconds = timed(count)
     return seconds * batch_size / count
 
 

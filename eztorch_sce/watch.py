@@ -27,7 +27,7 @@ from eztorch_sce.thumbnails import cached_media
 
 _LOCAL_NAMES = ("127.0.0.1", "localhost")  # hosts that a browser may ask for: a name of another site is a DNS trick
 _WRITTEN_FIRST = ("multirun.yaml", "study.json", "versions.json")  # before the config.yaml of a run
-_NEAR = 0.8  # similarity of two names of which one is probably a misspelling of the other
+_NEAR = 0.8  # similarity above which a name is probably a misspelling of another
 _NUMBERING = "-_.0123456789"
 _FRESH_S = 1.0  # in which all pages get the same answer
 _FILES = (

@@ -64,7 +64,9 @@ def address(folder: Path) -> Iterator[str]:
     yield lines[1].split()[-1]
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    complaints = [line for line in errors.splitlines() if not line.startswith("loading")]  # said by a slow machine
+    complaints = [
+        line for line in errors.splitlines() if not line.startswith("loading")
+    ]  # printed on slow machines only
     assert (process.returncode, complaints) == (0, [])
 
 

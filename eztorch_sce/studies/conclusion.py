@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eztorch_sce.errors import counted
 from eztorch_sce.studies.paired import MIN_RECORDS, Comparison, Difference
 from eztorch_sce.studies.plan import MIN_STEPS
 
@@ -63,9 +64,8 @@ class Evidence:
     @property
     def records(self) -> str:
         """The test records, counted in words."""
-        noun = f"test {self.kind}{'' if self.num_test == 1 else 's'}"
         groups = f" in {self.num_groups} groups" if self.num_groups != self.num_test else ""
-        return f"{self.num_test} {noun}{groups}"
+        return f"{counted(self.num_test, f'test {self.kind}')}{groups}"
 
 
 @dataclass
@@ -131,7 +131,7 @@ def _too_few(evidence: Evidence) -> Conclusion:
 def _too_short(evidence: Evidence, sentences: list[str]) -> Conclusion:
     """Return the conclusion if nothing was trained for long enough to learn."""
     most = max(evidence.steps.values())
-    headline = f"The time was too short: {most} step{'' if most == 1 else 's'} of training cannot show what it gains."
+    headline = f"The time was too short: {counted(most, 'step')} of training cannot show what it gains."
     advice = (
         f"A pretraining needs at least {MIN_STEPS} steps, and a few hundred to be judged: give the study more minutes."
     )

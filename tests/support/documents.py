@@ -191,7 +191,7 @@ def run_words(words: list[str]) -> tuple[int, str]:
         except SystemExit as stop:
             code = int(stop.code or 0)
     lines = printed.getvalue().splitlines(keepends=True)
-    return code, "".join(line for line in lines if not line.startswith("loading "))  # said on slow machines only
+    return code, "".join(line for line in lines if not line.startswith("loading "))  # printed on slow machines only
 
 
 @cache  # a command that several pages show runs once in their folder

@@ -128,7 +128,7 @@ def test_commands_say_what_they_understood_before_the_network_is_built(
     words = [f"data.root={photos}", f"run.dir={tmp_path / 'run'}", "data.num_workers=0", *COMMANDS[command]]
     main([command, *words, *([] if command == "show-views" else [f"weights={weights}"])])
     lines = [*printed_before, capsys.readouterr().err][0].splitlines()
-    lines = [line for line in lines if not line.startswith("loading ")]  # said on slow machines only
+    lines = [line for line in lines if not line.startswith("loading ")]  # printed on slow machines only
     assert lines[0].startswith("data: train 1")
     assert lines[1].startswith("classes: 2 ([b], a), ")
     assert lines[2].startswith("split: ")
