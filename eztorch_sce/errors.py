@@ -39,6 +39,22 @@ class MediaError(RuntimeError):
         return type(self), (self.path, self.reason)
 
 
+class DamagedFileError(RuntimeError):
+    """A tensor file whose bytes are not those that were written, or another kind of file.
+
+    Args:
+        path: The file.
+        reason: What is wrong with the file, without the path.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: {reason}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
 class SourceError(RuntimeError):
     """A mistake in the code of a data source; the message names the record, the mistake and the line."""
 
@@ -61,7 +77,7 @@ class ProcessError(RuntimeError):
     """Another process of a command failed or died, which ends all; the message says which and why."""
 
 
-EXPLAINED = (ConfigError, LoadingError, MediaError, SourceError, TrainingError)
+EXPLAINED = (ConfigError, DamagedFileError, LoadingError, MediaError, SourceError, TrainingError)
 """Errors whose text says what to do. All processes of a command raise the same one, and the command line prints it."""
 
 

@@ -1,10 +1,11 @@
 """Atomic file writes."""
 
+import errno
 import os
 import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
@@ -20,18 +21,16 @@ def replacing(path: Path) -> Iterator[Path]:
     Readers see the old file or the complete new one, and several processes may write the same path at once. If the
     block raises, the temporary file is removed and `path` is unchanged.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing(Path(folder) / "note.txt") as partial:
     ...         _ = partial.write_text("hello")
     ...     (Path(folder) / "note.txt").read_text()
     'hello'
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    partial = _new(path, lambda name: name.touch(exist_ok=False))
     try:
         yield partial
-        partial.chmod(0o666 & ~_umask())  # mkstemp grants access to the owner only
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -44,16 +43,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     An existing folder at `path` is replaced. If the block raises, the new folder is removed and `path` is left as it
     was.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with replacing_folder(Path(folder) / "frames") as partial:
     ...         _ = (partial / "1.txt").write_text("hello")
     ...     os.listdir(folder)
     ['frames']
     """
-    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    partial = _new(path, Path.mkdir)
     try:
         yield partial
-        partial.chmod(0o777 & ~_umask())  # mkdtemp grants access to the owner only
         shutil.rmtree(path, ignore_errors=True)
         os.replace(partial, path)
     finally:
@@ -65,6 +64,7 @@ def remove_partials(paths: Iterable[Path]) -> None:
 
     Call it only while no other process writes any of the paths.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = (Path(folder) / ".note.txt.1a2b3c4d.partial").write_text("hel")
     ...     remove_partials([Path(folder) / "note.txt"])
@@ -95,8 +95,29 @@ def open_text(path: Path, mode: Literal["r", "w", "a"] = "r") -> IO[str]:
     return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")
 
 
-def _umask() -> int:
-    """Return the umask of the process, which can only be read by setting it."""
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def sync_folder(folder: Path) -> None:
+    """Make the names of the files in a folder durable; file systems that cannot do that do it by themselves."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _new(path: Path, create: Callable[[Path], None]) -> Path:
+    """Create something under an unused temporary name beside `path`, with the access that the umask grants.
+
+    Args:
+        path: The path that the temporary one will replace.
+        create: Function that creates a path, and raises FileExistsError if there is anything, a link included.
+    """
+    while True:
+        partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+        try:
+            create(partial)
+        except FileExistsError:
+            continue
+        return partial
