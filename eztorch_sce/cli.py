@@ -14,10 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from eztorch_sce.commands import COMMANDS
-from eztorch_sce.errors import EXPLAINED, ConfigError, MediaError, ProcessError, SourceError, did_you_mean
+from eztorch_sce.errors import (
+    EXPLAINED,
+    INTERRUPTED,
+    STOPPED,
+    ConfigError,
+    MediaError,
+    ProcessError,
+    SourceError,
+    Stopped,
+    did_you_mean,
+)
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, print_line, visible
+from eztorch_sce.signals import watched
 from eztorch_sce.together import together
 from eztorch_sce.waiting import announced
 
@@ -35,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, rest = (words[0], words[1:]) if words else ("help", [])
     accept_any_text()
     try:
-        with together():
+        with watched(is_program=True), together():
             _run(command, rest)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs
@@ -49,9 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ProcessError as error:
         _print_once(error, f"eztorch-sce {visible(command)}: {error}")
         sys.exit(1)
+    except Stopped as error:
+        _print_once(error, f"eztorch-sce {visible(command)}: {error}")
+        sys.exit(STOPPED)
     except KeyboardInterrupt as error:
-        _print_once(error, f"\neztorch-sce {command}: {_process_of(error)}interrupted{_how_to_continue(command)}")
-        sys.exit(130)
+        how = f": {error}" if str(error) else _how_to_continue(command)
+        _print_once(error, f"\neztorch-sce {visible(command)}: interrupted{how}")
+        sys.exit(INTERRUPTED)
 
 
 def _print_once(error: BaseException, text: str) -> None:

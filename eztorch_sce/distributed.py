@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]  # documented, not in __all__
 
-from eztorch_sce import together
+from eztorch_sce import signals, together
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.launch import Launch, find_launch, local_rank, process_number
 from eztorch_sce.transfers import to_device
@@ -55,7 +55,8 @@ def ends_together(command: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with together.together():
+        with signals.watched(), together.together():
+            signals.poll()
             join()
             return command(*args, **kwargs)
 

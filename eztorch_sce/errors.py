@@ -3,6 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Iterable, Sequence
+from signal import SIGINT, Signals
 
 
 class ConfigError(ValueError):
@@ -75,6 +76,36 @@ class LoadingError(RuntimeError):
 
 class ProcessError(RuntimeError):
     """Another process of a command failed or died, which ends all; the message says which and why."""
+
+
+STOPPED, INTERRUPTED = 75, 130
+"""Exit statuses: EX_TEMPFAIL after a signal that asks to end, and that of shells after Ctrl-C."""
+
+
+class Stopped(SystemExit):
+    """A command that ends because a signal asked for it. Uncaught, it ends the program silently with its exit status.
+
+    Args:
+        signal: Number of the signal.
+        saved: What is saved, such as "saved at step 40 of 100"; empty if there was nothing to save.
+        again: How the user goes on.
+    """
+
+    def __init__(self, signal: int, saved: str = "", again: str = "run the same command again to go on") -> None:
+        self.signal, self.saved, self.again = signal, saved, again
+        super().__init__(INTERRUPTED if signal == SIGINT else STOPPED)
+
+    @property
+    def left(self) -> str:
+        """What the command leaves, and how the user goes on."""
+        return f"{self.saved or 'nothing to save'}; {self.again}"
+
+    def __str__(self) -> str:
+        how = "interrupted" if self.signal == SIGINT else f"stopped by {Signals(self.signal).name}"
+        return f"{how}: {self.left}"
+
+    def __reduce__(self) -> tuple[type, tuple[int, str, str]]:
+        return type(self), (self.signal, self.saved, self.again)
 
 
 EXPLAINED = (ConfigError, DamagedFileError, LoadingError, MediaError, SourceError, TrainingError)

@@ -1,17 +1,16 @@
 """Failures of a process, as the other processes of its command learn of them, and the error that is printed once."""
 
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from eztorch_sce.errors import EXPLAINED, ProcessError, first_line
+from eztorch_sce.errors import EXPLAINED, ProcessError, Stopped, first_line
 
-TERMINATED = 128 + signal.SIGTERM  # exit status
+E = TypeVar("E", bound=BaseException)
 
-_KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in EXPLAINED}
+_KINDS: dict[str, type[BaseException]] = {kind.__name__: kind for kind in (*EXPLAINED, Stopped, KeyboardInterrupt)}
 
 
 class Failure(NamedTuple):
@@ -33,11 +32,8 @@ class Failure(NamedTuple):
         kind = type(error).__name__
         if kind in _KINDS:
             return cls(process, kind, list(error.__reduce__()[1]))
-        if isinstance(error, KeyboardInterrupt):
-            return cls(process, "", ["was interrupted"])
         if isinstance(error, SystemExit):
-            is_sigterm = error.code == TERMINATED
-            return cls(process, "", ["was terminated (SIGTERM)" if is_sigterm else f"exited with {error.code}"])
+            return cls(process, "", [f"exited with {error.code}"])
         line = first_line(error)
         return cls(process, "", [f"failed: {line}" if line.startswith(kind) else f"failed: {kind}: {line}"])
 
@@ -46,7 +42,7 @@ class Failure(NamedTuple):
         """Return the failure of a process that no longer answers."""
         return cls(process, "", ["died: it was killed (for lack of memory, for instance), or its machine failed"])
 
-    def error(self) -> Exception:
+    def error(self) -> BaseException:
         """Return the error that the other processes raise."""
         if self.kind in _KINDS:
             return _KINDS[self.kind](*self.words)
@@ -85,7 +81,7 @@ def to_print(error: BaseException, process: int | None, tell_others: Callable[[]
     marked(error, of_another=False, process=process)
 
 
-def marked(error: BaseException, of_another: bool, process: int | None = None) -> BaseException:
+def marked(error: E, of_another: bool, process: int | None = None) -> E:
     """Remember with an error who prints it, and which process it names."""
     error.__dict__.update(_of_another=of_another, _process=None if isinstance(error, ProcessError) else process)
     return error

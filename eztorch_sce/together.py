@@ -8,7 +8,6 @@ This module does not import torch, so that errors in settings are printed withou
 import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -16,11 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import Popen
-from types import FrameType
 from typing import Any
 
-from eztorch_sce.errors import ConfigError
-from eztorch_sce.failures import TERMINATED, Failure, has_printed, is_of_another, marked, print_errors_once, to_print
+from eztorch_sce.errors import ConfigError, Stopped
+from eztorch_sce.failures import Failure, has_printed, is_of_another, marked, print_errors_once, to_print
 from eztorch_sce.launch import find_launch, process_number
 
 _POLL_S = 0.25  # between two looks for a failure
@@ -133,7 +131,6 @@ class Session:
         self.main_thread = threading.get_ident()
         self.stopped = threading.Event()
         self.thread: threading.Thread | None = None
-        self.handles_sigterm = False
         self.beat_of_next, self.changed, self.looked = "", time.monotonic(), time.monotonic()
         self.printed = threading.Event()  # by another process
         self.of_all = False  # whether all processes failed alike, so that nobody is left waiting in a collective
@@ -144,9 +141,6 @@ class Session:
         self.process, self.num_processes, self.started = process, num_processes, started
         self.thread = threading.Thread(target=self._watch, name="eztorch_sce watches processes", daemon=True)
         self.thread.start()
-        if self.main_thread == threading.main_thread().ident and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, _terminate)
-            self.handles_sigterm = True
 
     def meet(self, name: str, at_most_s: float = float("inf")) -> bool:
         """Wait until every process has come here, and return whether they have; one that fails interrupts the wait."""
@@ -176,8 +170,6 @@ class Session:
         self.stopped.set()
         if self.thread is not None and self.thread is not threading.current_thread():
             self.thread.join()
-        if self.handles_sigterm:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def end(self, error: BaseException) -> BaseException:
         """Return the error to raise in this process, after all processes have learned of the failure."""
@@ -202,6 +194,8 @@ class Session:
         own = None if isinstance(error, _Ended) else Failure.of(error, self.process)
         if own is not None and _is_consequence(error):
             own = self.failure or self._find_cause() or own
+        elif isinstance(error, Stopped):  # a launcher terminates the processes that are left as soon as one has died
+            own = self.failure or self._death() or own
         if own is not None and self.failure is None:
             self.failure = self._publish(own)
         failure = self.failure
@@ -248,7 +242,7 @@ class Session:
             self._wait(lambda: store.check(left), _ANSWER_S)  # with this process, the store might go
 
         to_print(raised, None if of_all else failure.process, announce)
-        if isinstance(raised, SystemExit):  # which Python does not print
+        if isinstance(raised, SystemExit) and not isinstance(raised, Stopped):  # which Python does not print
             print(f"eztorch-sce: process {failure.process} {failure.words[0]}", file=sys.stderr, flush=True)
             has_printed()
 
@@ -264,11 +258,16 @@ class Session:
         while time.monotonic() < stop:
             if self.store.check(["failed"]):
                 return Failure(*json.loads(self.store.get("failed")))
-            if gone := [n for n, place in self._texts("place").items() if _is_gone(place)]:
-                return Failure.of_death(gone[0])
+            if (death := self._death()) is not None:
+                return death
             time.sleep(0.1)
         silent = [n for n, beat in self._texts("alive").items() if beats[n] == beat and n != self.process]
         return Failure.of_death(silent[0]) if silent else None
+
+    def _death(self) -> Failure | None:
+        """Return the failure of a process of this machine that is gone, if there is one."""
+        gone = [number for number, place in self._texts("place").items() if _is_gone(place)]
+        return Failure.of_death(gone[0]) if gone else None
 
     def _texts(self, name: str) -> dict[int, str]:
         """Return what each process has written, or an empty text."""
@@ -369,12 +368,7 @@ class Session:
 
 
 def _is_consequence(error: BaseException) -> bool:
-    """Return whether an error is nearly always due to another process: a collective that failed, or a SIGTERM.
-
-    A launcher terminates the processes that are left as soon as one has died.
-    """
-    if isinstance(error, SystemExit):
-        return error.code == TERMINATED
+    """Return whether an error is nearly always due to another process: a collective that failed."""
     names = {kind.__name__ for kind in type(error).__mro__}
     text = str(error)
     return "RuntimeError" in names and (
@@ -399,11 +393,6 @@ def _is_gone(place: str) -> bool:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except OSError:
         return True
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    if _session is None or not _session.ending:  # a launcher terminates processes that are about to tell why they end
-        sys.exit(TERMINATED)
 
 
 def _raise_in(thread: int, kind: type[BaseException]) -> None:

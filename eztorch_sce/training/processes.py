@@ -1,5 +1,7 @@
 """The processes of a training: how Lightning learns of them, and what it leaves to `distributed` and `together`."""
 
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +13,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 
 from eztorch_sce import distributed
+from eztorch_sce.errors import Stopped
 from eztorch_sce.launch import local_rank
 
 
@@ -98,18 +101,21 @@ class JoinedProcesses(LightningEnvironment):
 
 @contextmanager
 def signals_left_to_us(trainer: pl.Trainer) -> Iterator[None]:
-    """Keep Lightning from exchanging signals among processes in every step, and from hiding an interrupt.
+    """Keep Lightning from handling signals: `signals` notes them, and `distributed.exchange` tells all processes.
 
-    It makes each process wait for its device in every step to learn whether another received SIGTERM, and it turns a
-    KeyboardInterrupt into an exit.
+    On SIGTERM, Lightning talks to other processes in its handler, and ends with status 0. It also makes each process
+    wait for its device in every step to learn whether another received SIGTERM, and it turns a KeyboardInterrupt, which
+    a callback may raise, into an exit.
     """
-    if trainer.world_size > 1:
-        connector: Any = trainer._signal_connector
-        connector._sigterm_notifier_fn = lambda signum, frame: None  # the handler of `together` follows
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    connector: Any = trainer._signal_connector
+    connector.register_signal_handlers = connector.teardown = lambda: None
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as error:
-        if isinstance(error.__context__, KeyboardInterrupt):
+        if isinstance(error.__context__, KeyboardInterrupt) and not isinstance(error, Stopped):
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGINT, handler)  # which Lightning ignores from then on
             raise KeyboardInterrupt from None
         raise

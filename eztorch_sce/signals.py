@@ -1,0 +1,254 @@
+"""Signals that ask a command to end: a handler notes them, and the work ends where it has nothing to lose.
+
+A training saves at its next step; other work ends at its next `poll`. A thread ends the process if neither comes in
+time, as when a file does not answer. It learns of a signal even while the main thread is in a library that is not
+Python. This module does not import torch.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from eztorch_sce.errors import INTERRUPTED, STOPPED, Stopped
+from eztorch_sce.failures import failed_process, has_printed, is_of_another, marked
+from eztorch_sce.launch import is_first_process
+
+GRACE_S = 25.0
+"""Seconds between a signal and the end of the process: SLURM and Kubernetes send SIGKILL 30 s after SIGTERM."""
+_SAME_PRESS_S = 0.5  # wrappers pass on the SIGINT that the terminal has sent to their child as well
+# SLURM warns by the signal of --signal, LSF and SGE by SIGUSR1 or SIGUSR2; SIGXCPU announces the end of CPU time.
+_NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT")
+HANDLED = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
+"""The signals that ask a command to end."""
+_ANSWER_S = 2.0  # for a disk
+_UNHANDLED = (signal.SIG_DFL, signal.default_int_handler)  # those of others are left alone, and so is SIG_IGN
+
+
+def requested() -> int:
+    """Return the number of the first signal that asked the current command to end, or 0."""
+    return 0 if _watch is None else _watch.number
+
+
+def take(number: int) -> None:
+    """Note a signal that another process of the command has received."""
+    if _watch is not None and not _watch.number:
+        _watch.number = number
+        if number != signal.SIGINT:
+            _watch.tell(number)
+
+
+def poll() -> None:
+    """End the command if a signal asked for it. To be called between units of work that have nothing to save.
+
+    Raises:
+        Stopped: If a signal has come.
+    """
+    if number := requested():
+        raise Stopped(number)
+
+
+@contextmanager
+def watched(is_program: bool = False) -> Iterator[None]:
+    """Note the signals that ask to end, instead of ending at once, until the block ends.
+
+    Inside another such block, in other threads than the main one, and for signals that have a handler already, this
+    does nothing. Ctrl-C raises KeyboardInterrupt as usual, except within `saving`.
+
+    Args:
+        is_program: The block is the whole program, which prints `Stopped` itself, and which has done its work where a
+            signal comes too late.
+
+    Raises:
+        KeyboardInterrupt: For the `Stopped` of a Ctrl-C.
+    """
+    global _watch
+    if _watch is not None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _watch = watch = _Watch(is_program)
+    try:
+        yield
+    except Stopped as error:
+        if error.signal == signal.SIGINT:
+            raise marked(KeyboardInterrupt(error.left), is_of_another(error), failed_process(error)) from None
+        if not is_program and not is_of_another(error):
+            write_line(f"eztorch-sce: {error}")
+            has_printed()
+        raise
+    finally:
+        _watch = None
+        watch.close()
+    if watch.number and not is_program:
+        signal.raise_signal(watch.number)  # too late for this block: it is for what follows
+
+
+@contextmanager
+def saving(describe: Callable[[], str]) -> Iterator[None]:
+    """Note Ctrl-C as well, until the block ends: the work within looks at `requested`, saves and raises `Stopped`.
+
+    A second Ctrl-C ends the process at once.
+
+    Args:
+        describe: Says what the process leaves behind if it is ended now, such as "saved up to step 40 of 100".
+    """
+    if _watch is None:
+        yield
+        return
+    before, _watch.describe = _watch.describe, describe
+    try:
+        yield
+    finally:
+        _watch.describe = before
+
+
+def allow(seconds: float) -> None:
+    """Set the time between a signal and the end of the process."""
+    if _watch is not None:
+        _watch.grace_s = seconds
+
+
+def ignore() -> None:
+    """Ignore the signals in this worker process: they reach all processes of a terminal or a job.
+
+    The main process needs its workers until it has saved, and ends them by SIGKILL.
+    """
+    for number in HANDLED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def write_line(text: str) -> None:
+    """Write a line to stderr, which may be gone with its terminal, past locks that another thread may hold."""
+    with suppress(OSError):
+        os.write(2, f"{text}\n".encode())
+
+
+class _Watch:
+    """The handlers and the thread of the outermost `watched`."""
+
+    def __init__(self, is_program: bool) -> None:
+        self.is_program = is_program
+        self.number = 0
+        self.grace_s, self.deadline_s = GRACE_S, float("inf")
+        self.describe: Callable[[], str] | None = None  # within `saving`
+        self.in_handler, self.in_thread = _Presses(), _Presses()
+        self.before: dict[int, Any] = {n: h for n in HANDLED if (h := signal.getsignal(n)) in _UNHANDLED}
+        self.reader, self.writer = socket.socketpair()
+        self.writer.setblocking(False)
+        self.other_fd = signal.set_wakeup_fd(self.writer.fileno(), warn_on_full_buffer=False)
+        if self.other_fd != -1:  # of an event loop, such as that of a notebook
+            signal.set_wakeup_fd(self.other_fd)
+        for number in self.before:
+            signal.signal(number, self.handle)
+        self.thread = threading.Thread(target=self.follow, name="eztorch_sce watches signals", daemon=True)
+        self.thread.start()
+
+    def release(self) -> None:
+        """Put back what was there before."""
+        for number, handler in self.before.items():
+            if signal.getsignal(number) == self.handle:
+                signal.signal(number, handler)
+        if self.other_fd == -1:
+            signal.set_wakeup_fd(-1)
+
+    def close(self) -> None:
+        """Put back what was there before, and end the thread."""
+        self.release()
+        self.writer.close()
+        self.thread.join()
+        self.reader.close()
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note a signal; the handler of all of them."""
+        if self.other_fd != -1:
+            self.tell(number)
+        if number == signal.SIGINT:
+            is_second = self.in_handler.is_second()
+            if self.describe is None or (is_second and not self.is_program):
+                raise KeyboardInterrupt
+        self.number = self.number or number
+
+    def tell(self, number: int) -> None:
+        """Tell the thread of a signal."""
+        with suppress(OSError):
+            self.writer.send(bytes([number]))
+
+    def follow(self) -> None:
+        """Follow the signals, and end the process after a second Ctrl-C, or when its time is over."""
+        while True:
+            left_s = self.deadline_s - time.monotonic()
+            if left_s <= 0:
+                self.end(STOPPED, f"not ended within run.grace_s={self.grace_s:g} of a signal")
+            self.reader.settimeout(min(left_s, 1.0))
+            try:
+                numbers = self.reader.recv(64)
+            except TimeoutError:
+                continue
+            if not numbers:
+                return
+            for number in numbers:
+                if number == signal.SIGINT and number in self.before:
+                    self.press()
+                elif number in self.before:
+                    self.deadline_s = min(self.deadline_s, time.monotonic() + self.grace_s)
+
+    def press(self) -> None:
+        """Follow a Ctrl-C."""
+        if self.in_thread.is_second():
+            if self.is_program:
+                self.end(INTERRUPTED, "interrupted again, and ended at once")
+        elif self.describe is not None and is_first_process():
+            write_line("\neztorch-sce: saving at the next step; press Ctrl-C again to end at once")
+
+    def end(self, status: int, reason: str) -> None:
+        """End the process wherever its main thread is, and its worker processes."""
+        if is_first_process():
+            left = self.left()
+            write_line(f"eztorch-sce: {reason}{'; ' if left else ''}{left}")
+        if (module := sys.modules.get("multiprocessing")) is not None:
+            for child in module.active_children():
+                child.kill()
+        os._exit(status)
+
+    def left(self) -> str:
+        """Return what the process leaves behind, unless its disk does not answer."""
+        texts: list[str] = []
+        describe = self.describe
+        if describe is not None:
+            thread = threading.Thread(target=lambda: texts.append(describe()), daemon=True)
+            thread.start()
+            thread.join(_ANSWER_S)
+        return texts[0] if texts else ""
+
+
+class _Presses:
+    """Ctrl-C, as one part of this module sees it."""
+
+    def __init__(self) -> None:
+        self.first_s: float | None = None
+
+    def is_second(self) -> bool:
+        """Count a SIGINT, and return whether the user has pressed Ctrl-C again."""
+        now = time.monotonic()
+        if self.first_s is None:
+            self.first_s = now
+        return now - self.first_s > _SAME_PRESS_S
+
+
+def _in_forked_process() -> None:
+    """Let a forked process end as usual: by SIGTERM, which multiprocessing sends to its workers."""
+    global _watch
+    if _watch is not None:
+        watch, _watch = _watch, None
+        with suppress(ValueError):  # forked by another thread
+            watch.release()
+
+
+_watch: _Watch | None = None
+os.register_at_fork(after_in_child=_in_forked_process)
