@@ -14,6 +14,11 @@ class RunConfig(Settings):
     dir: PathSetting = setting(None, is_path=True, help="Run directory; null means the next free runs/<command>-<n>.")
     resume: bool = setting(False, help="Resume from last.ckpt in the run directory.")
     log_every_n_steps: int = setting(10, at_least=1, help="Optimizer steps between two rows of metrics.csv.")
+    loggers: list[str] = setting(
+        ["csv", "tensorboard"],
+        choices=("csv", "tensorboard"),
+        help="Where metrics are logged. csv is metrics.csv, from which reports and `watch` draw the curves.",
+    )
     save_every_n_epochs: int | None = setting(
         None, at_least=1, help="Epochs between two intermediate backbone files; null writes only the final one."
     )

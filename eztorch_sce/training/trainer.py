@@ -9,7 +9,6 @@ from typing import Protocol, TypeAlias
 
 import pytorch_lightning as pl
 from pytorch_lightning import loggers as pl_loggers
-from pytorch_lightning.loggers import TensorBoardLogger
 
 from eztorch_sce import distributed
 from eztorch_sce.data.datamodule import TrainingData
@@ -22,7 +21,7 @@ from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether, 
 from eztorch_sce.training.checkpoint import resumable_checkpoint
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.device import DeviceCallback, prepared
-from eztorch_sce.training.metrics_file import MetricsFile
+from eztorch_sce.training.loggers import build_loggers
 from eztorch_sce.training.processes import environment_for, signals_left_to_us, strategy_for
 
 Callback: TypeAlias = pl.Callback
@@ -89,7 +88,7 @@ def fit(
             accumulate_grad_batches=settings.accumulate,
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
-            logger=[MetricsFile(run_dir), TensorBoardLogger(str(run_dir), name="", version="tensorboard"), *loggers],
+            logger=[*build_loggers(config.run.loggers, run_dir), *loggers],
             callbacks=[
                 RunProgress(log_every),
                 UnreadableFiles(run_dir, len(data.dataset), max_unreadable),
