@@ -274,12 +274,16 @@ class Exchange(NamedTuple):
         failures: Unreadable files in the batches of all processes, in rank order, when a process first reports them.
         stop: Whether a process asked to stop training, see `request_stop`.
         seed: Seed of the draws that are the same in all processes in this step.
+        save: Whether the first process asked for a checkpoint, see `request_save`.
+        signal: The highest number of the signals that ask processes to end, see `signals.requested`; 0 if none does.
     """
 
     rows: list[int]
     failures: list[Failure]
     stop: bool
     seed: int
+    save: bool = False
+    signal: int = 0
 
 
 def exchange(rows: int, failures: Sequence[Failure] = ()) -> Exchange:
@@ -291,14 +295,15 @@ def exchange(rows: int, failures: Sequence[Failure] = ()) -> Exchange:
         rows: Number of readable samples in the batch of this process.
         failures: Unreadable files in the batch of this process.
     """
-    global _last
+    global _last, _save_requested
     news = [failure for failure in failures if failure.path not in _reported]
     _reported.update(failure.path for failure in news)
     seed = int(torch.randint(2**62, ())) if world_size() > 1 and rank() == 0 else 0
-    table = _all_numbers([rows, len(news), int(_stop_requested), seed])
-    all_rows, all_counts, all_stops, seeds = map(list, zip(*table, strict=True))
-    all_news = all_objects(news) if any(all_counts) else []
-    _last = Exchange(all_rows, [failure for each in all_news for failure in each], any(all_stops), seeds[0])
+    table = _all_numbers([rows, len(news), int(_stop_requested), seed, int(_save_requested), signals.requested()])
+    all_rows, all_counts, all_stops, seeds, all_saves, all_signals = map(list, zip(*table, strict=True))
+    all_news = [failure for each in all_objects(news) for failure in each] if any(all_counts) else []
+    _last = Exchange(all_rows, all_news, any(all_stops), seeds[0], bool(all_saves[0]), max(all_signals))
+    _save_requested = False
     return _last
 
 
@@ -318,10 +323,16 @@ def stop_requested() -> bool:
     return _stop_requested
 
 
+def request_save() -> None:
+    """Ask all processes to save a checkpoint after their next step. Only the first process is asked."""
+    global _save_requested
+    _save_requested = True
+
+
 def begin_training() -> None:
-    """Forget the stop requests, the reported files and the last exchange of an earlier training of this process."""
-    global _stop_requested, _last
-    _stop_requested, _last = False, _NOTHING
+    """Forget the requests, the reported files and the last exchange of an earlier training of this process."""
+    global _stop_requested, _save_requested, _last
+    _stop_requested, _save_requested, _last = False, False, _NOTHING
     _reported.clear()
 
 
@@ -426,6 +437,7 @@ _NOTHING = Exchange([], [], False, 0)
 _last = _NOTHING  # exchange of the current training step
 _known: _Known | None = None  # within `rows_known`
 _stop_requested = False  # by this process
+_save_requested = False  # by this process
 _reported: set[str] = set()  # unreadable files that this process has reported
 
 

@@ -237,9 +237,9 @@ class EvaluationClips(Clips):
 class EpochSampler(Sampler[tuple[int, int]]):
     """Sampler of (epoch, record index) pairs for this process, so that a worker knows the epoch of each sample.
 
-    Each iteration is the next epoch, whether or not the last one ran to its end; `set_epoch` chooses another. The order
-    of an epoch depends only on (seed, epoch). Process r of W takes every W-th record, so the batches of all processes
-    together are the batch that a single process would draw.
+    Each iteration is the next epoch, whether or not the last one ran to its end; `set_epoch` chooses another, and
+    `start_at` a place in it. The order of an epoch depends only on (seed, epoch). Process r of W takes every W-th
+    record, so the batches of all processes together are the batch that a single process would draw.
 
     Args:
         num_records: Number of records in the manifest.
@@ -249,23 +249,30 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
     Attributes:
         epoch: The epoch of the next iteration.
+        num_skipped: Samples of all processes that the next iteration leaves out, at its start.
     """
 
     def __init__(self, num_records: int, seed: int, shuffle: bool) -> None:
         self.num_records, self.seed, self.shuffle = num_records, seed, shuffle
-        self.epoch = 0
+        self.epoch, self.num_skipped = 0, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration. Called by Lightning."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.num_skipped = epoch, 0
+
+    def start_at(self, epoch: int, num_samples: int) -> None:
+        """Let the next iteration continue an epoch after its first samples, a multiple of the number of processes."""
+        self.epoch, self.num_skipped = epoch, num_samples
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         rank, world_size, epoch = distributed.rank(), distributed.world_size(), self.epoch
-        self.epoch += 1
+        num_skipped = self.num_skipped // world_size
+        self.epoch, self.num_skipped = epoch + 1, 0
         own: Iterable[int] = range(rank, self.num_records, world_size)
         if self.shuffle:
             own = shuffled(self.num_records, self.seed, epoch, rank, world_size)
-        return ((epoch, index) for index in islice(own, len(self)))
+        return ((epoch, index) for index in islice(own, num_skipped, len(self)))
 
     def __len__(self) -> int:
         rank, world_size = distributed.rank(), distributed.world_size()

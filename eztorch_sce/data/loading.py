@@ -184,6 +184,7 @@ class TrainingLoader(TimedLoader):
         supply: Worker processes, and batches that each prepares ahead.
         bytes_ahead: The most shared memory that the batches take.
         augment: Turns a batch into the views that the network receives.
+        samples_per_batch: Samples of a batch of all processes together.
     """
 
     def __init__(self, clips: TrainingClips, sampler: EpochSampler, config: DataConfig, division: Division) -> None:
@@ -198,7 +199,25 @@ class TrainingLoader(TimedLoader):
         self.manifest, self.spec = clips.manifest, clips.spec
         self.augment = Views(clips.views, clips.seed, clips.canvas)
         self.augment.num_threads = spare_cores(supply.num_workers, division.per_machine)
+        self.samples_per_batch = batch_size * division.world_size
+        self._order, self._epoch, self._num_samples = sampler, 0, 0
         reuse_large_buffers()
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self._epoch, self._num_samples = self._order.epoch, self._order.num_skipped
+        for batch in super().__iter__():
+            self._num_samples += self.samples_per_batch
+            yield batch
+        self._epoch, self._num_samples = self._epoch + 1, 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the place in the data: the epoch, and the samples of all processes that it has delivered."""
+        return {"epoch": self._epoch, "samples": self._num_samples}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Let the next iteration go on from a place; the number of processes and workers may be another than before."""
+        self._order.start_at(state["epoch"], state["samples"])
+        self._epoch, self._num_samples = state["epoch"], state["samples"]
 
 
 def training_clips(

@@ -57,6 +57,7 @@ class RunProgress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and, in a terminal, the bar."""
+        self._restart(trainer)
         total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
         self.clock = Clock(total, done=trainer.fit_loop.epoch_loop.total_batch_idx + 1)
         if trainer.is_global_zero and console.is_terminal:
@@ -166,10 +167,12 @@ class UnreadableFiles(pl.Callback):
     """List the unreadable files of all processes in `unreadable.csv`, and stop the training if there are too many.
 
     Args:
-        run_dir: Run directory. A list in it, of a run that is resumed, is continued; its files do not count, since they
-            may have been repaired.
+        run_dir: Run directory. A list in it, of a run that goes on, is continued.
         num_records: Number of training records.
         max_fraction: Fraction of the records that may be unreadable; 0 stops at the first.
+
+    Attributes:
+        paths: The files that could not be read.
     """
 
     def __init__(self, run_dir: Path, num_records: int, max_fraction: float) -> None:
@@ -244,24 +247,26 @@ class ViewsOfStart(pl.Callback):
 
 
 class OwnDraws(pl.Callback):
-    """Let each of several processes draw its own dropout masks and mixup weights, from its rank and the step.
+    """Let each process draw its own dropout masks and mixup weights, from the seed, the step and its rank.
 
     All processes have the same generators when the network is built, so that they start from the same weights. Seeds of
-    single steps make a resumed training draw what the interrupted one would have drawn.
+    single steps make what is drawn independent of how many batches the loader's workers have begun, and of whether the
+    training was interrupted.
+
+    Args:
+        seed: Seed of the run.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note the seed of the run, with which the network was built."""
-        self.seed = torch.initial_seed()
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
     ) -> None:
-        """Seed the generators of a step."""
-        if trainer.world_size > 1:
-            step = trainer.fit_loop.epoch_loop.total_batch_idx
-            seed = seed_for(self.seed, trainer.current_epoch, step, trainer.global_rank, "training step")
-            torch.manual_seed(seed)
+        """Seed the generators of a batch."""
+        step = trainer.fit_loop.epoch_loop.total_batch_idx
+        seed = seed_for(self.seed, trainer.current_epoch, step, trainer.global_rank, "training step")
+        torch.manual_seed(seed)
 
 
 class StopTogether(pl.Callback):

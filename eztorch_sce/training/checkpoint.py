@@ -1,22 +1,136 @@
-"""Checkpoints for resuming (`last.ckpt`) and intermediate weights files for sharing."""
+"""When a training saves its state, and intermediate weights files for sharing."""
 
+import time
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 
+from eztorch_sce import distributed
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.distributed import rank
+from eztorch_sce.errors import Stopped, TrainingError, typed
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.weights import save_weights
-from eztorch_sce.types import InputSpec
+from eztorch_sce.training.checkpoint_writer import CheckpointWriter
+from eztorch_sce.training.config import RunConfig
+from eztorch_sce.training.state import TrainingState
+from eztorch_sce.types import InputSpec, ViewBatch
 
 
-def resumable_checkpoint(run_dir: Path) -> ModelCheckpoint:
-    """Return the callback that writes `last.ckpt` after every epoch."""
-    return ModelCheckpoint(dirpath=run_dir, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+class TensorFiles(CheckpointIO):
+    """Let Lightning save and load checkpoints through our own files.
+
+    Args:
+        writer: Writes the files.
+        loaded: Content of the checkpoint that the training goes on from; `load_checkpoint` returns it, once.
+
+    Attributes:
+        wait: Whether `save_checkpoint` returns when the file is durable, instead of after a copy of the state.
+    """
+
+    def __init__(self, writer: CheckpointWriter, loaded: dict[str, Any] | None) -> None:
+        self.writer, self.loaded, self.wait = writer, loaded, True
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Copy a state and write it. Lightning calls this in the first process only."""
+        self.writer.save(checkpoint, checkpoint["progress"]["step"], self.wait)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **settings: Any) -> dict[str, Any]:
+        """Return the content that was loaded before the training was built, with what Lightning expects."""
+        content, self.loaded = self.loaded, None
+        assert content is not None
+        progress = content["progress"]
+        of_lightning = {"epoch": progress["epoch"], "global_step": progress["step"]}
+        return content | of_lightning | {"pytorch-lightning_version": pl.__version__}
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Do nothing: the writer removes the files that it replaces."""
+
+
+class Checkpoints(pl.Callback):
+    """Save the state of a training every few minutes or steps, when a signal asks it to end, and at its end.
+
+    All processes save between the same two steps: time and signals reach them by the exchange of a step. Must be the
+    first callback, so that nothing is drawn for a step before its state is saved or restored.
+
+    Args:
+        files: Writes the checkpoints.
+        state: Collects and restores the state.
+        config: How often to save.
+        online_every: Epochs between two online evaluations, before which a training saves, or None.
+    """
+
+    def __init__(self, files: TensorFiles, state: TrainingState, config: RunConfig, online_every: int | None) -> None:
+        self.files, self.state, self.config, self.online_every = files, state, config, online_every
+        self.saved_s = time.monotonic()
+        self.saved_step = 0
+        self.is_due, self.signal = False, 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock. The checkpoint that the training goes on from need not be saved again."""
+        self.saved_s, self.saved_step = time.monotonic(), trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
+    ) -> None:
+        """Restore the random generators at the first step, and save before later ones if it is time."""
+        self.state.restore_random()
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._save_if_due(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: ViewBatch,
+        batch_idx: int,
+    ) -> None:
+        """Note what the processes have told each other at the start of the step, and look at the clock."""
+        exchange = distributed.last_exchange()
+        self.is_due = self.is_due or exchange.save
+        self.signal = self.signal or exchange.signal
+        if trainer.is_global_zero:
+            self.files.writer.check()
+            is_late = time.monotonic() - self.saved_s >= 60 * self.config.save_every_minutes
+            if is_late and not self.is_due and not self.files.writer.is_busy:
+                distributed.request_save()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save before an evaluation, which may take long, so that a signal in it loses nothing."""
+        self.state.restore_random()
+        if self.online_every is not None and (trainer.current_epoch + 1) % self.online_every == 0:
+            self.is_due = True
+        self._save_if_due(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the end of the training, so that more epochs can follow."""
+        self.is_due = True
+        self._save_if_due(trainer, wait=True)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let the checkpoint that is being written become durable."""
+        if trainer.is_global_zero and not isinstance(exception, TrainingError):
+            self.files.writer.finish()
+
+    def _save_if_due(self, trainer: pl.Trainer, wait: bool = False) -> None:
+        every = self.config.save_every_n_steps
+        is_nth = every is not None and trainer.global_step % every == 0
+        has_moved = trainer.global_step > self.saved_step or wait
+        if has_moved and (self.is_due or is_nth or self.signal):
+            self.files.wait = wait or self.signal > 0
+            trainer.save_checkpoint(self.files.writer.run_dir)
+            self.saved_s, self.saved_step, self.is_due = time.monotonic(), trainer.global_step, False
+        if self.signal:
+            total = int(trainer.estimated_stepping_batches)
+            directory = typed(("run.dir", self.files.writer.run_dir))
+            again = f"run the same command again, with {directory}, to go on"
+            raise Stopped(self.signal, f"saved at step {trainer.global_step} of {total}", again)
 
 
 class SaveBackbone(pl.Callback):

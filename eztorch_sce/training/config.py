@@ -13,6 +13,19 @@ class RunConfig(Settings):
 
     dir: PathSetting = setting(None, is_path=True, help="Run directory; null means the next free runs/<command>-<n>.")
     resume: bool = setting(False, help="Resume from last.ckpt in the run directory.")
+    save_every_minutes: float = setting(
+        30.0, above=0, help="Minutes between two checkpoints. Saving takes less than a second of a training's time."
+    )
+    save_every_n_steps: int | None = setting(
+        None, at_least=1, help="Optimizer steps between two further checkpoints; null saves by the clock only."
+    )
+    keep: int = setting(2, at_least=1, help="Number of checkpoints that are kept; older ones are removed.")
+    on_save_error: str = setting(
+        "stop",
+        choices=("stop", "continue"),
+        help="If a checkpoint cannot be written, for lack of space for instance: stop, or train on without saving. The "
+        "checkpoint before it stays.",
+    )
     log_every_n_steps: int = setting(10, at_least=1, help="Optimizer steps between two rows of metrics.csv.")
     loggers: list[str] = setting(
         ["csv", "tensorboard"],

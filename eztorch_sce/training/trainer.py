@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 import pytorch_lightning as pl
 from pytorch_lightning import loggers as pl_loggers
 
-from eztorch_sce import distributed
+from eztorch_sce import distributed, signals
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.models.batch_norm import sync_batch_norms
@@ -18,18 +18,21 @@ from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.progress import print_above
 from eztorch_sce.settings import show
 from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether, UnreadableFiles, ViewsOfStart
-from eztorch_sce.training.checkpoint import resumable_checkpoint
+from eztorch_sce.training.checkpoint import Checkpoints, TensorFiles
+from eztorch_sce.training.checkpoint_files import load_newest
+from eztorch_sce.training.checkpoint_writer import CheckpointWriter
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.device import DeviceCallback, prepared
-from eztorch_sce.training.loggers import build_loggers
+from eztorch_sce.training.loggers import LogPositions, build_loggers
+from eztorch_sce.training.online import OnlineEvaluation
 from eztorch_sce.training.processes import environment_for, signals_left_to_us, strategy_for
+from eztorch_sce.training.state import TrainingState
 
 Callback: TypeAlias = pl.Callback
 Logger: TypeAlias = pl_loggers.Logger
 
 # Warnings of Lightning about choices that are made on purpose here.
 _ADVICE = (
-    "Checkpoint directory .* exists and is not empty",  # config.yaml is written first
     "You have overridden `on_after_batch_transfer` in `LightningModule`",  # views are augmented on the device
     ".*does not have many workers",  # data.num_workers is up to the user
     "The number of training batches .* is smaller than the logging interval",
@@ -59,8 +62,8 @@ def fit(
         module: The module to train.
         data: The data to train on.
         config: A validated config with the number of devices resolved.
-        run_dir: Run directory for `metrics.csv`, `tensorboard/`, `last.ckpt` and, if files are unreadable,
-            `unreadable.csv`.
+        run_dir: Run directory for `metrics.csv`, `tensorboard/`, `checkpoints/` and, if files are unreadable,
+            `unreadable.csv`. If it has checkpoints, the training goes on from the newest.
         callbacks: Additional callbacks.
         loggers: Additional loggers.
     """
@@ -76,35 +79,51 @@ def fit(
     if settings.sync_batchnorm and settings.world_size != 1:
         sync_batch_norms(module)  # Lightning's own conversion needs GPUs, and makes them wait
     batch = data.config.samples_per_step // ((settings.world_size or 1) * settings.accumulate)
-    with prepared(module, settings), _without_advice():
+    loaded = load_newest(run_dir)
+    all_loggers = [*build_loggers(config.run.loggers, run_dir), *loggers]
+    logs = LogPositions(all_loggers)
+    files = TensorFiles(CheckpointWriter(run_dir, config.run), None if loaded is None else loaded[1])
+    if is_first_process():
+        files.writer.remove_leftovers()
+        logs.rewind(None if loaded is None else loaded[1]["logs"])
+    unreadable = UnreadableFiles(run_dir, len(data.dataset), max_unreadable)
+    state = TrainingState(data, unreadable, logs)
+    with prepared(module, settings), _without_advice(), signals.saving(files.writer.describe):
+        signals.allow(config.run.grace_s)
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             strategy=strategy_for(settings.world_size),
-            plugins=[environment_for(settings.devices)],
+            plugins=[environment_for(settings.devices), files],
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
             max_epochs=settings.epochs,
             accumulate_grad_batches=settings.accumulate,
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
-            logger=[*build_loggers(config.run.loggers, run_dir), *loggers],
+            logger=all_loggers,
             callbacks=[
+                Checkpoints(files, state, config.run, _epochs_between_evaluations(callbacks)),
                 RunProgress(log_every),
-                UnreadableFiles(run_dir, len(data.dataset), max_unreadable),
-                resumable_checkpoint(run_dir),
+                unreadable,
                 DeviceCallback(settings.compile, batch),
                 ViewsOfStart(run_dir, data.dataset),
-                OwnDraws(),
+                OwnDraws(data.dataset.seed),
                 *callbacks,
+                state,
                 StopTogether(),
             ],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         with signals_left_to_us(trainer):
-            trainer.fit(module, datamodule=data, ckpt_path=run_dir / "last.ckpt" if config.run.resume else None)
+            trainer.fit(module, datamodule=data, ckpt_path=None if loaded is None else loaded[0])
     return trainer
+
+
+def _epochs_between_evaluations(callbacks: Sequence[Callback]) -> int | None:
+    """Return after how many epochs a training is evaluated, or None if it is not."""
+    return next((each.config.every_n_epochs for each in callbacks if isinstance(each, OnlineEvaluation)), None)
 
 
 def _warn_of_long_warmup(schedule: ScheduleConfig, epochs: int) -> None:

@@ -133,7 +133,7 @@ def train_on_fake_gpu(
         max_epochs=1,
         log_every_n_steps=log_every,
         logger=False,
-        callbacks=[record, RunProgress(log_every), OwnDraws(), StopTogether()],
+        callbacks=[record, RunProgress(log_every), OwnDraws(0), StopTogether()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
