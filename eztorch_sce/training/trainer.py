@@ -89,7 +89,6 @@ def fit(
     unreadable = UnreadableFiles(run_dir, len(data.dataset), max_unreadable)
     state = TrainingState(data, unreadable, logs)
     with prepared(module, settings), _without_advice(), signals.saving(files.writer.describe):
-        signals.allow(config.run.grace_s)
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
