@@ -2,6 +2,7 @@
 
 import time
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class TensorFiles(CheckpointIO):
         assert content is not None
         progress = content["progress"]
         of_lightning = {"epoch": progress["epoch"], "global_step": progress["step"]}
-        return content | of_lightning | {"pytorch-lightning_version": pl.__version__}
+        return content | of_lightning | {"pytorch-lightning_version": version("pytorch-lightning")}
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Do nothing: the writer removes the files that it replaces."""

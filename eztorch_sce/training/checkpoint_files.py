@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eztorch_sce import distributed, tensor_file
-from eztorch_sce.errors import ConfigError, counted
+from eztorch_sce.errors import ConfigError, DamagedFileError, counted
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.progress import print_above
 
@@ -55,7 +55,7 @@ def progress_of(run_dir: Path) -> Progress | None:
     for file in checkpoint_files(run_dir):
         try:
             saved = tensor_file.read_plain(file)["progress"]
-        except (tensor_file.DamagedFileError, OSError):
+        except (DamagedFileError, OSError):
             continue
         return Progress(*(saved[name] for name in Progress._fields))
     return None
@@ -88,7 +88,7 @@ def _newest_intact(run_dir: Path) -> tuple[str, dict[str, Any]]:
     for file in files:
         try:
             content = tensor_file.read(file)
-        except (tensor_file.DamagedFileError, OSError) as error:
+        except (DamagedFileError, OSError) as error:
             problems.append(str(error))
             continue
         if is_first_process():

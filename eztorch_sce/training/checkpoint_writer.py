@@ -33,7 +33,7 @@ class CheckpointWriter:
         self.last_step = max(map(step_of, checkpoint_files(run_dir)), default=None)
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -81,12 +81,14 @@ class CheckpointWriter:
         error, self._error = self._error, None
         if error is None:
             return
+        if not isinstance(error, OSError):
+            raise error
         kept = "no checkpoint was written before" if self.last_step is None else f"that of step {self.last_step} stays"
         message = f"a checkpoint cannot be written to {self.run_dir / FOLDER} ({first_line(error)}); {kept}"
         if self.config.on_save_error == "stop":
             raise TrainingError(
-                f"{message}. Free some space and run the same command again to go on; run.on_save_error=continue trains "
-                "on without saving"
+                f"{message}. Free some space and run the same command again to go on; with run.on_save_error=continue, "
+                "training goes on without saving"
             )
         print_above(f"note: {message}; training goes on")
 
@@ -110,11 +112,11 @@ class CheckpointWriter:
             tensor_file.write(file, copy.content())
             self.last_step = step
             self._remove_old(step)
-        except OSError as error:
+        except Exception as error:
             self._error = error
 
     def _remove_old(self, step: int) -> None:
-        """Remove all but the newest checkpoints up to a step; a later one, which is damaged, is left to be looked at."""
+        """Remove all but the newest checkpoints up to a step. A later one is damaged, and left to be looked at."""
         files = [file for file in checkpoint_files(self.run_dir) if step_of(file) <= step]
         for file in files[self.config.keep :]:
             file.unlink(missing_ok=True)

@@ -18,6 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from eztorch_sce import distributed
 from eztorch_sce.data.datamodule import TrainingData
+from eztorch_sce.errors import TrainingError
+from eztorch_sce.tensor_card import encode
 from eztorch_sce.training.callbacks import UnreadableFiles
 from eztorch_sce.training.loggers import LogPositions
 
@@ -71,7 +73,15 @@ class TrainingState(pl.Callback):
             setattr(pl_module, _WARNED, checkpoint[_WARNED])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the learning rates of the next step, which another number of epochs has changed."""
+        """Set the learning rates of the next step, which another number of epochs has changed.
+
+        Raises:
+            TrainingError: If the state of a callback cannot be saved.
+        """
+        try:
+            encode({"callbacks": {type(each).__name__: each.state_dict() for each in trainer.callbacks}}, "")
+        except TypeError as error:
+            raise TrainingError(f"{error}. A checkpoint holds tensors and plain values") from None
         for config in trainer.lr_scheduler_configs:
             scheduler = config.scheduler
             if isinstance(scheduler, LambdaLR):
@@ -92,7 +102,8 @@ def _progress(trainer: pl.Trainer, samples_per_batch: int) -> dict[str, Any]:
     `samples` counts those of the current epoch, of all processes, and `batches` the batches of a process in all epochs.
     `has_ended` says that the epoch has no more batches, but what follows an epoch is still to be done.
     """
-    loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+    loop = trainer.fit_loop.epoch_loop
+    epochs: Any = trainer.fit_loop.epoch_progress.current  # typed as a class with fewer counters
     has_ended = epochs.processed > epochs.completed
     is_within = epochs.started > epochs.processed or has_ended
     batches = loop.batch_progress.current.completed if is_within else 0
