@@ -78,8 +78,9 @@ class TrainingState(pl.Callback):
         Raises:
             TrainingError: If the state of a callback cannot be saved.
         """
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         try:
-            encode({"callbacks": {type(each).__name__: each.state_dict() for each in trainer.callbacks}}, "")
+            encode({"callbacks": {type(each).__name__: each.state_dict() for each in callbacks}}, "")
         except TypeError as error:
             raise TrainingError(f"{error}. A checkpoint holds tensors and plain values") from None
         for config in trainer.lr_scheduler_configs:

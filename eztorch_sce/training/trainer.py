@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import pytorch_lightning as pl
 from pytorch_lightning import loggers as pl_loggers
@@ -75,49 +75,71 @@ def fit(
     num_steps = settings.epochs * (len(data.dataset) // data.config.samples_per_step)
     log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once
     distributed.begin_training()
-    max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
     if settings.sync_batchnorm and settings.world_size != 1:
         sync_batch_norms(module)  # Lightning's own conversion needs GPUs, and makes them wait
     batch = data.config.samples_per_step // ((settings.world_size or 1) * settings.accumulate)
-    loaded = load_newest(run_dir)
-    all_loggers = [*build_loggers(config.run.loggers, run_dir), *loggers]
-    logs = LogPositions(all_loggers)
-    files = TensorFiles(CheckpointWriter(run_dir, config.run), None if loaded is None else loaded[1])
-    if is_first_process():
-        files.writer.remove_leftovers()
-        logs.rewind(None if loaded is None else loaded[1]["logs"])
-    unreadable = UnreadableFiles(run_dir, len(data.dataset), max_unreadable)
-    state = TrainingState(data, unreadable, logs)
-    with prepared(module, settings), _without_advice(), signals.saving(files.writer.describe):
+    kept = _open_files(run_dir, data, config.run, loggers)
+    with prepared(module, settings), _without_advice(), signals.saving(kept.files.writer.describe):
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
             strategy=strategy_for(settings.world_size),
-            plugins=[environment_for(settings.devices), files],
+            plugins=[environment_for(settings.devices), kept.files],
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
             max_epochs=settings.epochs,
             accumulate_grad_batches=settings.accumulate,
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
-            logger=all_loggers,
+            logger=kept.loggers,
             callbacks=[
-                Checkpoints(files, state, config.run, _epochs_between_evaluations(callbacks)),
+                Checkpoints(kept.files, kept.state, config.run, _epochs_between_evaluations(callbacks)),
                 RunProgress(log_every),
-                unreadable,
+                kept.unreadable,
                 DeviceCallback(settings.compile, batch),
                 ViewsOfStart(run_dir, data.dataset),
                 OwnDraws(data.dataset.seed),
                 *callbacks,
-                state,
+                kept.state,
                 StopTogether(),
             ],
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         with signals_left_to_us(trainer):
-            trainer.fit(module, datamodule=data, ckpt_path=None if loaded is None else loaded[0])
+            trainer.fit(module, datamodule=data, ckpt_path=kept.checkpoint)
     return trainer
+
+
+class _Files(NamedTuple):
+    """What a training writes to its run directory.
+
+    Attributes:
+        checkpoint: The checkpoint that the training goes on from, or None.
+        files, state: Writer and content of the checkpoints.
+        loggers: All loggers.
+        unreadable: The list of unreadable files.
+    """
+
+    checkpoint: Path | None
+    files: TensorFiles
+    state: TrainingState
+    loggers: list[Logger]
+    unreadable: UnreadableFiles
+
+
+def _open_files(run_dir: Path, data: TrainingData, config: RunConfig, others: Sequence[Logger]) -> _Files:
+    """Load the newest checkpoint, and let the loggers go on behind it, or start over."""
+    checkpoint, content = load_newest(run_dir) or (None, None)
+    loggers = [*build_loggers(config.loggers, run_dir), *others]
+    logs, writer = LogPositions(loggers), CheckpointWriter(run_dir, config)
+    if is_first_process():
+        writer.remove_leftovers()
+        logs.rewind(None if content is None else content["logs"])
+    max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
+    unreadable = UnreadableFiles(run_dir, len(data.dataset), max_unreadable)
+    state = TrainingState(data, unreadable, logs)
+    return _Files(checkpoint, TensorFiles(writer, content), state, loggers, unreadable)
 
 
 def _epochs_between_evaluations(callbacks: Sequence[Callback]) -> int | None:
