@@ -77,7 +77,6 @@ def fit(
     distributed.begin_training()
     if settings.sync_batchnorm and settings.world_size != 1:
         sync_batch_norms(module)  # Lightning's own conversion needs GPUs, and makes them wait
-    batch = data.config.samples_per_step // ((settings.world_size or 1) * settings.accumulate)
     kept = _open_files(run_dir, data, config.run, loggers)
     with prepared(module, settings), _without_advice(), signals.saving(kept.files.writer.describe):
         trainer = pl.Trainer(
@@ -92,17 +91,7 @@ def fit(
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
             logger=kept.loggers,
-            callbacks=[
-                Checkpoints(kept.files, kept.state, config.run, _epochs_between_evaluations(callbacks)),
-                RunProgress(log_every),
-                kept.unreadable,
-                DeviceCallback(settings.compile, batch),
-                ViewsOfStart(run_dir, data.dataset),
-                OwnDraws(data.dataset.seed),
-                *callbacks,
-                kept.state,
-                StopTogether(),
-            ],
+            callbacks=_callbacks(kept, data, config, callbacks, log_every),
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -140,6 +129,25 @@ def _open_files(run_dir: Path, data: TrainingData, config: RunConfig, others: Se
     unreadable = UnreadableFiles(run_dir, len(data.dataset), max_unreadable)
     state = TrainingState(data, unreadable, logs)
     return _Files(checkpoint, TensorFiles(writer, content), state, loggers, unreadable)
+
+
+def _callbacks(
+    kept: _Files, data: TrainingData, config: TrainingConfig, others: Sequence[Callback], log_every: int
+) -> list[Callback]:
+    """Return all callbacks in order: the state is restored first, and saved after the others have added theirs."""
+    settings = config.trainer
+    batch = data.config.samples_per_step // ((settings.world_size or 1) * settings.accumulate)
+    return [
+        Checkpoints(kept.files, kept.state, config.run, _epochs_between_evaluations(others)),
+        RunProgress(log_every),
+        kept.unreadable,
+        DeviceCallback(settings.compile, batch),
+        ViewsOfStart(kept.files.writer.run_dir, data.dataset),
+        OwnDraws(data.dataset.seed),
+        *others,
+        kept.state,
+        StopTogether(),
+    ]
 
 
 def _epochs_between_evaluations(callbacks: Sequence[Callback]) -> int | None:
