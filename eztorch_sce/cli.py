@@ -17,12 +17,10 @@ from eztorch_sce.commands import COMMANDS
 from eztorch_sce.errors import (
     EXPLAINED,
     INTERRUPTED,
-    STOPPED,
     ConfigError,
     MediaError,
     ProcessError,
     SourceError,
-    Stopped,
     did_you_mean,
 )
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
@@ -46,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, rest = (words[0], words[1:]) if words else ("help", [])
     accept_any_text()
     try:
-        with watched(is_program=True), together():
+        with watched(f"eztorch-sce {visible(command)}"), together():
             _run(command, rest)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs
@@ -60,9 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ProcessError as error:
         _print_once(error, f"eztorch-sce {visible(command)}: {error}")
         sys.exit(1)
-    except Stopped as error:
-        _print_once(error, f"eztorch-sce {visible(command)}: {error}")
-        sys.exit(STOPPED)
     except KeyboardInterrupt as error:
         how = f": {error}" if str(error) else _how_to_continue(command)
         _print_once(error, f"\neztorch-sce {visible(command)}: interrupted{how}")

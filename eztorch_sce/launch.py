@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from eztorch_sce.errors import ConfigError
 
-_SHELL_JOBS = ("bash", "interactive")  # names of SLURM jobs that are shells, in which processes are started by hand
+SHELL_JOBS = ("bash", "interactive")
+"""Names of SLURM jobs that are shells, in which processes are started by hand."""
 _MPI_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", "JSM_NAMESPACE_SIZE")
 _MPI_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "MPI_LOCALRANKID", "JSM_NAMESPACE_RANK")
 
@@ -141,7 +142,7 @@ def can_be_repeated() -> bool:
 
 
 def _by_srun(environ: Mapping[str, str]) -> bool:
-    return "SLURM_NTASKS" in environ and environ.get("SLURM_JOB_NAME") not in _SHELL_JOBS
+    return "SLURM_NTASKS" in environ and environ.get("SLURM_JOB_NAME") not in SHELL_JOBS
 
 
 def _process_group() -> tuple[int, int] | None:

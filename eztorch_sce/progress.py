@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from eztorch_sce import signals
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.printing import PlainConsole, visible
 from eztorch_sce.waiting import announced
@@ -39,9 +40,23 @@ def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
 
 @contextmanager
 def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
-    """Yield a function to call after each item: `advance()`, or `advance("status")` to show a status too."""
+    """Yield a function to call after each item: `advance()`, or `advance("status")` to show a status too.
+
+    Like every item of `track`, its call is a place where a signal may end the command, see `signals.poll`.
+    """
+    with _shown(total, title) as show:
+
+        def advance(status: str = "") -> None:
+            signals.poll()
+            show(status)
+
+        yield advance
+
+
+@contextmanager
+def _shown(total: int, title: str) -> Iterator[Callable[[str], None]]:
     if not is_first_process():
-        yield lambda status="": None
+        yield lambda status: None
     elif console.is_terminal:
         title_column = TextColumn("{task.description}", markup=False)
         columns = (title_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -49,11 +64,11 @@ def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
         with Progress(*columns, status_column, console=console, transient=True) as bar:
             task, clock = bar.add_task(visible(title), total=total, status=""), Clock(total)
 
-            def advance(status: str = "") -> None:
+            def show(status: str) -> None:
                 clock.announce(clock.done + 1, title, f"{total}")
                 bar.update(task, advance=1, status=visible(status))
 
-            yield advance
+            yield show
     else:
         lines = _Lines(total, title)
         with announced(f"{visible(title)}: {total}"):
@@ -131,7 +146,7 @@ class _Lines:
         self.clock, self.title, self.status = Clock(total), title, ""
         self.started = self.shown = time.perf_counter()
 
-    def advance(self, status: str = "") -> None:
+    def advance(self, status: str) -> None:
         self.status = status
         self.clock.announce(self.clock.done + 1, self.title, f"{self.clock.total}")
         if time.perf_counter() - self.shown > _LINE_EVERY_S:

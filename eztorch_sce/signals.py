@@ -19,12 +19,14 @@ from typing import Any
 from eztorch_sce.errors import INTERRUPTED, STOPPED, Stopped
 from eztorch_sce.failures import failed_process, has_printed, is_of_another, marked
 from eztorch_sce.launch import is_first_process
+from eztorch_sce.slurm import own_job, requeue
 
 GRACE_S = 25.0
 """Seconds between a signal and the end of the process: SLURM and Kubernetes send SIGKILL 30 s after SIGTERM."""
 _SAME_PRESS_S = 0.5  # wrappers pass on the SIGINT that the terminal has sent to their child as well
 # SLURM warns by the signal of --signal, LSF and SGE by SIGUSR1 or SIGUSR2; SIGXCPU announces the end of CPU time.
 _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT")
+_WARNINGS = (getattr(signal, "SIGUSR1", None), getattr(signal, "SIGUSR2", None))
 HANDLED = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 """The signals that ask a command to end."""
 _ANSWER_S = 2.0  # for a disk
@@ -51,42 +53,59 @@ def poll() -> None:
         Stopped: If a signal has come.
     """
     if number := requested():
-        raise Stopped(number)
+        assert _watch is not None
+        raise Stopped(number, _watch.left())
 
 
 @contextmanager
-def watched(is_program: bool = False) -> Iterator[None]:
+def watched(program: str = "") -> Iterator[None]:
     """Note the signals that ask to end, instead of ending at once, until the block ends.
 
     Inside another such block, in other threads than the main one, and for signals that have a handler already, this
-    does nothing. Ctrl-C raises KeyboardInterrupt as usual, except within `saving`.
+    changes nothing. Ctrl-C raises KeyboardInterrupt as usual, except within `saving`.
 
     Args:
-        is_program: The block is the whole program, which prints `Stopped` itself, and which has done its work where a
-            signal comes too late.
+        program: Name of the program, if the block is all of it: it has done its work where a signal comes too late.
 
     Raises:
-        KeyboardInterrupt: For the `Stopped` of a Ctrl-C.
+        Stopped: As the block does, after a line on stderr that says what is saved.
+        KeyboardInterrupt: Instead of `Stopped`, after a Ctrl-C.
     """
     global _watch
-    if _watch is not None or threading.current_thread() is not threading.main_thread():
+    if _watch is not None:
+        before = _watch.describe
+        try:
+            yield
+        finally:
+            if _watch is not None:
+                _watch.describe = before
+        return
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _watch = watch = _Watch(is_program)
+    _watch = watch = _Watch(is_program=bool(program))
     try:
         yield
     except Stopped as error:
         if error.signal == signal.SIGINT:
             raise marked(KeyboardInterrupt(error.left), is_of_another(error), failed_process(error)) from None
-        if not is_program and not is_of_another(error):
-            write_line(f"eztorch-sce: {error}")
-            has_printed()
+        _say(error, program or "eztorch-sce")
         raise
     finally:
         _watch = None
         watch.close()
-    if watch.number and not is_program:
+    if watch.number and not program:
         signal.raise_signal(watch.number)  # too late for this block: it is for what follows
+
+
+def keep(describe: Callable[[], str]) -> None:
+    """Say what is saved if the command ends now, until the present `watched` ends.
+
+    Args:
+        describe: Returns a text such as "saved at step 40 of 100", or an empty text if nothing is saved.
+    """
+    if _watch is not None:
+        _watch.describe = describe
 
 
 @contextmanager
@@ -96,16 +115,33 @@ def saving(describe: Callable[[], str]) -> Iterator[None]:
     A second Ctrl-C ends the process at once.
 
     Args:
-        describe: Says what the process leaves behind if it is ended now, such as "saved up to step 40 of 100".
+        describe: See `keep`.
     """
-    if _watch is None:
+    if _watch is None or _watch.is_saving:
         yield
         return
-    before, _watch.describe = _watch.describe, describe
+    keep(describe)
+    _watch.is_saving = True
     try:
         yield
     finally:
-        _watch.describe = before
+        if _watch is not None:
+            _watch.is_saving = False
+
+
+def _say(error: Stopped, program: str) -> None:
+    """Print in one process why the command ends. Give its job back to SLURM if that has announced the end of its time.
+
+    A command that has saved nothing is not requeued: it might never end. Nor is one after SIGTERM, which `scancel`
+    sends, and preemption, which requeues by itself.
+    """
+    job = own_job() if error.signal in _WARNINGS and error.saved else None
+    if not is_of_another(error):
+        error.again = error.again if job is None else f"SLURM requeues job {job}"
+        write_line(f"{program}: {error}")
+        has_printed()
+    if job is not None and is_first_process() and (reason := requeue(job)):
+        write_line(f"{program}: scontrol requeue {job} failed ({reason}): submit the job again to go on")
 
 
 def allow(seconds: float) -> None:
@@ -136,7 +172,8 @@ class _Watch:
         self.is_program = is_program
         self.number = 0
         self.grace_s, self.deadline_s = GRACE_S, float("inf")
-        self.describe: Callable[[], str] | None = None  # within `saving`
+        self.describe: Callable[[], str] | None = None  # says what is saved
+        self.is_saving = False  # within `saving`
         self.in_handler, self.in_thread = _Presses(), _Presses()
         self.before: dict[int, Any] = {n: h for n in HANDLED if (h := signal.getsignal(n)) in _UNHANDLED}
         self.reader, self.writer = socket.socketpair()
@@ -170,7 +207,7 @@ class _Watch:
             self.tell(number)
         if number == signal.SIGINT:
             is_second = self.in_handler.is_second()
-            if self.describe is None or (is_second and not self.is_program):
+            if not self.is_saving or (is_second and not self.is_program):
                 raise KeyboardInterrupt
         self.number = self.number or number
 
@@ -203,7 +240,7 @@ class _Watch:
         if self.in_thread.is_second():
             if self.is_program:
                 self.end(INTERRUPTED, "interrupted again, and ended at once")
-        elif self.describe is not None and is_first_process():
+        elif self.is_saving and is_first_process():
             write_line("\neztorch-sce: saving at the next step; press Ctrl-C again to end at once")
 
     def end(self, status: int, reason: str) -> None:
@@ -217,7 +254,7 @@ class _Watch:
         os._exit(status)
 
     def left(self) -> str:
-        """Return what the process leaves behind, unless its disk does not answer."""
+        """Return what is saved, or an empty text if nothing is or its disk does not answer."""
         texts: list[str] = []
         describe = self.describe
         if describe is not None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from eztorch_sce import signals
 from eztorch_sce.curation.video_writer import write_video
 from eztorch_sce.progress import track
 from eztorch_sce.seeding import generator_for
@@ -62,9 +63,18 @@ def write_moving_shapes(folder: str | Path, shapes: MovingShapes, num_processes:
             jobs.append((path, motion, shapes, number + (1_000_000 if split == "test" else 0)))
         with (folder / f"{split}.csv").open("w", newline="") as stream:
             csv.writer(stream).writerows([("path", "label"), *rows])
-    with ProcessPoolExecutor(num_processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for _ in track(pool.map(_write_one, jobs, chunksize=8), len(jobs), "synthetic videos"):
-            pass
+    with ProcessPoolExecutor(num_processes, initializer=_begin_worker) as pool:
+        try:
+            for _ in track(pool.map(_write_one, jobs, chunksize=8), len(jobs), "synthetic videos"):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # or all videos would be written first
+            raise
+
+
+def _begin_worker() -> None:
+    signals.ignore()
+    torch.set_num_threads(1)
 
 
 def _write_one(job: tuple[Path, str, MovingShapes, int]) -> None:

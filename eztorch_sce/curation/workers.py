@@ -7,8 +7,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Generic, TypeVar
 
+from eztorch_sce import signals
+
 T = TypeVar("T")
 R = TypeVar("R")
+
+_POLL_S = 0.5  # between two looks for a signal while no item completes
 
 
 def for_each(
@@ -21,6 +25,9 @@ def for_each(
         items: Arguments of the calls.
         num_workers: Number of processes.
         limit_s: Seconds per item, after which its process is killed.
+
+    Raises:
+        Stopped: If a signal asks the command to end.
     """
     context = _context(work)
     waiting = iter(items)
@@ -38,8 +45,10 @@ def for_each(
                 busy[worker.connection] = worker
             if not busy:
                 return
-            next_deadline = min(worker.deadline for worker in busy.values())
-            for connection in wait(list(busy), timeout=max(0.0, next_deadline - time.monotonic())):
+            left_s = min(worker.deadline for worker in busy.values()) - time.monotonic()
+            ready = wait(list(busy), timeout=min(max(0.0, left_s), _POLL_S))
+            signals.poll()
+            for connection in ready:
                 worker = busy.pop(connection)
                 result, death = worker.receive()
                 if not death:
@@ -105,6 +114,7 @@ def _serve(connection: "Connection[Any, Any]", work: Callable[[T], R]) -> None:
     """Reply to each item with (result, None) or (None, exception) until the connection closes."""
     import torch
 
+    signals.ignore()
     torch.set_num_threads(1)  # the processes share the cores
     while True:
         try:

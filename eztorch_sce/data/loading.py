@@ -19,8 +19,8 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, EvaluationSampling, TrainingClips
 from eztorch_sce.data.shared_memory import Supply, batch_bytes, clip_bytes, fitted
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.worker_processes import WatchedDataset, WatchedIterator, starting
-from eztorch_sce.errors import ConfigError, LoadingError, MediaError
+from eztorch_sce.data.worker_processes import WatchedDataset, WatchedIterator, begin_worker, starting
+from eztorch_sce.errors import ConfigError, LoadingError, MediaError, Stopped
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.host_memory import reuse_large_buffers
 from eztorch_sce.launch import find_launch, is_first_process
@@ -80,18 +80,22 @@ class TimedLoader(DataLoader[Any]):
 
     Attributes:
         waited_s: Total waiting time in seconds.
+        may_stop: Whether a signal may end the command while a batch is awaited.
 
     Raises:
+        Stopped: In an iteration, if a signal asks the command to end.
         LoadingError: In an iteration, if a worker process dies or hangs, or shared memory or open files run out.
     """
 
     waited_s: float = 0.0
+    may_stop: bool = True
 
     def __init__(self, dataset: Dataset[Any], timeout_s: float = 45.0, **settings: Any) -> None:
         self.timeout_s = timeout_s
         self._watched: WatchedIterator | None = None
         num_workers = settings.get("num_workers", 0)
-        super().__init__(WatchedDataset(dataset, num_workers) if num_workers else dataset, **settings)
+        watched = WatchedDataset(dataset, num_workers) if num_workers else dataset
+        super().__init__(watched, worker_init_fn=begin_worker, **settings)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         started = time.perf_counter()
@@ -104,7 +108,7 @@ class TimedLoader(DataLoader[Any]):
                     return
                 yield batch
                 started = time.perf_counter()
-        except LoadingError:
+        except (LoadingError, Stopped):
             self.end_workers(at_once=True)
             raise
 
@@ -117,7 +121,7 @@ class TimedLoader(DataLoader[Any]):
         if self.num_workers == 0:
             return super()._get_iterator()
         self.check_worker_number_rationality()
-        self._watched = WatchedIterator(self, self.timeout_s)
+        self._watched = WatchedIterator(self, self.timeout_s, self.may_stop)
         return self._watched
 
     def end_workers(self, at_once: bool = False) -> None:
@@ -194,6 +198,7 @@ class TrainingLoader(TimedLoader):
         needed = batch_bytes(batch_size, clips.sample_bytes)
         supply = _fitted(wanted, needed, division.per_machine, "training")
         super().__init__(clips, config.timeout_s, **_settings(sampler, batch_size, supply, is_training=True))
+        self.may_stop = division.world_size == 1  # several processes learn of the signal in their next step
         self.pin_memory = division.on_gpu
         self.supply, self.bytes_ahead = supply, supply.bytes_for(needed)
         self.manifest, self.spec = clips.manifest, clips.spec

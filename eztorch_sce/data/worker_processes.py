@@ -1,7 +1,9 @@
 """Worker processes of a loader, and what ends the run if one of them dies or hangs: an error that names the file."""
 
+import atexit
 import signal
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
@@ -11,6 +13,7 @@ from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from eztorch_sce import signals
 from eztorch_sce.data.heartbeat import Heartbeat, Reading
 from eztorch_sce.data.parcel import Channels, Parcel
 from eztorch_sce.errors import LoadingError, first_line
@@ -26,7 +29,6 @@ _DEATHS: dict[int, tuple[str, str]] = {  # what a signal means, and the cure
      "data.prefetch=1"),
     signal.SIGBUS: ("died of a bus error (SIGBUS)", "shared memory (/dev/shm) is full, or a file changed while it was "
      "read; set data.prefetch=1 or data.num_workers=0, or enlarge it (docker run --shm-size=...)"),
-    signal.SIGTERM: ("was terminated (SIGTERM)", "another program or the job scheduler stopped it"),
 }  # fmt: skip
 _NO_ROOM = {  # what an error says, and what it means
     "No space left on device": "shared memory (/dev/shm) is full: set data.prefetch=1 or data.num_workers=0, or a "
@@ -35,6 +37,9 @@ _NO_ROOM = {  # what an error says, and what it means
     "Too many open files": "too many files are open: raise the limit (ulimit -n), set a smaller data.num_workers, or "
     "keep fewer batches",
 }
+
+
+_running: "weakref.WeakSet[WatchedIterator]" = weakref.WeakSet()
 
 
 class WatchedDataset(Dataset[Sample | Failure]):
@@ -84,15 +89,18 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
     Args:
         loader: The loader, with workers.
         timeout_s: Seconds that a worker may take for one record.
+        may_stop: A signal may end the command while a batch is awaited.
     """
 
-    def __init__(self, loader: DataLoader[Any], timeout_s: float) -> None:
+    def __init__(self, loader: DataLoader[Any], timeout_s: float, may_stop: bool) -> None:
         assert isinstance(loader.dataset, WatchedDataset)
+        self._may_stop = may_stop
         self._watched, self._limit_s = loader.dataset, timeout_s
         self._quiet_since: float | None = None  # time since which no worker has read, while a batch is awaited
         super().__init__(loader)
         _remove_worker_pids(id(self))  # deaths are found below
         self._worker_pids_set = False
+        _running.add(self)
 
     def _try_get_data(self, timeout: float = _POLL_S) -> tuple[bool, Any]:
         """Return (True, the next message of any worker), or (False, None) if none has come for a while."""
@@ -106,6 +114,8 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
                 raise
             self._raise_death(_GRACE_S)
             raise LoadingError(_no_room(str(error)) or f"a batch did not arrive: {first_line(error)}") from error
+        if self._may_stop:
+            signals.poll()
         self._raise_death(0.0)
         self._raise_hang()
         return False, None
@@ -116,6 +126,7 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
         while True:
             for number, process in enumerate(self._workers):
                 if not process.is_alive():
+                    signals.poll()  # before it ignored signals, one may have reached all processes
                     raise LoadingError(self._death(number, process))
             if time.monotonic() >= until:
                 return
@@ -170,6 +181,19 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
         for process in getattr(self, "_workers", []):  # none if their start failed
             if process.pid is not None and process.is_alive():
                 process.kill()
+
+
+def begin_worker(number: int) -> None:
+    """Let this worker process ignore the signals that ask the command to end: it is needed until the command has."""
+    signals.ignore()
+
+
+@atexit.register
+def _kill_workers() -> None:
+    """Kill the workers that are left at the end: torch and multiprocessing would send SIGTERM, and wait."""
+    for iterator in list(_running):
+        for process in getattr(iterator, "_workers", []):
+            process.kill()
 
 
 def starting(start: Callable[[], T]) -> T:
