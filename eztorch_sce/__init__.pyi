@@ -45,6 +45,7 @@ from .errors import LoadingError as LoadingError
 from .errors import MediaError as MediaError
 from .errors import ProcessError as ProcessError
 from .errors import SourceError as SourceError
+from .errors import Stopped as Stopped
 from .errors import TrainingError as TrainingError
 from .evaluation.base import EvaluationConfig as EvaluationConfig
 from .evaluation.base import ExtractConfig as ExtractConfig

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import Unpack
 
-from eztorch_sce import distributed
+from eztorch_sce import distributed, signals
 from eztorch_sce.augment.view import View
 from eztorch_sce.augment.views import Views
 from eztorch_sce.chance import Chance, chance_levels
@@ -149,6 +149,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     return finish(Report("pretrain", metrics, protocol, run_dir, chance), config)
 
 
+@signals.watched()
 @names_origins
 def plan(config: schema.PlanConfig) -> "Plan":
     """Estimate the parameters, FLOPs, memory, network traffic and time of a pretraining without running it.
@@ -368,6 +369,7 @@ def few_shot(config: FewShotConfig, **objects: Unpack[Objects]) -> Report:
     return evaluate(of_kind(config, FewShotConfig), **objects)
 
 
+@signals.watched()
 @names_origins
 def show_views(config: schema.ShowViewsConfig) -> Report:
     """Draw the views of some records and their random parameters, and write `views.png` or `views.webp`.
@@ -419,6 +421,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     return finish(Report("show-views", metrics, protocol, run_dir), config)
 
 
+@signals.watched()
 def bench(config: schema.PretrainConfig) -> "BenchResult":
     """Measure the decoders on clips sampled as in pretraining, and store the fastest for `data.decoder=auto`.
 

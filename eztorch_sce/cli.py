@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from eztorch_sce import signals
 from eztorch_sce.commands import COMMANDS
 from eztorch_sce.errors import (
     EXPLAINED,
@@ -26,7 +27,6 @@ from eztorch_sce.errors import (
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, print_line, visible
-from eztorch_sce.signals import watched
 from eztorch_sce.together import together
 from eztorch_sce.waiting import announced
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command, rest = (words[0], words[1:]) if words else ("help", [])
     accept_any_text()
     try:
-        with watched(f"eztorch-sce {visible(command)}"), together():
+        with signals.watched(f"eztorch-sce {visible(command)}"), together():
             _run(command, rest)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs
@@ -166,6 +166,7 @@ def _dry_run(command: str, words: list[str]) -> None:
         from eztorch_sce.rehearsal import dry_run
 
         config = config_of(command, words)
+    signals.poll()
     for line in dry_run(config).lines(shutil.get_terminal_size().columns):
         print_line(line)
 
@@ -247,6 +248,7 @@ def _run_data(words: list[str]) -> None:
         return _bench(line.arguments[0], line.overrides)
     with announced("loading PyTorch"):
         import_module("eztorch_sce.curation.doctor")  # whose imports all these commands share
+    signals.poll()
     sys.exit(0 if command.run(*line.arguments, line.config) else 1)
 
 
@@ -267,6 +269,7 @@ def _start(command: str, config: object) -> None:
         from eztorch_sce import registry
         from eztorch_sce.report.tables import print_plan, print_report
 
+        signals.poll()
         module = import_module(_MODULES.get(command, "eztorch_sce.api"))
         if command in _TRAINING:
             import_module("eztorch_sce.training.trainer")  # by the functions of these commands otherwise, silently

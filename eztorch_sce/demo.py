@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from eztorch_sce import api
+from eztorch_sce import api, signals
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.overrides import quoted
 from eztorch_sce.config.schema import DemoConfig, validate
@@ -24,6 +24,7 @@ from eztorch_sce.types import Report
 _COLUMNS = {"knn_top1": "kNN top-1", "R@1": "retrieval R@1", "R@5": "retrieval R@5"}  # by metric
 
 
+@signals.watched()
 def demo(config: DemoConfig) -> Report:
     """Write videos of moving shapes, pretrain on them without labels, and compare the features before and after.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypedDict, TypeVar
 
 from torch import nn
 
+from eztorch_sce import signals
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.fit import fit_input
 from eztorch_sce.config.parts import CommandConfig
@@ -105,7 +106,9 @@ def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> 
     is_replaced = choices.get("method") is not None and choices.get("loss") is None
     if isinstance(config, PretrainConfig) and is_replaced and has_own_loss(config.method):
         config = replace(config, loss=None)  # it belonged to the method of the config
-    return validate(config)
+    config = validate(config)
+    signals.allow(config.run.grace_s)
+    return config
 
 
 class BackboneSource(NamedTuple):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from typing_extensions import Unpack
 
+from eztorch_sce import signals
 from eztorch_sce.config import schema
 from eztorch_sce.config.fit import fit_finetuning, fit_to_data
 from eztorch_sce.config.parts import CommandConfig
@@ -385,6 +386,7 @@ def _passes(loss: Callable[[list[Tensor]], Tensor], views: list[Tensor], learns:
 
 
 def _seconds_of(function: Callable[[], object]) -> float:
+    signals.poll()
     started = time.perf_counter()
     function()
     return time.perf_counter() - started

@@ -22,7 +22,7 @@ from eztorch_sce.launch import is_first_process
 from eztorch_sce.slurm import own_job, requeue
 
 GRACE_S = 25.0
-"""Seconds between a signal and the end of the process: SLURM and Kubernetes send SIGKILL 30 s after SIGTERM."""
+"""Default of `allow`: SLURM and Kubernetes send SIGKILL 30 s after SIGTERM."""
 _SAME_PRESS_S = 0.5  # wrappers pass on the SIGINT that the terminal has sent to their child as well
 # SLURM warns by the signal of --signal, LSF and SGE by SIGUSR1 or SIGUSR2; SIGXCPU announces the end of CPU time.
 _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT")
@@ -73,12 +73,12 @@ def watched(program: str = "") -> Iterator[None]:
     """
     global _watch
     if _watch is not None:
-        before = _watch.describe
+        before = _watch.describe, _watch.grace_s
         try:
             yield
         finally:
             if _watch is not None:
-                _watch.describe = before
+                _watch.describe, _watch.grace_s = before
         return
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -145,8 +145,8 @@ def _say(error: Stopped, program: str) -> None:
 
 
 def allow(seconds: float) -> None:
-    """Set the time between a signal and the end of the process."""
-    if _watch is not None:
+    """Set the time between a signal and the end of the process, unless a command that contains this one has."""
+    if _watch is not None and _watch.grace_s is None:
         _watch.grace_s = seconds
 
 
@@ -171,7 +171,8 @@ class _Watch:
     def __init__(self, is_program: bool) -> None:
         self.is_program = is_program
         self.number = 0
-        self.grace_s, self.deadline_s = GRACE_S, float("inf")
+        self.grace_s: float | None = None
+        self.signaled_s = float("inf")  # time of the first signal but for Ctrl-C
         self.describe: Callable[[], str] | None = None  # says what is saved
         self.is_saving = False  # within `saving`
         self.in_handler, self.in_thread = _Presses(), _Presses()
@@ -219,9 +220,10 @@ class _Watch:
     def follow(self) -> None:
         """Follow the signals, and end the process after a second Ctrl-C, or when its time is over."""
         while True:
-            left_s = self.deadline_s - time.monotonic()
+            grace_s = GRACE_S if self.grace_s is None else self.grace_s
+            left_s = self.signaled_s + grace_s - time.monotonic()
             if left_s <= 0:
-                self.end(STOPPED, f"not ended within run.grace_s={self.grace_s:g} of a signal")
+                self.end(STOPPED, f"not ended within run.grace_s={grace_s:g} after a signal")
             self.reader.settimeout(min(left_s, 1.0))
             try:
                 numbers = self.reader.recv(64)
@@ -233,7 +235,7 @@ class _Watch:
                 if number == signal.SIGINT and number in self.before:
                     self.press()
                 elif number in self.before:
-                    self.deadline_s = min(self.deadline_s, time.monotonic() + self.grace_s)
+                    self.signaled_s = min(self.signaled_s, time.monotonic())
 
     def press(self) -> None:
         """Follow a Ctrl-C."""

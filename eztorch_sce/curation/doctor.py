@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from eztorch_sce import signals
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.inspection import Inspection, inspect_image, inspect_video
 from eztorch_sce.curation.settings import DoctorConfig
@@ -266,6 +267,7 @@ def _mark_duplicates(rows: dict[str, MediaRow]) -> dict[str, MediaRow]:
     marked = dict(rows)
     first: dict[str, str] = {}
     for path in sorted(path for paths in by_size.values() if len(paths) > 1 for path in paths):
+        signals.poll()
         digest = _digest(path)
         marked[path] = rows[path]._replace(digest=digest)
         original = first.setdefault(digest, path)

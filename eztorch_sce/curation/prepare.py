@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eztorch_sce import signals
 from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.curation.video_writer import TimedFrame, fast_to_decode, write_frames
@@ -93,6 +94,7 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     index, num_shards = config.shard_numbers()
     shard = list(targets.items())[index - 1 :: num_shards]
     missing = [(source, target) for source, target in shard if not _is_current(source, target)]
+    signals.keep(lambda: "finished copies are kept")
     prepared = Prepared(num_kept=len(shard) - len(missing))
     try:
         remove_partials(Path(target) for _, target in missing)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eztorch_sce import signals
 from eztorch_sce.data.sources.packed import Block, open_packed
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.files import remove_partials, replacing, write_text
@@ -58,6 +59,7 @@ def unpack(source: Path, out: Path) -> Unpacked:
     packed = open_packed(source)
     blocks = list(packed.blocks())
     _record_set(out, packed.format.layout)
+    signals.keep(lambda: "images that are written are kept")
     started = time.perf_counter()
     images = list(_images(out, blocks))
     missing = [(file, pixels) for file, pixels in images if not file.exists()]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from eztorch_sce import signals
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.decoders.by_kind import decoder_of
 from eztorch_sce.data.sources.manifest import Manifest
@@ -52,6 +53,7 @@ def survey(manifest: Manifest, decoder: Decoder) -> Survey:
     rows = np.unique(np.linspace(0, len(probed) - 1, min(len(probed), _NUM_PROBED)).round().astype(np.int64))
     infos, failures = [], []
     for index in rows.tolist():
+        signals.poll()
         record = probed[index]
         try:
             info = decoder_of(probed, index, decoder).probe(record.path)

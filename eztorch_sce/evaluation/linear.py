@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from eztorch_sce import signals
 from eztorch_sce.config.choice_types import ViewsChoice
 from eztorch_sce.config.parts import batch_conflicts
 from eztorch_sce.data.config import DataConfig
@@ -319,6 +320,7 @@ def train_heads(
         order = rows[torch.randperm(num_records, generator=generator)]
         batches = zip(order.split(batch_size), to_device(order, device).split(batch_size), strict=True)
         for drawn, drawn_on_device in batches:
+            signals.poll()
             x = take(features, drawn, drawn_on_device, device)  # (B, F)
             optimizer.zero_grad()
             heads.losses((x - mean) / deviation, labels[drawn_on_device]).sum().backward()

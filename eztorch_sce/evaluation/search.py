@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from eztorch_sce import signals
 from eztorch_sce.distributed import gather_rows, rank, world_size
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.memory import available_bytes, on_device
@@ -168,6 +169,7 @@ def similarities(
         keys = unit_rows(to_device(bank[columns], device) - centers.bank)
         centers.is_finite.logical_and_(_are_finite(keys))
         for rows in _chunks(len(queries), chunks.queries):
+            signals.poll()
             yield rows, columns, unit_queries[rows] @ keys.T
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from eztorch_sce import signals
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
@@ -85,10 +86,11 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
         is_class = (train.labels == label).int().numpy()
         settings = {"class_weight": {0: 1, 1: 2}, "dual": "auto", "max_iter": 2000, "random_state": seed}
         machines = {cost: machine(C=cost, **settings) for cost in costs}
-        precision = {
-            cost: cross_val_score(machines[cost], x, is_class, cv=folds, scoring="average_precision").mean()
-            for cost in costs
-        }
+        precision: dict[float, float] = {}
+        for cost in costs:
+            signals.poll()
+            trials = cross_val_score(machines[cost], x, is_class, cv=folds, scoring="average_precision")
+            precision[cost] = trials.mean()
         cost = max(costs, key=lambda cost: precision[cost])
         scores.append(torch.from_numpy(machines[cost].fit(x, is_class).decision_function(x_test)))
         rows = test.labels == label

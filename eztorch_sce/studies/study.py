@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from eztorch_sce import signals
 from eztorch_sce.config.compose import settings_of
 from eztorch_sce.config.schema import StudyConfig, validate
 from eztorch_sce.errors import ConfigError
@@ -22,6 +23,7 @@ from eztorch_sce.studies.tables import print_study
 from eztorch_sce.types import Report
 
 
+@signals.watched()
 def study(config: StudyConfig) -> Report:
     """Compare pretraining with several sets of views, and no pretraining, on the same test records in a given time.
 
@@ -44,11 +46,13 @@ def study(config: StudyConfig) -> Report:
     """
     refuse_several("study")
     config = validate(config)
+    signals.allow(config.run.grace_s)
     directory = Path(config.run.dir or _default_directory(config))
     config = replace(config, run=replace(config.run, dir=str(directory)))
     absent = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     state = State.open(directory, _identity(config))
     _announce(state, config)
+    signals.keep(lambda: f"the finished parts are saved in {visible(str(directory))}")
     state.content["starts"] += 1
     state.save()
     if not (directory / "config.yaml").exists():

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from eztorch_sce import signals
 from eztorch_sce.launch import Launch
 from eztorch_sce.machine import BF16_CAPABILITY, Machine
 from eztorch_sce.settings import PathSetting, Settings, setting
@@ -34,6 +35,12 @@ class RunConfig(Settings):
     )
     save_every_n_epochs: int | None = setting(
         None, at_least=1, help="Epochs between two intermediate backbone files; null writes only the final one."
+    )
+    grace_s: float = setting(
+        signals.GRACE_S,
+        above=0,
+        help="Seconds from a signal such as SIGTERM to the end of the process, saved or not. SLURM and Kubernetes send "
+        "SIGKILL after 30 s.",
     )
 
 

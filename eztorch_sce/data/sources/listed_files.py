@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from eztorch_sce import signals
 from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import IMAGE_SUFFIXES, KNOWN_SUFFIXES, VIDEO_SUFFIXES, suffix_of
 from eztorch_sce.data.sources.manifest import class_name
@@ -100,6 +101,7 @@ class ListedFiles:
         found = FoundFiles([], [], [], [], {})
         of_text: dict[str, tuple[int, _Folder | None, Mapping[str, str]]] = {}  # folder by its listed path
         for row, path in enumerate(self._with_slashes(paths)):
+            signals.poll()
             cut = path.rfind("/") + 1
             text, name = path[:cut], path[cut:]
             if text not in of_text:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eztorch_sce import signals
 from eztorch_sce.data.leftovers import skipped_as
 from eztorch_sce.data.media import MEDIA_SUFFIXES, suffix_of
 from eztorch_sce.errors import ConfigError, did_you_mean
@@ -55,6 +56,7 @@ def walk(
         skipped: Counts what is left out.
         above: Device and inode of each folder above.
     """
+    signals.poll()
     skipped = Skipped() if skipped is None else skipped
     try:
         status = os.stat(root)
