@@ -4,6 +4,7 @@ import tempfile
 
 import eztorch_sce as sce
 import torch
+from eztorch_sce.tensor_file import read_plain
 from torchvision.models import resnet18
 from torchvision.ops import FeaturePyramidNetwork
 
@@ -16,7 +17,7 @@ if __name__ == "__main__":
         sce.pretrain(config)
 
         backbone = sce.load_backbone(f"{folder}/run")
-        normalization = torch.load(f"{folder}/run/backbone.pt")["normalization"]  # mean and std, for other programs
+        normalization = read_plain(f"{folder}/run/backbone.safetensors")["normalization"]  # mean and std
 
     images = torch.rand(2, 3, 224, 224)
     maps = backbone.feature_maps(images)  # layer1 to layer4: (2, 64, 56, 56) to (2, 512, 7, 7)

@@ -34,7 +34,7 @@ from eztorch_sce.linear_on_views import linear_on_views
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.classifier import Classifier
-from eztorch_sce.models.weights import save_weights
+from eztorch_sce.models.weights import BACKBONE_FILE, CLASSIFIER_FILE, save_weights
 from eztorch_sce.objects import title_of
 from eztorch_sce.opening import (
     BackboneSource,
@@ -76,7 +76,7 @@ def pretrain(
     callbacks: Sequence["Callback"] = (),
     loggers: Sequence["Logger"] = (),
 ) -> Report:
-    """Train a backbone without labels, and write `backbone.pt`, `last.ckpt`, metrics and `report.json`.
+    """Train a backbone without labels, and write `backbone.safetensors`, `last.ckpt`, metrics and `report.json`.
 
     `backbone`, `loss` and `method` replace those of the config. Each is a name, a config or an object, which is trained
     in place.
@@ -136,7 +136,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     own_callbacks = [saver] if online is None else [online, saver]
     trainer = fit(module, loaded, config, run_dir, [*own_callbacks, *callbacks], loggers)
 
-    saver.write("backbone.pt")
+    saver.write(BACKBONE_FILE)
     if is_first_process():
         say_health(run_dir)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "lr"}
@@ -177,7 +177,7 @@ def finetune(
     callbacks: Sequence["Callback"] = (),
     loggers: Sequence["Logger"] = (),
 ) -> Report:
-    """Train a classifier from weights or from scratch, test it on clips and crops, and write `classifier.pt`.
+    """Train a classifier from weights or from scratch, test it on clips and crops, and write `classifier.safetensors`.
 
     Args:
         config: The settings.
@@ -233,7 +233,7 @@ def _finetune(
     if trainer.is_global_zero:
         provenance = Provenance.of(splits, labeled=True, earlier=None if source.untrained else source.provenance)
         save_weights(
-            run_dir / "classifier.pt",
+            run_dir / CLASSIFIER_FILE,
             opened.backbone,
             source.config,
             opened.spec,

@@ -39,6 +39,7 @@ from eztorch_sce.launch import refuse_several
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.modes import evaluation_mode
+from eztorch_sce.models.weights import BACKBONE_FILE, CLASSIFIER_FILE
 from eztorch_sce.objects import is_ours, title_of
 from eztorch_sce.opening import (
     BackboneSource,
@@ -191,7 +192,7 @@ class _Rehearsal:
         self._disk(
             {
                 "last.ckpt": _bytes(method) + _optimizer_bytes(method, config.optimizer),
-                "backbone.pt": _bytes(opened.backbone) * _num_saved(config),
+                BACKBONE_FILE: _bytes(opened.backbone) * _num_saved(config),
             }
         )
 
@@ -216,7 +217,7 @@ class _Rehearsal:
         with self.collecting():
             self._read(views_of(config, opened, opened.labeled_test, "test split", torch.device("cpu")))
         state = _optimizer_bytes(classifier, config.optimizer)
-        self._disk({"last.ckpt": _bytes(classifier) + state, "classifier.pt": _bytes(classifier)})
+        self._disk({"last.ckpt": _bytes(classifier) + state, CLASSIFIER_FILE: _bytes(classifier)})
 
     def _features(self, config: FeaturesConfig, backbone: Network | None) -> None:
         labeled = isinstance(config, EvaluationConfig)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from eztorch_sce import torch_file
 from eztorch_sce.config.compose import commands, compose
 from eztorch_sce.config.overrides import quoted
 from eztorch_sce.config.parts import EvaluationViewsConfig
@@ -102,7 +103,7 @@ def _spec_of(run: RunFiles, config: Any, train: Manifest) -> InputSpec:
         known = {item.name for item in fields(InputSpec)}
         return InputSpec(**{name: value for name, value in reported.items() if name in known})
     base = InputSpec()
-    if (run.directory / "backbone.pt").is_file():
+    if weights_file(run.directory).is_file():
         base = load_weights(str(run.directory)).spec
     return input_spec(config.data, train, base)
 
@@ -124,7 +125,7 @@ def extracted_samples(run: RunFiles, overrides: Sequence[str], name_of: str) -> 
     file = trained.directory / "report" / "sample.pt"
     content: dict[str, Any] | None = None
     if file.is_file():
-        content = torch.load(file, weights_only=True)
+        content = torch_file.read(file)
     if content is None or content["weights"] != weights:
         try:
             content = {**_extract(trained, overrides), "weights": weights}

@@ -1,11 +1,12 @@
 """Tensor files: nested values and tensors in a safetensors file, in which any changed bit is found.
 
 A tensor file is a file of the safetensors format, so that other programs read its tensors by name. The metadata of its
-header holds five texts:
+header holds six texts:
 
 - `digest`, first in the header: SHA-256 of the header, of its padding and of the 8 bytes before it, with zeros in the
   place of the digest.
-- `format`: The name and version of this format.
+- `eztorch_sce`: The name and version of this format.
+- `format`: "pt", which tells the readers of some libraries that PyTorch wrote the tensors.
 - `checksums`: JSON object with the SHA-256 of each tensor's bytes.
 - `dtypes`: JSON object with torch's name of each type that safetensors does not know; such a tensor is stored as bytes.
 - `card`: JSON of the content, see `tensor_card`.
@@ -30,7 +31,7 @@ from eztorch_sce.errors import DamagedFileError
 from eztorch_sce.files import replacing, sync_folder
 from eztorch_sce.tensor_card import NO_TENSOR, NamedTensor, decode, encode
 
-FORMAT = "eztorch_sce tensors 1"
+FORMAT = "tensors 1"
 SUFFIX = ".safetensors"
 
 _DIGEST_AT = len(b'12345678{"__metadata__":{"digest":"')
@@ -81,7 +82,7 @@ class _Header:
     dtypes: dict[str, torch.dtype]  # of tensors that are stored as bytes
 
 
-def write(path: Path, content: Mapping[str, Any], *, root: str = "") -> None:
+def write(path: str | Path, content: Mapping[str, Any], *, root: str = "") -> None:
     """Write a tensor file, read it back from the disk and only then replace `path` by it.
 
     When the function returns, the file is durable. Until then `path` is unchanged; if an error is raised, nothing is
@@ -99,6 +100,7 @@ def write(path: Path, content: Mapping[str, Any], *, root: str = "") -> None:
         TypeError: If the content holds an object of another type; the message gives its path.
         OSError: If the file cannot be written, such as on a full disk, or is read back with other bytes.
     """
+    path = Path(path)
     card, tensors = encode(content, root)
     tensors.sort(key=lambda named: -named.tensor.dtype.itemsize)  # stable; wide types first, so that all are aligned
     with replacing(path) as partial:
@@ -115,7 +117,7 @@ def write(path: Path, content: Mapping[str, Any], *, root: str = "") -> None:
     sync_folder(path.parent)
 
 
-def read(path: Path, map_location: str | torch.device | None = None) -> dict[str, Any]:
+def read(path: str | Path, map_location: str | torch.device | None = None) -> dict[str, Any]:
     """Return the content of a tensor file, with every byte verified.
 
     Args:
@@ -126,13 +128,14 @@ def read(path: Path, map_location: str | torch.device | None = None) -> dict[str
         DamagedFileError: If the file is damaged or is not a tensor file.
         OSError: If the file is missing or cannot be read.
     """
+    path = Path(path)
     with path.open("rb", buffering=0) as file:
         header = _read_header(path, file)
         tensors = {name: tensor.to(map_location or "cpu") for name, tensor in _read_tensors(path, file, header)}
     return _decoded(path, header.card, tensors)
 
 
-def read_plain(path: Path) -> dict[str, Any]:
+def read_plain(path: str | Path) -> dict[str, Any]:
     """Return the plain values of a tensor file: dictionaries lack their tensors, lists and tuples have None there.
 
     The header and the size of the file are verified; the tensors are not read.
@@ -141,6 +144,7 @@ def read_plain(path: Path) -> dict[str, Any]:
         DamagedFileError: If the header is damaged, the file is truncated or too long, or is not a tensor file.
         OSError: If the file is missing or cannot be read.
     """
+    path = Path(path)
     with path.open("rb", buffering=0) as file:
         return _decoded(path, _read_header(path, file).card, None)
 
@@ -173,7 +177,7 @@ def _json(value: Any) -> str:
 
 def _header_bytes(metadata: Mapping[str, str], entries: Mapping[str, Any], checksums: Mapping[str, str]) -> bytes:
     """Return the header and the 8 bytes before it, which hold its length."""
-    metadata = {"digest": _ZEROS, "format": FORMAT, **metadata, "checksums": _json(checksums)}
+    metadata = {"digest": _ZEROS, "eztorch_sce": FORMAT, "format": "pt", **metadata, "checksums": _json(checksums)}
     text = _json({"__metadata__": metadata, **entries}).encode()
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     if len(text) > _LONGEST_HEADER:
@@ -219,12 +223,12 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
     end = _DIGEST_AT + len(_ZEROS)
     blank = header[:_DIGEST_AT] + _ZEROS.encode() + header[end:]
     if header[_DIGEST_AT:end] != hashlib.sha256(blank).hexdigest().encode():
-        ours = FORMAT.encode() in header
+        ours = b'"eztorch_sce":' in header
         raise DamagedFileError(str(path), f"checksum of the header differs{'' if ours else ', or not a tensor file'}")
     try:
         content = _parse(header[8:])
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise DamagedFileError(str(path), f"not a file of the format {FORMAT} ({error!r})") from None
+        raise DamagedFileError(str(path), f"not a tensor file of this version ({error!r})") from None
     expected = len(header) + max((place.end for place in content.places.values()), default=0)
     if size < expected:
         raise DamagedFileError(str(path), f"truncated: the file has {size} of {expected} bytes")
@@ -237,8 +241,8 @@ def _parse(text: bytes) -> _Header:
     """Return the content of a header, whose entries fill the file without gaps."""
     entries = json.loads(text)
     metadata = entries.pop("__metadata__")
-    if metadata["format"] != FORMAT:
-        raise ValueError(f"its format is {metadata['format']}")
+    if metadata["eztorch_sce"] != FORMAT:
+        raise ValueError(f"its version is {metadata['eztorch_sce']}")
     places, position = dict[str, _Place](), 0
     for name, entry in entries.items():
         place = _Place(entry["dtype"], entry["shape"], *entry["data_offsets"])

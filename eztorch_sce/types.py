@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
+from eztorch_sce import torch_file
 from eztorch_sce.chance import Chance
 
 
@@ -227,7 +228,7 @@ class FeatureBank:
     @classmethod
     def load(cls, path: str | Path) -> "FeatureBank":
         """Read a file written by `save`, memory-mapped: features are read when used, so they may exceed memory."""
-        return cls(**torch.load(path, weights_only=True, mmap=True))
+        return cls(**torch_file.read(path, mmap=True))
 
 
 class Predictions(NamedTuple):

@@ -50,8 +50,8 @@ def _run_page(page: Path) -> None:
 
 
 def test_the_commands_of_the_first_page_train_and_evaluate(started: Path) -> None:
-    assert (started / "runs" / "mine" / "backbone.pt").is_file()
-    assert (started / "runs" / "tuned" / "classifier.pt").is_file()
+    assert (started / "runs" / "mine" / "backbone.safetensors").is_file()
+    assert (started / "runs" / "tuned" / "classifier.safetensors").is_file()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["pretrain", *SMALL, "trainer.max_epochs=3", "run.dir=out"], ["steps     6: 3 epochs of 2", "out: last.ckpt"]),
         (["knn", "data.root=images", "data.num_workers=0", "backbone=resnet18"], ["network   resnet18, 11.2 million"]),
-        (["finetune", *SMALL, "backbone=resnet18", "views=finetune_image", "data.batch_size=5"], ["classifier.pt"]),
+        (["finetune", *SMALL, "backbone=resnet18", "views=finetune_image", "data.batch_size=5"], ["classifier.safe"]),
         (["linear", *SMALL, "backbone=resnet18", "views=linear_image", "data.batch_size=5"], ["steps", "decoding"]),
         (["extract", "data.root=images", "data.num_workers=0", "backbone=resnet18"], ["features_train.pt"]),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eztorch_sce import api
+from eztorch_sce import api, tensor_file
 from eztorch_sce.config.compose import compose
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.provenance import Provenance, num_seen
@@ -179,7 +179,7 @@ def test_records_trained_on_are_refused_as_test_records(how: str, flat: Path, tu
 
 
 def test_weights_of_earlier_versions_do_not_say_what_was_held_out(flat: Path, tuned: Path, tmp_path: Path) -> None:
-    content = torch.load(tuned / "classifier.pt", weights_only=True)
+    content = tensor_file.read(tuned / "classifier.safetensors") | {"format": "eztorch_sce weights 1"}
     del content["data"]
     torch.save(content, tmp_path / "old.pt")
     weights = load_weights(str(tmp_path / "old.pt"))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import eztorch_sce as ez
 from eztorch_sce import ConfigError, DataConfig, PretrainConfig
+from eztorch_sce.models.weights import load_weights
 
 TRAIN, TEST = Arrays(noise(16, 3, 32, 32)), Arrays(noise(8, 3, 32, 32, seed=1), "t")
 NETWORK = "torch.nn.modules.container.Sequential"
@@ -170,7 +171,7 @@ def test_a_passed_method_brings_its_backbone_and_its_loss(tmp_path: Path) -> Non
     written = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert written["loss"] is None
     assert written["method"] == {"object": "eztorch_sce.methods.simclr.SimCLR"}
-    state = torch.load(tmp_path / "run" / "backbone.pt", weights_only=True)["state"]
+    state = load_weights(str(tmp_path / "run")).state
     assert torch.equal(state["network.0.weight"], backbone.state_dict()["network.0.weight"])
     assert not torch.equal(state["network.0.weight"], before)
 

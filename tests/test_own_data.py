@@ -18,6 +18,7 @@ from eztorch_sce.cli import main
 from eztorch_sce.config.compose import compose
 from eztorch_sce.data.sources.source import Source
 from eztorch_sce.errors import ConfigError, MediaError, SourceError
+from eztorch_sce.models.weights import load_weights
 
 DATA = sce.DataConfig(batch_size=4, num_workers=0, num_frames=1)
 ONE_CROP = sce.EvaluationViewsConfig(num_clips=1, num_crops=1)
@@ -84,7 +85,7 @@ def test_images_in_memory_train_and_evaluate_bit_for_bit_as_their_files(tmp_path
     file_config = config(tmp_path / "files", list=str(tmp_path / "list.csv"))
     sce.pretrain(file_config)
     sce.pretrain(config(tmp_path / "memory"), data=source)
-    first, second = (torch.load(tmp_path / name / "backbone.pt")["state"] for name in ("files", "memory"))
+    first, second = (load_weights(str(tmp_path / name)).state for name in ("files", "memory"))
     assert all(torch.equal(first[name], second[name]) for name in first)
     for_files = replace(extraction(tmp_path / "of-files", tmp_path / "files"), data=file_config.data)
     sce.extract(for_files)

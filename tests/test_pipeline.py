@@ -69,7 +69,7 @@ def test_a_run_directory_contains_settings_versions_and_results(pretrained: Path
         "metrics.csv",
         "tensorboard",
         "last.ckpt",
-        "backbone.pt",
+        "backbone.safetensors",
         "report.json",
     } <= names
     with (pretrained / "metrics.csv").open() as stream:
@@ -168,7 +168,8 @@ def test_images_are_pretrained_and_evaluated_like_videos(tmp_path: Path) -> None
     )  # fmt: skip
     warning = "note: schedule.warmup_epochs=5 is longer than trainer.max_epochs=1: the learning rate does not reach"
     assert done.stderr.count(warning) == 1
-    run("knn", f"weights={tmp_path / 'run/backbone-epoch-0001.pt'}", root, f"run.dir={tmp_path / 'knn'}", *ONE_VIEW)
+    weights = f"weights={tmp_path / 'run/backbone-epoch-0001.safetensors'}"
+    run("knn", weights, root, f"run.dir={tmp_path / 'knn'}", *ONE_VIEW)
     assert report(tmp_path / "knn")["protocol"]["input"]["num_frames"] == 1
 
 

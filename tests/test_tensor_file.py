@@ -53,7 +53,7 @@ def raw(tensor: torch.Tensor) -> bytes:
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("small") / "small.safetensors"
     generator = torch.Generator().manual_seed(0)
-    weights = {"conv.weight": torch.randn(3, 5, generator=generator), "conv.num": torch.tensor(7)}
+    weights = {"conv.weight": torch.randn(3, 5, generator=generator), "conv.count": torch.tensor(7)}
     write(path, {"state": weights, "classes": ["é", "b"], "step": 3, "lr": 0.5, "mask": torch.ones(3).bool()})
     assert b"}   " in path.read_bytes()  # there is padding
     return path

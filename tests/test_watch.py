@@ -121,7 +121,7 @@ def test_a_page_follows_a_run_that_starts_is_killed_and_goes_on(address: str, fo
         assert page.evaluate("document.getElementById('curves').dataset.kept") == "yes"  # never loaded again
         assert page.evaluate("document.querySelector('#curves details').open")
         assert faults == []
-        assert {*before, "backbone.pt", "report.json"} == {file.name for file in (folder / "run").iterdir()}
+        assert {*before, "backbone.safetensors", "report.json"} == {file.name for file in (folder / "run").iterdir()}
 
 
 def _until(page: "Page", expression: str) -> None:

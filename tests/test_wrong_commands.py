@@ -16,9 +16,11 @@ WRONG = {
     "pretrain data.root=imagse": ["data.root=", "imagse does not exist; did you mean images?"],
     "pretrain data.root=empty": ["empty contains no video or image", "such as .mp4, .avi, .jpg or .png"],
     "pretrain data.root=images/a/0.png": ["0.png is a file, not a folder"],
-    "knn weights=runs/none data.root=images": ["weights=runs/none does not exist", "backbone.pt"],
-    "knn weights=images data.root=images": ["weights=images has no backbone.pt or classifier.pt"],
-    "knn weights=broken.pt data.root=images": ["weights=broken.pt is not a weights file of this package"],
+    "knn weights=runs/none data.root=images": ["weights=runs/none does not exist", "backbone.safetensors"],
+    "knn weights=images data.root=images": ["weights=images has no backbone.safetensors or classifier.safetensors"],
+    "knn weights=broken.pt data.root=images": [
+        "weights=broken.pt is damaged, or is not a weights file of this package"
+    ],
     "knn features=images": ["features=images", "give the run directory of `extract`"],
     "pretrain data.root=images run.dir=old": ["run.dir=old already contains a run: choose another directory"],
     "pretrain data.root=images run.resume=true run.dir=new": ["new/last.ckpt does not exist"],
@@ -38,9 +40,11 @@ WRONG = {
     "study data.root=images plain": ["the folder is given twice, as plain and as data.root=images"],
     "study imagse": ["data.root=imagse does not exist; did you mean images?"],
     "pretrain data.root=imagse/a": ["data.root=imagse/a does not exist; did you mean images/a?"],
-    "knn weights=images/a/0.png data.root=images": ["is not a weights file of this package (torch cannot read it)"],
-    "linear weights=old data.root=texts": ["weights=old has no backbone.pt or classifier.pt"],
-    "test weights=images data.root=images": ["weights=images has no backbone.pt or classifier.pt"],
+    "knn weights=images/a/0.png data.root=images": [
+        "is not a weights file of this package (truncated, or not a tensor file"
+    ],
+    "linear weights=old data.root=texts": ["weights=old has no backbone.safetensors or classifier.safetensors"],
+    "test weights=images data.root=images": ["weights=images has no backbone.safetensors or classifier.safetensors"],
     "retrieve data.root=texts backbone=resnet18": ["texts contains no video or image"],
     "finetune data.root=empty backbone=resnet18": ["empty contains no video or image"],
     "data doctor texts": ["FOLDER=", "texts contains no video or image"],

@@ -14,7 +14,7 @@ from eztorch_sce.errors import ConfigError, nearest
 _NOT_CHECKED = ("run.dir", "config")  # the one is written, the other is read while the settings are composed
 _READ_NO_DATA = ("plan", "demo")  # commands
 _CURES = {
-    "weights": "; give the run directory of `pretrain`, with backbone.pt, or of `finetune`, with classifier.pt",
+    "weights": "; give the run directory of `pretrain` or `finetune`, or its backbone.safetensors",
     "features": "; give the run directory of `extract`",
 }
 _OF_PATTERNS = set("*?{")  # characters of a pattern, such as one for the files of shards

@@ -21,7 +21,7 @@ _WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-dir", "-cd"}  # flags
 HYDRA_FLAGS = _OF_HYDRA | _WITH_VALUE
 _OPTIONS = ("--help", "--version")  # in place of a command
 _LISTS = (".csv", ".txt", ".parquet", ".tsv")
-_WEIGHTS = (".pt", ".pth", ".ckpt")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt")
 _SUFFIXES = {*_LISTS, *_WEIGHTS, *KNOWN_SUFFIXES, ".yaml", ".yml"}
 
 

@@ -221,7 +221,7 @@ class ClassifierTestConfig(CommandConfig):
         """Return one message per conflict: no classifier, or not the hardware to test it on."""
         messages = [*accelerator_conflicts(self.accelerator), *precision_conflicts(self.precision, self.accelerator)]
         if self.weights is None:
-            messages.append("weights is not set: give the run directory of `finetune`, or its classifier.pt")
+            messages.append("weights is not set: give the run directory of `finetune`, or its classifier.safetensors")
         return messages
 
 

@@ -193,7 +193,7 @@ class FeaturesConfig(CommandConfig):
             return messages + self._without_effect()
         if self.weights is None and self.backbone is None:
             messages.append(
-                "weights is not set: give the run directory of a pretraining, or its backbone.pt (weights=...)"
+                "weights is not set: give the run directory of a pretraining, or its backbone.safetensors (weights=...)"
             )
         elif self.weights is not None and self.backbone is not None:
             messages.append(f"weights={self.weights} and backbone are both set: remove one of them")

@@ -1,25 +1,28 @@
 """Weights files: a backbone, the config that builds it, its input, and its classifier if there is one."""
 
 import hashlib
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from eztorch_sce import tensor_file, torch_file
 from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
-from eztorch_sce.errors import ConfigError, did_you_mean, first_line, shorten
-from eztorch_sce.files import replacing
+from eztorch_sce.errors import ConfigError, DamagedFileError, did_you_mean, shorten
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.network_config import describe_network, name_of_network, rebuild_network
 from eztorch_sce.objects import as_config
 from eztorch_sce.types import InputSpec
 
-FORMAT = "eztorch_sce weights 1"
+FORMAT = "eztorch_sce weights 2"
+_IN_TORCH_FILES = "eztorch_sce weights 1"  # the same content, written by torch.save
+
+BACKBONE_FILE = "backbone.safetensors"
+CLASSIFIER_FILE = "classifier.safetensors"
+_IN_RUNS = (CLASSIFIER_FILE, "classifier.pt", BACKBONE_FILE, "backbone.pt")
 
 
 @dataclass
@@ -96,7 +99,9 @@ def save_weights(
     classes: list[str],
     provenance: Provenance | None = None,
 ) -> None:
-    """Write a weights file atomically; `torch.load(..., weights_only=True)` reads it.
+    """Write a weights file: a tensor file, in which other programs find the tensors of the backbone by their names.
+
+    The function returns when the file is durable and read back.
 
     Args:
         path: The file to write or replace.
@@ -112,60 +117,69 @@ def save_weights(
         "backbone": describe_network(config),
         "input": asdict(spec),
         "normalization": normalization_of(spec.stats),  # of pixels in [0, 1], for other programs
-        "state": {key: value.cpu().contiguous() for key, value in backbone.state_dict().items()},
-        "head": None if classifier is None else {k: v.cpu() for k, v in classifier.linear.state_dict().items()},
+        "state": backbone.state_dict(),
+        "head": None if classifier is None else classifier.linear.state_dict(),
         "classes": classes,
         "data": None if provenance is None else provenance.to_dict(),
     }
-    with replacing(path) as partial:
-        torch.save(content, partial)
+    tensor_file.write(path, content, root="state")
+
+
+def epoch_file(epoch: int) -> str:
+    """Return the name of the backbone after an epoch, counted from 1.
+
+    >>> epoch_file(10)
+    'backbone-epoch-0010.safetensors'
+    """
+    return f"backbone-epoch-{epoch:04d}.safetensors"
 
 
 def weights_file(path: str | Path) -> Path:
     """Return the path of a weights file, or of the one in a run directory. It need not exist."""
     file = Path(path)
     if file.is_dir():
-        return next((file / name for name in ("classifier.pt", "backbone.pt") if (file / name).is_file()), file)
+        return next((file / name for name in _IN_RUNS if (file / name).is_file()), file)
     return file
 
 
 def hash_of(file: Path) -> str:
     """Return the first 16 hexadecimal digits of the hash of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while chunk := stream.read(1 << 24):
+            digest.update(chunk)
+    return digest.hexdigest()[:16]
 
 
 def _why_absent(file: Path) -> str:
     """Return why there is no weights file at a path, and the cure."""
-    written = "the run directory of `pretrain`, with backbone.pt, or of `finetune`, with classifier.pt"
+    written = f"the run directory of `pretrain`, with {BACKBONE_FILE}, or of `finetune`, with {CLASSIFIER_FILE}"
     if not file.is_dir():
         siblings = [str(other) for other in file.parent.iterdir()] if file.parent.is_dir() else []
         return f"does not exist{did_you_mean(str(file), siblings)}; give {written}"
+    missing = f"{BACKBONE_FILE} or {CLASSIFIER_FILE}"
     if (file / "last.ckpt").is_file():
-        return "has no backbone.pt or classifier.pt yet: its training has not finished; run.resume=true continues it"
-    return f"has no backbone.pt or classifier.pt: give {written}"
+        return f"has no {missing} yet: its training has not finished; run.resume=true continues it"
+    return f"has no {missing}: give {written}"
 
 
 def load_weights(path: str) -> Weights:
     """Read a weights file, or the one in a run directory.
 
     Raises:
-        ConfigError: If the file is missing or is not a weights file.
+        ConfigError: If the file is missing, is damaged or is not a weights file.
     """
     file = weights_file(path)
     if not file.is_file():
         raise ConfigError([f"weights={path} {_why_absent(file)}"])
     try:
-        content = torch.load(file, weights_only=True, map_location="cpu")
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']} instead of {FORMAT}")
-        network = content["backbone"]
-    except Exception as error:
-        reason = "torch cannot read it" if isinstance(error, pickle.UnpicklingError) else first_line(error)
-        reason = "a checkpoint of a training" if file.suffix == ".ckpt" else reason
+        content = _read(file)
+    except (DamagedFileError, OSError) as error:
+        reason = error.reason if isinstance(error, DamagedFileError) else str(error.strerror)
         raise ConfigError(
             [
-                f"weights={path} is not a weights file of this package ({reason}): give the directory of a run, its "
-                "backbone.pt or its classifier.pt"
+                f"weights={path} is damaged, or is not a weights file of this package ({reason}): copy it again, or "
+                f"give the directory of a run, its {BACKBONE_FILE} or its {CLASSIFIER_FILE}"
             ]
         ) from error
     spec = InputSpec(**content["input"])
@@ -174,7 +188,7 @@ def load_weights(path: str) -> Weights:
     sha256 = hash_of(file)
     data = content.get("data")  # files of earlier versions have none
     return Weights(
-        network,
+        content["backbone"],
         spec,
         content["state"],
         content["head"],
@@ -183,3 +197,16 @@ def load_weights(path: str) -> Weights:
         None if data is None else Provenance.from_dict(data, f"weights={path}"),
         path,
     )
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the content of a weights file of this version or an earlier one."""
+    is_earlier = torch_file.is_torch_file(file)
+    content: Any = torch_file.read(file) if is_earlier else tensor_file.read(file)
+    expected = _IN_TORCH_FILES if is_earlier else FORMAT
+    actual = content.get("format") if isinstance(content, dict) else None
+    if actual != expected:
+        is_checkpoint = file.suffix == ".ckpt" or file.parent.name == "checkpoints"
+        reason = "a checkpoint of a training" if is_checkpoint else f"its format is {actual} instead of {expected}"
+        raise DamagedFileError(str(file), reason)
+    return dict(content)

@@ -110,12 +110,12 @@ class RunFiles:
     @cached_property
     def sample(self) -> Mapping[str, Any] | None:
         """Content of `sample.pt`, features of at most 5000 records; None if there is no such file."""
-        import torch
+        from eztorch_sce.torch_file import read  # imports PyTorch, which pages without samples do not need
 
         file = self.directory / "sample.pt"
         if not file.is_file():
             return None
-        content: dict[str, Any] = torch.load(file, weights_only=True, map_location="cpu")
+        content: dict[str, Any] = read(file)
         return content
 
     @cached_property

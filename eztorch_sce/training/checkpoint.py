@@ -16,7 +16,7 @@ from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.distributed import rank
 from eztorch_sce.errors import Stopped, TrainingError, typed
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
-from eztorch_sce.models.weights import save_weights
+from eztorch_sce.models.weights import epoch_file, save_weights
 from eztorch_sce.training.checkpoint_writer import CheckpointWriter
 from eztorch_sce.training.config import RunConfig
 from eztorch_sce.training.state import TrainingState
@@ -135,7 +135,7 @@ class Checkpoints(pl.Callback):
 
 
 class SaveBackbone(pl.Callback):
-    """Write the backbone every few epochs, to `backbone-epoch-0010.pt` and so on, and whenever asked to.
+    """Write the backbone every few epochs, to `backbone-epoch-0010.safetensors` and so on, and whenever asked to.
 
     Args:
         run_dir: Run directory.
@@ -162,7 +162,7 @@ class SaveBackbone(pl.Callback):
         """Write the file of this epoch, if there is one."""
         epoch = trainer.current_epoch + 1
         if self.every and epoch % self.every == 0:
-            self.write(f"backbone-epoch-{epoch:04d}.pt")
+            self.write(epoch_file(epoch))
 
     def write(self, name: str) -> None:
         """Write a weights file to the run directory, in the first process only."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from eztorch_sce import registry
+from eztorch_sce import registry, tensor_file
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.models.backbones.base import Backbone, NetworkBackbone
 from eztorch_sce.models.weights import load_weights, save_weights
@@ -49,18 +49,18 @@ def write(path: Path, config: MyNetConfig) -> str:
 
 
 def rewrite(path: str, **changes: object) -> None:
-    content = torch.load(path, weights_only=True)
+    content = tensor_file.read(path)
     content["backbone"] |= changes
-    torch.save(content, path)
+    tensor_file.write(path, content, root="state")
 
 
 def test_a_registered_network_is_rebuilt_with_all_its_settings(tmp_path: Path) -> None:
     config = MyNetConfig(8, Head(scale=2.0), [Head(3.0)], Pooling.MAX, Path("x"))
-    assert load_weights(write(tmp_path / "w.pt", config)).config() == config
+    assert load_weights(write(tmp_path / "w.safetensors", config)).config() == config
 
 
 def test_weights_name_the_plugin_of_a_network_that_is_not_registered(tmp_path: Path) -> None:
-    path = write(tmp_path / "w.pt", MyNetConfig())
+    path = write(tmp_path / "w.safetensors", MyNetConfig())
     del registry._CHOICES["backbone"]["my_net"]
     with pytest.raises(ConfigError, match=r"holds the network my_net, defined in (\S+): add plugins=\1$") as caught:
         load_weights(path).config()
@@ -72,10 +72,8 @@ def test_weights_name_the_plugin_of_a_network_that_is_not_registered(tmp_path: P
 
 def test_weights_of_earlier_versions_ask_for_the_plugin(tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
-    write(path, MyNetConfig())
-    content = torch.load(path, weights_only=True)
-    content["backbone"] = {"name": "my_net", "settings": {"width": 8}}
-    torch.save(content, path)
+    content = tensor_file.read(write(path, MyNetConfig())) | {"format": "eztorch_sce weights 1"}
+    torch.save(content | {"backbone": {"name": "my_net", "settings": {"width": 8}}}, path)
     assert load_weights(str(path)).config() == MyNetConfig(width=8)
     del registry._CHOICES["backbone"]["my_net"]
     with pytest.raises(ConfigError, match="the network my_net, which is not registered: add plugins=MODULE, naming"):
@@ -83,7 +81,7 @@ def test_weights_of_earlier_versions_ask_for_the_plugin(tmp_path: Path) -> None:
 
 
 def test_settings_that_a_network_no_longer_has_are_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "w.pt", MyNetConfig())
+    path = write(tmp_path / "w.safetensors", MyNetConfig())
     rewrite(path, settings={"widht": 4, "depth": 2})
     with pytest.raises(ConfigError, match=r"my_net with widht=4, depth=2, which MyNetConfig of .* does not have; its "):
         load_weights(path).config()
@@ -92,7 +90,7 @@ def test_settings_that_a_network_no_longer_has_are_named(tmp_path: Path) -> None
 def test_settings_that_a_network_has_gained_take_their_defaults(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = write(tmp_path / "w.pt", MyNetConfig())
+    path = write(tmp_path / "w.safetensors", MyNetConfig())
     rewrite(path, settings={"head": {"scale": 2.0}})
     assert load_weights(path).config() == MyNetConfig(head=Head(scale=2.0))
     assert "my_net has gained settings, which take their defaults: width=4, heads=[]" in capsys.readouterr().err

@@ -1,18 +1,30 @@
 """Tests of weights files: the normalization of the input, in numbers."""
 
+import os
+import pickle
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from eztorch_sce.augment.policies import views
 from eztorch_sce.augment.statistics import STATISTICS, register_statistics
 from eztorch_sce.augment.view import View
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
-from eztorch_sce.models.weights import load_weights, save_weights
+from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.models.weights import load_backbone, load_weights, save_weights
+from eztorch_sce.tensor_file import read_plain
 from eztorch_sce.types import InputSpec
+
+EARLIER = Path(__file__).parents[1] / "vectors" / "weights_1.pt"
+"""A classifier of 2 classes, written by `save_weights` when weights files were torch files."""
+
+SMALL = SmallR2Plus1DConfig(width=1, num_blocks=1)
 
 
 @pytest.fixture
@@ -23,30 +35,95 @@ def microscopy() -> Iterator[str]:
 
 
 def save(path: Path, stats: str) -> Path:
-    config = SmallR2Plus1DConfig(width=1, num_blocks=1)
-    save_weights(path, config.build(), config, InputSpec(stats=stats), None, [])
+    save_weights(path, SMALL.build(), SMALL, InputSpec(stats=stats), None, [])
     return path
 
 
 def test_weights_hold_the_normalization_in_numbers(tmp_path: Path) -> None:
-    content = torch.load(save(tmp_path / "w.pt", "image"), weights_only=True)
+    content = read_plain(save(tmp_path / "w", "image"))
     assert content["normalization"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
-    assert torch.load(save(tmp_path / "w.pt", "clip"), weights_only=True)["normalization"] is None
+    assert read_plain(save(tmp_path / "w", "clip"))["normalization"] is None
 
 
 def test_weights_bring_the_statistics_of_their_owner(tmp_path: Path, microscopy: str) -> None:
-    file = save(tmp_path / "w.pt", microscopy)
+    file = save(tmp_path / "w", microscopy)
     numbers = STATISTICS.pop(microscopy)  # another process
     assert load_weights(str(file)).spec.stats == microscopy
     assert STATISTICS[microscopy] == numbers == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
+def test_other_programs_load_the_state_dict_by_itself(tmp_path: Path) -> None:
+    backbone = SMALL.build()
+    save_weights(tmp_path / "backbone.safetensors", backbone, SMALL, InputSpec(), None, [])
+    backbone.load_state_dict(load_file(tmp_path / "backbone.safetensors"))
+    classifier = Classifier(backbone, 3)
+    save_weights(tmp_path / "classifier.safetensors", backbone, SMALL, InputSpec(), classifier, ["a", "b", "c"])
+    state = load_file(tmp_path / "classifier.safetensors")
+    assert torch.equal(state.pop("head.weight"), classifier.linear.weight)
+    assert state.pop("head.bias").shape == (3,)
+    backbone.load_state_dict(state)
+
+
 def test_weights_of_earlier_versions_load(tmp_path: Path) -> None:
-    file = save(tmp_path / "w.pt", "video")
-    content = torch.load(file, weights_only=True)
-    del content["normalization"]
-    torch.save(content, file)
-    assert load_weights(str(file)).spec.stats == "video"
+    weights = load_weights(str(EARLIER))
+    assert (weights.spec, weights.classes) == (InputSpec(), ["a", "b"])
+    assert weights.head is not None
+    assert weights.head["weight"].shape == (2, SMALL.build().num_features)
+    (tmp_path / "classifier.pt").write_bytes(EARLIER.read_bytes())
+    backbone = load_backbone(tmp_path)
+    assert backbone.state_dict().keys() == weights.state.keys()
+    expected = [*weights.state.values()]
+    assert all(torch.equal(*pair) for pair in zip(backbone.state_dict().values(), expected, strict=True))
+    content = torch.load(EARLIER, weights_only=True)
+    del content["normalization"], content["data"]
+    torch.save(content, tmp_path / "older.pt")
+    assert load_weights(str(tmp_path / "older.pt")).spec.stats == "video"
+
+
+@pytest.mark.parametrize("version", ["this", "earlier"])
+def test_damaged_weights_are_refused_or_harmless(tmp_path: Path, version: str) -> None:
+    """Earlier files have bytes without meaning, such as padding; a change there must not change what is loaded."""
+    file = save(tmp_path / "w", "image") if version == "this" else EARLIER
+    data, expected = file.read_bytes(), load_weights(str(file))
+    chosen, num_harmless = random.Random(0), 0
+    for case in range(300 if version == "this" else 150):
+        damaged = bytearray(data)
+        where = chosen.randrange(len(data))
+        if case % 10 == 0:
+            del damaged[where:]
+        elif case % 10 == 1:
+            damaged[where : where + 64] = bytes(len(damaged[where : where + 64]))
+        else:
+            damaged[where] ^= 1 << chosen.randrange(8)
+        if damaged == data:
+            continue
+        (tmp_path / "damaged").write_bytes(damaged)
+        try:
+            weights = load_weights(str(tmp_path / "damaged"))
+        except ConfigError:
+            continue
+        num_harmless += 1
+        for name, tensor in expected.state.items():
+            assert torch.equal(weights.state[name], tensor)
+        assert replace(weights, state={}, head=None, sha256="", file="") == replace(
+            expected, state={}, head=None, sha256="", file=""
+        )
+    assert num_harmless == 0 if version == "this" else num_harmless < 75
+
+
+def test_pickles_that_run_code_are_refused_and_not_executed(tmp_path: Path) -> None:
+    class Harm:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "harmed"),)
+
+    content = torch.load(EARLIER, weights_only=True)
+    torch.save(content | {"classes": [Harm()]}, tmp_path / "zip.pt")
+    torch.save(content | {"classes": [Harm()]}, tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Harm()))
+    for name in ("zip.pt", "legacy.pt", "plain.pt"):
+        with pytest.raises(ConfigError, match="not a weights file of this package"):
+            load_weights(str(tmp_path / name))
+    assert not (tmp_path / "harmed").exists()
 
 
 def test_own_statistics_normalize_a_view(microscopy: str) -> None:

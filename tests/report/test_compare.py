@@ -117,7 +117,7 @@ def test_evaluations_join_the_row_of_the_weights_they_evaluate(tmp_path: Path) -
     for seed in (0, 1):
         run_dir = tmp_path / f"sweep/{seed}"
         write_job(run_dir, {"loss": 0.5}, f"seed: {seed}")
-        write_job(tmp_path / f"knn-{seed}", {"knn_top1": seed / 2}, "seed: 0", "knn", run_dir / "backbone.pt")
+        write_job(tmp_path / f"knn-{seed}", {"knn_top1": seed / 2}, "seed: 0", "knn", run_dir / "backbone.safetensors")
     assert sweep_tables(find_runs([str(tmp_path)]).finished) == [
         SweepTable(
             "pretrain",

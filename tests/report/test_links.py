@@ -15,7 +15,7 @@ def write_run(run_dir: Path, weights: bytes | None = None) -> Path:
     run_dir.mkdir(parents=True)
     (run_dir / "config.yaml").write_text("seed: 0\n")
     if weights is not None:
-        (run_dir / "backbone.pt").write_bytes(weights)
+        (run_dir / "backbone.safetensors").write_bytes(weights)
     return run_dir
 
 
@@ -25,21 +25,21 @@ def links(run_dir: Path) -> Any:
 
 
 def card(typed: str, run_dir: Path) -> dict[str, Any]:
-    return {"file": typed, "sha256": hash_of(run_dir / "backbone.pt")}
+    return {"file": typed, "sha256": hash_of(run_dir / "backbone.safetensors")}
 
 
 def test_weights_are_named_by_their_directory_or_by_their_file(tmp_path: Path) -> None:
     trained = write_run(tmp_path / "runs/mine", b"weights")
-    for name, typed in (("knn", trained), ("linear", trained / "backbone.pt")):
+    for name, typed in (("knn", trained), ("linear", trained / "backbone.safetensors")):
         link_to_sources(write_run(tmp_path / name), card(str(typed), trained), None)
     link_to_sources(tmp_path / "knn", card(str(trained), trained), None)
     assert links(trained) == ["../../knn", "../../linear"]
 
 
 def test_weights_outside_of_a_run_and_networks_without_weights_have_no_list(tmp_path: Path) -> None:
-    (tmp_path / "backbone.pt").write_bytes(b"downloaded")
+    (tmp_path / "backbone.safetensors").write_bytes(b"downloaded")
     run_dir = write_run(tmp_path / "knn")
-    link_to_sources(run_dir, card(str(tmp_path / "backbone.pt"), tmp_path), None)
+    link_to_sources(run_dir, card(str(tmp_path / "backbone.safetensors"), tmp_path), None)
     link_to_sources(run_dir, {"file": None, "untrained": True}, None)
     link_to_sources(run_dir, None, None)
     assert not list(tmp_path.rglob("evaluations.json"))

@@ -46,10 +46,10 @@ def subjects(*paths: Path) -> list[Subject]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A folder of one pretraining, two evaluations of it by relative paths and one of the untrained network."""
-    (write_run(tmp_path / "mine", "pretrain", {"loss": 1.0}) / "backbone.pt").touch()
+    (write_run(tmp_path / "mine", "pretrain", {"loss": 1.0}) / "backbone.safetensors").touch()
     write_run(tmp_path / "knn", "knn", {"knn_top1": 0.5, "knn_top5": 0.75}, weights="mine")
-    write_run(tmp_path / "base", "knn", {"knn_top1": 0.375}, weights="mine/backbone.pt", untrained=True)
-    (write_run(tmp_path / "tuned", "finetune", {"test_top1": 0.875}, weights="mine") / "classifier.pt").touch()
+    write_run(tmp_path / "base", "knn", {"knn_top1": 0.375}, weights="mine/backbone.safetensors", untrained=True)
+    (write_run(tmp_path / "tuned", "finetune", {"test_top1": 0.875}, weights="mine") / "classifier.safetensors").touch()
     write_run(tmp_path / "tested", "test", {"test_top1": 0.75}, weights="tuned")
     return tmp_path
 

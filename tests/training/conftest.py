@@ -28,5 +28,5 @@ def weights(tmp_path: Path) -> str:
     torch.manual_seed(0)
     config = SmallR2Plus1DConfig(width=4, num_blocks=1)
     spec = InputSpec(num_frames=1, size=32, stats="image")
-    save_weights(tmp_path / "backbone.pt", config.build(), config, spec, None, [])
-    return str(tmp_path / "backbone.pt")
+    save_weights(tmp_path / "backbone.safetensors", config.build(), config, spec, None, [])
+    return str(tmp_path / "backbone.safetensors")

@@ -19,7 +19,7 @@ from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumCont
 from eztorch_sce.models.backbones.base import as_backbone  # noqa: E402
 from eztorch_sce.models.batch_norm import sync_batch_norms  # noqa: E402
 from eztorch_sce.models.classifier import Classifier  # noqa: E402
-from eztorch_sce.models.weights import save_weights  # noqa: E402
+from eztorch_sce.models.weights import load_weights, save_weights  # noqa: E402
 from eztorch_sce.optim.adamw import AdamWConfig  # noqa: E402
 from eztorch_sce.optim.schedules import ScheduleConfig  # noqa: E402
 from eztorch_sce.optim.sgd import SGDConfig  # noqa: E402
@@ -154,6 +154,6 @@ def test_files_and_optimizers_have_the_strides_of_any_device(tmp_path: Path) -> 
         restored = optimizer.state[backbone.conv1.weight]["exp_avg"]
         assert restored.stride() == backbone.conv1.weight.stride()
         assert torch.equal(restored, moments)
-        save_weights(tmp_path / "backbone.pt", backbone, config, InputSpec(), None, [])
-    saved = torch.load(tmp_path / "backbone.pt", weights_only=True)["state"]
+        save_weights(tmp_path / "backbone.safetensors", backbone, config, InputSpec(), None, [])
+    saved = load_weights(str(tmp_path)).state
     assert all(value.is_contiguous() for value in saved.values())
