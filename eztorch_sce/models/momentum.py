@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from eztorch_sce.models.encoder import Encoder
+from eztorch_sce.shards import shard_of
 from eztorch_sce.types import Embeddings
 
 
@@ -48,7 +49,8 @@ class MomentumEncoder(nn.Module):
                 f"the online network has no parameter {min(missing)}: pass the network that the momentum encoder "
                 "copied, without a wrapper such as DistributedDataParallel (its .module)"
             )
-        torch._foreach_lerp_(list(averaged.values()), [latest[name] for name in averaged], 1 - momentum)
+        averages, values = [shard_of(each) for each in averaged.values()], [shard_of(latest[name]) for name in averaged]
+        torch._foreach_lerp_(averages, values, 1 - momentum)
 
 
 def cosine_momentum(start: float, progress: float) -> float:

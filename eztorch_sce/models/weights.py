@@ -1,6 +1,7 @@
 """Weights files: a backbone, the config that builds it, its input, and its classifier if there is one."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,7 @@ def save_weights(
     classifier: Classifier | None,
     classes: list[str],
     provenance: Provenance | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write a weights file: a tensor file, in which other programs find the tensors of the backbone by their names.
 
@@ -111,13 +113,15 @@ def save_weights(
         classifier: Classifier with the linear layer to store, or None.
         classes: Class names, in the order of the classifier's outputs.
         provenance: The records that the network was trained on, or None if that is not known.
+        state: State dict of the network, if it has been gathered from several processes; None takes its own.
     """
+    state = backbone.state_dict() if state is None else state
     content = {
         "format": FORMAT,
         "backbone": describe_network(config),
         "input": asdict(spec),
         "normalization": normalization_of(spec.stats),  # of pixels in [0, 1], for other programs
-        "state": backbone.state_dict(),
+        "state": dict(state),
         "head": None if classifier is None else classifier.linear.state_dict(),
         "classes": classes,
         "data": None if provenance is None else provenance.to_dict(),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
@@ -16,14 +17,16 @@ from eztorch_sce.optim.groups import decay_groups
 from eztorch_sce.optim.kernels import accept_any_state
 from eztorch_sce.registry import register
 from eztorch_sce.settings import Settings, setting
+from eztorch_sce.shards import is_sharded, shard_of
 
 
 class LARS(Optimizer):
     """SGD with momentum that scales the step of each tensor by the ratio of its norm to the norm of its gradient.
 
-    Tensors with one dimension (norms and biases) get neither weight decay nor adaptation. On a GPU, a step takes about
-    20 launches for all tensors. The optimizer itself undoes the scale of `torch.amp.GradScaler`, and skips a step whose
-    gradients are not finite, so the host does not wait for the device.
+    Tensors with one dimension (norms and biases) get neither weight decay nor adaptation. Sharded tensors are adapted by
+    the norms of the whole ones. On a GPU, a step takes about 20 launches for all tensors. The optimizer itself undoes
+    the scale of `torch.amp.GradScaler`, and skips a step whose gradients are not finite, so the host does not wait for
+    the device.
 
     Source: You et al., 2017, arXiv:1708.03888.
 
@@ -65,6 +68,9 @@ class LARS(Optimizer):
         is_skipped = found_inf is not None and not found_inf.is_cuda and found_inf > 0
         for group in [] if is_skipped else self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if any(map(is_sharded, parameters)):
+                self._step_shards(parameters, group)
+                continue
             for parameter in parameters:
                 if not parameter.is_cuda:
                     self._step_one(parameter, group)
@@ -104,6 +110,25 @@ class LARS(Optimizer):
             nesterov=False,
             maximize=False,
         )
+
+    def _step_shards(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        """Take the step of the shards of this process; the processes exchange all norms at once."""
+        weights = [shard_of(parameter) for parameter in parameters]
+        gradients = [shard_of(gradient) for gradient in self._gradients(parameters)]
+        velocities = [shard_of(self._velocity(parameter)) for parameter in parameters]
+        adapted = [number for number, parameter in enumerate(parameters) if parameter.ndim > 1]
+        if adapted:
+            own = [weights[number] for number in adapted]
+            updates = torch._foreach_add([gradients[number] for number in adapted], own, alpha=group["weight_decay"])
+            norms = torch.stack(torch._foreach_norm([*own, *updates])).square()
+            dist.all_reduce(norms)
+            own_norms, update_norms = norms.sqrt().view(2, -1)
+            ratios = _ratios(own_norms, update_norms, group["trust_coefficient"])
+            for number, update, ratio in zip(adapted, updates, ratios, strict=True):
+                gradients[number] = update.mul_(ratio)
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, gradients)
+        torch._foreach_add_(weights, velocities, alpha=-group["lr"])
 
     def _gradients(self, parameters: list[Tensor]) -> list[Tensor]:
         """Return the gradients of tensors of one device, which a GradScaler may have scaled, without the scale."""

@@ -11,6 +11,7 @@ from eztorch_sce.optim.base import LR_HELP
 from eztorch_sce.optim.kernels import accept_any_state, fused_on, start_velocity_at_zero
 from eztorch_sce.registry import register
 from eztorch_sce.settings import Settings, setting
+from eztorch_sce.shards import is_sharded
 
 
 @register("optimizer", "sgd")
@@ -32,12 +33,14 @@ class SGDConfig(Settings):
     def build(self, parameters: Iterable[nn.Parameter], lr: float) -> Optimizer:
         """Return the optimizer of the parameters at the effective learning rate `lr`."""
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        sharded = any(map(is_sharded, trainable))  # torch's fused SGD does not take sharded tensors
         optimizer = torch.optim.SGD(
             trainable,
             lr,
             self.momentum,
             weight_decay=self.weight_decay,
             nesterov=self.nesterov,
-            fused=fused_on(trainable),
+            foreach=True if sharded else None,
+            fused=None if sharded else fused_on(trainable),
         )
         return accept_any_state(start_velocity_at_zero(optimizer))

@@ -17,6 +17,7 @@ from eztorch_sce.distributed import rank
 from eztorch_sce.errors import Stopped, TrainingError, typed
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.weights import epoch_file, save_weights
+from eztorch_sce.shards import whole_on_host
 from eztorch_sce.training.checkpoint_writer import CheckpointWriter
 from eztorch_sce.training.config import RunConfig
 from eztorch_sce.training.state import TrainingState
@@ -165,10 +166,11 @@ class SaveBackbone(pl.Callback):
             self.write(epoch_file(epoch))
 
     def write(self, name: str) -> None:
-        """Write a weights file to the run directory, in the first process only."""
+        """Write a weights file to the run directory, in the first process only. Every process must call this."""
+        state = whole_on_host(self.backbone.state_dict())
         if rank() == 0:
-            classes = self.splits.train.classes
-            save_weights(self.run_dir / name, self.backbone, self.config, self.spec, None, classes, self.provenance)
+            file, classes = self.run_dir / name, self.splits.train.classes
+            save_weights(file, self.backbone, self.config, self.spec, None, classes, self.provenance, state)
 
     @cached_property
     def provenance(self) -> Provenance:

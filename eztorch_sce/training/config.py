@@ -62,6 +62,13 @@ class TrainerConfig(Settings):
     num_nodes: int | None = setting(
         None, at_least=1, help="Number of machines; null means the number used by torchrun or srun, otherwise 1."
     )
+    strategy: str = setting(
+        "auto",
+        choices=("auto", "ddp", "fsdp"),
+        help="What several processes keep: ddp, a copy of the networks in each; fsdp, a shard of each weight, gradient "
+        "and optimizer state, for backbones that are too large otherwise, with the same results; auto is ddp. A single "
+        "process keeps everything.",
+    )
     precision: str | None = setting(
         None,
         choices=("32-true", "16-mixed", "bf16-mixed"),
@@ -121,6 +128,28 @@ class TrainerConfig(Settings):
     def world_size(self) -> int | None:
         """Number of processes on all machines; None if it depends on the machine."""
         return None if self.devices is None or self.num_nodes is None else self.devices * self.num_nodes
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the networks are sharded over processes."""
+        return self.strategy == "fsdp" and self.world_size != 1
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per setting that `strategy=fsdp` does not support."""
+        if self.strategy != "fsdp":
+            return []
+        messages = []
+        if self.compile:
+            messages.append(
+                f"{prefix}.compile=true is not supported with {prefix}.strategy=fsdp, which gathers weights block by "
+                f"block: use {prefix}.compile=false, or {prefix}.strategy=ddp"
+            )
+        if self.precision == "16-mixed":
+            messages.append(
+                f"{prefix}.precision=16-mixed is not supported with {prefix}.strategy=fsdp: use {prefix}.precision="
+                f"bf16-mixed or 32-true, or {prefix}.strategy=ddp"
+            )
+        return messages
 
     def conflicts_on(self, machine: Machine) -> list[str]:
         """Return one message per setting that the machine does not support; all settings must have valid types."""

@@ -45,7 +45,8 @@ def prepared(module: pl.LightningModule, settings: TrainerConfig) -> Iterator[No
             stack.enter_context(_checkpointed_backbone(module))
         if on_gpu:
             stack.enter_context(_gpu_settings(settings))
-            to_channels_last(module)
+            if not settings.is_sharded:  # weights are gathered into contiguous memory
+                to_channels_last(module)
             if isinstance(augmentation, Views):
                 augmentation.channels_last = has_convolutions(module)
                 augmentation.dtype = autocast_dtype(settings.precision) or torch.float32

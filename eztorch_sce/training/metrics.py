@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
+from eztorch_sce.shards import total_norm
 from eztorch_sce.transfers import to_host
 
 
@@ -60,7 +60,7 @@ class StepMetrics:
 def _gradient_norm(module: pl.LightningModule, optimizer: Optimizer) -> Tensor:
     """Return the L2 norm of all gradients of a step, before clipping and without the factor of a `GradScaler`."""
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    norm = get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    norm = total_norm([weight.grad for weight in weights if weight.grad is not None])
     scaler = getattr(module.trainer.precision_plugin, "scaler", None)
     if scaler is not None and getattr(
         optimizer, "_step_supports_amp_scaling", False

@@ -21,6 +21,7 @@ from eztorch_sce.evaluation.features import record_features, record_views
 from eztorch_sce.evaluation.knn import TEMPERATURE, knn_accuracy
 from eztorch_sce.evaluation.linear import Probe, linear_probe
 from eztorch_sce.progress import print_above
+from eztorch_sce.shards import gathered
 from eztorch_sce.training.online_config import OnlineConfig
 from eztorch_sce.types import FeatureBank, InputSpec
 
@@ -99,7 +100,7 @@ class OnlineEvaluation(pl.Callback):
 
     def _evaluate(self, backbone: nn.Module, device: torch.device) -> dict[str, float]:
         """Return the top-1 accuracies of kNN and of a linear probe."""
-        with isolate_rng():
+        with isolate_rng(), gathered(backbone):
             train = self._features(backbone, self.splits.train, device)
             test = self._features(backbone, self.splits.labeled_test, device)
             metrics = knn_accuracy(train, test, self.config.k, TEMPERATURE, device)

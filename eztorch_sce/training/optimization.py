@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from eztorch_sce.distributed import exchange, world_size
 from eztorch_sce.optim.schedules import ScheduleConfig
+from eztorch_sce.shards import shard_of
 from eztorch_sce.types import ViewBatch
 
 
@@ -41,4 +42,4 @@ def skipped_step(module: pl.LightningModule) -> Tensor | None:
     """
     if world_size() == 1:
         return None
-    return 0 * torch.stack([p.sum() for p in module.parameters() if p.requires_grad]).sum()
+    return 0 * torch.stack([shard_of(p).sum() for p in module.parameters() if p.requires_grad]).sum()

@@ -15,12 +15,17 @@ from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from eztorch_sce import distributed
 from eztorch_sce.errors import Stopped
 from eztorch_sce.launch import local_rank
+from eztorch_sce.training.config import TrainerConfig
 
 
-def strategy_for(world_size: int | None) -> Strategy | str:
+def strategy_for(settings: TrainerConfig) -> Strategy | str:
     """Return the strategy for a number of processes."""
-    if world_size == 1:
+    if settings.world_size == 1:
         return "auto"
+    if settings.is_sharded:
+        from eztorch_sce.training.sharding import ShardedStrategy  # takes a second to import
+
+        return ShardedStrategy()
     # Buffers need no broadcast: the queue is the same in all processes, and batch norm statistics are either
     # synchronized already or meant to differ by device.
     return GroupStrategy(forward_sync_buffers=False)

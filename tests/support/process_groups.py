@@ -18,20 +18,22 @@ import torch.distributed as dist
 WORLD_SIZES = (2, 4)
 
 
-def run_in_process_groups(file: str, folder: Path) -> dict[int, list[Any]]:
-    """Call `run_process(rank, world_size)` of a file in a group of 2 and one of 4 processes.
+def run_in_process_groups(file: str, folder: Path, world_sizes: tuple[int, ...] = WORLD_SIZES) -> dict[int, list[Any]]:
+    """Call `run_process(rank, world_size)` of a file in a group of processes of each size.
 
     Args:
         file: Path of the test file.
-        folder: Empty folder for the results.
+        folder: Folder for the results, which is also the working directory of the processes.
+        world_sizes: Sizes of the groups, which run one after the other.
 
     Returns:
         What each process returned, by world size and rank.
     """
-    subprocess.run([sys.executable, __file__, file, str(folder)], check=True, timeout=300)
+    sizes = map(str, world_sizes)
+    subprocess.run([sys.executable, __file__, file, str(folder), *sizes], check=True, timeout=300, cwd=folder)
     return {
         size: [torch.load(_result(folder, size, rank), weights_only=True) for rank in range(size)]
-        for size in WORLD_SIZES
+        for size in world_sizes
     }
 
 
@@ -60,7 +62,7 @@ def _fork(module: Any, folder: Path, world_size: int, rank: int) -> int:
     os._exit(status)
 
 
-def main(file: str, folder: Path) -> None:
+def main(file: str, folder: Path, world_sizes: list[int]) -> None:
     """Import a file, and run one group after the other."""
     torch.set_num_threads(1)  # no thread of torch may run when a process is forked
     spec = importlib.util.spec_from_file_location("run_in_process_groups", file)
@@ -69,11 +71,11 @@ def main(file: str, folder: Path) -> None:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     importlib.import_module("torch._dynamo")  # else each process would import it for its first optimizer
-    for world_size in WORLD_SIZES:
+    for world_size in world_sizes:
         children = [_fork(module, folder, world_size, rank) for rank in range(world_size)]
         if any([os.waitpid(child, 0)[1] for child in children]):
             raise SystemExit(f"a process of a group of {world_size} failed")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), [int(size) for size in sys.argv[3:]])
