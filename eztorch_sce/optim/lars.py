@@ -23,8 +23,8 @@ from eztorch_sce.shards import is_sharded, shard_of
 class LARS(Optimizer):
     """SGD with momentum that scales the step of each tensor by the ratio of its norm to the norm of its gradient.
 
-    Tensors with one dimension (norms and biases) get neither weight decay nor adaptation. Sharded tensors are adapted by
-    the norms of the whole ones. On a GPU, a step takes about 20 launches for all tensors. The optimizer itself undoes
+    Tensors with one dimension (norms and biases) get neither weight decay nor adaptation. The norms of sharded tensors
+    are those of the whole ones. On a GPU, a step takes about 20 launches for all tensors. The optimizer itself undoes
     the scale of `torch.amp.GradScaler`, and skips a step whose gradients are not finite, so the host does not wait for
     the device.
 
