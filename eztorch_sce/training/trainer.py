@@ -82,13 +82,8 @@ def fit(
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
-<<<<<<< HEAD
             strategy=strategy_for(settings),
             plugins=[environment_for(settings.devices), kept.files],
-=======
-            strategy=strategy_for(settings),
-            plugins=[environment_for(settings.devices)],
->>>>>>> 53e739c (Shard networks over processes with trainer.strategy=fsdp)
             num_nodes=settings.num_nodes,
             precision=settings.precision,  # type: ignore[arg-type]  # a Literal, which OmegaConf does not allow
             max_epochs=settings.epochs,
