@@ -218,6 +218,11 @@ def all_objects(value: T) -> list[T]:
     return values
 
 
+def any_process(is_true: bool) -> bool:
+    """Return whether something is true in a process, from one collective on the host. Every process must call this."""
+    return any(number for (number,) in _all_numbers([int(is_true)]))
+
+
 def local_device(accelerator: str) -> torch.device:
     """Return the device of this process: its GPU if there is one, unless `accelerator` is "cpu"."""
     if accelerator == "cpu" or not torch.cuda.is_available():

@@ -1,5 +1,8 @@
 """Checks of the inputs of a loss, with errors that name the tensor and its shape or values."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,6 +14,24 @@ NORM_TOLERANCE = 0.05  # bfloat16 and finite-difference steps stay below it
 
 class NotFiniteError(ValueError):
     """An embedding has NaN or infinite values."""
+
+
+_collected: list[NotFiniteError] | None = None  # within `collected`
+
+
+@contextmanager
+def collected() -> Iterator[list[NotFiniteError]]:
+    """Yield a list that receives each `NotFiniteError` in this context, instead of raising it.
+
+    A loss that is not finite is then returned with its graph, so that all processes still take part in the exchanges of
+    the backward pass, and decide together what follows.
+    """
+    global _collected
+    before, _collected = _collected, []
+    try:
+        yield _collected
+    finally:
+        _collected = before
 
 
 class UnitVectorLoss(nn.Module):
@@ -148,7 +169,10 @@ def _check_range(name: str, num_rows: int, norm_range: list[float]) -> None:
     """Raise the errors of `check_norms` from the numbers of `_norm_range`."""
     finite_fraction, lowest, highest = norm_range
     if num_invalid := num_rows - round(finite_fraction * num_rows):
-        raise NotFiniteError(f"{name} has NaN or infinite values in {num_invalid} of {num_rows} rows")
+        error = NotFiniteError(f"{name} has NaN or infinite values in {num_invalid} of {num_rows} rows")
+        if _collected is None:
+            raise error
+        return _collected.append(error)
     if max(abs(lowest - 1), abs(highest - 1)) > NORM_TOLERANCE:
         raise ValueError(
             f"{name} must hold unit vectors, but its norms range from {lowest:.3g} to {highest:.3g}: "

@@ -1,5 +1,9 @@
 """Supervised training of a classifier as a LightningModule: fine-tuning, or training from scratch."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
@@ -14,6 +18,7 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import blocks_in_order, effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
+from eztorch_sce.training.nonfinite import check_logged, step_unless_skipped
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -64,8 +69,16 @@ class ClassifyModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the metrics of the step, if they are due."""
-        log_numbers(self, self.metrics.read(self, optimizer))
+        """Check and log the metrics of the step, if they are due."""
+        numbers = self.metrics.read(self, optimizer)
+        check_logged(self, numbers)
+        log_numbers(self, numbers)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Step the optimizer, unless the step is not finite and is skipped, see `StepGuard`."""
+        step_unless_skipped(self, partial(super().optimizer_step, epoch, batch_idx, optimizer), optimizer_closure)
 
     def _mix(self, batch: ViewBatch) -> tuple[Float[Tensor, "B C T S S"], Int64[Tensor, " B"], float]:
         """Mix each clip with the next one; return the clips, the labels of the next ones, and the weight of their own.

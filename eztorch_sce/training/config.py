@@ -87,8 +87,24 @@ class TrainerConfig(Settings):
         help="Keep only the input of each block of the backbone, and compute the block again in the backward pass: "
         "less memory, about a third more time.",
     )
-    benchmark: bool = setting(
-        True, help="On GPUs, let cuDNN try its algorithms for every new shape of the input and use the fastest."
+    benchmark: bool | None = setting(
+        None,
+        help="On GPUs, let cuDNN try its algorithms for every new shape of the input and use the fastest; null means "
+        "true, except with trainer.deterministic.",
+    )
+    deterministic: bool = setting(
+        False,
+        help="Use deterministic algorithms only, so that two runs on the same hardware give the same bits; on GPUs "
+        "slower. Operations that have none are named in the report.",
+    )
+    on_nonfinite: str = setting(
+        "stop",
+        choices=("stop", "skip"),
+        help="What to do if the loss or a gradient of a step is NaN or infinite: stop the training (on GPUs, the loss "
+        "is read in the steps that are logged), or skip the step (on GPUs, the host then waits for each step).",
+    )
+    max_skipped: int = setting(
+        10, at_least=1, help="Number of steps that on_nonfinite=skip leaves out before the training stops."
     )
     accumulate: int = setting(
         1, at_least=1, help="Number of batches accumulated per optimizer step, into which data.batch_size is divided."
@@ -98,6 +114,15 @@ class TrainerConfig(Settings):
         help="Compute batch norm statistics over all processes; null means true, except with method.shuffle_bn or "
         "method.bn_splits, which rely on separate statistics.",
     )
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return a message if the search for the fastest algorithm is to be deterministic."""
+        if not (self.deterministic and self.benchmark):
+            return []
+        return [
+            f"{prefix}.benchmark=true may choose other algorithms in each run, which {prefix}.deterministic=true "
+            f"excludes: set {prefix}.benchmark=null or {prefix}.deterministic=false"
+        ]
 
     def on(self, machine: Machine) -> "TrainerConfig":
         """Return a copy with every setting that depends on the machine resolved."""
@@ -116,6 +141,7 @@ class TrainerConfig(Settings):
             devices=devices,
             num_nodes=num_nodes,
             precision=self.precision or ("bf16-mixed" if on_gpu and machine.has_bf16 else "32-true"),
+            benchmark=not self.deterministic if self.benchmark is None else self.benchmark,
             sync_batchnorm=devices * num_nodes > 1 if self.sync_batchnorm is None else self.sync_batchnorm,
         )
 

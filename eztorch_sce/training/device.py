@@ -95,7 +95,7 @@ def _gpu_settings(settings: TrainerConfig) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
     torch.set_float32_matmul_precision("high" if settings.tf32 else "highest")
-    cudnn.allow_tf32, cudnn.benchmark = settings.tf32, settings.benchmark
+    cudnn.allow_tf32, cudnn.benchmark = settings.tf32, settings.benchmark is not False
     try:
         yield
     finally:

@@ -44,6 +44,10 @@ class StepMetrics:
         """Keep tensors of the forward pass until `read`."""
         self._tensors = {name: tensor.detach() for name, tensor in tensors.items()}
 
+    def drop(self) -> None:
+        """Forget the tensors that were kept, those of a step that is not taken."""
+        self._tensors = {}
+
     def read(self, module: pl.LightningModule, optimizer: Optimizer) -> dict[str, Tensor]:
         """Return the tensors that were kept, and the norm of the gradients as `grad_norm`, on the CPU.
 

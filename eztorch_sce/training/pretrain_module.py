@@ -1,7 +1,9 @@
 """Self-supervised pretraining as a LightningModule."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from eztorch_sce.augment.views import Views
-from eztorch_sce.distributed import raise_together, rows_known
+from eztorch_sce.distributed import rows_known
 from eztorch_sce.errors import TrainingError
 from eztorch_sce.evaluation.diagnostics import EmbeddingStatistics, diagnostics_of, embedding_statistics
 from eztorch_sce.evaluation.health import verdict
@@ -23,6 +25,7 @@ from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.ramp import MovingSetting, Ramp
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
+from eztorch_sce.training.nonfinite import check_logged, cure, guard_of, log_last, step_unless_skipped
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.types import Batch, StepOutput, ViewBatch
 
@@ -85,13 +88,20 @@ class PretrainModule(pl.LightningModule):
         """Check and log the metrics of the step, if they are due."""
         if tensors := self.metrics.read(self, optimizer):
             numbers = _with_diagnostics(tensors)
-            self._check_health(numbers)
+            check_logged(self, numbers)
+            self._warn_of_collapse(numbers)
             log_numbers(self, numbers)
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step the optimizer, then the momentum encoder: once per optimizer step, even with gradient accumulation."""
-        super().optimizer_step(*args, **kwargs)
-        self.method.after_step(self._progress())
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Step the optimizer, then the momentum encoder: once per optimizer step, even with gradient accumulation.
+
+        A step that is not finite may be skipped, see `StepGuard`.
+        """
+        step = partial(super().optimizer_step, epoch, batch_idx, optimizer)
+        if step_unless_skipped(self, step, optimizer_closure):
+            self.method.after_step(self._progress())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer at its effective learning rate."""
@@ -99,12 +109,13 @@ class PretrainModule(pl.LightningModule):
         return with_schedule(self.trainer, self.optimizer.build(self.method.parameters(), lr), self.schedule)
 
     def _forward(self, batch: ViewBatch) -> StepOutput:
+        guard = guard_of(self)
         try:
-            with rows_known():
+            with rows_known(), nullcontext() if guard is None else guard.listening():
                 output = self.method(batch.views)
         except NotFiniteError as error:
-            self._log_last({"loss": math.nan})
-            raise TrainingError(f"step {self.trainer.global_step}: {error}. {self._cure()}") from error
+            log_last(self, {"loss": math.nan})
+            raise TrainingError(f"step {self.trainer.global_step}: {error}. {cure(self)}") from error
         if problems := problems_with_output(output, self.method):
             raise TrainingError(f"step {self.trainer.global_step}: {'; '.join(problems)}")
         return output
@@ -113,29 +124,13 @@ class PretrainModule(pl.LightningModule):
         """Return the progress of training at the current optimizer step, from 0 at the first to 1 at the last."""
         return min(1.0, self.trainer.global_step / max(1, int(self.trainer.estimated_stepping_batches) - 1))
 
-    def _check_health(self, values: dict[str, float]) -> None:
-        """Raise TrainingError for a non-finite loss, which is logged; warn once if the embeddings collapse."""
-        error = None
-        if not math.isfinite(values["loss"]):
-            self._log_last(values)
-            error = TrainingError(f"step {self.trainer.global_step}: the loss is {values['loss']}. {self._cure()}")
-        raise_together(error)
+    def _warn_of_collapse(self, values: dict[str, float]) -> None:
+        """Warn once if the embeddings collapse."""
         if self.warned_of_collapse or self.trainer.current_epoch == 0:  # too early to judge
             return
         if (words := verdict(values, self.batch_size)) is not None:
             self.warned_of_collapse = True
             rank_zero_warn(f"step {self.trainer.global_step}: {words}", category=CollapseWarning)
-
-    def _log_last(self, values: dict[str, float]) -> None:
-        """Log the numbers of a step that ends the training, which Lightning logs at the end of a step only."""
-        for logger in self.trainer.loggers:
-            logger.log_metrics(values | {"epoch": self.trainer.current_epoch}, step=self.trainer.global_step)
-
-    def _cure(self) -> str:
-        return (
-            f"If training has diverged: lower optimizer.lr={self.optimizer.lr:g}, raise schedule.warmup_epochs="
-            f"{self.schedule.warmup_epochs or 0:g}, or set trainer.precision=32-true"
-        )
 
 
 def _statistics(output: StepOutput) -> dict[str, Tensor]:

@@ -1,7 +1,9 @@
 """Linear evaluation on random views as a LightningModule: linear classifiers on a frozen backbone."""
 
 import copy
-from typing import cast
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -18,6 +20,7 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
+from eztorch_sce.training.nonfinite import check_logged, step_unless_skipped
 from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
 from eztorch_sce.transfers import to_device
 from eztorch_sce.types import Batch, ViewBatch
@@ -102,8 +105,16 @@ class ProbeModule(pl.LightningModule):
         return losses.sum() + self.validation.losses(features, batch.label, batch.record).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Log the metrics of the step, if they are due."""
-        log_numbers(self, self.metrics.read(self, optimizer))
+        """Check and log the metrics of the step, if they are due."""
+        numbers = self.metrics.read(self, optimizer)
+        check_logged(self, numbers)
+        log_numbers(self, numbers)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Step the optimizer, unless the step is not finite and is skipped, see `StepGuard`."""
+        step_unless_skipped(self, partial(super().optimizer_step, epoch, batch_idx, optimizer), optimizer_closure)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build one optimizer in which each head has its own effective learning rate."""

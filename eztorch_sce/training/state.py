@@ -6,14 +6,11 @@ rows the logs have. Views, clips and the order of the records need no state, sin
 record), and ramps are functions of the step.
 """
 
-import random
 import time
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from eztorch_sce import distributed
@@ -22,6 +19,7 @@ from eztorch_sce.errors import TrainingError
 from eztorch_sce.tensor_card import encode
 from eztorch_sce.training.callbacks import UnreadableFiles
 from eztorch_sce.training.loggers import LogPositions
+from eztorch_sce.training.random_state import random_state, restore_random_state
 
 _OF_LIGHTNING = ("loops", "epoch", "global_step", "pytorch-lightning_version")  # follow from the progress
 _WARNED = "warned_of_collapse"  # attribute of a module, if it watches its embeddings
@@ -51,7 +49,7 @@ class TrainingState(pl.Callback):
         for name in _OF_LIGHTNING:
             del checkpoint[name]
         checkpoint["progress"] = _progress(trainer, self.data.train_dataloader().samples_per_batch)
-        checkpoint["random"] = distributed.all_objects(_random_state(trainer.strategy.root_device))
+        checkpoint["random"] = distributed.all_objects(random_state(trainer.strategy.root_device))
         checkpoint["metrics"] = {name: float(value) for name, value in trainer.callback_metrics.items()}
         checkpoint["unreadable"] = sorted(self.unreadable.paths)
         checkpoint[_WARNED] = getattr(pl_module, _WARNED, None)
@@ -94,7 +92,7 @@ class TrainingState(pl.Callback):
         """Restore the generators of this process, once. Call it before anything is drawn for the next step."""
         states, self._random = self._random, []
         if states:
-            _restore_random(states[min(distributed.rank(), len(states) - 1)])
+            restore_random_state(states[min(distributed.rank(), len(states) - 1)])
 
 
 def _progress(trainer: pl.Trainer, samples_per_batch: int) -> dict[str, Any]:
@@ -147,26 +145,3 @@ def _loops(trainer: pl.Trainer, progress: dict[str, Any], num_batches: int, samp
     optimizer["zero_grad"]["total"] = steps | {"started": progress["step"]}
     state["epoch_loop.scheduler_progress"]["total"] = dict(steps)
     return dict(state)
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """Return the state of the generators of this process."""
-    version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": [version, torch.tensor(words, dtype=torch.int64), gauss],
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def _restore_random(state: dict[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words.tolist()), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    cuda: Tensor | None = state["cuda"]
-    if cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)

@@ -22,8 +22,10 @@ from eztorch_sce.training.checkpoint import Checkpoints, TensorFiles
 from eztorch_sce.training.checkpoint_files import load_newest
 from eztorch_sce.training.checkpoint_writer import CheckpointWriter
 from eztorch_sce.training.config import RunConfig, TrainerConfig
+from eztorch_sce.training.determinism import Determinism, deterministic
 from eztorch_sce.training.device import DeviceCallback, prepared
 from eztorch_sce.training.loggers import LogPositions, build_loggers
+from eztorch_sce.training.nonfinite import StepGuard, nonfinite_files
 from eztorch_sce.training.online import OnlineEvaluation
 from eztorch_sce.training.processes import environment_for, signals_left_to_us, strategy_for
 from eztorch_sce.training.state import TrainingState
@@ -78,7 +80,14 @@ def fit(
     if settings.sync_batchnorm and settings.world_size != 1:
         sync_batch_norms(module)  # Lightning's own conversion needs GPUs, and makes them wait
     kept = _open_files(run_dir, data, config.run, loggers)
-    with prepared(module, settings), _without_advice(), signals.saving(kept.files.writer.describe):
+    determinism = Determinism(module) if settings.deterministic else None
+    own = [*callbacks] if determinism is None else [*callbacks, determinism]
+    with (
+        prepared(module, settings),
+        _without_advice(),
+        signals.saving(kept.files.writer.describe),
+        deterministic(determinism),
+    ):
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -91,7 +100,7 @@ def fit(
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
             logger=kept.loggers,
-            callbacks=_callbacks(kept, data, config, callbacks, log_every),
+            callbacks=_callbacks(kept, data, config, own, log_every),
             enable_progress_bar=False,
             enable_model_summary=False,
         )
@@ -135,16 +144,17 @@ def _callbacks(
     kept: _Files, data: TrainingData, config: TrainingConfig, others: Sequence[Callback], log_every: int
 ) -> list[Callback]:
     """Return all callbacks in order: the state is restored first, and saved after the others have added theirs."""
-    settings = config.trainer
+    settings, run_dir = config.trainer, kept.files.writer.run_dir
     batch = data.config.samples_per_step // ((settings.world_size or 1) * settings.accumulate)
     return [
         Checkpoints(kept.files, kept.state, config.run, _epochs_between_evaluations(others)),
         RunProgress(log_every),
         kept.unreadable,
         DeviceCallback(settings.compile, batch),
-        ViewsOfStart(kept.files.writer.run_dir, data.dataset),
+        ViewsOfStart(run_dir, data.dataset),
         OwnDraws(data.dataset.seed),
         *others,
+        StepGuard(nonfinite_files(run_dir, data, settings), settings),
         kept.state,
         StopTogether(),
     ]
