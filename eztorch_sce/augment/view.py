@@ -39,7 +39,7 @@ Seeds: TypeAlias = Sequence[int] | NDArray[np.uint64]
 
 @dataclass
 class ViewConfig(Settings):
-    """A random crop, and operations applied to each sample independently with the given probabilities."""
+    """A random crop, and operations applied to each sample with the given probabilities."""
 
     size: int | None = setting(
         224, at_least=2, help="Side of the square crop in pixels; null means the size that the weights were trained on."
