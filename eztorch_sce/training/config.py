@@ -115,15 +115,6 @@ class TrainerConfig(Settings):
         "method.bn_splits, which rely on separate statistics.",
     )
 
-    def conflicts(self, prefix: str) -> list[str]:
-        """Return a message if the search for the fastest algorithm is to be deterministic."""
-        if not (self.deterministic and self.benchmark):
-            return []
-        return [
-            f"{prefix}.benchmark=true may choose other algorithms in each run, which {prefix}.deterministic=true "
-            f"excludes: set {prefix}.benchmark=null or {prefix}.deterministic=false"
-        ]
-
     def on(self, machine: Machine) -> "TrainerConfig":
         """Return a copy with every setting that depends on the machine resolved."""
         on_gpu = self.accelerator != "cpu" and machine.num_gpus > 0
@@ -161,10 +152,15 @@ class TrainerConfig(Settings):
         return self.strategy == "fsdp" and self.world_size != 1
 
     def conflicts(self, prefix: str) -> list[str]:
-        """Return one message per setting that `strategy=fsdp` does not support."""
-        if self.strategy != "fsdp":
-            return []
+        """Return one message per setting that `strategy=fsdp` or `deterministic` does not support."""
         messages = []
+        if self.deterministic and self.benchmark:
+            messages.append(
+                f"{prefix}.benchmark=true may choose other algorithms in each run, which {prefix}.deterministic=true "
+                f"excludes: set {prefix}.benchmark=null or {prefix}.deterministic=false"
+            )
+        if self.strategy != "fsdp":
+            return messages
         if self.compile:
             messages.append(
                 f"{prefix}.compile=true is not supported with {prefix}.strategy=fsdp, which gathers weights block by "
