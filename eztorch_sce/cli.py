@@ -7,8 +7,8 @@ torch, and errors in settings do not load Lightning.
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,13 @@ def _how_to_continue(command: str) -> str:
     return "; add run.dir=DIRECTORY run.resume=true to continue from last.ckpt" if command in _RESUMABLE else ""
 
 
+@contextmanager
+def _loading(text: str) -> Iterator[None]:
+    """Announce the import of large packages, in which a signal may end the process."""
+    with announced(text), signals.idle():
+        yield
+
+
 def _run(command: str, rest: list[str]) -> None:
     """Show help or run a command."""
     if command in _HELP_WORDS:
@@ -141,7 +148,7 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
         return print(help_pages.command_help(command, topics[first + 1 :]))
     if _DRY_RUN in words:
         return _dry_run(command, [word for word in words if word != _DRY_RUN])
-    with announced("loading PyTorch"):
+    with _loading("loading PyTorch"):
         from eztorch_sce.config.by_hydra import run_by_hydra
         from eztorch_sce.config.command_words import config_of, is_for_hydra
 
@@ -161,12 +168,11 @@ def _dry_run(command: str, words: list[str]) -> None:
         raise ConfigError([f"{command} has no {_DRY_RUN}; the commands that have one are {', '.join(known)}"])
     if any(word in ("-m", "--multirun") for word in words):
         raise ConfigError([f"{_DRY_RUN} checks one run, not a sweep: leave out -m, and give each setting one value"])
-    with announced("loading PyTorch"):
+    with _loading("loading PyTorch"):
         from eztorch_sce.config.command_words import config_of
         from eztorch_sce.rehearsal import dry_run
 
         config = config_of(command, words)
-    signals.poll()
     for line in dry_run(config).lines(shutil.get_terminal_size().columns):
         print_line(line)
 
@@ -246,14 +252,13 @@ def _run_data(words: list[str]) -> None:
     line = parse(command, rest)
     if command.run is None:
         return _bench(line.arguments[0], line.overrides)
-    with announced("loading PyTorch"):
+    with _loading("loading PyTorch"):
         import_module("eztorch_sce.curation.doctor")  # whose imports all these commands share
-    signals.poll()
     sys.exit(0 if command.run(*line.arguments, line.config) else 1)
 
 
 def _bench(folder: str, overrides: list[str]) -> None:
-    with announced("loading PyTorch"):
+    with _loading("loading PyTorch"):
         from eztorch_sce import api
         from eztorch_sce.config.compose import compose
         from eztorch_sce.config.overrides import quoted
@@ -265,11 +270,10 @@ def _bench(folder: str, overrides: list[str]) -> None:
 
 def _start(command: str, config: object) -> None:
     """Run a command with a validated config and print the result."""
-    with announced("loading PyTorch Lightning" if command in _TRAINING else "loading"):
+    with _loading("loading PyTorch Lightning" if command in _TRAINING else "loading"):
         from eztorch_sce import registry
         from eztorch_sce.report.tables import print_plan, print_report
 
-        signals.poll()
         module = import_module(_MODULES.get(command, "eztorch_sce.api"))
         if command in _TRAINING:
             import_module("eztorch_sce.training.trainer")  # by the functions of these commands otherwise, silently

@@ -18,7 +18,7 @@ from typing import Any
 
 from eztorch_sce.errors import INTERRUPTED, STOPPED, Stopped
 from eztorch_sce.failures import failed_process, has_printed, is_of_another, marked
-from eztorch_sce.launch import is_first_process
+from eztorch_sce.launch import find_launch, is_first_process
 from eztorch_sce.slurm import own_job, requeue
 
 GRACE_S = 25.0
@@ -83,7 +83,7 @@ def watched(program: str = "") -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _watch = watch = _Watch(is_program=bool(program))
+    _watch = watch = _Watch(program)
     try:
         yield
     except Stopped as error:
@@ -129,6 +129,21 @@ def saving(describe: Callable[[], str]) -> Iterator[None]:
             _watch.is_saving = False
 
 
+@contextmanager
+def idle() -> Iterator[None]:
+    """Let a signal end the process at once, until the block ends, as while packages are imported."""
+    if _watch is not None:
+        launch = find_launch()
+        _watch.is_idle = launch is None or launch.world_size == 1  # or the others would wait for this process
+    try:
+        poll()
+        yield
+        poll()
+    finally:
+        if _watch is not None:
+            _watch.is_idle = False
+
+
 def _say(error: Stopped, program: str) -> None:
     """Print in one process why the command ends. Give its job back to SLURM if that has announced the end of its time.
 
@@ -168,13 +183,14 @@ def write_line(text: str) -> None:
 class _Watch:
     """The handlers and the thread of the outermost `watched`."""
 
-    def __init__(self, is_program: bool) -> None:
-        self.is_program = is_program
+    def __init__(self, program: str) -> None:
+        self.program = program
         self.number = 0
         self.grace_s: float | None = None
         self.signaled_s = float("inf")  # time of the first signal but for Ctrl-C
         self.describe: Callable[[], str] | None = None  # says what is saved
         self.is_saving = False  # within `saving`
+        self.is_idle = False  # within `idle`
         self.in_handler, self.in_thread = _Presses(), _Presses()
         self.before: dict[int, Any] = {n: h for n in HANDLED if (h := signal.getsignal(n)) in _UNHANDLED}
         self.reader, self.writer = socket.socketpair()
@@ -208,7 +224,7 @@ class _Watch:
             self.tell(number)
         if number == signal.SIGINT:
             is_second = self.in_handler.is_second()
-            if not self.is_saving or (is_second and not self.is_program):
+            if not self.is_saving or (is_second and not self.program):
                 raise KeyboardInterrupt
         self.number = self.number or number
 
@@ -223,7 +239,7 @@ class _Watch:
             grace_s = GRACE_S if self.grace_s is None else self.grace_s
             left_s = self.signaled_s + grace_s - time.monotonic()
             if left_s <= 0:
-                self.end(STOPPED, f"not ended within run.grace_s={grace_s:g} after a signal")
+                self.end(STOPPED, f"not ended within run.grace_s={grace_s:g} after a signal", self.left())
             self.reader.settimeout(min(left_s, 1.0))
             try:
                 numbers = self.reader.recv(64)
@@ -236,20 +252,21 @@ class _Watch:
                     self.press()
                 elif number in self.before:
                     self.signaled_s = min(self.signaled_s, time.monotonic())
+                    if self.is_idle:
+                        self.end(STOPPED, str(Stopped(number)))
 
     def press(self) -> None:
         """Follow a Ctrl-C."""
         if self.in_thread.is_second():
-            if self.is_program:
-                self.end(INTERRUPTED, "interrupted again, and ended at once")
+            if self.program:
+                self.end(INTERRUPTED, "interrupted again, and ended at once", self.left())
         elif self.is_saving and is_first_process():
-            write_line("\neztorch-sce: saving at the next step; press Ctrl-C again to end at once")
+            write_line("\nsaving at the next step; press Ctrl-C again to end at once")
 
-    def end(self, status: int, reason: str) -> None:
+    def end(self, status: int, *words: str) -> None:
         """End the process wherever its main thread is, and its worker processes."""
         if is_first_process():
-            left = self.left()
-            write_line(f"eztorch-sce: {reason}{'; ' if left else ''}{left}")
+            write_line(f"{self.program or 'eztorch-sce'}: {'; '.join(filter(None, words))}")
         if (module := sys.modules.get("multiprocessing")) is not None:
             for child in module.active_children():
                 child.kill()

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from eztorch_sce import distributed
+from eztorch_sce import distributed, signals
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.distributed import rank
@@ -97,6 +97,8 @@ class Checkpoints(pl.Callback):
         exchange = distributed.last_exchange()
         self.is_due = self.is_due or exchange.save
         self.signal = self.signal or exchange.signal
+        if exchange.signal:
+            signals.take(exchange.signal)
         if trainer.is_global_zero:
             self.files.writer.check()
             is_late = time.monotonic() - self.saved_s >= 60 * self.config.save_every_minutes
@@ -116,7 +118,15 @@ class Checkpoints(pl.Callback):
         self._save_if_due(trainer, wait=True)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Let the checkpoint that is being written become durable."""
+        """Let the checkpoint that is being written become durable.
+
+        A process that trains alone may be stopped by a signal while it waits for a batch, and saves now.
+        """
+        is_waiting = trainer.world_size == 1 and not self.signal and _is_between_steps(trainer)
+        if isinstance(exception, Stopped) and is_waiting:
+            if trainer.global_step > self.saved_step:
+                self._save(trainer, wait=True)
+            exception.saved, exception.again = self._saved(trainer)
         if trainer.is_global_zero and not isinstance(exception, TrainingError):
             self.files.writer.finish()
 
@@ -125,14 +135,28 @@ class Checkpoints(pl.Callback):
         is_nth = every is not None and trainer.global_step % every == 0
         has_moved = trainer.global_step > self.saved_step or wait
         if has_moved and (self.is_due or is_nth or self.signal):
-            self.files.wait = wait or self.signal > 0
-            trainer.save_checkpoint(self.files.writer.run_dir)
-            self.saved_s, self.saved_step, self.is_due = time.monotonic(), trainer.global_step, False
+            self._save(trainer, wait=wait or self.signal > 0)
         if self.signal:
-            total = int(trainer.estimated_stepping_batches)
-            directory = typed(("run.dir", self.files.writer.run_dir))
-            again = f"run the same command again, with {directory}, to go on"
-            raise Stopped(self.signal, f"saved at step {trainer.global_step} of {total}", again)
+            raise Stopped(self.signal, *self._saved(trainer))
+
+    def _save(self, trainer: pl.Trainer, wait: bool) -> None:
+        self.files.wait = wait
+        trainer.save_checkpoint(self.files.writer.run_dir)
+        self.saved_s, self.saved_step, self.is_due = time.monotonic(), trainer.global_step, False
+
+    def _saved(self, trainer: pl.Trainer) -> tuple[str, str]:
+        """Return what is saved, and how the user goes on."""
+        total = int(trainer.estimated_stepping_batches)
+        directory = typed(("run.dir", self.files.writer.run_dir))
+        again = f"run the same command again, with {directory}, to go on"
+        return f"saved at step {trainer.global_step} of {total}", again
+
+
+def _is_between_steps(trainer: pl.Trainer) -> bool:
+    """Return whether the training waits for a batch, and has taken all of the last step."""
+    batches = trainer.fit_loop.epoch_loop.batch_progress.current
+    is_whole = batches.completed % trainer.accumulate_grad_batches == 0
+    return batches.ready == batches.completed and is_whole and trainer.global_step > 0
 
 
 class SaveBackbone(pl.Callback):
