@@ -1,6 +1,5 @@
 """CIFAR-10, CIFAR-100 and STL-10 in the packed form in which they are published."""
 
-import pickle
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eztorch_sce.data.sources.array_pickles import as_text, load_arrays
 from eztorch_sce.errors import ConfigError, shorten
 
 _CIFAR_SIZE, _STL_SIZE = 32, 96  # pixels
@@ -96,10 +96,10 @@ def open_packed(source: Path) -> PackedSet:
 
 def _read_pickles(folder: Path, form: PackedFormat) -> Iterator[Block]:
     """Yield the blocks of the Python version of CIFAR, with the fine classes of CIFAR-100."""
-    meta = _load_pickle(folder / form.class_file)
+    meta = load_arrays(folder / form.class_file)
     classes = _checked_classes(meta.get("fine_label_names", meta.get("label_names", [])), folder / form.class_file)
     for name, split in form.splits.items():
-        batch = _load_pickle(folder / name)
+        batch = load_arrays(folder / name)
         labels = np.asarray(batch.get("fine_labels", batch.get("labels", [])))
         yield _cifar_block(folder / name, split, batch.get("data"), labels, classes)
 
@@ -153,7 +153,7 @@ def _read_classes(file: Path) -> list[str]:
 
 def _checked_classes(names: Any, file: Path) -> list[str]:
     """Return class names as text, after checking that each is valid as a folder name."""
-    texts = [_text(name) for name in names] if isinstance(names, list) else []
+    texts = [as_text(name) for name in names] if isinstance(names, list) else []
     if not texts or not all(isinstance(name, str) and re.fullmatch(r"\w[\w-]*", name) for name in texts):
         shown = shorten([repr(name) for name in texts]) or "none"
         raise ConfigError([f"{file} has class names that are not as published: {shown}; download it again"])
@@ -166,53 +166,6 @@ def _read_records(file: Path, num_bytes: int) -> np.ndarray:
     if size == 0 or size % num_bytes:
         raise ConfigError([f"{file} has {size} bytes, not a whole number of images of {num_bytes}; download it again"])
     return np.memmap(file, np.uint8, "r").reshape(-1, num_bytes)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickler that loads only arrays, numbers and text: an ordinary one runs any function that a pickle names."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np.ndarray(0).__reduce__()[0]  # the function itself, whose module differs between numpy 1 and 2
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):  # Python 3 writes bytes for Python 2 this way
-            return _latin1
-        raise _ForeignPickle(f"{module}.{name}")
-
-
-class _ForeignPickle(pickle.UnpicklingError):
-    pass
-
-
-def _latin1(text: str, encoding: str = "latin1") -> bytes:
-    if encoding != "latin1":
-        raise _ForeignPickle(f"the encoding {encoding}")
-    return text.encode("latin1")
-
-
-def _load_pickle(file: Path) -> dict[str, Any]:
-    """Return the dictionary in a pickle, with text keys.
-
-    Raises:
-        ConfigError: If the file contains more than arrays, numbers and text, or cannot be read.
-    """
-    try:
-        with open(file, "rb") as stream:
-            content = _ArraysOnly(stream, encoding="bytes").load()
-    except _ForeignPickle as error:
-        danger = f"refers to {error}, which packed images do not need and which may be harmful; nothing in it was run"
-        raise ConfigError([f"{file} {danger}; download it from its publisher"]) from error
-    except Exception as error:  # a broken pickle may raise any exception
-        raise ConfigError([f"{file} cannot be read as a pickle ({error!r}); download it again"]) from error
-    if not isinstance(content, dict):
-        kind = type(content).__name__
-        raise ConfigError([f"{file} contains a {kind} instead of the publisher's dictionary; download it again"])
-    return {_text(key): value for key, value in content.items()}
-
-
-def _text(value: Any) -> Any:
-    return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 _BATCHES = {f"data_batch_{number}": "train" for number in range(1, 6)} | {"test_batch": "test"}

@@ -129,8 +129,9 @@ class Harm:
         b"cbuiltins\neval\n(S'1'\ntR.",
         b"cnumpy\nload\n(S'x'\ntR.",
         b"c_codecs\nencode\n(Vx\nVrot13\ntR.",
+        pickle.dumps({"data": np.array([None, 1])}, protocol=2),
     ],
-    ids=["os.system", "os.system inside", "eval", "numpy.load", "rot13"],
+    ids=["os.system", "os.system inside", "eval", "numpy.load", "rot13", "objects"],
 )
 def test_a_pickle_of_more_than_arrays_is_refused_and_not_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
@@ -147,6 +148,7 @@ def test_a_pickle_of_more_than_arrays_is_refused_and_not_executed(
     ("file", "content", "reason"),
     [
         ("data_batch_2", b"\x80\x02garbage", "cannot be read as a pickle"),
+        ("data_batch_2", b"\x80\x02cnumpy\nndarray\n(I9\ntR.", "cannot be read as a pickle"),
         ("data_batch_2", python2([1, 2]), "contains a list"),
         ("data_batch_2", python2({"labels": [0]}), "no images of 32 x 32"),
         ("data_batch_2", python2({"data": as_rows(random_pixels(2, 32)), "labels": [0]}), "1 labels for 2 images"),
@@ -154,7 +156,16 @@ def test_a_pickle_of_more_than_arrays_is_refused_and_not_executed(
         ("batches.meta", python2({"label_names": ["../up", "x"]}), "class names that are not as published"),
         ("batches.meta", python2({}), "class names that are not as published: none"),
     ],
-    ids=["garbage", "list", "no pixels", "too few labels", "unknown label", "unsafe class name", "no class names"],
+    ids=[
+        "garbage",
+        "call",
+        "list",
+        "no pixels",
+        "too few labels",
+        "unknown label",
+        "unsafe class name",
+        "no class names",
+    ],
 )
 def test_the_error_names_the_file_not_as_published(tmp_path: Path, file: str, content: bytes, reason: str) -> None:
     write_cifar10(tmp_path / "source")
