@@ -1,8 +1,10 @@
-"""Memory of the host: let the C library reuse the memory of large tensors."""
+"""Memory of the host: how much a process uses, and reuse of that of large tensors by the C library."""
 
 import ctypes
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from glibc's malloc.h
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
@@ -20,3 +22,36 @@ def reuse_large_buffers() -> None:
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, 2**30)
         mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def resident_bytes() -> int | None:
+    """Return the resident memory of this process and of all that it has started, such as the workers of a loader.
+
+    Memory that several of them share counts in each. None if the system does not tell, as without Linux's /proc.
+    """
+    total, processes = 0, ["self"]
+    try:
+        for process in processes:
+            total += _resident_pages(process)
+            processes += _children(process)
+    except OSError:  # there is no /proc
+        return None
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
+def _resident_pages(process: str) -> int:
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        if process == "self":
+            raise
+        return 0  # it has just ended
+
+
+def _children(process: str) -> list[str]:
+    """Return the processes that a process has started; none if it has ended, or if the kernel does not list them."""
+    children: list[str] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for file in Path(f"/proc/{process}/task").glob("*/children"):
+            children += file.read_text().split()
+    return children

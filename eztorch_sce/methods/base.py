@@ -19,7 +19,8 @@ class Method(Protocol):
     """A module that trains a backbone from views of the same samples. Nothing else is assumed of a method.
 
     A method may have an attribute `with_metrics`, which is set before each step: False in those that log nothing, whose
-    metrics may be left out.
+    metrics may be left out. One with a momentum encoder may have `momentum_at(progress) -> float`, the momentum of the
+    update that `after_step(progress)` makes, which is logged.
     """
 
     @property

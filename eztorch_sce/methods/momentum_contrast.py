@@ -103,9 +103,12 @@ class MomentumContrast(nn.Module):
 
     def after_step(self, progress: float) -> None:
         """Update the momentum encoder, at `progress` in [0, 1] of training."""
+        self.momentum_encoder.update(self.online, self.momentum_at(progress))
+
+    def momentum_at(self, progress: float) -> float:
+        """Return the momentum of the update at `progress` in [0, 1] of training."""
         is_cosine = self.config.momentum_schedule == "cosine"
-        momentum = cosine_momentum(self.momentum, progress) if is_cosine else self.momentum
-        self.momentum_encoder.update(self.online, momentum)
+        return cosine_momentum(self.momentum, progress) if is_cosine else self.momentum
 
     @torch.no_grad()
     def _keys(self, view: Tensor) -> Float[Tensor, "B D"]:

@@ -22,7 +22,10 @@ _SMOOTHED = 5  # logged values
 _SAME = ("command", "method", "loss", "kind", "input")
 _OF_LOSS = ("queue_size", "batch_size", "temperature", "target_temperature", "positive_weight")
 # Scales of these curves depend on the machine, the optimizer and the network: other values are no sign of a problem.
-_WITHOUT_BAND = ("views_per_s", "lr", "data_wait", "online_s", "queue_age", "grad_norm", "epoch")
+_WITHOUT_BAND = (
+    *("views_per_s", "lr", "momentum", "data_wait", "host_memory_gib", "gpu_memory_gib", "online_s", "queue_age"),
+    *("grad_norm", "epoch"),
+)
 
 
 class Band(NamedTuple):

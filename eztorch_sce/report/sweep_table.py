@@ -23,7 +23,10 @@ class _Row(NamedTuple):
     intervals: dict[str, Any]
 
 
-_TECHNICAL = ("views_per_s", "clips_per_s", "data_wait", "unreadable", "queue_age")
+_TECHNICAL = (
+    *("views_per_s", "clips_per_s", "data_wait", "unreadable", "queue_age", "momentum"),
+    *("host_memory_gib", "gpu_memory_gib"),
+)
 
 
 class SweepTable(NamedTuple):

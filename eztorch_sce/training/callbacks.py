@@ -18,6 +18,7 @@ from eztorch_sce.data.loading import TimedLoader
 from eztorch_sce.data.view_samples import VIEWS_FILE, num_records_shown, record_views, write_views
 from eztorch_sce.errors import MediaError
 from eztorch_sce.files import open_text
+from eztorch_sce.host_memory import resident_bytes
 from eztorch_sce.progress import Clock, console, print_above
 from eztorch_sce.seeding import seed_for
 from eztorch_sce.training.metrics import log_numbers
@@ -40,7 +41,8 @@ class RunProgress(pl.Callback):
     """Show and log the loss, the learning rate, views/s, the fraction of time spent on data, and the time left.
 
     A view is an image or a clip that a network sees: two views each of 100 records per second are 200 views/s. Shown as
-    a progress bar in a terminal, and as lines elsewhere. A line predicts the time of the whole training.
+    a progress bar in a terminal, and as lines elsewhere. A line predicts the time of the whole training. The memory is
+    logged only.
 
     Args:
         every: Batches between two updates.
@@ -125,7 +127,8 @@ class RunProgress(pl.Callback):
             print_above(
                 "  ".join(filter(None, [f"epoch {_epoch(trainer)}", f"step {step}", status, self.clock.left()]))
             )
-        log_numbers(pl_module, {"views_per_s": views_per_s, "data_wait": wait_fraction} | named_rates(self.rates))
+        numbers = {"views_per_s": views_per_s, "data_wait": wait_fraction} | named_rates(self.rates)
+        log_numbers(pl_module, numbers | _memory(pl_module.device))
         self._restart(trainer)
 
     def _restart(self, trainer: pl.Trainer) -> None:
@@ -155,6 +158,15 @@ def named_rates(rates: Sequence[float]) -> dict[str, float]:
     if len(distinct) == 1:
         return {"lr": distinct[0]}
     return {f"lr_{number}": rate for number, rate in enumerate(distinct)}
+
+
+def _memory(device: torch.device) -> dict[str, float]:
+    """Return the memory of the host that this process and its workers use, and the most that its GPU used, in GiB."""
+    resident = resident_bytes()
+    memory = {} if resident is None else {"host_memory_gib": resident / 2**30}
+    if device.type == "cuda":
+        memory["gpu_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
+    return memory
 
 
 def _waited_s(trainer: pl.Trainer) -> float:

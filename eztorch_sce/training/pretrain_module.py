@@ -88,6 +88,8 @@ class PretrainModule(pl.LightningModule):
         """Check and log the metrics of the step, if they are due."""
         if tensors := self.metrics.read(self, optimizer):
             numbers = _with_diagnostics(tensors)
+            if hasattr(self.method, "momentum_at"):
+                numbers["momentum"] = self.method.momentum_at(self._progress())
             check_logged(self, numbers)
             self._warn_of_collapse(numbers)
             log_numbers(self, numbers)

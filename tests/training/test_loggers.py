@@ -200,7 +200,7 @@ def test_a_deleted_file_begins_again(when: str, tmp_path: Path, capsys: pytest.C
 
 
 def log_on_a_full_disk(folder: Path) -> None:
-    """Log while no file may grow, then while they may; the kernel itself writes a part of a row and refuses the rest."""
+    """Log while no file may grow, then while they may; the kernel writes a part of a row and refuses the rest."""
     loggers = build_loggers(["csv", "tensorboard"], folder)
     positions = LogPositions(loggers)
     positions.rewind(None)

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from eztorch_sce.report.media import Media
 
 _MACHINE = ("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.precision", "accelerator")
-_RATES = {"views_per_s": "views/s", "data_wait": "fraction of the time spent waiting for data"}
+_RATES = {
+    "views_per_s": "views/s",
+    "data_wait": "fraction of the time spent waiting for data",
+    "host_memory_gib": "memory of the host, in GiB",
+    "gpu_memory_gib": "most memory of a GPU, in GiB",
+}
 
 
 def environment(runs: Sequence[RunFiles], media: "Media | None") -> Section | None:
