@@ -139,7 +139,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     saver.write(BACKBONE_FILE)
     if is_first_process():
         say_health(run_dir)
-    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "lr"}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in ("lr", "momentum")}
     metrics["unreadable"] = float(len(unreadable_paths(run_dir)))
     protocol = pretraining_card(config, opened, choices) | {"data_summary": summary}
     chance: dict[str, Chance] = {}

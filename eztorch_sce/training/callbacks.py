@@ -21,7 +21,7 @@ from eztorch_sce.files import open_text
 from eztorch_sce.host_memory import resident_bytes
 from eztorch_sce.progress import Clock, console, print_above
 from eztorch_sce.seeding import seed_for
-from eztorch_sce.training.metrics import log_numbers
+from eztorch_sce.training.metrics import ends_step, log_numbers
 from eztorch_sce.types import ViewBatch
 from eztorch_sce.waiting import announced
 
@@ -45,7 +45,7 @@ class RunProgress(pl.Callback):
     logged only.
 
     Args:
-        every: Batches between two updates.
+        every: Optimizer steps between two updates.
     """
 
     def __init__(self, every: int) -> None:
@@ -60,8 +60,8 @@ class RunProgress(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock and, in a terminal, the bar."""
         self._restart(trainer)
-        total = int(trainer.estimated_stepping_batches) * trainer.accumulate_grad_batches
-        self.clock = Clock(total, done=trainer.fit_loop.epoch_loop.total_batch_idx + 1)
+        total = int(trainer.estimated_stepping_batches)
+        self.clock = Clock(total, done=trainer.global_step)
         if trainer.is_global_zero and console.is_terminal:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}"),
@@ -94,11 +94,11 @@ class RunProgress(pl.Callback):
         batch: ViewBatch,
         batch_idx: int,
     ) -> None:
-        """Count the views of all processes; update every few batches and at the end of an epoch."""
+        """Count the views of all processes; update every few steps and at the end of an epoch."""
         self.num_views += sum(len(view) for view in batch.views) * trainer.world_size
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not ends_step(trainer, batch_idx):
             return
-        step = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        step = trainer.global_step
         epochs = "epoch" if trainer.max_epochs == 1 else "epochs"
         self.clock.announce(step, "training", f"{trainer.max_epochs} {epochs}")
         if self.bar is not None:

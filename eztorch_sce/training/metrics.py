@@ -23,9 +23,13 @@ def metrics_are_due(module: pl.LightningModule, batch_idx: int) -> bool:
     trainer = module.trainer
     if trainer.is_last_batch:
         return True
-    ends_step = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
     every = int(trainer.log_every_n_steps)  # type: ignore[attr-defined]
-    return ends_step and every > 0 and (trainer.global_step + 1) % every == 0
+    return ends_step(trainer, batch_idx) and every > 0 and (trainer.global_step + 1) % every == 0
+
+
+def ends_step(trainer: pl.Trainer, batch_idx: int) -> bool:
+    """Return whether a batch is the last one of an optimizer step."""
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch
 
 
 def log_numbers(module: pl.LightningModule, numbers: Mapping[str, float | Tensor]) -> None:

@@ -43,9 +43,8 @@ def write_images(folder: Path, count: int) -> None:
 def untimed(file: str) -> list[dict[str, str]]:
     """Return the rows of a table of metrics without those that depend on the machine."""
     with open(file, newline="") as stream:
-        return [
-            {k: v for k, v in row.items() if k not in ("views_per_s", "data_wait")} for row in csv.DictReader(stream)
-        ]
+        machine = ("views_per_s", "data_wait", "host_memory_gib")
+        return [{k: v for k, v in row.items() if k not in machine} for row in csv.DictReader(stream)]
 
 
 def problems(command: str, *words: str) -> list[str]:

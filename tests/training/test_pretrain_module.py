@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
@@ -20,6 +21,7 @@ from eztorch_sce.losses.sce import SCEConfig, SCELoss
 from eztorch_sce.methods.momentum_contrast import MomentumContrast, MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
+from eztorch_sce.models.momentum import MomentumEncoder
 from eztorch_sce.optim.ramp import Ramp
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.training.pretrain_module import CollapseWarning
@@ -91,6 +93,27 @@ def test_embedding_and_target_statistics_are_logged(config: PretrainConfig) -> N
     assert 0 < logged["positive_mass"] < 1
     assert 0 <= logged["alignment"] <= 4
     assert logged["queue_age"] == 2  # 32 keys, 16 per step
+
+
+def test_a_row_holds_the_numbers_of_its_optimizer_step(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    momenta: list[float] = []
+    original = MomentumEncoder.update
+
+    def recorded(self: MomentumEncoder, online: nn.Module, momentum: float) -> None:
+        momenta.append(momentum)
+        original(self, online, momentum)
+
+    monkeypatch.setattr(MomentumEncoder, "update", recorded)
+    config.trainer.accumulate = 2
+    report = api.pretrain(config)
+    assert [int(row["step"]) for row in rows(config)] == [0, 1, 2, 3, 4, 5]  # 3 epochs of 2 steps of 8 samples
+    assert [int(row["epoch"]) for row in rows(config)] == [0, 0, 1, 1, 2, 2]
+    assert [float(row["momentum"]) for row in rows(config)] == pytest.approx(momenta)
+    assert len(set(momenta)) == 6
+    for name in ("loss", "grad_norm", "lr", "views_per_s", "data_wait", "spread"):
+        assert all(row[name] for row in rows(config)), name
+    if sys.platform == "linux":
+        assert 0.05 < report.metrics["host_memory_gib"] < 64
 
 
 def test_diagnostics_are_computed_at_the_logged_steps(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
