@@ -76,7 +76,7 @@ def pretrain(
     callbacks: Sequence["Callback"] = (),
     loggers: Sequence["Logger"] = (),
 ) -> Report:
-    """Train a backbone without labels, and write `backbone.safetensors`, `last.ckpt`, metrics and `report.json`.
+    """Train a backbone without labels, and write `backbone.safetensors`, checkpoints, metrics and `report.json`.
 
     `backbone`, `loss` and `method` replace those of the config. Each is a name, a config or an object, which is trained
     in place.

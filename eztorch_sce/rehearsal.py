@@ -56,6 +56,7 @@ from eztorch_sce.precision import precision_on
 from eztorch_sce.progress import in_words
 from eztorch_sce.report.run_directory import checked_run_dir, existing_parent
 from eztorch_sce.settings import chosen
+from eztorch_sce.training.checkpoint_files import CHECKPOINTS
 from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.types import Batch, Failure, Sample
 from eztorch_sce.waiting import announced
@@ -191,9 +192,10 @@ class _Rehearsal:
             self._length(len(splits.train.records), config.data.samples_per_step, config.trainer, step_s, seconds)
         self._disk(
             {
-                "last.ckpt": _bytes(method) + _optimizer_bytes(method, config.optimizer),
+                CHECKPOINTS: config.run.keep * (_bytes(method) + _optimizer_bytes(method, config.optimizer)),
                 BACKBONE_FILE: _bytes(opened.backbone) * _num_saved(config),
-            }
+            },
+            config.run.keep,
         )
 
     def _train_with_labels(self, config: schema.FinetuneConfig | LinearConfig, backbone: Network | None) -> None:
@@ -216,8 +218,8 @@ class _Rehearsal:
             self._length(len(splits.train.records), config.data.samples_per_step, config.trainer, step_s, seconds)
         with self.collecting():
             self._read(views_of(config, opened, opened.labeled_test, "test split", torch.device("cpu")))
-        state = _optimizer_bytes(classifier, config.optimizer)
-        self._disk({"last.ckpt": _bytes(classifier) + state, CLASSIFIER_FILE: _bytes(classifier)})
+        state = _bytes(classifier) + _optimizer_bytes(classifier, config.optimizer)
+        self._disk({CHECKPOINTS: config.run.keep * state, CLASSIFIER_FILE: _bytes(classifier)}, config.run.keep)
 
     def _features(self, config: FeaturesConfig, backbone: Network | None) -> None:
         labeled = isinstance(config, EvaluationConfig)
@@ -342,12 +344,11 @@ class _Rehearsal:
         else:
             self.rows["time"] = f"about {in_words(total * max(step_s, loading_s))}, from one step"
 
-    def _disk(self, files: Mapping[str, int]) -> None:
-        """Compare the size of what would be written with the free space."""
+    def _disk(self, files: Mapping[str, int], keep: int = 1) -> None:
+        """Compare the size of what would be written, `keep` checkpoints among it, with the free space."""
         needed = sum(files.values()) + _MARGIN
         free = shutil.disk_usage(existing_parent(self.run_dir)).free
-        if "last.ckpt" in files:
-            needed += files["last.ckpt"]  # the new file is complete before it replaces the last one
+        needed += files.get(CHECKPOINTS, 0) // keep  # a new one is complete before the oldest is removed
         if needed > free:
             where = f"run.dir={self.run_dir}"
             cure = "free some space, or choose a folder on another disk"

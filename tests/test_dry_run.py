@@ -24,7 +24,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("words", "topics"),
     [
-        (["pretrain", *SMALL, "trainer.max_epochs=3", "run.dir=out"], ["steps     6: 3 epochs of 2", "out: last.ckpt"]),
+        (
+            ["pretrain", *SMALL, "trainer.max_epochs=3", "run.dir=out"],
+            ["steps     6: 3 epochs of 2", "out: check"],
+        ),
         (["knn", "data.root=images", "data.num_workers=0", "backbone=resnet18"], ["network   resnet18, 11.2 million"]),
         (["finetune", *SMALL, "backbone=resnet18", "views=finetune_image", "data.batch_size=5"], ["classifier.safe"]),
         (["linear", *SMALL, "backbone=resnet18", "views=linear_image", "data.batch_size=5"], ["steps", "decoding"]),

@@ -16,6 +16,7 @@ from eztorch_sce.cli import main
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.sgd import SGDConfig
+from eztorch_sce.training.checkpoint_files import load_newest, progress_of
 
 COMMAND = [str(Path(sys.executable).with_name("eztorch-sce"))]
 TINY = [
@@ -68,7 +69,7 @@ def test_a_run_directory_contains_settings_versions_and_results(pretrained: Path
         "versions.json",
         "metrics.csv",
         "tensorboard",
-        "last.ckpt",
+        "checkpoints",
         "backbone.safetensors",
         "report.json",
     } <= names
@@ -209,7 +210,9 @@ def test_two_processes_survive_a_batch_that_one_of_them_cannot_read(command: str
     run(command, *words, "data.batch_size=4", f"run.dir={tmp_path / 'run'}")  # two samples per process
     with (tmp_path / "run/unreadable.csv").open() as stream:
         assert {row["path"] for row in csv.DictReader(stream)} == {str(broken)}
-    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 3 * (17 // 4)
+    progress = progress_of(tmp_path / "run")
+    assert progress is not None
+    assert progress.step == 3 * (17 // 4)
 
 
 def test_an_image_backbone_on_videos_is_rejected_before_the_run_directory_is_created(
@@ -232,8 +235,8 @@ def test_two_processes_train_one_network(videos: Path, tmp_path: Path) -> None:
         "pretrain", f"data.root={videos}", f"run.dir={tmp_path / 'two'}", "views=motion", *TINY, "trainer.devices=2",
         "trainer.accelerator=cpu", "trainer.max_epochs=1",
     )  # fmt: skip
-    state = torch.load(tmp_path / "two/last.ckpt", weights_only=True)["state_dict"]
-    assert int(state["method.queue.position"]) == 2 * 2 * 8 % 32
+    _, content = load_newest(tmp_path / "two") or (None, {})
+    assert int(content["state_dict"]["method.queue.position"]) == 2 * 2 * 8 % 32
 
 
 def test_hydra_flags_and_sweeps_work(videos: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from eztorch_sce.config.compose import compose, settings_of, to_yaml
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.groups import effective_lr
+from eztorch_sce.training.checkpoint_files import progress_of
 
 # Copied from the papers' tables, not from the code. Learning rates are effective ones, for the global batch.
 # Backbone, frames, seconds, optimizer, learning rate, weight decay, warm-up epochs, epochs, batch size.
@@ -360,7 +361,9 @@ def test_pretraining_runs_two_steps_and_an_online_evaluation(
     assert np.isfinite(report.metrics["loss"])
     assert 0 <= report.metrics["online_knn_top1"] <= 1
     assert 0 <= report.metrics["online_linear_top1"] <= 1
-    assert torch.load(tmp_path / "run/last.ckpt", weights_only=True)["global_step"] == 2
+    progress = progress_of(tmp_path / "run")
+    assert progress is not None
+    assert progress.step == 2
     assert load_weights(str(tmp_path / "run")).state
 
 

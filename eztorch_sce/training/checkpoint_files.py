@@ -9,7 +9,7 @@ from eztorch_sce.errors import ConfigError, DamagedFileError, counted
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.progress import print_above
 
-FOLDER = "checkpoints"  # in the run directory
+CHECKPOINTS = "checkpoints"  # in the run directory
 _NAME = re.compile(r"step-(?P<step>\d+)\.safetensors")
 
 
@@ -33,12 +33,12 @@ class Progress(NamedTuple):
 
 def checkpoint_file(run_dir: Path, step: int) -> Path:
     """Return the path of the checkpoint that was saved before a step."""
-    return run_dir / FOLDER / f"step-{step:010d}.safetensors"
+    return run_dir / CHECKPOINTS / f"step-{step:010d}.safetensors"
 
 
 def checkpoint_files(run_dir: Path) -> list[Path]:
     """Return the checkpoints of a run, the newest first."""
-    folder = run_dir / FOLDER
+    folder = run_dir / CHECKPOINTS
     files = folder.iterdir() if folder.is_dir() else []
     return sorted((file for file in files if _NAME.fullmatch(file.name)), key=step_of, reverse=True)
 
@@ -79,7 +79,7 @@ def load_newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     name = distributed.from_first(name)
     if not name:
         return None
-    file = run_dir / FOLDER / name
+    file = run_dir / CHECKPOINTS / name
     return file, content or tensor_file.read(file)
 
 

@@ -11,7 +11,7 @@ from eztorch_sce import tensor_file
 from eztorch_sce.errors import TrainingError, first_line
 from eztorch_sce.files import remove_partials
 from eztorch_sce.progress import print_above
-from eztorch_sce.training.checkpoint_files import FOLDER, checkpoint_file, checkpoint_files, step_of
+from eztorch_sce.training.checkpoint_files import CHECKPOINTS, checkpoint_file, checkpoint_files, step_of
 from eztorch_sce.training.config import RunConfig
 
 
@@ -84,7 +84,7 @@ class CheckpointWriter:
         if not isinstance(error, OSError):
             raise error
         kept = "no checkpoint was written before" if self.last_step is None else f"that of step {self.last_step} stays"
-        message = f"a checkpoint cannot be written to {self.run_dir / FOLDER} ({first_line(error)}); {kept}"
+        message = f"a checkpoint cannot be written to {self.run_dir / CHECKPOINTS} ({first_line(error)}); {kept}"
         if self.config.on_save_error == "stop":
             raise TrainingError(
                 f"{message}. Free some space and run the same command again to go on; with run.on_save_error=continue, "
@@ -100,7 +100,7 @@ class CheckpointWriter:
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of processes that were killed while they wrote."""
-        folder = self.run_dir / FOLDER
+        folder = self.run_dir / CHECKPOINTS
         if folder.is_dir():
             names = {entry.name.lstrip(".").partition(".safetensors")[0] for entry in folder.iterdir()}
             remove_partials(folder / f"{name}.safetensors" for name in names)

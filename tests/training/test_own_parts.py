@@ -25,6 +25,7 @@ from eztorch_sce.methods.simclr import SimCLRConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.optim.ramp import Ramp
+from eztorch_sce.training.checkpoint_files import load_newest
 from eztorch_sce.types import StepOutput
 
 HEAD = ProjectorConfig(hidden_dim=16, output_dim=8)
@@ -87,8 +88,9 @@ def config(images: Path, **settings: Any) -> PretrainConfig:
 
 
 def checkpoint(config: PretrainConfig) -> dict[str, Tensor]:
-    content: dict[str, Tensor] = torch.load(f"{config.run.dir}/last.ckpt", weights_only=False)["state_dict"]
-    return content
+    _, content = load_newest(Path(str(config.run.dir))) or (None, {})
+    state: dict[str, Tensor] = content["state_dict"]
+    return state
 
 
 @pytest.mark.filterwarnings("ignore:step 4. collapsing")  # of images in two colors
