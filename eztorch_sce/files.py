@@ -59,6 +59,16 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`, named as `remove_partials` knows, and remove it when the block ends."""
+    folder = _new(path, Path.mkdir)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_partials(paths: Iterable[Path]) -> None:
     """Remove the temporary files and folders of these paths, which killed processes left behind.
 

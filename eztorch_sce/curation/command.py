@@ -211,12 +211,12 @@ _COMMANDS = (
         "data unpack",
         "Unpack CIFAR-10, CIFAR-100 or STL-10 into folders of PNG files, the only form training reads.",
         (
-            Argument("SOURCE", "Folder of the extracted archive, or the folder that contains it."),
+            Argument("SOURCE", "The publisher's archive, its extracted folder, or the folder that contains it."),
             Argument("OUT", "Folder of the images, outside SOURCE; existing images are kept."),
         ),
         UnpackConfig,
         (
-            "eztorch-sce data unpack cifar-10-batches-py cifar10",
+            "eztorch-sce data unpack cifar-10-python.tar.gz cifar10",
             "eztorch-sce data unpack cifar-100-python cifar100",
             "eztorch-sce data unpack stl10_binary stl10",
         ),

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from eztorch_sce import signals
+from eztorch_sce.curation.archive import extract_tar
 from eztorch_sce.data.sources.packed import Block, open_packed
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.files import remove_partials, replacing, write_text
+from eztorch_sce.files import remove_partials, replacing, temporary_folder, write_text
 from eztorch_sce.progress import track
 
 _SET_FILE = "unpack.json"  # in the folder of the images: the name of the set
@@ -46,16 +47,30 @@ def unpack(source: Path, out: Path) -> Unpacked:
     it is complete.
 
     Args:
-        source: Folder of CIFAR-10 or CIFAR-100 (Python or binary version) or STL-10, or the folder that contains it.
+        source: CIFAR-10 or CIFAR-100 (Python or binary version) or STL-10: its folder, the folder that contains it, or
+            the publisher's tar archive, which is extracted beside `out` meanwhile.
         out: New folder, or the folder of an interrupted call.
 
     Raises:
-        ConfigError: If a folder is invalid, a file is missing or not as published, or `out` contains images of
-            another set.
+        ConfigError: If a folder or the archive is invalid, a file is missing or not as published, or `out` contains
+            images of another set.
     """
     source, out = (Path(os.path.abspath(os.path.expanduser(path))) for path in (source, out))
     if messages := _invalid_folders(source, out):
         raise ConfigError(messages)
+    if source.is_dir():
+        return _unpack_folder(source, out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials([out])
+    with temporary_folder(out) as extracted:
+        extract_tar(source, extracted)
+        try:
+            return _unpack_folder(extracted, out)
+        except ConfigError as error:
+            raise ConfigError([line.replace(str(extracted), str(source)) for line in error.problems]) from error
+
+
+def _unpack_folder(source: Path, out: Path) -> Unpacked:
     packed = open_packed(source)
     blocks = list(packed.blocks())
     _record_set(out, packed.format.layout)
@@ -73,9 +88,7 @@ def unpack(source: Path, out: Path) -> Unpacked:
 
 def _invalid_folders(source: Path, out: Path) -> list[str]:
     real_source, real_out = source.resolve(), out.resolve()
-    if source.is_file():
-        return [f"SOURCE={source} must be a folder; extract the archive first (tar xf)"]
-    if not source.is_dir():
+    if not source.is_file() and not source.is_dir():
         return [f"SOURCE={source} does not exist"]
     if real_source == real_out or real_source in real_out.parents or real_out in real_source.parents:
         return [f"OUT={out} must be outside SOURCE={source}, which is left as published"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from packed_sets import BATCHES, CIFAR10, as_rows, random_pixels
+from packed_sets import BATCHES, CIFAR10, as_rows, names_in, random_pixels, write_cifar10
 from PIL import Image
 
 from eztorch_sce import cli
@@ -16,17 +16,6 @@ from eztorch_sce.data.sources.splits import Location
 from eztorch_sce.errors import ConfigError
 
 STL10 = ["airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"]
-
-
-def write_cifar10(folder: Path) -> dict[str, np.ndarray]:
-    """Write the binary version with an image of classes 0, 1 and 2 in each batch; return the images by batch."""
-    folder.mkdir(parents=True)
-    labels = np.arange(3, dtype=np.uint8)[:, None]
-    images = {name: random_pixels(3, 32, seed) for seed, name in enumerate(BATCHES)}
-    for name, pixels in images.items():
-        (folder / f"{name}.bin").write_bytes(np.hstack([labels, as_rows(pixels)]).tobytes())
-    (folder / "batches.meta.txt").write_text("\n".join(CIFAR10) + "\n\n")
-    return images
 
 
 def write_stl10(folder: Path) -> np.ndarray:
@@ -47,10 +36,6 @@ def pixels_of(file: Path) -> np.ndarray:
     with Image.open(file) as image:
         assert (image.format, image.mode) == ("PNG", "RGB")
         return np.asarray(image)
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
 
 def test_cifar10_is_numbered_across_batches(tmp_path: Path) -> None:
@@ -143,7 +128,7 @@ def test_invalid_folders_are_named(tmp_path: Path) -> None:
     assert "must be outside SOURCE" in message(source, source)
     assert "must be outside SOURCE" in message(source, source / "images")
     assert "not made by `data unpack`" in message(source, tmp_path / "other")
-    assert "tar xf" in message(tmp_path / "archive.tar.gz", out)
+    assert "cannot be read as a tar archive" in message(tmp_path / "archive.tar.gz", out)
     assert "does not exist" in message(tmp_path / "nowhere", out)
     assert "no packed set, only a.txt; known folders are cifar-10-batches-py" in message(tmp_path / "other", out)
     write_stl10(source / "stl10_binary")

@@ -90,7 +90,7 @@ def open_packed(source: Path) -> PackedSet:
                 raise ConfigError([f"SOURCE={folder} is {form.layout} without {shorten(missing)}; download it again"])
     content = shorten(sorted(path.name for path in source.iterdir()), num=10) or "nothing"
     known = ", ".join(form.folder for form in FORMATS)
-    cure = "choose one of these folders or the one that contains it; extract an archive first (tar xf)"
+    cure = "choose one of these folders, the one that contains it, or the publisher's archive"
     raise ConfigError([f"SOURCE={source} contains no packed set, only {content}; known folders are {known}; {cure}"])
 
 
