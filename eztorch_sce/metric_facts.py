@@ -38,6 +38,7 @@ _TABLE: tuple[tuple[str, str, str | None, bool], ...] = (
     (r"queue_age", "steps that keys stay in the queue", None, False),
     (r"grad_norm", "norm of the gradients", None, False),
     (r"momentum", "momentum of the momentum encoder", None, False),
+    (r"skipped_steps", "skipped steps", LOWER, False),
     (r"host_memory_gib", "memory of the host, in GiB", LOWER, False),
     (r"gpu_memory_gib", "most memory of a GPU, in GiB", LOWER, False),
     (r"lr(_\d+)?", "learning rate", None, False),

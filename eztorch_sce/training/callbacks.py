@@ -21,7 +21,8 @@ from eztorch_sce.files import open_text
 from eztorch_sce.host_memory import resident_bytes
 from eztorch_sce.progress import Clock, console, print_above
 from eztorch_sce.seeding import seed_for
-from eztorch_sce.training.metrics import ends_step, log_numbers
+from eztorch_sce.training.metrics import ends_step, forget_step, log_numbers
+from eztorch_sce.training.nonfinite import guard_of
 from eztorch_sce.types import ViewBatch
 from eztorch_sce.waiting import announced
 
@@ -84,6 +85,7 @@ class RunProgress(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: ViewBatch, batch_idx: int
     ) -> None:
         """Note the learning rates before the schedule moves them to those of the next step."""
+        forget_step(trainer)
         self.rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
 
     def on_train_batch_end(
@@ -128,6 +130,9 @@ class RunProgress(pl.Callback):
                 "  ".join(filter(None, [f"epoch {_epoch(trainer)}", f"step {step}", status, self.clock.left()]))
             )
         numbers = {"views_per_s": views_per_s, "data_wait": wait_fraction} | named_rates(self.rates)
+        guard = guard_of(pl_module)
+        if guard is not None and guard.num_skipped:
+            numbers["skipped_steps"] = guard.num_skipped
         log_numbers(pl_module, numbers | _memory(pl_module.device))
         self._restart(trainer)
 

@@ -38,6 +38,15 @@ def log_numbers(module: pl.LightningModule, numbers: Mapping[str, float | Tensor
     module.log_dict(values)
 
 
+def forget_step(trainer: pl.Trainer) -> None:
+    """Leave the metrics of an earlier step out of the row of this one, in which Lightning repeats them otherwise.
+
+    They are not logged in a step that is skipped.
+    """
+    if trainer._results is not None:
+        trainer._results.reset(fx="on_before_optimizer_step")
+
+
 class StepMetrics:
     """Metrics of a step, kept on the device until its gradients are there, and read with their norm in one copy."""
 

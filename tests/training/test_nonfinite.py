@@ -125,9 +125,15 @@ def test_accumulated_batches_are_skipped_together(images: Path, tmp_path: Path) 
 def test_training_stops_when_more_steps_are_not_finite_than_may_be_skipped(images: Path, tmp_path: Path) -> None:
     loss = DividingLoss({1, 2, 4, 6, 9})
     settings = config(images, tmp_path / "run", on_nonfinite="skip", max_skipped=4)
+    settings.run.log_every_n_steps = 1
     with pytest.raises(TrainingError, match=r"step 9: the loss is inf, and .*max_skipped=4 allows.*step=9"):
         train(settings, loss)
     assert kept_steps(tmp_path / "run") == [1, 6, 9]  # the first and the latest
+    with (tmp_path / "run/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(10))
+    assert [int(row["step"]) for row in rows if not row["loss"]] == [1, 2, 4, 6]
+    assert [row["skipped_steps"] for row in rows] == ["", "1.0", "2.0", "2.0", "3.0", "3.0", "4.0", "4.0", "4.0", ""]
 
 
 def test_by_default_training_stops_before_the_optimizer_steps(images: Path, tmp_path: Path) -> None:

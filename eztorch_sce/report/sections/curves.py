@@ -33,6 +33,7 @@ _WORDS = {  # title and explanation, in the order of the page
     "host_memory_gib": ("Host memory", "of the first process and all that it has started, in GiB"),
     "gpu_memory_gib": ("GPU memory", "most that the first GPU has held in tensors so far, in GiB"),
     "momentum": ("Momentum", "of the momentum encoder"),
+    "skipped_steps": ("Skipped steps", "so far, of which the loss or the gradients were not finite"),
     "alignment": ("Alignment", "squared distance between two views of a record"),
     "positive_mass": ("Positive mass", "probability assigned to the positive"),
     "target_entropy": ("Target entropy", "of the momentum encoder's similarities, in nats"),
