@@ -1,6 +1,8 @@
 """Fixtures of all tests: small h264 videos encoded on the fly, and real videos and images if they are available."""
 
 import gc
+import ipaddress
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -132,6 +134,26 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("the real videos and images are missing: they belong next to the checkout, in ../shared/data")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterator[None]:
+    """Fail a test whose process asks for another machine: nothing is fetched unless a user names an address."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def connect_here(own: socket.socket, address: object) -> None:
+        if isinstance(address, tuple):
+            assert ipaddress.ip_address(address[0]).is_loopback, f"a connection to {address}"
+        connect(own, address)  # type: ignore[arg-type]
+
+    def look_up_here(host: object, *args: object, **settings: object) -> object:
+        assert host in (None, "", "localhost", "127.0.0.1", "::1", socket.gethostname()), f"a look-up of {host}"
+        return look_up(host, *args, **settings)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        patch.setattr(socket, "getaddrinfo", look_up_here)
+        yield
 
 
 @pytest.fixture
