@@ -48,7 +48,8 @@ from eztorch_sce.opening import (
 )
 from eztorch_sce.report.health import say_health
 from eztorch_sce.report.protocol import evaluation_card, pretraining_card, train_card, training_card
-from eztorch_sce.report.run_directory import open_run
+from eztorch_sce.report.run_directory import check_run, open_run
+from eztorch_sce.report.run_session import in_run_directory
 from eztorch_sce.results import chance_of, finish, write_results
 from eztorch_sce.settings import chosen
 from eztorch_sce.types import InputSpec, Report
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
 
 @distributed.ends_together
+@in_run_directory
 @names_origins
 def pretrain(
     config: schema.PretrainConfig,
@@ -111,6 +113,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     from eztorch_sce.training.pretrain_module import PretrainModule
     from eztorch_sce.training.trainer import fit
 
+    config = check_run("pretrain", config)
     splits = config.data.open_for_pretraining(config.seed)
     labeled = config.online.open(config.data, config.seed) if config.online.every_n_epochs else None
     own_data = labeled if config.online.has_own_data else None
@@ -126,7 +129,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
-    run_dir = open_run("pretrain", config)
+    run_dir = open_run("pretrain", config, opened.train.records)
     views = loaded.augmentation
     module = PretrainModule(
         method, views, chosen(config.optimizer), config.schedule, config.data.samples_per_step, config.ramps, loss
@@ -167,6 +170,7 @@ def plan(config: schema.PlanConfig) -> "Plan":
 
 
 @distributed.ends_together
+@in_run_directory
 @names_origins
 def finetune(
     config: schema.FinetuneConfig,
@@ -196,6 +200,7 @@ def finetune(
     objects = Objects(backbone=backbone, data=data, test_data=test_data)
     config = with_objects(config, schema.FinetuneConfig, objects)
     check_hooks(callbacks, loggers)
+    config = check_run("finetune", config)
     return _finetune(config, BackboneSource.of(config, backbone), callbacks, loggers)
 
 
@@ -216,7 +221,7 @@ def _finetune(
     opened = open_training(config.data, splits, config.views, source, config.seed)
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
-    run_dir = open_run("finetune", config)
+    run_dir = open_run("finetune", config, opened.train.records, labeled=True)
     classifier = Classifier(opened.backbone, len(opened.train.classes), config.dropout)
     if config.probe_first:
         start_from_probe(classifier, opened, config)
@@ -256,6 +261,7 @@ def _finetune(
 
 
 @distributed.ends_together
+@in_run_directory
 @names_origins
 def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Report:
     """Test a fine-tuned classifier on clips and crops, with softmax averaged over those of each record.
@@ -268,7 +274,7 @@ def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Rep
         ConfigError: If settings are invalid, files are missing, or the classes are not those of the classifier.
         MediaError: If a file cannot be read.
     """
-    config = with_objects(config, schema.ClassifierTestConfig, objects)
+    config = check_run("test", with_objects(config, schema.ClassifierTestConfig, objects))
     opened, summary = open_classifier(config, objects.get("backbone"))
     weights = opened.source.weights
     assert weights is not None
@@ -289,6 +295,7 @@ test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it f
 
 
 @distributed.ends_together
+@in_run_directory
 @names_origins
 def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
@@ -300,7 +307,7 @@ def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
         MediaError: If a file cannot be read.
     """
-    config = with_objects(config, ExtractConfig, objects)
+    config = check_run("extract", with_objects(config, ExtractConfig, objects))
     device = distributed.join_on(config.accelerator)
     train, test, run_dir = features_of_splits(config, "extract", device, objects.get("backbone"), labeled=False)
     metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
@@ -314,6 +321,7 @@ def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
 
 
 @distributed.ends_together
+@in_run_directory
 @names_origins
 def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
     """Score the features of a frozen backbone by any evaluation.
@@ -331,6 +339,7 @@ def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
         MediaError: If a file cannot be read.
     """
     config = with_objects(config, EvaluationConfig, objects)
+    config = check_run(title_of(config), config)
     if isinstance(config, LinearConfig) and config.views:
         return linear_on_views(config, objects.get("backbone"))
     command = title_of(config)
@@ -370,6 +379,7 @@ def few_shot(config: FewShotConfig, **objects: Unpack[Objects]) -> Report:
 
 
 @signals.watched()
+@in_run_directory
 @names_origins
 def show_views(config: schema.ShowViewsConfig) -> Report:
     """Draw the views of some records and their random parameters, and write `views.png` or `views.webp`.
@@ -384,7 +394,7 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
     from eztorch_sce.report.contact_sheet import write_contact_sheet
 
     refuse_several("show-views")
-    config = schema.validate(config)
+    config = check_run("show-views", schema.validate(config))
     splits = config.data.open_for_pretraining(config.seed)
     summary, manifest = summarize(splits, config.data.seen_by_pretraining(splits)), splits.train
     pretraining = schema.PretrainConfig(data=config.data, views=config.views, adjust=config.adjust)

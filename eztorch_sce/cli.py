@@ -27,11 +27,11 @@ from eztorch_sce.errors import (
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, print_line, visible
+from eztorch_sce.started import how_to_go_on, remember_words
 from eztorch_sce.together import together
 from eztorch_sce.waiting import announced
 
 _HELP_WORDS = ("-h", "--help", "help")
-_RESUMABLE = ("pretrain", "finetune")
 _DRY_RUN = "--dry-run"
 _TRAINING = ("pretrain", "finetune", "demo", "study")
 _MODULES = {"demo": "eztorch_sce.demo", "study": "eztorch_sce.studies.study"}  # others are functions of `api`
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = (words[0], words[1:]) if words else ("help", [])
     accept_any_text()
+    remember_words(words)
     try:
         with signals.watched(f"eztorch-sce {visible(command)}"), together():
             _run(command, rest)
@@ -87,9 +88,7 @@ def _describe(error: Exception) -> str:
 
 
 def _how_to_continue(command: str) -> str:
-    if command in ("data", "study"):
-        return "; run the same command again to continue"
-    return "; add run.dir=DIRECTORY run.resume=true to continue from last.ckpt" if command in _RESUMABLE else ""
+    return f"; {how_to_go_on()}" if command in ("data", *_TRAINING) else ""
 
 
 @contextmanager
@@ -281,7 +280,7 @@ def _start(command: str, config: object) -> None:
     function: Callable[[Any], Any] = getattr(module, "evaluate" if is_evaluation else command.replace("-", "_"))
     with announced("measuring the networks") if command == "plan" else nullcontext():
         result = function(config)
-    if command == "study":
+    if command == "study" or _was_finished(result):
         return  # which has printed what it found
     if command == "plan":
         if is_first_process():
@@ -290,6 +289,13 @@ def _start(command: str, config: object) -> None:
         print_report(result)
         if is_first_process() and (is_evaluation or command in ("demo", "finetune", "test")):
             _print_pages(result.run_dir, is_written=command == "demo")
+
+
+def _was_finished(result: Any) -> bool:
+    """Return whether a command has found a finished run, has said so, and has changed nothing."""
+    from eztorch_sce.report.run_session import was_finished
+
+    return hasattr(result, "run_dir") and was_finished(result.run_dir)
 
 
 def _print_pages(run_dir: Path, is_written: bool) -> None:

@@ -17,7 +17,8 @@ from eztorch_sce.opening import saying_once
 from eztorch_sce.pages import report_page
 from eztorch_sce.printing import PlainConsole, lines
 from eztorch_sce.progress import console
-from eztorch_sce.report.run_directory import open_run, write_report
+from eztorch_sce.report.run_directory import check_run, open_run, write_report
+from eztorch_sce.report.run_session import in_run_directory
 from eztorch_sce.report.tables import value_text
 from eztorch_sce.types import Report
 
@@ -25,13 +26,14 @@ _COLUMNS = {"knn_top1": "kNN top-1", "R@1": "retrieval R@1", "R@5": "retrieval R
 
 
 @signals.watched()
+@in_run_directory
 def demo(config: DemoConfig) -> Report:
     """Write videos of moving shapes, pretrain on them without labels, and compare the features before and after.
 
     The run directory contains the videos, the run of each command, `report.json` and the page `report.html`.
     """
     refuse_several("demo")
-    config = validate(config)
+    config = check_run("demo", validate(config))
     run_dir = open_run("demo", config)
     started = time.perf_counter()
     _announce(1, f"writing {config.num_train + config.num_test} mp4 files to {run_dir / 'videos'}")

@@ -88,17 +88,19 @@ class Stopped(SystemExit):
     Args:
         signal: Number of the signal.
         saved: What is saved, such as "saved at step 40 of 100"; empty if there was nothing to save.
-        again: How the user goes on.
+        again: How the user goes on; empty for the command of this process.
     """
 
-    def __init__(self, signal: int, saved: str = "", again: str = "run the same command again to go on") -> None:
+    def __init__(self, signal: int, saved: str = "", again: str = "") -> None:
         self.signal, self.saved, self.again = signal, saved, again
         super().__init__(INTERRUPTED if signal == SIGINT else STOPPED)
 
     @property
     def left(self) -> str:
         """What the command leaves, and how the user goes on."""
-        return f"{self.saved or 'nothing to save'}; {self.again}"
+        from eztorch_sce.started import how_to_go_on
+
+        return f"{self.saved or 'nothing to save'}; {self.again or how_to_go_on()}"
 
     def __str__(self) -> str:
         how = "interrupted" if self.signal == SIGINT else f"stopped by {Signals(self.signal).name}"

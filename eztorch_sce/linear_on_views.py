@@ -22,7 +22,7 @@ def linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     held_out = config.held_out(opened.train) if config.probe().selects_on_validation else None
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
-    run_dir = open_run("linear", config)
+    run_dir = open_run("linear", config, opened.train.records, labeled=True)
     heads = LinearHeads(opened.backbone.num_features, len(opened.train.classes), config.probe().lrs)
     views = loaded.augmentation
     validation = None if held_out is None else ValidationHeads(heads, held_out)

@@ -54,7 +54,8 @@ from eztorch_sce.opening import (
 from eztorch_sce.planning.plan import needed_memory
 from eztorch_sce.precision import precision_on
 from eztorch_sce.progress import in_words
-from eztorch_sce.report.run_directory import checked_run_dir, existing_parent
+from eztorch_sce.report.run_decision import AGAIN, FINISHED, GOING_ON, NEW, existing_parent
+from eztorch_sce.report.run_directory import planned_run_dir
 from eztorch_sce.settings import chosen
 from eztorch_sce.training.checkpoint_files import CHECKPOINTS
 from eztorch_sce.training.config import TrainerConfig
@@ -62,9 +63,14 @@ from eztorch_sce.types import Batch, Failure, Sample
 from eztorch_sce.waiting import announced
 
 _TOPICS = (
-    *("features", "network", "records", "views", "decoding", "loading"),
+    *("run", "features", "network", "records", "views", "decoding", "loading"),
     *("device", "steps", "memory", "time", "writes"),
 )
+_DECISIONS = {
+    AGAIN: "the run there ended before its first checkpoint and starts again",
+    GOING_ON: "the run there goes on",
+    FINISHED: "the run there is finished, so nothing is left to do",
+}
 _COLUMN = 12  # where the text of a topic starts
 _NUM_RECORDS = 4  # read as a sample: spread over the split
 _NUM_TIMED = 2  # records in a timed step: batch statistics need two
@@ -80,7 +86,7 @@ class DryRun:
     Attributes:
         command: The command.
         rows: What was found and what would happen, in words, by topic.
-        run_dir: The run directory that the command would create.
+        run_dir: The run directory that the command would use.
     """
 
     command: str
@@ -115,7 +121,7 @@ def dry_run(config: CommandConfig, **objects: Unpack[Objects]) -> DryRun:
     config = with_objects(config, CommandConfig, objects)
     rehearsal = _Rehearsal(config)
     with rehearsal.collecting():
-        rehearsal.run_dir = checked_run_dir(rehearsal.command, config)
+        rehearsal.plan_run()
     with rehearsal.collecting():
         rehearsal.open(objects.get("backbone"))
     if rehearsal.problems:
@@ -156,6 +162,14 @@ class _Rehearsal:
             self.problems += error.problems
         except MediaError as error:
             self.problems.append(f"cannot read {error}")
+
+    def plan_run(self) -> None:
+        """Find the run directory, and check what the command would do there."""
+        self.run_dir, decision = planned_run_dir(self.command, self.config)
+        self.config = decision.config
+        if decision.kind != NEW:
+            changes = "".join(f"; {each.setting} changes from {each.before} to {each.now}" for each in decision.changes)
+            self.rows["run"] = f"{self.run_dir}: {_DECISIONS[decision.kind]}{changes}"
 
     def open(self, backbone: Network | None) -> None:
         """Open what the command opens, and check it."""

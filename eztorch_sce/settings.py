@@ -37,6 +37,7 @@ class Setting:
         optional: Whether a choice of a group may be None; without a group, the annotation decides.
         named: Registry group whose names stand for values of this setting, such as "views".
         is_path: Whether the value is a path, or a list of paths, in which a leading ~ stands for the home folder.
+        resumable: Whether a run that goes on may take another value, because it is still the same run.
         help: One sentence: what the setting means, and its unit.
     """
 
@@ -49,6 +50,7 @@ class Setting:
     optional: bool = False
     named: str | None = None
     is_path: bool = False
+    resumable: bool = False
     help: str = ""
 
     def allowed(self) -> list[str]:
@@ -89,7 +91,7 @@ class Setting:
 
 
 @overload
-def setting(default: str | None, *, is_path: Literal[True], help: str) -> Any: ...
+def setting(default: str | None, *, is_path: Literal[True], resumable: bool = False, help: str) -> Any: ...
 
 
 @overload
@@ -105,6 +107,7 @@ def setting(
     below: float | None = None,
     at_most: float | None = None,
     choices: Choices | None = None,
+    resumable: bool = False,
     help: str,
 ) -> T: ...
 
@@ -118,6 +121,7 @@ def setting(
     at_most: float | None = None,
     choices: Choices | None = None,
     is_path: bool = False,
+    resumable: bool = False,
     help: str,
 ) -> Any:
     """Declare a field of a config dataclass.
@@ -126,12 +130,11 @@ def setting(
 
     Args:
         default: Default value.
-        above: Bound that a number, or each number of a list, must exceed.
-        at_least: Smallest allowed number.
-        below: Bound that a number must stay below.
-        at_most: Largest allowed number.
+        above, below: Bounds that a number, or each number of a list, must exceed or stay below.
+        at_least, at_most: Smallest and largest allowed number.
         choices: Allowed words, or a function that returns them (for registered choices, looked up late).
         is_path: Whether the value is a path or a list of paths; see `home_folders`.
+        resumable: Whether a run that goes on may take another value; see `Settings.RESUMABLE`.
         help: One sentence: what the setting means, and its unit.
 
     Examples:
@@ -141,7 +144,8 @@ def setting(
         >>> invalid_settings(Config(lr=-1), "optimizer")
         ['optimizer.lr=-1 must be greater than 0']
     """
-    return _declared_field(default, Setting(above, at_least, below, at_most, choices, is_path=is_path, help=help))
+    declared = Setting(above, at_least, below, at_most, choices, is_path=is_path, resumable=resumable, help=help)
+    return _declared_field(default, declared)
 
 
 def choice(group: str, default: Any, *, help: str) -> Any:
@@ -205,6 +209,8 @@ class Settings:
         >>> Config(loss="ntxent").loss
         NTXentConfig(temperature=0.1)
     """
+
+    RESUMABLE = False  # whether a run that goes on may take other values of all settings of the class
 
     if not TYPE_CHECKING:  # a type checker would accept every name
 

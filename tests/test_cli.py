@@ -64,7 +64,7 @@ def test_words_that_no_recipe_has_are_answered(capsys: pytest.CaptureFixture[str
     [
         (TrainingError("loss is not finite"), 2, "eztorch-sce pretrain: stopped: loss is not finite\n"),
         (MediaError("a.mp4", "truncated"), 2, "eztorch-sce pretrain: cannot read a.mp4: truncated\n"),
-        (KeyboardInterrupt(), 130, "eztorch-sce pretrain: interrupted; add run.dir=DIRECTORY run.resume=true to "),
+        (KeyboardInterrupt(), 130, "eztorch-sce pretrain: interrupted; run the same command again to go on"),
     ],
 )
 def test_errors_are_printed_as_messages(

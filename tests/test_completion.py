@@ -101,7 +101,7 @@ def test_tab_completes_in_a_real_shell(shell: str, folder: Path, capsys: pytest.
         (["pretrain", "loss=infonce", "loss."], ["loss.temperature=", "loss.weight="]),
         (["pretrain", "backbone=resnet18", "backbone.s"], ["backbone.small_input="]),
         (["pretrain", "views.*.fl"], ["views.*.flip="]),
-        (["pretrain", "run.resume=t"], ["run.resume=true"]),
+        (["pretrain", "trainer.compile=t"], ["trainer.compile=true"]),
         (["plan", "recipe=cifar100"], ["recipe=cifar100_resnet18"]),  # and not the recipe of `linear`
         (["data", "prepare", "videos", "out", "short"], ["short_side="]),
         (["data", "check", "kinetics4"], ["kinetics400"]),

@@ -3,7 +3,6 @@
 import csv
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +131,11 @@ def test_a_run_resumes_on_the_gpu(videos: Path, tmp_path: Path) -> None:
             if trainer.current_epoch == 6:
                 raise RuntimeError("interrupted")
 
-    config = compose("pretrain", settings(videos, tmp_path / "parts", "trainer.precision=bf16-mixed"))
+    words = ["trainer.precision=bf16-mixed", "run.save_every_n_steps=1"]
+    config = compose("pretrain", settings(videos, tmp_path / "parts", *words))
     with pytest.raises(RuntimeError, match="interrupted"):
         api.pretrain(config, callbacks=[Interrupted()])
-    api.pretrain(replace(config, run=replace(config.run, resume=True)))
+    api.pretrain(config)
     resumed = losses(tmp_path / "parts")
     assert len(resumed) == len(whole) == STEPS
     assert mean(resumed[12:]) == pytest.approx(mean(whole[12:]), rel=0.02)
@@ -153,7 +153,7 @@ def test_compiling_changes_no_loss_and_resumes_an_uncompiled_run(videos: Path, t
     print(f"\n{found}")
     assert found["compiled"][0] == pytest.approx(found["eager"][0], rel=1e-3 if precision == "32-true" else 0.02)
     assert mean(found["compiled"]) == pytest.approx(mean(found["eager"]), rel=0.05)
-    longer = [*exact, "trainer.compile=true", "trainer.max_epochs=12", "run.resume=true"]
+    longer = [*exact, "trainer.compile=true", "trainer.max_epochs=12"]
     line = settings(videos, tmp_path / "eager", *longer)
     subprocess.run([sys.executable, "-m", "eztorch_sce", "pretrain", *line], check=True)
     assert len(losses(tmp_path / "eager")) == STEPS + 4

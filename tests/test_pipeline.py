@@ -70,6 +70,7 @@ def test_a_run_directory_contains_settings_versions_and_results(pretrained: Path
         "metrics.csv",
         "tensorboard",
         "checkpoints",
+        "history.json",
         "backbone.safetensors",
         "report.json",
     } <= names
@@ -100,17 +101,20 @@ def test_a_killed_run_resumes_where_it_stopped(pretrained: Path, videos: Path, t
         for line in stopped.stderr:
             if line.startswith("epoch 3/4"):  # two epochs have been saved
                 stopped.kill()
-    run(*words, f"run.dir={tmp_path / 'cut'}", "run.resume=true")
+    run(*words, f"run.dir={tmp_path / 'cut'}")
     first, resumed = (load_weights(str(folder)).state for folder in (uninterrupted, tmp_path / "cut"))
     assert all(torch.equal(first[key], resumed[key]) for key in first)
     with (tmp_path / "cut/metrics.csv").open() as stream:
         assert {"1", "3", "5", "7"} <= {row["step"] for row in csv.DictReader(stream)}
 
 
-def test_an_existing_run_is_not_overwritten(pretrained: Path, videos: Path) -> None:
-    done = run("pretrain", f"data.root={videos}", f"run.dir={pretrained}", "views=motion", *TINY, ok=False)
-    assert "already contains a run" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_finished_run_is_not_touched(pretrained: Path, videos: Path) -> None:
+    before = {file: file.read_bytes() for file in pretrained.rglob("*") if file.is_file()}
+    done = run("pretrain", f"data.root={videos}", f"run.dir={pretrained}", "views=motion", *TINY)
+    assert "holds a finished run of these settings" in done.stderr
+    done = run("pretrain", f"data.root={videos}", f"run.dir={pretrained}", "views=motion", *TINY, "seed=1", ok=False)
+    assert "seed=1, but the run in" in done.stderr
+    assert {file: file.read_bytes() for file in pretrained.rglob("*") if file.is_file()} == before
 
 
 def test_every_evaluation_runs_on_extracted_features(pretrained: Path, videos: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ WRONG = {
     ],
     "knn features=images": ["features=images", "give the run directory of `extract`"],
     "pretrain data.root=images run.dir=old": ["run.dir=old already contains a run: choose another directory"],
-    "pretrain data.root=images run.resume=true run.dir=new": ["new/last.ckpt does not exist"],
+    "pretrain data.root=images run.resume=true run.dir=new": ["run.resume is no longer a setting: leave it out"],
     "report imagse": ["imagse does not exist"],
     "compare images": ["images contains no runs"],
     "compare images/a/0.png old": ["images/a/0.png"],

@@ -17,7 +17,6 @@ from eztorch_sce.augment.policies import policy
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config import schema
 from eztorch_sce.config.adjust import adjusted
-from eztorch_sce.config.resumed import resumed
 from eztorch_sce.config.set_where import Origin, naming_origins
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
@@ -104,7 +103,6 @@ def fit_to_data(config: schema.PretrainConfig, manifest: Manifest) -> tuple[sche
         ConfigError: If a setting does not suit the data.
         MediaError: If none of the probed files can be read.
     """
-    config = resumed(config)
     if not _is_open(config):
         return config, []
     config, choices = fit_to_survey(config, survey(manifest, config.data.build_decoder()), memory_for(config))

@@ -83,7 +83,7 @@ _FIRST = (
         "loss",
     ),
     *("optimizer", "optimizer.lr", "data.batch_size", "data.num_frames", "data.clip_s", "trainer.max_epochs"),
-    *("minutes", "trainer.devices", "trainer.precision", "run.dir", "run.resume", "seed"),
+    *("minutes", "trainer.devices", "trainer.precision", "run.dir", "seed"),
 )
 _FIRST_GROUPS = ("", "data", "trainer", "optimizer", "schedule", "test", "method", "loss", "backbone")
 

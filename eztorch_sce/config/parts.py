@@ -46,7 +46,9 @@ class CommandConfig(Settings):
     seed: int = setting(0, at_least=0, at_most=2**32 - 1, help="Seed of all random numbers.")
     run: RunConfig = field(default_factory=RunConfig)
     plugins: list[str] = setting(
-        [], help="Modules or files that register choices of your own, such as my_package.parts or ./parts.py."
+        [],
+        resumable=True,
+        help="Modules or files that register choices of your own, such as my_package.parts or ./parts.py.",
     )
 
     if not TYPE_CHECKING:  # a type checker would accept every name

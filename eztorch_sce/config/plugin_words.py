@@ -14,8 +14,8 @@ _KEY = "plugins"
 def with_plugins(words: Sequence[str]) -> list[str]:
     """Load all plugins that a command names, and return its words with these plugins as one list.
 
-    They are named by `plugins=`, by the file of `config=` or `recipe=`, by the run that is resumed, or by the
-    environment variable. Those of installed packages are loaded too, but not listed.
+    They are named by `plugins=`, by the file of `config=` or `recipe=`, or by the environment variable. Those of
+    installed packages are loaded too, but not listed.
 
     Args:
         words: Words after the name of a command.
@@ -52,8 +52,6 @@ def _files(words: Sequence[str]) -> Iterator[Path]:
     values = dict(word.split("=", 1) for word in words if "=" in word)
     values = {key: value.strip("'\"") for key, value in values.items()}
     paths = [values.get("config", ""), values.get("recipe", "")]
-    if values.get("run.resume", "").lower() == "true":
-        paths.append(values.get("run.dir", ""))
     for path in filter(None, paths):
         file = Path(path).expanduser()
         file = file / "config.yaml" if file.is_dir() else file

@@ -1,6 +1,7 @@
 """Keys of earlier versions."""
 
 RENAMED_KEYS: dict[str, str] = {
+    "run.resume": "run.resume is no longer a setting: leave it out, and the command goes on with the run in run.dir",
     "loss.implementation": "loss.implementation is no longer a setting: there is one implementation",
     "loss.target_temperature_ramp.": (
         "loss.target_temperature_ramp is now ramps=[{setting:loss.target_temperature,start:0.1}]"

@@ -130,6 +130,7 @@ class DataConfig(Settings):
     duplicates: str = setting(
         "refuse",
         choices=["refuse", "keep"],
+        resumable=True,
         help="Handling of files with the same content, as recorded by `data doctor`, that are in both splits, have "
         "two labels or are listed twice: refuse stops the run, keep uses them and prints a note. Links to the "
         "same file are refused with either value.",
@@ -171,6 +172,7 @@ class DataConfig(Settings):
     decoder: str = setting(
         "pyav",
         choices=lambda: ["auto", *choices("decoder")],
+        resumable=True,
         help="Video decoder; auto selects the one that `eztorch-sce data bench` measured as fastest on these files.",
     )
     batch_size: int | None = setting(
@@ -182,6 +184,7 @@ class DataConfig(Settings):
     num_workers: int | None = setting(
         None,
         at_least=0,
+        resumable=True,
         help="Decoding processes per device; null uses the CPU cores available to the process of the device (cores "
         "shared by several processes are divided among them), minus one if there are at least four, and at "
         "most 16.",
@@ -189,23 +192,30 @@ class DataConfig(Settings):
     prefetch: int = setting(
         2,
         at_least=1,
+        resumable=True,
         help="Batches that each decoding process prepares ahead. They wait in shared memory (/dev/shm): "
         "data.num_workers * data.prefetch batches per device.",
     )
     timeout_s: float = setting(
         45.0,
         above=0,
+        resumable=True,
         help="Seconds that a decoding process may spend on one record (per ten clips, if it has more) before it is "
         "considered hung. The run then stops and names the file.",
     )
     on_error: str = setting(
         "skip",
         choices=["skip", "raise"],
+        resumable=True,
         help="Handling of unreadable files: skip leaves them out of training and reports them, raise stops the run. "
         "Evaluation always stops.",
     )
     max_unreadable: float = setting(
-        0.05, at_least=0, below=1, help="Largest fraction of unreadable records before training stops."
+        0.05,
+        at_least=0,
+        below=1,
+        resumable=True,
+        help="Largest fraction of unreadable records before training stops.",
     )
     canvas: int | None = setting(
         None,

@@ -325,7 +325,7 @@ def _interruption(training: Training) -> Finding | None:
         return None
     done = "" if training.progress is None else f" after {training.progress:.0%}"
     text = f"the run stopped{done} without a report: its process no longer runs"
-    cure = "repeat its command with run.dir set to its directory and run.resume=true"
+    cure = "run its command again, with run.dir set to its directory: it goes on from its last checkpoint"
     return Finding("interruption", "warn", "Interrupted", text, cure)
 
 

@@ -1,6 +1,7 @@
 """Weights files: a backbone, the config that builds it, its input, and its classifier if there is one."""
 
 import hashlib
+import importlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -162,8 +163,9 @@ def _why_absent(file: Path) -> str:
         siblings = [str(other) for other in file.parent.iterdir()] if file.parent.is_dir() else []
         return f"does not exist{did_you_mean(str(file), siblings)}; give {written}"
     missing = f"{BACKBONE_FILE} or {CLASSIFIER_FILE}"
-    if (file / "last.ckpt").is_file():
-        return f"has no {missing} yet: its training has not finished; run.resume=true continues it"
+    reports = importlib.import_module("eztorch_sce.report.unfinished")  # of runs, and so above this module
+    if unfinished := reports.unfinished(file):
+        return f"has no {missing}: {unfinished}"
     return f"has no {missing}: give {written}"
 
 

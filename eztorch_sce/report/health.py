@@ -1,6 +1,5 @@
 """The health of the training of a run, from its files."""
 
-import datetime
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from eztorch_sce.report.training_log import TrainingLog, read_log
 
 METRICS = "metrics.csv"
 SILENCE_S = 300.0  # a running training logs more often, unless an epoch has an online evaluation of many records
-_WRITTEN_S = 120.0  # between the time in a report, in minutes, and that of its file
 
 
 def say_health(run_dir: Path) -> None:
@@ -38,25 +36,10 @@ def training_of(run: RunFiles, log: TrainingLog, state: str) -> Training:
 
 def state_of(run: RunFiles) -> str:
     """Return whether a run is "finished", "running" or "interrupted"; a running one logs every few minutes."""
-    if run.is_finished and not _is_resumed(run):
+    if run.is_finished:
         return "finished"
     silence = silence_s(run.directory)
     return "running" if silence is not None and silence < SILENCE_S else "interrupted"
-
-
-def _is_resumed(run: RunFiles) -> bool:
-    """Return whether the settings of a finished run were written again after its report.
-
-    The times of files that were copied say nothing; those of a report then differ from the time written in it.
-    """
-    settings, report = run.directory / "config.yaml", run.directory / "report.json"
-    if not settings.exists() or settings.stat().st_mtime <= report.stat().st_mtime:
-        return False
-    finished = run.report.get("finished")
-    if not finished:
-        return True
-    written = datetime.datetime.strptime(f"{finished}+0000", "%Y-%m-%d %H:%M UTC%z").timestamp()
-    return abs(report.stat().st_mtime - written) < _WRITTEN_S
 
 
 def silence_s(run_dir: Path) -> float | None:

@@ -11,7 +11,7 @@ from eztorch_sce.report.side_by_side import show_short
 
 DEFAULT, RECIPE, CHOSEN, OPEN, SET = "default", "recipe", "chosen", "open", "set"
 _UNSET: tuple[Any, ...] = (None, "auto", [], "null")
-_NO_SETTINGS = ("config", "recipe", "run.resume", "run.dir")  # where a run starts from, and where it is
+_NO_SETTINGS = ("config", "recipe", "run.dir")  # where a run starts from, and where it is
 _ORIGINS = (DEFAULT, RECIPE, OPEN, CHOSEN, SET)  # from the least to the most interesting
 
 

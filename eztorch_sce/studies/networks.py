@@ -63,13 +63,14 @@ def pretrain(config: PretrainConfig, directory: Path, seconds: float, beat: Call
         seconds: Seconds after which the training stops where it is.
         beat: Called after every step.
     """
-    can_resume = (directory / "last.ckpt").is_file()
-    if not can_resume:
-        shutil.rmtree(directory, ignore_errors=True)
     limit = TimeLimit(seconds, beat=beat)
-    run = RunConfig(dir=str(directory), resume=can_resume)
-    api.pretrain(replace(config, run=run), callbacks=[limit])
+    api.pretrain(replace(config, run=_saving_often(directory)), callbacks=[limit])
     return limit
+
+
+def _saving_often(directory: Path) -> RunConfig:
+    """Return the settings of the directory of a training: studies are short, so that minutes count."""
+    return RunConfig(dir=str(directory), save_every_minutes=1.0)
 
 
 @dataclass
@@ -127,13 +128,10 @@ def finetune(
 
     An interrupted fine-tuning is continued. The arguments are those of `evaluate` and `pretrain`.
     """
-    can_resume = (directory / "last.ckpt").is_file()
-    if not can_resume:
-        shutil.rmtree(directory, ignore_errors=True)
     config = FinetuneConfig(
         data=replace(data, num_frames=None, clip_s=None, frame_stride=None, near_power=None, batch_size=None),
         weights=str(weights), untrained=untrained, probe_first=True, dropout=0.5, test=views, seed=seed,
-        run=RunConfig(dir=str(directory), resume=can_resume),
+        run=_saving_often(directory),
     )  # fmt: skip
     config.trainer = replace(config.trainer, max_epochs=epochs, devices=1)
     config.views = [

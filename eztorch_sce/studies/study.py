@@ -16,7 +16,8 @@ from eztorch_sce.pages import report_page
 from eztorch_sce.printing import visible
 from eztorch_sce.progress import in_words, print_above
 from eztorch_sce.report.finished_runs import flat
-from eztorch_sce.report.run_directory import open_run, write_report
+from eztorch_sce.report.run_directory import lock_run, open_run, write_report
+from eztorch_sce.report.run_session import in_run_directory
 from eztorch_sce.studies import stages
 from eztorch_sce.studies.state import State
 from eztorch_sce.studies.tables import print_study
@@ -24,6 +25,7 @@ from eztorch_sce.types import Report
 
 
 @signals.watched()
+@in_run_directory
 def study(config: StudyConfig) -> Report:
     """Compare pretraining with several sets of views, and no pretraining, on the same test records in a given time.
 
@@ -54,9 +56,11 @@ def study(config: StudyConfig) -> Report:
     _announce(state, config)
     signals.keep(lambda: f"the finished parts are saved in {visible(str(directory))}")
     state.content["starts"] += 1
-    state.save()
-    if not (directory / "config.yaml").exists():
+    if (directory / "config.yaml").exists():
+        lock_run(directory)
+    else:
         open_run("study", config)
+    state.save()
     if "conclusion" not in state.content:
         try:
             with saying_once():

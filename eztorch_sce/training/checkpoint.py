@@ -14,7 +14,7 @@ from eztorch_sce import distributed, signals
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.distributed import rank
-from eztorch_sce.errors import Stopped, TrainingError, typed
+from eztorch_sce.errors import Stopped, TrainingError
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig
 from eztorch_sce.models.weights import epoch_file, save_weights
 from eztorch_sce.shards import whole_on_host
@@ -126,7 +126,7 @@ class Checkpoints(pl.Callback):
         if isinstance(exception, Stopped) and is_waiting:
             if trainer.global_step > self.saved_step:
                 self._save(trainer, wait=True)
-            exception.saved, exception.again = self._saved(trainer)
+            exception.saved = self._saved(trainer)
         if trainer.is_global_zero and not isinstance(exception, TrainingError):
             self.files.writer.finish()
 
@@ -137,19 +137,17 @@ class Checkpoints(pl.Callback):
         if has_moved and (self.is_due or is_nth or self.signal):
             self._save(trainer, wait=wait or self.signal > 0)
         if self.signal:
-            raise Stopped(self.signal, *self._saved(trainer))
+            raise Stopped(self.signal, self._saved(trainer))
 
     def _save(self, trainer: pl.Trainer, wait: bool) -> None:
         self.files.wait = wait
         trainer.save_checkpoint(self.files.writer.run_dir)
         self.saved_s, self.saved_step, self.is_due = time.monotonic(), trainer.global_step, False
 
-    def _saved(self, trainer: pl.Trainer) -> tuple[str, str]:
-        """Return what is saved, and how the user goes on."""
+    def _saved(self, trainer: pl.Trainer) -> str:
+        """Return what is saved, in words."""
         total = int(trainer.estimated_stepping_batches)
-        directory = typed(("run.dir", self.files.writer.run_dir))
-        again = f"run the same command again, with {directory}, to go on"
-        return f"saved at step {trainer.global_step} of {total}", again
+        return f"saved at step {trainer.global_step} of {total}"
 
 
 def _is_between_steps(trainer: pl.Trainer) -> bool:

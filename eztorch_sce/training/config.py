@@ -12,8 +12,9 @@ from eztorch_sce.settings import PathSetting, Settings, setting
 class RunConfig(Settings):
     """The run directory, and how often a run writes to it."""
 
+    RESUMABLE = True
+
     dir: PathSetting = setting(None, is_path=True, help="Run directory; null means the next free runs/<command>-<n>.")
-    resume: bool = setting(False, help="Resume from last.ckpt in the run directory.")
     save_every_minutes: float = setting(
         30.0, above=0, help="Minutes between two checkpoints. Saving takes less than a second of a training's time."
     )
@@ -47,6 +48,8 @@ class RunConfig(Settings):
 @dataclass
 class TrainerConfig(Settings):
     """Epochs, devices and precision of a training."""
+
+    RESUMABLE = True
 
     max_epochs: int | None = setting(
         None, at_least=1, help="Number of passes over the training data; null chooses from the data, or is 200."

@@ -16,7 +16,9 @@ from eztorch_sce.settings import PathSetting, Settings, setting
 class OnlineConfig(Settings):
     """Evaluation of the backbone during pretraining; off by default."""
 
-    every_n_epochs: int | None = setting(None, at_least=1, help="Epochs between two evaluations; null turns it off.")
+    every_n_epochs: int | None = setting(
+        None, at_least=1, resumable=True, help="Epochs between two evaluations; null turns it off."
+    )
     root: PathSetting = setting(
         None,
         is_path=True,

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 import pytorch_lightning as pl
 from pytorch_lightning import loggers as pl_loggers
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from eztorch_sce import distributed, signals
 from eztorch_sce.data.datamodule import TrainingData
@@ -101,6 +102,7 @@ def fit(
             log_every_n_steps=log_every,
             logger=kept.loggers,
             callbacks=_callbacks(kept, data, config, own, log_every),
+            enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),  # else it adds its own
             enable_progress_bar=False,
             enable_model_summary=False,
         )

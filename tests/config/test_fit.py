@@ -210,13 +210,12 @@ def test_a_run_writes_what_it_chose_and_a_resumed_run_keeps_it(
     printed = capsys.readouterr().err.split()
     assert all(word in printed for choice in report.protocol["chosen"] for word in choice.split())
 
-    write_images(root, 60, (100, 100))  # larger, and three times as many
-    api.pretrain(compose("pretrain", [*words, "trainer.max_epochs=2", "run.resume=true"]))
+    api.pretrain(compose("pretrain", [*words, "trainer.max_epochs=2"]))
     resumed = settings(tmp_path / "run")
     assert [resumed[name] for name in ("views", "optimizer", "method")] == [
         saved[name] for name in ("views", "optimizer", "method")
     ]
-    assert resumed["data"]["batch_size"] == 8
+    assert (resumed["data"]["batch_size"], resumed["trainer"]["max_epochs"]) == (8, 2)
 
 
 def test_show_views_shows_the_views_of_pretraining(tmp_path: Path) -> None:

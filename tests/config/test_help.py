@@ -16,7 +16,7 @@ from eztorch_sce.errors import ConfigError
 
 TYPED_FIRST = (
     *("recipe", "backbone", "loss", "views", "data.root", "data.list", "data.batch_size", "data.num_frames"),
-    *("data.clip_s", "trainer.max_epochs", "trainer.devices", "run.dir", "run.resume", "seed"),
+    *("data.clip_s", "trainer.max_epochs", "trainer.devices", "run.dir", "seed"),
 )
 
 

@@ -333,7 +333,7 @@ def test_a_run_is_repeated_from_its_directory(folder: Path) -> None:
     changed = compose("pretrain", ["config=first/config.yaml", "loss=sce", "loss.temperature=0.3", "seed=6"])
     assert (changed.loss, changed.seed, changed.backbone) == (SCEConfig(temperature=0.3), 6, again.backbone)
     assert changed.config == "first/config.yaml"
-    reopened = resumed(compose("pretrain", ["data.root=images", "run.dir=first", "run.resume=true"]))
+    reopened = resumed("pretrain", compose("pretrain", ["data.root=images"]), Path("first"))
     assert (reopened.backbone, reopened.views) == (again.backbone, again.views)
 
 

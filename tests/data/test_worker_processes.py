@@ -98,7 +98,7 @@ def test_a_training_that_lost_a_worker_can_be_resumed(tmp_path: Path) -> None:
         backbone=sce.SmallR2Plus1DConfig(width=4, num_blocks=1),
         optimizer="sgd",
         trainer=sce.TrainerConfig(max_epochs=3, accelerator="cpu"),
-        run=sce.RunConfig(dir=str(tmp_path / "run")),
+        run=sce.RunConfig(dir=str(tmp_path / "run"), save_every_n_steps=1),
     )
     config.views = [replace(view, size=16) for view in config.views]
     config.method.queue_size, config.schedule.warmup_epochs = 8, 0
@@ -111,7 +111,6 @@ def test_a_training_that_lost_a_worker_can_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(LoadingError, match="while reading r009"):
         sce.pretrain(config, data=source, callbacks=[FailLater()])
     source.switch.unlink()
-    config.run.resume = True
     assert sce.pretrain(config, data=source).metrics["unreadable"] == 0
 
 

@@ -1,26 +1,81 @@
-"""Tests of run directories: which process creates them, and when they are rejected."""
+"""Tests of run directories: which run a command starts, goes on with or refuses, and which process creates them."""
 
 import csv
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from image_files import write_two_classes
 
-from eztorch_sce.config.schema import PretrainConfig
+from eztorch_sce.cli import main
+from eztorch_sce.config.compose import compose
+from eztorch_sce.config.saved import saved_settings
+from eztorch_sce.config.schema import PretrainConfig, validate
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.report import run_directory
-from eztorch_sce.report.run_directory import open_run, write_by_class
+from eztorch_sce.report.run_decision import GOING_ON, Decision
+from eztorch_sce.report.run_directory import open_run, planned_run_dir, write_by_class
 
-
-def config_of(run_dir: Path | None, resume: bool = False) -> PretrainConfig:
-    config = PretrainConfig()
-    config.run.dir, config.run.resume = None if run_dir is None else str(run_dir), resume
-    return config
+pytestmark = pytest.mark.xdist_group("run_directory")
+SETTINGS = [
+    "backbone=r2plus1d_small", "backbone.width=2", "backbone.num_blocks=1", "views=small_image", "views.*.size=16",
+    "data.batch_size=6", "data.num_workers=0", "data.pretrain_on=all", "method.queue_size=12", "optimizer=sgd",
+    "method.projector.hidden_dim=8", "method.predictor=null", "trainer.accelerator=cpu", "schedule.warmup_epochs=0",
+]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def no_directories_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("EZTORCH_SCE_RUN_DIRS", raising=False)
     monkeypatch.setattr(run_directory, "_opened", [])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with images, and the run of two epochs on them."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_two_classes(folder / "images")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["pretrain", "data.root=images", "run.dir=run", *SETTINGS, "trainer.max_epochs=2"])
+    return folder
+
+
+@pytest.fixture
+def folder(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of that folder, to work in; its run has another place than when it started."""
+    shutil.copytree(trained, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def decided(*words: str, epochs: int = 2, command: str = "pretrain") -> Decision:
+    settings = [*SETTINGS, f"trainer.max_epochs={epochs}"] if command == "pretrain" else []
+    return decision_on(compose(command, ["data.root=images", "run.dir=run", *settings, *words]), command)
+
+
+def decision_on(config: Any, command: str = "pretrain") -> Decision:
+    return planned_run_dir(command, validate(config))[1]
+
+
+def refusal(*words: str, epochs: int = 2, command: str = "pretrain") -> str:
+    with pytest.raises(ConfigError) as error:
+        decided(*words, epochs=epochs, command=command)
+    return str(error.value)
+
+
+def unfinished(run_dir: Path) -> None:
+    """Make a run one that was killed in its last epoch."""
+    (run_dir / "report.json").unlink()
+    (run_dir / "backbone.safetensors").unlink()
+
+
+def config_of(run_dir: Path | None) -> PretrainConfig:
+    config = PretrainConfig()
+    config.run.dir = None if run_dir is None else str(run_dir)
+    return config
 
 
 def become_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,18 +108,90 @@ def test_one_process_takes_the_next_free_directory(tmp_path: Path, monkeypatch: 
     assert [str(open_run("knn", config_of(None))) for _ in range(2)] == ["runs/knn-1", "runs/knn-2"]
 
 
-def test_a_directory_that_contains_a_run_is_opened_only_to_resume_it(tmp_path: Path) -> None:
-    open_run("pretrain", config_of(tmp_path))
-    with pytest.raises(ConfigError, match="already contains a run"):
-        open_run("pretrain", config_of(tmp_path))
-    with pytest.raises(ConfigError, match="there is nothing to resume"):
-        open_run("pretrain", config_of(tmp_path, resume=True))
-    (tmp_path / "last.ckpt").touch()
-    assert open_run("pretrain", config_of(tmp_path, resume=True)) == tmp_path
-    with pytest.raises(ConfigError, match=r"or resume it with run\.resume=true"):
-        open_run("pretrain", config_of(tmp_path))
-    with pytest.raises(ConfigError, match="already contains a run of pretrain: choose another directory"):
-        open_run("knn", config_of(tmp_path, resume=True))
+def test_a_longer_training_goes_on_and_tells_its_sessions(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["pretrain", "data.root=images", "run.dir=run", *SETTINGS, "trainer.max_epochs=3"]
+    main(words)
+    printed = capsys.readouterr().err
+    assert "going on with run from step 4 of 6 (epoch 3 of 3), saved " in printed
+    assert "  trainer.max_epochs  2       3" in printed
+    history, report = (json.loads(Path("run", name).read_text()) for name in ("history.json", "report.json"))
+    first, second = history["sessions"]
+    assert (first["from_step"], first["changes"], second["from_step"]) == (0, [], 4)
+    assert second["changes"] == [{"setting": "trainer.max_epochs", "before": "2", "now": "3"}]
+    assert report["sessions"] == 2
+    assert report["seconds"] == pytest.approx(first["seconds"] + second["seconds"], abs=2)
+    assert saved_settings(Path("run/config.yaml"))["trainer"]["max_epochs"] == 3
+    rows = Path("run/metrics.csv").read_text().splitlines()[1:]
+    before = {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()}
+    main(words)
+    assert "run holds a finished run of these settings" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in Path("run").rglob("*") if file.is_file()} == before
+    assert len(rows) == len({row.split(",")[0] for row in rows})
+
+
+def test_settings_that_make_another_run_are_refused_at_once_with_the_way_to_start_it(folder: Path) -> None:
+    unfinished(folder / "run")
+    message = refusal(
+        "loss.temperature=0.2", "seed=5", "data.num_workers=1", "views.*.flip=0.25", "method.queue_size=6"
+    )
+    for text in ("loss.temperature=0.2, but the run in run has 0.1", "seed=5, but the run in run has 0"):
+        assert text in message
+    assert "views.*.flip=0.25" in message
+    assert "num_workers=1, but" not in message
+    assert "to start a new one: eztorch-sce pretrain config=run" in message
+    assert "loss=infonce, but the run in run has sce" in refusal("loss=infonce")
+    assert "loss.positive_weight" not in refusal("loss=infonce").split("this would")[0]
+    assert "views=image_multicrop" in refusal("views=image_multicrop") or "6 views" in refusal("views=image_multicrop")
+
+
+def test_settings_that_may_change_are_taken(folder: Path) -> None:
+    unfinished(folder / "run")
+    may_change = {
+        "trainer.max_epochs": "9", "trainer.compile": "true", "trainer.precision": "bf16-mixed", "data.prefetch": "3",
+        "data.num_workers": "1", "data.timeout_s": "50", "run.log_every_n_steps": "3", "run.keep": "5",
+        "data.decoder": "decord",
+    }  # fmt: skip
+    decision = decided(*(f"{name}={value}" for name, value in may_change.items()))
+    assert decision.kind == GOING_ON
+    assert {change.setting: change.now for change in decision.changes} == may_change
+    assert {change.kind for change in decision.changes} == {"taken"}
+
+
+def test_what_was_chosen_from_the_data_is_kept(folder: Path) -> None:
+    unfinished(folder / "run")
+    open_words = ["data.root=images", "run.dir=run", "data.pretrain_on=all", "data.num_workers=0", "seed=0"]
+    open_words += ["method.projector.hidden_dim=8", "method.predictor=null", "trainer.accelerator=cpu"]
+    decision = decision_on(compose("pretrain", open_words))
+    assert (decision.kind, decision.changes) == (GOING_ON, ())
+    config = decision.config
+    assert (config.data.batch_size, config.trainer.max_epochs, config.backbone.width) == (6, 2, 2)
+
+
+def test_other_records_are_refused_with_numbers_and_the_same_elsewhere_are_not(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished(folder / "run")
+    words = ["pretrain", "run.dir=run", *SETTINGS, "trainer.max_epochs=3"]
+    shutil.copy("images/a/0.png", "images/a/20.png")
+    with pytest.raises(SystemExit):
+        main([*words, "data.root=images"])
+    assert "data.root=images has 13 records; the run started with 12" in capsys.readouterr().err
+    Path("images/a/0.png").unlink()
+    with pytest.raises(SystemExit):
+        main([*words, "data.root=images"])
+    assert "12 records, as many as the run started with, but of other names" in capsys.readouterr().err
+    shutil.move("images/a/20.png", "images/a/0.png")
+    shutil.copytree("images", "moved")
+    write_two_classes(folder / "moved")
+    for file in (folder / "moved").rglob("*.png"):
+        shutil.copy(folder / "images/a/2.png", file)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main([*words, "data.root=moved"])
+    assert "12 records of the same names as those of the run, but other content" in capsys.readouterr().err
+    write_two_classes(folder / "moved")
+    main([*words, "data.root=moved"])
+    assert [each["setting"] for each in json.loads(Path("run/history.json").read_text())["sessions"][-1]["changes"]]
 
 
 def test_metrics_by_class_are_written_as_csv(tmp_path: Path) -> None:

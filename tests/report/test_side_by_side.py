@@ -1,9 +1,6 @@
 """Tests of the results of a page: which runs belong together, and what stands beside what."""
 
-import datetime
 import json
-import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +8,7 @@ import pytest
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.pages import refresh_pages, report_page
-from eztorch_sce.report.health import state_of
-from eztorch_sce.report.run_files import RunFiles, open_runs
+from eztorch_sce.report.run_files import open_runs
 from eztorch_sce.report.sections.headline import headline
 from eztorch_sce.report.setting_rows import setting_table
 from eztorch_sce.report.settings import DataPlace, ReportConfig
@@ -77,23 +73,6 @@ def test_in_a_study_an_untrained_network_is_the_baseline_of_the_pretrainings_wit
     assert cells == [("0.500", "0.375"), ("0.750", "0.250")]
 
 
-def test_a_finished_run_whose_files_were_copied_is_not_taken_for_one_that_was_resumed(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "mine", "pretrain", {"loss": 1.0})
-    report = json.loads((run / "report.json").read_text())
-    now = time.time()
-
-    def state(age_of_finish_s: float) -> str:
-        finished = datetime.datetime.fromtimestamp(now - age_of_finish_s, datetime.timezone.utc)
-        report["finished"] = f"{finished:%Y-%m-%d %H:%M} UTC"
-        (run / "report.json").write_text(json.dumps(report))
-        os.utime(run / "report.json", (now - 60, now - 60))
-        os.utime(run / "config.yaml", (now, now))
-        return state_of(RunFiles(run, "mine"))
-
-    assert state(age_of_finish_s=60) == "running"
-    assert state(age_of_finish_s=86400) == "finished"
-
-
 def test_a_row_holds_value_interval_baseline_chance_and_number_of_records(folder: Path) -> None:
     group = next(group_of(each) for each in aligned_evaluations(subjects(folder)) if each.command == "knn")
     (row,) = group["rows"]
@@ -131,12 +110,11 @@ def test_runs_of_the_same_name_are_told_apart_and_extracted_features_are_no_colu
 def test_an_unfinished_run_says_how_far_it_came_and_how_it_goes_on(tmp_path: Path) -> None:
     run = write_run(tmp_path / "cut", "pretrain")
     (run / "metrics.csv").write_text("step,loss\n9,1.5\n19,1.25\n29,")
-    (run / "last.ckpt").touch()
     section = headline(open_runs([str(run)])[0], None)
     assert section is not None
     (unfinished,) = section.data["unfinished"]
     assert unfinished["where"] == "last logged step 29"
-    assert unfinished["resume"] == f"run.dir={run} run.resume=true"
+    assert unfinished["again"] == f"run its command again, with run.dir={run}"
 
 
 def test_settings_are_told_by_their_origin(tmp_path: Path) -> None:

@@ -40,20 +40,20 @@ def content(run_dir: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
-    """Kill a study in its first pretraining, and continue it; return its directory, its state then, and its output."""
+    """Stop a study in its first pretraining, and continue it; return its directory, its state then, and its output."""
     run_dir = tmp_path_factory.mktemp("runs") / "study"
     process = start(videos, run_dir)
     pretraining = run_dir / "pretrain-motion"
-    while process.poll() is None and not (pretraining / "last.ckpt").exists():
+    while process.poll() is None and not (pretraining / "metrics.csv").exists():
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(signal.SIGTERM)
     process.communicate()
     state = content(run_dir)
     output, _ = start(videos, run_dir).communicate()
     return run_dir, state, output
 
 
-def test_a_killed_study_goes_on_from_its_checkpoint_and_keeps_what_was_finished(
+def test_a_stopped_study_goes_on_from_its_checkpoint_and_keeps_what_was_finished(
     finished: tuple[Path, dict[str, Any], str],
 ) -> None:
     run_dir, killed, output = finished
@@ -64,8 +64,8 @@ def test_a_killed_study_goes_on_from_its_checkpoint_and_keeps_what_was_finished(
     after = content(run_dir)
     assert {name: after["stages"][name]["took_s"] for name in done} == done
     assert after["spent_s"] > killed["spent_s"]
-    config = (run_dir / "pretrain-motion" / "config.yaml").read_text()
-    assert "resume: true" in config
+    history = json.loads((run_dir / "pretrain-motion" / "history.json").read_text())
+    assert history["sessions"][-1]["from_step"] > 0
 
 
 def test_a_study_ends_with_paired_differences_a_conclusion_and_a_page(

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from eztorch_sce import api
 from eztorch_sce.cli import main
 from eztorch_sce.config.compose import compose
+from eztorch_sce.training.checkpoint_files import progress_of
 from eztorch_sce.training.trainer import Callback
 
 FOLDER, IMAGES = Path(sys.argv[1]), sys.argv[2]
@@ -172,16 +173,18 @@ class CopyAfterFirstEpoch(Callback):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == 1 and trainer.is_global_zero:
+            while progress_of(self.run_dir) is None:  # a thread writes it
+                time.sleep(0.02)
             shutil.copytree(self.run_dir, f"{self.run_dir} interrupted")
 
 
 def draws(run_dir: Path, fails: bool) -> None:
     """Train, then resume the same training after its first epoch."""
     whole, resumed = Dropping(), Dropping()
-    settings = [*SMALL, f"data.root={IMAGES}"]
+    settings = [*SMALL, f"data.root={IMAGES}", "run.save_every_n_steps=1"]
     config = compose("pretrain", [*settings, f"run.dir={run_dir}"])
     api.pretrain(config, backbone=whole, callbacks=[CopyAfterFirstEpoch(run_dir)])
-    config = compose("pretrain", [*settings, f"run.dir={run_dir} interrupted", "run.resume=true"])
+    config = compose("pretrain", [*settings, f"run.dir={run_dir} interrupted"])
     api.pretrain(config, backbone=resumed)
     print(json.dumps({"whole": whole.masks, "resumed": resumed.masks, "weights": whole.layer.weight.tolist()}))
 

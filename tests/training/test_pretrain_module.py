@@ -157,7 +157,7 @@ def test_ramps_change_settings_of_loss_and_method_and_resume(
     assert temperatures == pytest.approx([0.1, 0.08, 0.06, 0.05, 0.05, 0.05])
     assert momenta == pytest.approx([0.5, 0.58, 0.66, 0.74, 0.82, 0.9])
     temperatures.clear()
-    config.run.resume, config.trainer.max_epochs = True, 4
+    config.trainer.max_epochs = 4
     api.pretrain(config)
     assert temperatures == pytest.approx([0.05, 0.05])
 

@@ -86,7 +86,7 @@ class Provenance:
         folder = _common_folder([name for files in located for name in files.folders])
         keys = [_keys(files, part, _below(files, folder)) for files, part in zip(located, parts, strict=True)]
         prints = [
-            (int(key[index]), _fingerprint_of(part, files, index))
+            (int(key[index]), fingerprint_of(part, files, index))
             for part, files, key in zip(parts, located, keys, strict=True)
             for index in np.argsort(key)[: _NUM_READ if part.has_source else _NUM_PRINTS].tolist()
         ]
@@ -183,7 +183,7 @@ class Provenance:
         """Return whether a file no longer has the content that is remembered of it."""
         index_of = {key: index for index, key in enumerate(keys.tolist())}
         prints = [(index_of[key], value) for key, value in self.fingerprints.tolist() if key in index_of]
-        num_same = sum(_fingerprint_of(records, files, index) == value for index, value in prints)
+        num_same = sum(fingerprint_of(records, files, index) == value for index, value in prints)
         return not num_same or num_same < 0.9 * len(prints)
 
 
@@ -259,7 +259,7 @@ def _alignments(files: RealFiles) -> Iterator[list[str | None]]:
         yield [os.sep.join(names[count:]) if len(names) >= count else None for names in parts]
 
 
-def _fingerprint_of(records: Records, files: RealFiles, index: int) -> int:
+def fingerprint_of(records: Records, files: RealFiles, index: int) -> int:
     """Return a hash of the content of a record, in memory or in a file; -1 if it cannot be read."""
     if (place := records.place_in_source(index)) is None:
         return _fingerprint(files.path(index))

@@ -40,9 +40,7 @@ def _facts(run: RunFiles) -> list[dict[str, str]]:
         "directory": str(run.directory.resolve()),
         "state": "finished" if run.is_finished else "unfinished: no report.json",
         "finished": _finished(run),
-        "time": ""
-        if took is None
-        else _duration(float(took)) + (", resumed" if run.config.get("run", {}).get("resume") else ""),
+        "time": "" if took is None else f"{_duration(float(took))}{_in_sessions(run)}",
         "weights": str(weights.get("file") or ""),
         "hash of the weights": str(weights.get("sha256") or ""),
         "weights are": "random: an untrained baseline" if weights.get("untrained") else "",
@@ -63,6 +61,12 @@ def _finished(run: RunFiles) -> str:
         return ""
     written = datetime.datetime.fromtimestamp(file.stat().st_mtime, datetime.timezone.utc)
     return f"{written:%Y-%m-%d %H:%M} UTC"
+
+
+def _in_sessions(run: RunFiles) -> str:
+    """Return in how many sessions a run was made, if there were several."""
+    sessions = run.report.get("sessions", 1)
+    return f", in {sessions} sessions (history.json)" if sessions > 1 else ""
 
 
 def _duration(seconds: float) -> str:

@@ -10,6 +10,7 @@ from eztorch_sce.report.run_files import RunFiles, all_runs
 from eztorch_sce.report.section import Section
 from eztorch_sce.report.side_by_side import aligned_evaluations, group_of
 from eztorch_sce.report.subjects import Subject, subjects_of
+from eztorch_sce.report.unfinished import command_to_go_on
 
 if TYPE_CHECKING:
     from eztorch_sce.report.media import Media
@@ -57,9 +58,7 @@ def _unfinished(run: RunFiles) -> dict[str, str]:
     steps = run.metrics.get("step", np.empty(0))
     steps = steps[np.isfinite(steps)]
     where = f"last logged step {int(steps[-1])}" if len(steps) else "nothing logged yet"
-    can_resume = (run.directory / "last.ckpt").is_file()
-    cure = typed(("run.dir", run.directory), ("run.resume", "true")) if can_resume else ""
-    return {"name": run.name, "command": run.command, "where": where, "resume": cure}
+    return {"name": run.name, "command": run.command, "where": where, "again": command_to_go_on(run.directory)}
 
 
 def _differences(groups: Sequence[dict[str, Any]]) -> list[str]:
