@@ -23,14 +23,14 @@ class CheckpointWriter:
     Args:
         run_dir: Run directory.
         config: How many checkpoints to keep, and what to do if one cannot be written.
+        last_step: Step of the checkpoint that the training goes on from, or None if it starts.
 
     Attributes:
-        last_step: Step of the newest checkpoint, or None if there is none.
+        last_step: Step of the newest intact checkpoint, or None if there is none.
     """
 
-    def __init__(self, run_dir: Path, config: RunConfig) -> None:
-        self.run_dir, self.config = run_dir, config
-        self.last_step = max(map(step_of, checkpoint_files(run_dir)), default=None)
+    def __init__(self, run_dir: Path, config: RunConfig, last_step: int | None = None) -> None:
+        self.run_dir, self.config, self.last_step = run_dir, config, last_step
         self._buffers: dict[str, Tensor] = {}
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None

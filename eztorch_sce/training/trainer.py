@@ -20,7 +20,7 @@ from eztorch_sce.progress import print_above
 from eztorch_sce.settings import show
 from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether, UnreadableFiles, ViewsOfStart
 from eztorch_sce.training.checkpoint import Checkpoints, TensorFiles
-from eztorch_sce.training.checkpoint_files import load_newest
+from eztorch_sce.training.checkpoint_files import load_newest, step_of
 from eztorch_sce.training.checkpoint_writer import CheckpointWriter
 from eztorch_sce.training.config import RunConfig, TrainerConfig
 from eztorch_sce.training.determinism import Determinism, deterministic
@@ -132,7 +132,8 @@ def _open_files(run_dir: Path, data: TrainingData, config: RunConfig, others: Se
     """Load the newest checkpoint, and let the loggers go on behind it, or start over."""
     checkpoint, content = load_newest(run_dir) or (None, None)
     loggers = [*build_loggers(config.loggers, run_dir), *others]
-    logs, writer = LogPositions(loggers), CheckpointWriter(run_dir, config)
+    logs = LogPositions(loggers)
+    writer = CheckpointWriter(run_dir, config, None if checkpoint is None else step_of(checkpoint))
     if is_first_process():
         writer.remove_leftovers()
         logs.rewind(None if content is None else content["logs"])

@@ -71,6 +71,39 @@ def test_a_set_epoch_is_the_next_one() -> None:
     assert list(sampler) == whole
 
 
+def test_an_epoch_goes_on_after_its_first_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With another number of processes as well: the place is counted in samples of all of them."""
+    whole = list(EpochSampler(12, seed=0, shuffle=True))
+    monkeypatch.setattr("eztorch_sce.distributed.world_size", lambda: 2)
+    by_process = []
+    for rank in range(2):
+        monkeypatch.setattr("eztorch_sce.distributed.rank", lambda rank=rank: rank)
+        sampler = EpochSampler(12, seed=0, shuffle=True)
+        sampler.start_at(0, 4)
+        sampler.set_epoch(0)  # as Lightning does
+        by_process.append(list(sampler))
+        assert len(list(sampler)) == 6  # the next epoch is whole
+    assert [pair for both in zip(*by_process, strict=True) for pair in both] == whole[4:]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loader_goes_on_at_a_saved_place(videos: Path, num_workers: int) -> None:
+    loader = loader_of(videos, num_workers=num_workers)
+    epochs = [list(loader) for _ in range(2)]
+    batches = iter(loader)
+    third = next(batches)
+    place = loader.state_dict()
+    assert place == {"epoch": 2, "samples": 2}
+    rest = list(batches)
+    assert loader.state_dict() == {"epoch": 3, "samples": 0}
+    again = loader_of(videos, num_workers=0)
+    again.load_state_dict(place)
+    assert same(list(again), rest)
+    again.load_state_dict({"epoch": 1, "samples": 0})
+    assert same(list(again), epochs[1])
+    assert third.epoch.tolist() == [2, 2]
+
+
 def test_batches_are_those_of_pretraining(videos: Path) -> None:
     loader = loader_of(videos)
     config = DataConfig(root=str(videos), num_frames=2, clip_s=0.2, batch_size=2, num_workers=0)
