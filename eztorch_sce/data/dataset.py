@@ -238,14 +238,14 @@ class EpochSampler(Sampler[tuple[int, int]]):
     """Sampler of (epoch, record index) pairs for this process, so that a worker knows the epoch of each sample.
 
     Each iteration is the next epoch, whether or not the last one ran to its end; `set_epoch` chooses another, and
-    `start_at` a place in it. The order of an epoch depends only on (seed, epoch). Process r of W takes every W-th
-    record, so the batches of all processes together are the batch that a single process would draw.
+    `start_at` a place in it. The order of an epoch depends only on (seed, epoch). However a step is divided among
+    processes and batches, see `divide`, it has the same records, and an epoch the same steps.
 
     Args:
         num_records: Number of records in the manifest.
         seed: Seed of the run.
         shuffle: Draw a new order for each epoch, and drop the remainder so that all processes have equally many
-            records; otherwise keep the order of the manifest.
+            records; otherwise keep the order of the manifest, of which process r of W takes every W-th record.
 
     Attributes:
         epoch: The epoch of the next iteration.
@@ -255,6 +255,16 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __init__(self, num_records: int, seed: int, shuffle: bool) -> None:
         self.num_records, self.seed, self.shuffle = num_records, seed, shuffle
         self.epoch, self.num_skipped = 0, 0
+        self.batch_size = self.samples_per_step = 1
+
+    def divide(self, samples_per_step: int, batch_size: int) -> None:
+        """Divide each step into batches of a process, in the order of the records; leave out an incomplete last step.
+
+        Args:
+            samples_per_step: Samples of a step in all processes and batches.
+            batch_size: Samples of a batch of one process.
+        """
+        self.samples_per_step, self.batch_size = samples_per_step, batch_size
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration. Called by Lightning."""
@@ -271,11 +281,11 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch, self.num_skipped = epoch + 1, 0
         own: Iterable[int] = range(rank, self.num_records, world_size)
         if self.shuffle:
-            own = shuffled(self.num_records, self.seed, epoch, rank, world_size)
+            own = shuffled(self.num_records, self.seed, epoch, rank, world_size, self.batch_size)
         return ((epoch, index) for index in islice(own, num_skipped, len(self)))
 
     def __len__(self) -> int:
         rank, world_size = distributed.rank(), distributed.world_size()
         if self.shuffle:  # all processes must take the same number of training steps
-            return self.num_records // world_size
+            return self.num_records // self.samples_per_step * self.samples_per_step // world_size
         return len(range(rank, self.num_records, world_size))

@@ -16,26 +16,39 @@ _BLOCK = 1 << 16  # positions computed at a time
 _NUM_ROUNDS = 8
 
 
-def shuffled(num_records: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Iterator[int]:
+def shuffled(
+    num_records: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1, batch_size: int = 1
+) -> Iterator[int]:
     """Iterate over the records that one process takes in a random order of all records.
 
-    Process r of W takes every W-th record from the r-th on. The order depends on the seed, the epoch and the number of
-    records only.
+    Of every `world_size * batch_size` records, process r takes the r-th `batch_size`, so that the batches of all
+    processes, one after the other, are the batch of a single process. The order depends on the seed, the epoch and the
+    number of records only.
 
-    >>> order = list(shuffled(5, seed=0, epoch=0))
-    >>> sorted(order), list(shuffled(5, seed=0, epoch=0, rank=1, world_size=2)) == order[1::2]
-    ([0, 1, 2, 3, 4], True)
+    >>> order = list(shuffled(6, seed=0, epoch=0))
+    >>> list(shuffled(6, seed=0, epoch=0, rank=1, world_size=2, batch_size=2)) == order[2:4]
+    True
     """
     if num_records <= _MAX_SHUFFLED:
         generator = generator_for(seed, epoch, 0, 0, "order")
-        order = torch.randperm(num_records, generator=generator, dtype=torch.int32).numpy()[rank::world_size]
-        for start in range(0, len(order), _BLOCK):
-            yield from order[start : start + _BLOCK].tolist()
+        order = torch.randperm(num_records, generator=generator, dtype=torch.int32).numpy()
+        for positions in _positions(num_records, rank, world_size, batch_size):
+            yield from order[positions].tolist()
         return
     keys = [seed_for(seed, epoch, number, 0, "order") for number in range(_NUM_ROUNDS)]
-    for start in range(rank, num_records, world_size * _BLOCK):
-        positions = np.arange(start, min(start + world_size * _BLOCK, num_records), world_size, dtype=np.uint64)
+    for positions in _positions(num_records, rank, world_size, batch_size):
         yield from permuted(positions, num_records, keys).tolist()
+
+
+def _positions(num_records: int, rank: int, world_size: int, batch_size: int) -> Iterator[Numbers]:
+    """Yield the positions that a process takes in an order of all records, some batches at a time."""
+    num_batches = max(1, _BLOCK // batch_size)
+    stride = world_size * batch_size
+    within = np.arange(batch_size, dtype=np.uint64)
+    for start in range(rank * batch_size, num_records, num_batches * stride):
+        firsts = np.arange(start, start + num_batches * stride, stride, dtype=np.uint64)
+        positions = (firsts[:, None] + within).reshape(-1)
+        yield positions[positions < num_records]
 
 
 def permuted(positions: Numbers, size: int, keys: list[int]) -> Numbers:

@@ -173,7 +173,7 @@ def evaluation_batch_size(spec: InputSpec, num_views: int) -> int:
 class TrainingLoader(TimedLoader):
     """Loader of the training batches of this process: each iteration is a new epoch of random clips.
 
-    The processes and the accumulated batches of a step share `data.batch_size`. The last batch of an epoch is left out
+    The processes and the accumulated batches of a step share `data.batch_size`. The last step of an epoch is left out
     if it has fewer samples.
 
     Args:
@@ -193,6 +193,7 @@ class TrainingLoader(TimedLoader):
 
     def __init__(self, clips: TrainingClips, sampler: EpochSampler, config: DataConfig, division: Division) -> None:
         batch_size = config.samples_per_step // (division.world_size * division.accumulate)
+        sampler.divide(config.samples_per_step, batch_size)
         num_batches = len(clips) // (division.world_size * batch_size)
         wanted = Supply(min(config.workers(division.per_machine), max(1, num_batches)), config.prefetch)
         needed = batch_bytes(batch_size, clips.sample_bytes)

@@ -42,6 +42,8 @@ class MomentumContrast(nn.Module):
         ConfigError: If a setting is invalid, or if the loss does not fit the negatives of the method.
     """
 
+    waiting: Float[Tensor, "N V D"]  # keys of the batches of a step, in the order of the records
+
     def __init__(self, backbone: nn.Module, loss: Loss, config: "MomentumContrastConfig | None" = None) -> None:
         super().__init__()
         config = MomentumContrastConfig() if config is None else config
@@ -53,12 +55,14 @@ class MomentumContrast(nn.Module):
             raise ConfigError(problems)
 
         width, dim = backbone.num_features, config.projector.output_dim
+        self.num_targets = config.num_global_views if config.symmetric else 1
         predictor = None if config.predictor is None else config.predictor.build(width, dim)
         self.online = Encoder(backbone, config.projector.build(width), predictor, takes_unit_vectors(loss))
         if config.bn_splits > 1:
             split_batch_norms(self.online, config.bn_splits)
         self.momentum_encoder = MomentumEncoder(self.online)
         self.queue = Queue(queue_size, dim, takes_unit_vectors(loss)) if queue_size else None
+        self.register_buffer("waiting", torch.empty(0, self.num_targets, dim), persistent=False)
         self.loss, self.module_of_loss = loss, module_within(loss)
         self.over_pairs = over_pairs_of(loss)
         self.config = config
@@ -73,10 +77,10 @@ class MomentumContrast(nn.Module):
     def forward(self, views: list[Tensor]) -> StepOutput:
         """Return the loss of one batch from normalized views (B, C, T, S, S) or (B, C, S, S), global views first.
 
-        In training mode, the keys are enqueued after the loss.
+        In training mode, the keys wait for `after_step`, so that the batches of a step meet the same queue.
         """
         check_views(views, self.config.num_global_views, self)
-        num_targets = self.config.num_global_views if self.config.symmetric else 1
+        num_targets = self.num_targets
         keys = [self._keys(view) for view in views[:num_targets]]  # each (B, D)
         first_query = 0 if num_targets > 1 else 1
         embeddings = embed_views(self.online, views[first_query:], self.config.num_global_views - first_query)
@@ -94,7 +98,7 @@ class MomentumContrast(nn.Module):
         loss, metrics = self.over_pairs(compared)
         if self.queue is not None:
             if self.training:
-                self.queue.enqueue(all_keys.transpose(0, 1).flatten(0, 1))
+                self.waiting = torch.cat([self.waiting, all_keys.to(self.waiting)])
             metrics["queue_age"] = torch.tensor(len(self.queue.keys) / all_keys[:, :, 0].numel())  # steps
         return StepOutput(loss, metrics, keys[0])
 
@@ -102,7 +106,10 @@ class MomentumContrast(nn.Module):
         __call__ = forward  # that of nn.Module takes and returns Any
 
     def after_step(self, progress: float) -> None:
-        """Update the momentum encoder, at `progress` in [0, 1] of training."""
+        """Enqueue the keys of the step and update the momentum encoder, at `progress` in [0, 1] of training."""
+        if self.queue is not None:
+            self.queue.enqueue(self.waiting.transpose(0, 1).flatten(0, 1))
+            self.waiting = self.waiting[:0]
         self.momentum_encoder.update(self.online, self.momentum_at(progress))
 
     def momentum_at(self, progress: float) -> float:

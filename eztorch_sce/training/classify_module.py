@@ -19,7 +19,7 @@ from eztorch_sce.optim.groups import blocks_in_order, effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
 from eztorch_sce.training.nonfinite import check_logged, step_unless_skipped
-from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
+from eztorch_sce.training.optimization import has_samples, in_proportion, skipped_step, with_schedule
 from eztorch_sce.types import Batch, ViewBatch
 
 
@@ -66,7 +66,7 @@ class ClassifyModule(pl.LightningModule):
         if metrics_are_due(self, batch_idx):
             accuracy = (logits.argmax(dim=1) == batch.label).float().mean()
             self.metrics.keep({"loss": loss, "train_accuracy": accuracy})
-        return loss
+        return in_proportion(loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Check and log the metrics of the step, if they are due."""

@@ -20,6 +20,7 @@ from eztorch_sce.errors import TrainingError
 from eztorch_sce.losses.checks import collected
 from eztorch_sce.models.queue import Queue
 from eztorch_sce.progress import print_above
+from eztorch_sce.shards import shard_of
 from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.training.metrics import StepMetrics
 from eztorch_sce.training.nonfinite_files import KeptBatch, NonFiniteFiles, Problem, replay_hint
@@ -150,7 +151,8 @@ class StepGuard(pl.Callback):
         gradients: list[Tensor] = []
         if getattr(module.trainer.precision_plugin, "scaler", None) is None:
             weights = (parameter for optimizer in module.trainer.optimizers for parameter in _weights(optimizer))
-            gradients = [weight.grad for weight in weights if weight.grad is not None]
+            gradients = [shard_of(weight.grad) for weight in weights if weight.grad is not None]
+            gradients = [gradient for gradient in gradients if gradient.numel()]
         largest = [get_total_norm(gradients, norm_type=math.inf)] if gradients else []
         numbers = [float(number) for number in to_host([*tensors, *largest])]
         return numbers[: len(tensors)], numbers[-1] if largest else 0.0

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from eztorch_sce.distributed import exchange, world_size
+from eztorch_sce.distributed import exchange, last_exchange, rank, world_size
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.shards import shard_of
 from eztorch_sce.types import ViewBatch
@@ -32,6 +32,17 @@ def has_samples(batch: ViewBatch, minimum: int, device: torch.device) -> bool:
         device: Device of this process, which is not waited for.
     """
     return min(exchange(len(batch.record), batch.failures).rows) >= minimum
+
+
+def in_proportion(loss: Tensor) -> Tensor:
+    """Return the mean over a batch, such that its mean over the processes is that over all samples of their batches.
+
+    The batches differ in size if files of some could not be read.
+    """
+    rows = last_exchange().rows
+    if not rows or min(rows) == max(rows):
+        return loss
+    return loss * (rows[rank()] * len(rows) / sum(rows))
 
 
 def skipped_step(module: pl.LightningModule) -> Tensor | None:

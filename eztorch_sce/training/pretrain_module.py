@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from eztorch_sce.augment.views import Views
 from eztorch_sce.distributed import rows_known
 from eztorch_sce.errors import TrainingError
-from eztorch_sce.evaluation.diagnostics import EmbeddingStatistics, diagnostics_of, embedding_statistics
+from eztorch_sce.evaluation.diagnostics import EmbeddingStatistics, diagnostics_of
 from eztorch_sce.evaluation.health import verdict
 from eztorch_sce.losses.checks import NotFiniteError
 from eztorch_sce.losses.pairs import Loss
@@ -24,12 +24,10 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.ramp import MovingSetting, Ramp
 from eztorch_sce.optim.schedules import ScheduleConfig
-from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
+from eztorch_sce.training.metrics import EMBEDDINGS, StepMetrics, log_numbers, metrics_are_due
 from eztorch_sce.training.nonfinite import check_logged, cure, guard_of, log_last, step_unless_skipped
-from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
+from eztorch_sce.training.optimization import has_samples, in_proportion, skipped_step, with_schedule
 from eztorch_sce.types import Batch, StepOutput, ViewBatch
-
-_EMBEDDINGS = "embeddings: "  # prefix of their statistics
 
 
 class CollapseWarning(UserWarning):
@@ -81,8 +79,9 @@ class PretrainModule(pl.LightningModule):
             self.method.with_metrics = is_due
         output = self._forward(batch)
         if is_due:
-            self.metrics.keep(output.metrics | {"loss": output.loss} | _statistics(output))
-        return output.loss
+            with rows_known():
+                self.metrics.keep(output.metrics | {"loss": output.loss}, output.embeddings)
+        return in_proportion(output.loss)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Check and log the metrics of the step, if they are due."""
@@ -135,16 +134,10 @@ class PretrainModule(pl.LightningModule):
             rank_zero_warn(f"step {self.trainer.global_step}: {words}", category=CollapseWarning)
 
 
-def _statistics(output: StepOutput) -> dict[str, Tensor]:
-    """Return the statistics of the embeddings, on their device, by names that no metric has."""
-    statistics = embedding_statistics(output.embeddings)._asdict()
-    return {_EMBEDDINGS + name: tensor for name, tensor in statistics.items()}
-
-
 def _with_diagnostics(tensors: Mapping[str, Tensor]) -> dict[str, float]:
     """Return scalars as numbers, with the diagnostics of the embeddings in the place of their statistics."""
     statistics = {
-        name.removeprefix(_EMBEDDINGS): tensor for name, tensor in tensors.items() if name.startswith(_EMBEDDINGS)
+        name.removeprefix(EMBEDDINGS): tensor for name, tensor in tensors.items() if name.startswith(EMBEDDINGS)
     }
-    scalars = {name: tensor for name, tensor in tensors.items() if not name.startswith(_EMBEDDINGS)}
+    scalars = {name: tensor for name, tensor in tensors.items() if not name.startswith(EMBEDDINGS)}
     return {name: float(value) for name, value in (scalars | diagnostics_of(EmbeddingStatistics(**statistics))).items()}

@@ -21,7 +21,7 @@ from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
 from eztorch_sce.training.nonfinite import check_logged, step_unless_skipped
-from eztorch_sce.training.optimization import has_samples, skipped_step, with_schedule
+from eztorch_sce.training.optimization import has_samples, in_proportion, skipped_step, with_schedule
 from eztorch_sce.transfers import to_device
 from eztorch_sce.types import Batch, ViewBatch
 
@@ -99,14 +99,16 @@ class ProbeModule(pl.LightningModule):
             features = self.backbone(batch.views[0])  # (B, F)
         losses = self.heads.losses(features, batch.label)  # (heads,)
         if metrics_are_due(self, batch_idx):
-            self.metrics.keep({"loss": losses.detach().min()})
+            self.metrics.keep({"loss": losses})
         if self.validation is None:
-            return losses.sum()
-        return losses.sum() + self.validation.losses(features, batch.label, batch.record).sum()
+            return in_proportion(losses.sum())
+        return in_proportion(losses.sum()) + self.validation.losses(features, batch.label, batch.record).sum()
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Check and log the metrics of the step, if they are due."""
         numbers = self.metrics.read(self, optimizer)
+        if numbers:
+            numbers["loss"] = numbers["loss"].min()  # of the best head
         check_logged(self, numbers)
         log_numbers(self, numbers)
 

@@ -109,14 +109,26 @@ def test_a_batch_of_only_failures_has_no_frames() -> None:
     assert len(batch.record) == 0
 
 
-def test_processes_share_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(EpochSampler(10, seed=0, shuffle=True))
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_step_has_the_same_records_however_it_is_divided(
+    world_size: int, accumulate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = [index for _, index in EpochSampler(22, seed=0, shuffle=True)]
+    assert sorted(order) == list(range(22))
+    batch_size = 8 // (world_size * accumulate)
     by_process = []
-    for rank in range(2):
+    for rank in range(world_size):
         monkeypatch.setattr("eztorch_sce.distributed.rank", lambda rank=rank: rank)
-        monkeypatch.setattr("eztorch_sce.distributed.world_size", lambda: 2)
-        by_process.append(list(EpochSampler(10, seed=0, shuffle=True)))
-    assert [pair for both in zip(*by_process, strict=True) for pair in both] == whole
+        monkeypatch.setattr("eztorch_sce.distributed.world_size", lambda: world_size)
+        sampler = EpochSampler(22, seed=0, shuffle=True)
+        sampler.divide(samples_per_step=8, batch_size=batch_size)
+        own = [index for _, index in sampler]
+        assert len(own) == len(sampler) == 16 // world_size  # two whole steps
+        by_process.append([own[start : start + batch_size] for start in range(0, len(own), batch_size)])
+        sampler.start_at(epoch=0, num_samples=8)
+        assert [index for _, index in sampler] == own[8 // world_size :]
+    assert [index for batch in zip(*by_process, strict=True) for part in batch for index in part] == order[:16]
 
 
 def test_a_canvas_sends_whole_frames_to_the_device(manifest: Manifest) -> None:

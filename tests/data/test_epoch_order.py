@@ -30,6 +30,9 @@ def test_processes_divide_the_order_of_one(monkeypatch: pytest.MonkeyPatch, limi
     whole = list(shuffled(100, seed=3, epoch=5))
     assert sorted(whole) == list(range(100))
     assert [list(shuffled(100, 3, 5, rank, 3)) for rank in range(3)] == [whole[rank::3] for rank in range(3)]
+    pairs = [list(shuffled(100, 3, 5, rank, 3, batch_size=2)) for rank in range(3)]  # 16 batches of each, and 4 records
+    assert [pairs[0][32:], pairs[1][32:], pairs[2][32:]] == [whole[96:98], whole[98:], []]
+    assert [index for each in range(0, 32, 2) for pair in pairs for index in pair[each : each + 2]] == whole[:96]
     assert whole != list(shuffled(100, seed=3, epoch=6))
     assert whole != list(shuffled(100, seed=4, epoch=5))
 

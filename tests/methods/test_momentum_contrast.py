@@ -50,13 +50,14 @@ def test_every_target_is_compared_with_all_other_views(symmetric: bool, num_view
         assert not torch.equal(query, key)
 
 
-def test_the_loss_reads_the_queue_before_the_keys_of_its_batch_are_enqueued() -> None:
+def test_the_loss_reads_the_queue_before_the_keys_of_its_step_are_enqueued() -> None:
     loss = Recorder()
     contrast = build_method(loss)
     assert contrast.queue is not None
     before = contrast.queue.keys.clone()
     contrast(views(2))
     assert all(torch.equal(negatives, before) for _, _, negatives in loss.calls)
+    contrast.after_step(progress=0)
     torch.testing.assert_close(contrast.queue.keys[:8], torch.cat([loss.calls[0][1], loss.calls[1][1]]))
     assert torch.equal(contrast.queue.keys[8:], before[8:])
 

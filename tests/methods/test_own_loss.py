@@ -56,15 +56,16 @@ def test_a_plain_loss_trains_with_a_queue_like_the_built_in_one(batches_per_step
     torch.testing.assert_close(plain.state_dict(), built_in.state_dict(), rtol=1e-6, atol=1e-8)
 
 
-def test_the_queue_holds_the_keys_of_every_accumulated_batch_after_the_step() -> None:
+def test_a_step_of_two_batches_enqueues_the_keys_of_one_twice_as_large() -> None:
     method = build(MomentumContrastConfig(projector=PROJECTOR, queue_size=20), PlainInfoNCE())
     start = method.queue.keys.clone()
-    expected = []
+    keys = [[method.momentum_encoder(view) for view in views(batch)] for batch in range(2)]
     for batch in range(2):
-        expected += [method.momentum_encoder(view) for view in views(batch)]
         method(views(batch)).loss.backward()
+        assert torch.equal(method.queue.keys, start)  # both batches meet the same queue
     method.after_step(0.0)
-    torch.testing.assert_close(method.queue.keys, torch.cat([*expected, start[16:]]))
+    by_view = [torch.cat(of_view) for of_view in zip(*keys, strict=True)]
+    torch.testing.assert_close(method.queue.keys, torch.cat([*by_view, start[16:]]))
     assert int(method.queue.position) == 16
 
 
