@@ -36,6 +36,7 @@ COMMANDS = (
     "compare",
     "report",
     "watch",
+    "replay",
     "recipes",
     "completion",
     "env",

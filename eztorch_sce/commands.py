@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eztorch_sce.positional import Argument, PositionalCommand
-from eztorch_sce.report.settings import ReportConfig, WatchConfig
+from eztorch_sce.report.settings import ReplayConfig, ReportConfig, WatchConfig
 from eztorch_sce.waiting import announced
 
 
@@ -33,6 +33,18 @@ def _watch(run: str, config: WatchConfig) -> bool:
         from eztorch_sce.watch import watch
 
     watch(run, config)
+    return True
+
+
+def _replay(run: str, config: ReplayConfig) -> bool:
+    with announced("loading PyTorch Lightning"):
+        from eztorch_sce.replay import replay
+        from eztorch_sce.replay_words import lines
+        from eztorch_sce.training import trainer  # noqa: F401  # would be imported later, silently
+    from eztorch_sce.printing import print_line
+
+    for line in lines(replay(run, config.step, accelerator=config.accelerator, data_root=config.data.root)):
+        print_line(line)
     return True
 
 
@@ -67,5 +79,19 @@ COMMANDS: Mapping[str, PositionalCommand] = {
             "eztorch-sce watch runs/demo-1",
         ),
         _watch,
+    ),
+    "replay": PositionalCommand(
+        "replay",
+        "Take a step of a training again: its records and views, its loss, and the first layer with a number that is "
+        "NaN or infinite.",
+        (Argument("RUN", "Run directory of pretrain or finetune.", is_folder=True),),
+        ReplayConfig,
+        (
+            "eztorch-sce replay runs/mine",
+            "eztorch-sce replay runs/mine step=1234",
+            "eztorch-sce replay runs/mine step=1234 accelerator=cpu data.root=/media/disk/videos",
+        ),
+        _replay,
+        flags=("step",),
     ),
 }

@@ -52,6 +52,7 @@ class PositionalCommand(NamedTuple):
         settings_of: The command whose settings this one accepts, such as "pretrain"; empty if `config` declares them.
         mistakes: Function of the same values as `run` that returns the messages `run` would raise, to be told together
             with those about the words. None if there are none.
+        flags: Settings that may also be written as flags, such as "step" for `--step 100`.
     """
 
     title: str
@@ -62,6 +63,7 @@ class PositionalCommand(NamedTuple):
     run: Callable[..., bool] | None
     settings_of: str = ""
     mistakes: Callable[..., list[str]] | None = None
+    flags: tuple[str, ...] = ()
 
     def usage(self) -> str:
         """Return the usage line.
@@ -224,6 +226,8 @@ def _without_flags(
         elif name not in hints:
             nearest = did_you_mean(name, hints)
             messages.append(f"{word} is not a setting of {command.title}; settings are written key=value{nearest}")
+        elif name in command.flags:
+            others.append(f"{name}={value if has_value else ''.join(_take_values(queue, hints[name]))}")
         elif has_value:
             messages.append(f"{word} is now {name}={_new_value([value], hints[name])}")
         else:

@@ -19,13 +19,14 @@ _SECTIONS_OF_COMMANDS = {
     "Prepare": ("data", "show-views", "plan"),
     "Train": ("pretrain", "finetune", "test"),
     "Evaluate": (),  # all commands that are in no other section
-    "Look": ("report", "watch", "compare"),
+    "Look": ("report", "watch", "compare", "replay"),
 }
 _OTHER_COMMANDS = {
     "data": "Find bad files, make copies that decode fast, choose a decoder; see `eztorch-sce data --help`.",
     "report": "Write one HTML page of the results, curves and nearest clips of runs (report RUN [RUN ...]).",
     "watch": "Follow a run that is still training on a live page (watch RUN).",
     "compare": "Compare the metrics of runs and list the settings that differ (compare RUN RUN ...).",
+    "replay": "Take a step again and find the first number that is not finite (replay RUN step=100).",
     "recipes": "List the recipes of published results, or those with some words (`recipes ucf101`), to run with "
     "recipe=NAME; `recipes NAME` shows one.",
     "env": "Show the installed versions (`--version`: in one line), and which decoders and devices work here.",

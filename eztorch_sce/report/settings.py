@@ -1,4 +1,4 @@
-"""Settings of `eztorch-sce report` and `watch`. Nothing heavy is imported here, so that `--help` responds at once."""
+"""Settings of `eztorch-sce report`, `watch` and `replay`. They import nothing heavy, so `--help` responds at once."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from eztorch_sce.settings import PathSetting, Settings, setting
 
 @dataclass
 class DataPlace(Settings):
-    """Where the records are now, to draw their thumbnails."""
+    """Where the records are now."""
 
     root: PathSetting = setting(
         None, is_path=True, help="Folder of the data, if they are no longer where the runs read them."
@@ -35,3 +35,16 @@ class WatchConfig(Settings):
     """Settings of `watch`."""
 
     port: int = setting(0, at_least=0, at_most=65535, help="Port of 127.0.0.1; 0 takes a free one.")
+
+
+@dataclass
+class ReplayConfig(Settings):
+    """Settings of `replay`."""
+
+    step: int | None = setting(
+        None, at_least=0, help="Number of the step, from 0; null is the latest that the run kept as not finite."
+    )
+    accelerator: str | None = setting(
+        None, choices=("auto", "gpu", "cpu"), help="Hardware; null is that of the run, which gives the same numbers."
+    )
+    data: DataPlace = field(default_factory=DataPlace)

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+_NUM_BEFORE = 6  # layers that are told before the first number that is not finite
+
 
 class LayerNumbers(NamedTuple):
     """What a layer returned, or the gradient of it.
@@ -46,14 +48,16 @@ class Place(NamedTuple):
     Attributes:
         stage: "state", "view", "input", "output", "loss" or "gradient".
         numbers: The numbers there.
-        samples: View and row of the batch of each sample that they belong to; empty if it is not known or all.
-        after: Name of the layer before it, for an input.
+        samples: View and row of the batch of each sample that they belong to; empty if that is not known.
+        before: What the last layers before it returned; of a gradient, the gradients before it.
+        weights: Weights of the layer.
     """
 
     stage: str
     numbers: LayerNumbers
     samples: list[tuple[int, int]]
-    after: str = ""
+    before: list[LayerNumbers]
+    weights: list[LayerNumbers]
 
 
 class LayerWatch:
@@ -113,10 +117,14 @@ class LayerWatch:
     def _look(self, stage: str, layer: str, kind: str, tensor: Tensor, samples: list[tuple[int, int]]) -> None:
         """Note a place, if it is the first."""
         if self.first is None and tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            self.first = Place(stage, LayerNumbers.of(layer, kind, tensor.detach()), samples, self._last_layer())
+            before = self.gradients if stage == "gradient" else self.layers
+            numbers = LayerNumbers.of(layer, kind, tensor.detach())
+            self.first = Place(stage, numbers, samples, before[-_NUM_BEFORE:], self._weights_of(layer))
 
-    def _last_layer(self) -> str:
-        return self.layers[-1].layer if self.layers else ""
+    def _weights_of(self, name: str) -> list[LayerNumbers]:
+        layer = dict(self.root.named_modules()).get(name)
+        weights = () if layer is None else layer.named_parameters(recurse=False)
+        return [LayerNumbers.of(f"{name}.{own}", "", weight.detach()) for own, weight in weights]
 
     def _before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         first = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
@@ -128,7 +136,8 @@ class LayerWatch:
     def _after(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         name, kind = self.names[id(layer)], type(layer).__name__
         of_network = self._of_network()
-        for tensor in _tensors_in(output) if self._is_forward else ():
+        is_watched = self._is_forward and layer is not self.root  # what a method returns is the loss
+        for tensor in _tensors_in(output) if is_watched else ():
             self._look("output", name, kind, tensor, self._samples(tensor))
             if not any(True for _ in layer.children()):
                 self.layers.append(LayerNumbers.of(name, kind, tensor.detach()))
@@ -137,9 +146,9 @@ class LayerWatch:
         self._inputs.pop()
 
     def _gradient(self, layer: str, kind: str, of_network: Tensor | None, gradient: Tensor) -> None:
-        self.gradients.append(LayerNumbers.of(layer, kind, gradient.detach()))
         samples = samples_of(gradient.detach(), of_network, self._views)
         self._look("gradient", layer, kind, gradient, samples)
+        self.gradients.append(LayerNumbers.of(layer, kind, gradient.detach()))
 
     def _of_network(self) -> Tensor | None:
         """Return the input of the network that is running, whose rows are samples."""

@@ -139,7 +139,10 @@ class StepGuard(pl.Callback):
         if not is_skipped:
             log_last(module, {"loss": problem.loss})
             raise TrainingError(self._ending(module, problem))
-        self._skip(module, problem)
+        self.num_skipped += 1
+        if isinstance(metrics := getattr(module, "metrics", None), StepMetrics):
+            metrics.drop()
+        self._say(module, problem)
         raise SkippedStep
 
     def _numbers(self, module: pl.LightningModule, loss: Tensor | None) -> tuple[list[float], float]:
@@ -166,11 +169,8 @@ class StepGuard(pl.Callback):
         content["progress"]["batches"] -= num_complete
         self.files.keep(problem, content, "skip" if is_skipped else "stop")
 
-    def _skip(self, module: pl.LightningModule, problem: Problem) -> None:
-        """Count a step that is skipped, and say so."""
-        self.num_skipped += 1
-        if isinstance(metrics := getattr(module, "metrics", None), StepMetrics):
-            metrics.drop()
+    def _say(self, module: pl.LightningModule, problem: Problem) -> None:
+        """Say that a step is skipped."""
         if module.trainer.is_global_zero:
             so_far = f"{self.num_skipped} of at most {self.settings.max_skipped}"
             print_above(f"note: step {problem.step}: {problem.words}: skipped ({so_far}). {self.files.hint(problem)}")

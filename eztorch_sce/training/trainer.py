@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import pytorch_lightning as pl
 from pytorch_lightning import loggers as pl_loggers
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint
 
 from eztorch_sce import distributed, signals
 from eztorch_sce.data.datamodule import TrainingData
@@ -71,9 +71,6 @@ def fit(
         loggers: Additional loggers.
     """
     settings = config.trainer
-    assert settings.devices is not None
-    assert settings.num_nodes is not None
-    assert settings.precision is not None
     _warn_of_long_warmup(config.schedule, settings.epochs)
     num_steps = settings.epochs * (len(data.dataset) // data.config.samples_per_step)
     log_every = max(1, min(config.run.log_every_n_steps, num_steps))  # short runs log at least once
@@ -83,12 +80,51 @@ def fit(
     kept = _open_files(run_dir, data, config.run, loggers)
     determinism = Determinism(module) if settings.deterministic else None
     own = [*callbacks] if determinism is None else [*callbacks, determinism]
-    with (
-        prepared(module, settings),
-        _without_advice(),
-        signals.saving(kept.files.writer.describe),
-        deterministic(determinism),
-    ):
+    every = _callbacks(kept, data, config, own, log_every)
+    with signals.saving(kept.files.writer.describe), deterministic(determinism):
+        return _run(module, data, settings, kept, every, log_every)
+
+
+def fit_again(
+    module: pl.LightningModule,
+    data: TrainingData,
+    config: TrainingConfig,
+    checkpoint: tuple[Path, dict[str, Any]] | None,
+    guard: StepGuard,
+) -> None:
+    """Take steps of a training again, in this process alone, until the guard raises an exception.
+
+    Nothing is logged or written.
+
+    Args:
+        module, data, config: As `fit` takes them.
+        checkpoint: File and content of the state before the first of the steps; None starts the training again.
+        guard: Guard of the steps.
+    """
+    file, content = checkpoint or (None, None)
+    distributed.begin_training()
+    writer = CheckpointWriter(guard.files.run_dir, config.run)
+    state = TrainingState(data, UnreadableFiles(guard.files.run_dir, len(data.dataset), 1.0), LogPositions([]))
+    kept = _Files(file, TensorFiles(writer, content), state, [], state.unreadable)
+    restoring = LambdaCallback(on_train_batch_start=lambda *_: state.restore_random())
+    every = [restoring, DeviceCallback(compiled=False, batch=0), OwnDraws(data.dataset.seed), guard, state]
+    with deterministic(Determinism(module) if config.trainer.deterministic else None):
+        _run(module, data, config.trainer, kept, every, log_every=config.run.log_every_n_steps)
+
+
+def _run(
+    module: pl.LightningModule,
+    data: TrainingData,
+    settings: TrainerConfig,
+    kept: "_Files",
+    callbacks: list[Callback],
+    log_every: int,
+) -> pl.Trainer:
+    """Train, from a checkpoint if there is one, and return the trainer."""
+    assert settings.devices is not None
+    assert settings.num_nodes is not None
+    assert settings.precision is not None
+    with prepared(module, settings), _without_advice():
         trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=settings.devices,
@@ -101,7 +137,7 @@ def fit(
             use_distributed_sampler=False,  # EpochSampler divides the records among processes itself
             log_every_n_steps=log_every,
             logger=kept.loggers,
-            callbacks=_callbacks(kept, data, config, own, log_every),
+            callbacks=callbacks,
             enable_checkpointing=any(isinstance(each, ModelCheckpoint) for each in callbacks),  # else it adds its own
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -1,0 +1,201 @@
+"""Tests of `replay`: the same batch and the same loss again, and the first number that is not finite."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from eztorch_sce import api
+from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.cli import main
+from eztorch_sce.config.schema import PretrainConfig
+from eztorch_sce.data.config import DataConfig
+from eztorch_sce.errors import ConfigError, TrainingError
+from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
+from eztorch_sce.models.backbones.base import Backbone
+from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
+from eztorch_sce.models.heads import ProjectorConfig
+from eztorch_sce.optim.sgd import SGDConfig
+from eztorch_sce.replay import Replay, replay
+from eztorch_sce.replay_words import lines
+
+pytestmark = pytest.mark.xdist_group("replay")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 12 noisy images and a white one, 7.png."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = torch.Generator().manual_seed(0)
+    for number in range(13):
+        pixels = torch.randint(0, 200, (20, 20, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray((torch.full_like(pixels, 255) if number == 7 else pixels).numpy()).save(
+            folder / f"{number}.png"
+        )
+    return folder
+
+
+def config(images: Path, run_dir: Path, **trainer: Any) -> PretrainConfig:
+    """Return a training of 3 epochs of 3 steps on 4 images each."""
+    config = PretrainConfig(
+        data=DataConfig(root=str(images), batch_size=4, num_workers=0),
+        views=[ViewConfig(size=16, flip=0.5, brightness=0.1), ViewConfig(size=12)],
+        backbone=SmallR2Plus1DConfig(width=4, num_blocks=1),
+        method=MomentumContrastConfig(ProjectorConfig(hidden_dim=8, output_dim=8), queue_size=32),
+        optimizer=SGDConfig(lr=0.05),
+    )
+    config.run.dir, config.run.log_every_n_steps, config.run.save_every_n_steps = str(run_dir), 1, 2
+    config.trainer.max_epochs, config.trainer.accelerator = 3, "cpu"
+    for name, value in trainer.items():
+        setattr(config.trainer, name, value)
+    return config
+
+
+def files_in(run_dir: Path) -> dict[str, tuple[int, int]]:
+    """Return the size and the time of every file."""
+    stats = {str(path): path.stat() for path in run_dir.rglob("*")}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
+def find_all(of_run: PretrainConfig, **objects: Any) -> Replay:
+    """Train until a step is not finite, and replay it."""
+    with pytest.raises(TrainingError, match="eztorch-sce replay"):
+        api.pretrain(of_run, **objects)
+    run_dir = Path(str(of_run.run.dir))
+    before = files_in(run_dir)
+    found = replay(run_dir, **objects)
+    assert files_in(run_dir) == before
+    assert [repr(loss) for loss in found.losses] == [repr(float(found.kept["processes"][0][0]["loss"]))]  # type: ignore[index]
+    assert found.same_views is True
+    return found
+
+
+@pytest.fixture(scope="module")
+def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> PretrainConfig:
+    """Return the config of a run of 9 steps, with checkpoints before step 8 and after the last."""
+    run = config(images, tmp_path_factory.mktemp("runs") / "finished")
+    api.pretrain(run)
+    return run
+
+
+@pytest.mark.parametrize(("step", "start"), [(8, "step-0000000008.safetensors"), (5, None)])
+def test_any_step_is_taken_again_with_its_loss(step: int, start: str | None, finished: PretrainConfig) -> None:
+    run_dir = Path(str(finished.run.dir))
+    before = files_in(run_dir)
+    found = replay(run_dir, step)
+    assert files_in(run_dir) == before
+    assert found.start == (start and run_dir / "checkpoints" / start)
+    with (run_dir / "metrics.csv").open() as file:
+        logged = {int(row["step"]): float(row["loss"]) for row in csv.DictReader(file) if row["loss"]}
+    assert found.losses == [logged[step]]
+    assert (found.logged, found.place, found.notes, found.epoch) == (logged[step], None, [], step // 3)
+
+
+def test_the_command_takes_a_step_as_a_flag_too(finished: PretrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = str(finished.run.dir)
+    printed = []
+    for words in (["step=8"], ["--step", "8"], ["--step=8"]):
+        main(["replay", run_dir, *words])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] == printed[2]
+    assert printed[0].startswith("step 8, epoch 2, from ")
+    assert "every number is finite" in printed[0]
+
+
+def test_mistakes_are_named(finished: PretrainConfig, tmp_path: Path) -> None:
+    run_dir = str(finished.run.dir)
+    with pytest.raises(ConfigError, match="step=9: the training has 9 steps, from 0 to 8"):
+        replay(run_dir, 9)
+    with pytest.raises(ConfigError, match="keeps no step that was not finite: say which to replay, as in step=100"):
+        replay(run_dir)
+    with pytest.raises(ConfigError, match=r"is not a run directory: it has no config\.yaml"):
+        replay(tmp_path, 1)
+
+
+class Reciprocal(nn.Module):
+    """Infinite where a view is brighter on average than any noisy image."""
+
+    def forward(self, features: Tensor, clips: Tensor) -> Tensor:
+        return features / (clips.mean(dim=(1, 2, 3, 4), keepdim=False)[:, None] < 1.5)
+
+
+class Fragile(Backbone):
+    """A network whose middle layer gives infinity for bright views."""
+
+    def __init__(self) -> None:
+        super().__init__("fragile", num_features=4)
+        self.stem = nn.Conv3d(3, 4, (1, 3, 3), (1, 2, 2))
+        self.reciprocal, self.head = Reciprocal(), nn.Linear(4, 4)
+
+    def features(self, clips: Tensor) -> Tensor:
+        features: Tensor = self.head(self.reciprocal(self.stem(clips).mean(dim=(2, 3, 4)), clips))
+        return features
+
+
+def test_the_layer_the_view_and_the_record_are_named(images: Path, tmp_path: Path) -> None:
+    found = find_all(config(images, tmp_path / "run"), backbone=Fragile())
+    assert found.place is not None
+    assert found.place.stage == "output"
+    assert found.place.numbers.layer == "momentum_encoder.encoder.backbone.reciprocal"
+    assert found.samples == [(0, str(images / "7.png"))]
+    assert [each.layer for each in found.place.before] == ["momentum_encoder.encoder.backbone.stem"]
+    assert {record.path for record in found.records} >= {str(images / "7.png")}
+    text = "\n".join(lines(found))
+    assert "  output of momentum_encoder.encoder.backbone.reciprocal (Reciprocal)\n" in text
+    assert f"view 0 of {images / '7.png'}" in text
+    assert "equal" in text
+    assert max(len(line) for line in text.splitlines() if "/" not in line and "backbone." not in line) <= 80
+
+
+def dividing(query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+    """A loss that divides by zero if its batch holds the white image, whose views are equal."""
+    distances = (query - key).square().sum(dim=1)
+    return distances.mean() / (query.std(dim=0).sum() * 0)
+
+
+def test_a_division_in_the_loss_is_named(images: Path, tmp_path: Path) -> None:
+    found = find_all(config(images, tmp_path / "run"), loss=dividing)
+    assert found.place is not None
+    assert found.place.stage == "loss"
+    assert "look at the divisions" in "\n".join(lines(found))
+
+
+def rooted(query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+    """A finite loss whose gradient is infinite."""
+    return (query - key).square().mean() + (query - query.detach()).abs().sum().sqrt()
+
+
+def test_a_gradient_is_named_if_the_loss_is_finite(images: Path, tmp_path: Path) -> None:
+    found = find_all(config(images, tmp_path / "run"), loss=rooted)
+    assert found.place is not None
+    assert found.place.stage == "gradient"
+    assert found.place.numbers.layer == "online"
+
+
+def test_a_divergence_is_traced_to_the_layer_that_overflows(images: Path, tmp_path: Path) -> None:
+    diverging = config(images, tmp_path / "run")
+    diverging.optimizer, diverging.schedule.warmup_epochs = SGDConfig(lr=1e30), 0
+    found = find_all(diverging)
+    assert found.step == 1
+    assert found.place is not None
+    assert found.place.stage == "output"
+    assert max(abs(weight.high or 0) for weight in found.place.weights) > 1e20
+    again = replay(str(diverging.run.dir), 2)
+    assert again.step == 1  # the first step that is not finite
+
+
+def test_a_weight_that_is_not_finite_is_found_before_the_step(images: Path, tmp_path: Path) -> None:
+    class Broken(Fragile):
+        def __init__(self) -> None:
+            super().__init__()
+            with torch.no_grad():
+                self.head.weight[1, 2] = float("inf")
+
+    found = find_all(config(images, tmp_path / "run"), backbone=Broken())
+    assert found.place is not None
+    assert (found.place.stage, found.place.numbers.num_invalid) == ("state", 1)
+    assert found.place.numbers.layer == "online.backbone.head.weight"
