@@ -171,7 +171,7 @@ def check_words(words: list[str]) -> None:
         settings = [word for word in rest if not word.startswith("-")]
         compose(command, [word if "=" in word else f"data.root={word}" for word in settings])
     elif not command.startswith("-"):
-        assert command in command_names() or command in ("recipes", "compare", "env", "watch", "report", "replay"), command
+        assert command in (*command_names(), "recipes", "compare", "env", "watch", "report", "replay"), command
 
 
 def _check_data_command(name: str, words: list[str]) -> None:
