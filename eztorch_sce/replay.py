@@ -35,9 +35,9 @@ from eztorch_sce.training.nonfinite_files import facts_of, kept_steps, state_fil
 from eztorch_sce.types import Failure
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
-
+    from eztorch_sce.training.classify_module import ClassifyModule
     from eztorch_sce.training.layer_watch import Place
+    from eztorch_sce.training.pretrain_module import PretrainModule
     from eztorch_sce.training.replay import ReplayGuard
 
 _TRAININGS: Mapping[type, str] = {schema.PretrainConfig: "pretrain", schema.FinetuneConfig: "finetune"}
@@ -139,7 +139,7 @@ class _Run:
     config: Any
     original: Any
     objects: dict[str, Any]
-    module: "pl.LightningModule | None" = None
+    module: "PretrainModule | ClassifyModule | None" = None
     data: TrainingData | None = None
     start: _Start = field(default_factory=lambda: _Start(0, None))
 
