@@ -34,7 +34,7 @@ from eztorch_sce.linear_on_views import linear_on_views
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.classifier import Classifier
-from eztorch_sce.models.weights import BACKBONE_FILE, CLASSIFIER_FILE, save_weights
+from eztorch_sce.models.weights import BACKBONE_FILE, CLASSIFIER_FILE, check_savable, save_weights
 from eztorch_sce.objects import title_of
 from eztorch_sce.opening import (
     BackboneSource,
@@ -127,6 +127,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
 
     method, loss = build_method(config.method, config.loss, opened.backbone)
     trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
+    check_savable(trained, chosen(config.backbone))
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
     run_dir = open_run("pretrain", config, opened.train.records)
@@ -221,6 +222,7 @@ def _finetune(
     opened = open_training(config.data, splits, config.views, source, config.seed)
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
+    check_savable(opened.backbone, source.config)
     run_dir = open_run("finetune", config, opened.train.records, labeled=True)
     classifier = Classifier(opened.backbone, len(opened.train.classes), config.dropout)
     if config.probe_first:

@@ -1,6 +1,7 @@
 """The records of a run: its data, opened again, and features of them where nothing has evaluated its network yet."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.distributed import local_device
-from eztorch_sce.errors import EXPLAINED, ConfigError
+from eztorch_sce.errors import EXPLAINED, ConfigError, DamagedFileError
 from eztorch_sce.evaluation.features import bank_of, mean_over_views, record_views
 from eztorch_sce.files import replacing
 from eztorch_sce.models.weights import hash_of, load_weights, weights_file
@@ -125,7 +126,8 @@ def extracted_samples(run: RunFiles, overrides: Sequence[str], name_of: str) -> 
     file = trained.directory / "report" / "sample.pt"
     content: dict[str, Any] | None = None
     if file.is_file():
-        content = torch_file.read(file)
+        with suppress(DamagedFileError):  # of a cache, whose content is extracted again
+            content = torch_file.read(file)
     if content is None or content["weights"] != weights:
         try:
             content = {**_extract(trained, overrides), "weights": weights}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from eztorch_sce import torch_file
 from eztorch_sce.chance import Chance
+from eztorch_sce.files import replacing
 
 
 class MediaRecord(NamedTuple):
@@ -222,12 +223,17 @@ class FeatureBank:
     segments: Float64[Tensor, "N 2"] | None = None
 
     def save(self, path: str | Path) -> None:
-        """Write a file that `torch.load(..., weights_only=True)` reads."""
-        torch.save(vars(self), path)
+        """Write a file that `torch.load(..., weights_only=True)` reads, in place of an earlier one."""
+        with replacing(Path(path)) as partial:
+            torch.save(vars(self), partial)
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureBank":
-        """Read a file written by `save`, memory-mapped: features are read when used, so they may exceed memory."""
+        """Read a file written by `save`, memory-mapped: features are read when used, so they may exceed memory.
+
+        Raises:
+            DamagedFileError: If the file is damaged or is not such a file.
+        """
         return cls(**torch_file.read(path, mmap=True))
 
 

@@ -17,7 +17,7 @@ from eztorch_sce.data.loading import TimedLoader, evaluation_loader, input_spec
 from eztorch_sce.data.sources.labels import check_labels
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import gather_rows_of_some, raise_together
-from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.errors import ConfigError, DamagedFileError, MediaError
 from eztorch_sce.evaluation.banks import bank_messages, check_banks, non_finite_messages
 from eztorch_sce.evaluation.memory import InChunks, Rows
 from eztorch_sce.home_folders import with_home_folders
@@ -239,7 +239,11 @@ def _read_bank(run_dir: str, split: str) -> FeatureBank:
     file = Path(run_dir) / f"features_{split}.pt"
     if not file.is_file():
         raise ConfigError([f"features={run_dir}: {file} does not exist; give the run directory of `extract`"])
-    return FeatureBank.load(file)
+    try:
+        return FeatureBank.load(file)
+    except (DamagedFileError, TypeError) as error:  # TypeError: it holds something else
+        reason = error.reason if isinstance(error, DamagedFileError) else "it holds no features"
+        raise ConfigError([f"features={run_dir}: {file} is damaged ({reason}); run `extract` again"]) from error
 
 
 @torch.no_grad()

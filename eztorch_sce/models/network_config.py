@@ -84,7 +84,7 @@ def _whose_plugin(name: str, module: str | None) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return settings without the types that `torch.load(..., weights_only=True)` refuses."""
+    """Return settings in types that a tensor file holds."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from eztorch_sce import tensor_file, torch_file
 from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
-from eztorch_sce.errors import ConfigError, DamagedFileError, did_you_mean, shorten
+from eztorch_sce.errors import ConfigError, DamagedFileError, TrainingError, did_you_mean, shorten
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.network_config import describe_network, name_of_network, rebuild_network
 from eztorch_sce.objects import as_config
+from eztorch_sce.tensor_card import encode
 from eztorch_sce.types import InputSpec
 
 FORMAT = "eztorch_sce weights 2"
@@ -115,6 +116,9 @@ def save_weights(
         classes: Class names, in the order of the classifier's outputs.
         provenance: The records that the network was trained on, or None if that is not known.
         state: State dict of the network, if it has been gathered from several processes; None takes its own.
+
+    Raises:
+        TrainingError: If the file cannot be written, such as on a full disk.
     """
     state = backbone.state_dict() if state is None else state
     content = {
@@ -127,7 +131,24 @@ def save_weights(
         "classes": classes,
         "data": None if provenance is None else provenance.to_dict(),
     }
-    tensor_file.write(path, content, root="state")
+    try:
+        tensor_file.write(path, content, root="state")
+    except OSError as error:
+        cure = "make room on the disk and run the same command again, which goes on from its last checkpoint"
+        raise TrainingError(f"{path} cannot be written ({error.strerror}): {cure}") from error
+
+
+def check_savable(backbone: Backbone, config: BackboneConfig) -> None:
+    """Check before a training that its weights can be written.
+
+    Raises:
+        ConfigError: If the settings or the state dict of the backbone hold other objects than tensors and plain values.
+    """
+    try:
+        encode({"settings": describe_network(config), "state": backbone.state_dict()})
+    except TypeError as error:
+        cure = "use plain values as settings, and return tensors and plain values from get_extra_state"
+        raise ConfigError([f"the weights of the backbone {backbone.name} cannot be written: {error}; {cure}"]) from None
 
 
 def epoch_file(epoch: int) -> str:

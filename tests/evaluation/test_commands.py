@@ -140,6 +140,21 @@ def test_missing_features_are_reported(tmp_path: Path) -> None:
         api.evaluate(composed("knn", tmp_path))
 
 
+def test_damaged_features_are_reported(tmp_path: Path) -> None:
+    bank = FeatureBank(torch.rand(8, 4), torch.arange(8) % 2, list("abcdefgh"), ["a", "b"])
+    for split in ("train", "test"):
+        bank.save(tmp_path / f"features_{split}.pt")
+    data = bytearray((tmp_path / "features_train.pt").read_bytes())
+    place = data.find(bank.features.numpy().tobytes())
+    data[place + 9] ^= 4
+    (tmp_path / "features_train.pt").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"features_train\.pt is damaged \(Bad CRC.*run `extract` again"):
+        api.evaluate(composed("knn", tmp_path))
+    torch.save({"else": 1}, tmp_path / "features_train.pt")
+    with pytest.raises(ConfigError, match=r"features_train\.pt is damaged \(it holds no features\)"):
+        api.evaluate(composed("knn", tmp_path))
+
+
 @dataclass
 class NearestMeanConfig(EvaluationConfig):
     """Classify by the nearest class mean."""

@@ -11,7 +11,7 @@ from torch import nn
 from eztorch_sce import registry, tensor_file
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.models.backbones.base import Backbone, NetworkBackbone
-from eztorch_sce.models.weights import load_weights, save_weights
+from eztorch_sce.models.weights import check_savable, load_weights, save_weights
 from eztorch_sce.registry import register
 from eztorch_sce.types import InputSpec
 
@@ -68,6 +68,17 @@ def test_weights_name_the_plugin_of_a_network_that_is_not_registered(tmp_path: P
     rewrite(path, module="__main__")
     with pytest.raises(ConfigError, match="holds the network my_net, defined in an interactive session: run the code"):
         load_weights(path).config()
+
+
+def test_a_network_that_cannot_be_saved_is_refused_before_a_training() -> None:
+    class Remembers(nn.Linear):
+        def get_extra_state(self) -> object:
+            return {"seen": {1, 2}}
+
+    backbone = NetworkBackbone("my_net", 4, Remembers(3, 4))
+    with pytest.raises(ConfigError, match=r"my_net cannot be written: state\.network\._extra_state\.seen: a set"):
+        check_savable(backbone, MyNetConfig())
+    check_savable(MyNetConfig().build(), MyNetConfig(8, Head(2.0), [Head(3.0)], Pooling.MAX, Path("x")))
 
 
 def test_weights_of_earlier_versions_ask_for_the_plugin(tmp_path: Path) -> None:

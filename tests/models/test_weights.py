@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from eztorch_sce.augment.policies import views
 from eztorch_sce.augment.statistics import STATISTICS, register_statistics
 from eztorch_sce.augment.view import View
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.errors import ConfigError, TrainingError
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.weights import load_backbone, load_weights, save_weights
@@ -43,6 +43,11 @@ def test_weights_hold_the_normalization_in_numbers(tmp_path: Path) -> None:
     content = read_plain(save(tmp_path / "w", "image"))
     assert content["normalization"] == {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert read_plain(save(tmp_path / "w", "clip"))["normalization"] is None
+
+
+def test_weights_that_cannot_be_written_name_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"cannot be written \(No such file or directory\): make room on the disk"):
+        save(tmp_path / "missing" / "w", "image")
 
 
 def test_weights_bring_the_statistics_of_their_owner(tmp_path: Path, microscopy: str) -> None:

@@ -111,7 +111,7 @@ class Provenance:
         return cls(**values, weights=weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the provenance in types that `torch.load(..., weights_only=True)` reads."""
+        """Return the provenance in types that a tensor file holds."""
         import torch
 
         values: dict[str, Any] = dict(vars(self))
