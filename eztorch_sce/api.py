@@ -44,6 +44,7 @@ from eztorch_sce.opening import (
     open_labeled,
     open_training,
     summarize,
+    with_network_of_weights,
     with_objects,
 )
 from eztorch_sce.report.health import say_health
@@ -113,13 +114,13 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     from eztorch_sce.training.pretrain_module import PretrainModule
     from eztorch_sce.training.trainer import fit
 
-    config = check_run("pretrain", config)
+    config = with_network_of_weights(check_run("pretrain", config))
     splits = config.data.open_for_pretraining(config.seed)
     labeled = config.online.open(config.data, config.seed) if config.online.every_n_epochs else None
     own_data = labeled if config.online.has_own_data else None
     summary = summarize(splits, config.data.seen_by_pretraining(splits), own_data)
     config, choices = fit_to_data(config, splits.train)
-    source = BackboneSource.from_config(chosen(config.backbone))
+    source = BackboneSource.for_pretraining(config)
     opened = open_training(config.data, splits, config.views, source, config.seed)
     online = None
     if labeled is not None:
@@ -136,7 +137,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
         method, views, chosen(config.optimizer), config.schedule, config.data.samples_per_step, config.ramps, loss
     )
     every = config.run.save_every_n_epochs
-    saver = SaveBackbone(run_dir, every, trained, chosen(config.backbone), opened.spec, splits)
+    saver = SaveBackbone(run_dir, every, trained, chosen(config.backbone), opened.spec, splits, source.provenance)
     own_callbacks = [saver] if online is None else [online, saver]
     trainer = fit(module, loaded, config, run_dir, [*own_callbacks, *callbacks], loggers)
 
@@ -146,6 +147,8 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name not in ("lr", "momentum")}
     metrics["unreadable"] = float(len(unreadable_paths(run_dir)))
     protocol = pretraining_card(config, opened, choices) | {"data_summary": summary}
+    if source.weights is not None:
+        protocol["started_from"] = source.card()
     chance: dict[str, Chance] = {}
     if online is not None:
         protocol["online"] = online.protocol(saver.provenance)
@@ -164,7 +167,7 @@ def plan(config: schema.PlanConfig) -> "Plan":
     from eztorch_sce.data.sources.published import published
     from eztorch_sce.planning.plan import plan_pretraining
 
-    config = schema.validate(config)
+    config = with_network_of_weights(schema.validate(config))
     num_records = config.num_records or published(config.data.layout, config.data.split).train
     config, chosen = fit_to_plan(config, num_records)
     return plan_pretraining(config, num_records, chosen)

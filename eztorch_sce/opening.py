@@ -11,6 +11,7 @@ from torch import nn
 
 from eztorch_sce import signals
 from eztorch_sce.augment.view import ViewConfig
+from eztorch_sce.config.adjust import adjusted
 from eztorch_sce.config.fit import fit_input
 from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig, validate
@@ -44,6 +45,7 @@ else:
 """A backbone: a module from clips (B, C, T, H, W) or images (B, C, H, W) to features (B, F), a config, or a name."""
 
 C = TypeVar("C", bound=CommandConfig)
+P = TypeVar("P", bound=PretrainConfig)
 
 
 class Objects(TypedDict, total=False):
@@ -97,7 +99,7 @@ def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> 
         config = replace(config, data=config.data.with_source(data, test_data))  # type: ignore[call-arg,attr-defined]
     elif test_data is not None:
         raise ConfigError(["test_data is set but data is not: pass both"])
-    if backbone is not None and getattr(config, "weights", None) is None:
+    if backbone is not None and (isinstance(config, PretrainConfig) or getattr(config, "weights", None) is None):
         choices = {"backbone": backbone, **choices}
     config = replace(config, **as_configs(choices))
     if isinstance(config, PretrainConfig) and isinstance(config.method, PassedObject):
@@ -109,6 +111,19 @@ def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> 
     config = validate(config)
     signals.allow(config.run.grace_s)
     return config
+
+
+def with_network_of_weights(config: P) -> P:
+    """Return the config of a pretraining with the network of its weights, unless the backbone is set.
+
+    Raises:
+        ConfigError: If the weights file is missing, or does not describe its network.
+    """
+    if config.weights is None or config.backbone is not None:
+        return config
+    network = adjusted("backbone", load_weights(str(config.weights)).config(), config.adjust)
+    others = {name: settings for name, settings in config.adjust.items() if name != "backbone"}
+    return replace(config, backbone=network, adjust=others)
 
 
 class BackboneSource(NamedTuple):
@@ -152,6 +167,19 @@ class BackboneSource(NamedTuple):
         weights = load_weights(str(file))
         config = weights.config() if backbone is None else as_config("backbone", backbone)
         return cls(config, weights.spec, weights, file, untrained)
+
+    @classmethod
+    def for_pretraining(cls, config: PretrainConfig) -> "BackboneSource":
+        """Return the backbone of a pretraining, with the weights that it starts from if they are set.
+
+        Raises:
+            ConfigError: If the weights file is missing or is not one.
+        """
+        source = cls.from_config(chosen(config.backbone))
+        if config.weights is None:
+            return source
+        weights = load_weights(str(config.weights))
+        return source._replace(weights=weights, file=str(config.weights), untrained=False)
 
     @classmethod
     def from_config(cls, config: BackboneConfig) -> "BackboneSource":

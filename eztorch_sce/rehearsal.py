@@ -49,6 +49,7 @@ from eztorch_sce.opening import (
     open_labeled,
     open_training,
     summarize,
+    with_network_of_weights,
     with_objects,
 )
 from eztorch_sce.planning.plan import needed_memory
@@ -56,7 +57,6 @@ from eztorch_sce.precision import precision_on
 from eztorch_sce.progress import in_words
 from eztorch_sce.report.run_decision import AGAIN, FINISHED, GOING_ON, NEW, existing_parent
 from eztorch_sce.report.run_directory import planned_run_dir
-from eztorch_sce.settings import chosen
 from eztorch_sce.training.checkpoint_files import CHECKPOINTS
 from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.types import Batch, Failure, Sample
@@ -186,12 +186,13 @@ class _Rehearsal:
             self._features(config, backbone)
 
     def _pretrain(self, config: schema.PretrainConfig) -> None:
+        config = with_network_of_weights(config)
         splits = config.data.open_for_pretraining(config.seed)
         if config.online.every_n_epochs:
             config.online.open(config.data, config.seed)
         summarize(splits, config.data.seen_by_pretraining(splits))
         config, _ = fit_to_data(config, splits.train)
-        source = BackboneSource.from_config(chosen(config.backbone))
+        source = BackboneSource.for_pretraining(config)
         opened = open_training(config.data, splits, config.views, source, config.seed)
         method, _ = build_method(config.method, config.loss, opened.backbone)
         assert isinstance(method, nn.Module)

@@ -50,6 +50,9 @@ class PretrainConfig(CommandConfig):
     data: DataConfig = field(default_factory=DataConfig)
     views: ViewsChoice = choice("views", [], help="Views of each record; an empty list chooses from the data.")
     backbone: BackboneChoice = choice("backbone", None, help="Network to pretrain; null chooses from the data.")
+    weights: PathSetting = setting(
+        None, is_path=True, help="Weights file or run directory whose backbone the training starts from."
+    )
     method: MethodChoice = choice(
         "method", MomentumContrastConfig(), help="Method, which determines the pairs of views that the loss compares."
     )

@@ -328,7 +328,8 @@ def _clear(run_dir: Path) -> None:
 def _going_on(run_dir: Path, progress: Progress | None, decision: Decision, config: Any) -> list[str]:
     """Return what to say about a run that is not new."""
     if decision.kind == AGAIN:
-        return [f"starting again: the run in {run_dir} ended before its first checkpoint"]
+        why = "before its first checkpoint" if hasattr(config, "trainer") else "before it had finished"
+        return [f"starting again: the run in {run_dir} ended {why}"]
     if decision.kind == NEW or progress is None:
         return []
     lines = [f"going on with {run_dir} from {where(progress, config.trainer.epochs)}"]

@@ -167,6 +167,7 @@ class SaveBackbone(pl.Callback):
         config: Config of the backbone.
         spec: Input of the backbone.
         splits: The data, which the files remember.
+        earlier: Provenance of the weights that the training started from, or None.
     """
 
     def __init__(
@@ -177,9 +178,10 @@ class SaveBackbone(pl.Callback):
         config: BackboneConfig,
         spec: InputSpec,
         splits: Splits,
+        earlier: Provenance | None = None,
     ) -> None:
         self.run_dir, self.every, self.backbone = run_dir, every, backbone
-        self.config, self.spec, self.splits = config, spec, splits
+        self.config, self.spec, self.splits, self.earlier = config, spec, splits, earlier
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the file of this epoch, if there is one."""
@@ -197,4 +199,4 @@ class SaveBackbone(pl.Callback):
     @cached_property
     def provenance(self) -> Provenance:
         """The records of the training."""
-        return Provenance.of(self.splits, labeled=False)
+        return Provenance.of(self.splits, labeled=False, earlier=self.earlier)

@@ -2,11 +2,14 @@
 
 import csv
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from image_files import write_two_classes
 
 from eztorch_sce.cli import main
@@ -14,9 +17,12 @@ from eztorch_sce.config.compose import compose
 from eztorch_sce.config.saved import saved_settings
 from eztorch_sce.config.schema import PretrainConfig, validate
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.models.weights import load_weights
 from eztorch_sce.report import run_directory
-from eztorch_sce.report.run_decision import GOING_ON, Decision
+from eztorch_sce.report.run_decision import AGAIN, FINISHED, GOING_ON, NEW, Decision
 from eztorch_sce.report.run_directory import open_run, planned_run_dir, write_by_class
+from eztorch_sce.report.run_lock import RunLock
+from eztorch_sce.report.unfinished import ago
 
 pytestmark = pytest.mark.xdist_group("run_directory")
 SETTINGS = [
@@ -139,9 +145,8 @@ def test_settings_that_make_another_run_are_refused_at_once_with_the_way_to_star
     assert "views.*.flip=0.25" in message
     assert "num_workers=1, but" not in message
     assert "to start a new one: eztorch-sce pretrain config=run" in message
-    assert "loss=infonce, but the run in run has sce" in refusal("loss=infonce")
-    assert "loss.positive_weight" not in refusal("loss=infonce").split("this would")[0]
-    assert "views=image_multicrop" in refusal("views=image_multicrop") or "6 views" in refusal("views=image_multicrop")
+    assert "loss=infonce, but the run in run has sce\n- this would be another run" in refusal("loss=infonce")
+    assert "views=6 views, but the run in run has 2 views" in refusal("views=image_multicrop")
 
 
 def test_settings_that_may_change_are_taken(folder: Path) -> None:
@@ -192,6 +197,138 @@ def test_other_records_are_refused_with_numbers_and_the_same_elsewhere_are_not(
     write_two_classes(folder / "moved")
     main([*words, "data.root=moved"])
     assert [each["setting"] for each in json.loads(Path("run/history.json").read_text())["sessions"][-1]["changes"]]
+
+
+def test_a_run_without_a_checkpoint_starts_again_with_any_settings(folder: Path) -> None:
+    unfinished(folder / "run")
+    shutil.rmtree("run/checkpoints")
+    assert decided("loss.temperature=0.3", "seed=4").kind == AGAIN
+    Path("run/config.yaml").write_text("# eztorch-sce pretrain\nloss: [")
+    assert decided().kind == AGAIN
+    Path("run/backbone-epoch-0010.safetensors").touch()
+    assert "holds weights (backbone-epoch-0010.safetensors) but no checkpoint to go on from" in refusal()
+
+
+def test_what_was_left_behind_is_removed_when_a_run_starts_again(folder: Path) -> None:
+    unfinished(folder / "run")
+    shutil.rmtree("run/checkpoints")
+    Path("run/notes.txt").write_text("mine")
+    main(["pretrain", "data.root=images", "run.dir=run", *SETTINGS, "trainer.max_epochs=1", "seed=3"])
+    rows = Path("run/metrics.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1"]
+    sessions = json.loads(Path("run/history.json").read_text())["sessions"]
+    assert [session["from_step"] for session in sessions] == [0, 0]
+    assert saved_settings(Path("run/config.yaml"))["seed"] == 3
+    assert Path("run/notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("damage", "expected"),
+    [
+        ("rm config.yaml", "holds a run (checkpoints, history.json) without its config.yaml: copy config.yaml back"),
+        ("damage config.yaml", "config.yaml is damaged, so it is not known whether the settings are still the same"),
+        ("other command", "already contains a run of finetune: choose another directory"),
+        (
+            "last.ckpt",
+            "holds the last.ckpt of an earlier version, which cannot go on: start a new run with `config=run",
+        ),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_explained(folder: Path, damage: str, expected: str) -> None:
+    unfinished(folder / "run")
+    file = Path("run/config.yaml")
+    if damage == "rm config.yaml":
+        file.unlink()
+    elif damage == "damage config.yaml":
+        file.write_bytes(file.read_bytes()[:200] + b"\x00\xff{[")
+    elif damage == "other command":
+        file.write_text("# eztorch-sce finetune\n" + file.read_text().partition("\n")[2])
+    else:
+        shutil.rmtree("run/checkpoints")
+        Path("run/last.ckpt").touch()
+    before = {each: each.read_bytes() for each in Path("run").rglob("*") if each.is_file()}
+    assert expected in refusal()
+    assert {each: each.read_bytes() for each in Path("run").rglob("*") if each.is_file()} == before
+
+
+def test_a_directory_with_other_files_is_refused_and_one_with_a_log_is_not(folder: Path) -> None:
+    Path("new").mkdir()
+    Path("new/slurm-12.out").touch()
+    assert decided("run.dir=new").kind == NEW
+    Path("new/paper.tex").touch()
+    assert "run.dir=new holds other files (paper.tex): choose a new or empty directory" in refusal("run.dir=new")
+    assert "run.dir=new/paper.tex/run cannot be created because" in refusal("run.dir=new/paper.tex/run")
+
+
+def test_a_finished_run_of_other_data_or_settings_is_refused(folder: Path) -> None:
+    assert decided().kind == FINISHED
+    assert decided(epochs=1).kind == FINISHED
+    assert decided(f"data.root={history_folder()}/images").kind == FINISHED  # the same place
+    shutil.copytree("images", "others")
+    assert "data.root=others, but the run in run has images" in refusal("data.root=others")
+    shutil.rmtree("run/checkpoints")
+    assert "has no checkpoint that a longer training could go on from" in refusal(epochs=3)
+
+
+def test_weights_of_an_unfinished_run_say_how_far_it_is_and_how_it_goes_on(folder: Path) -> None:
+    unfinished(folder / "run")
+    with pytest.raises(ConfigError) as error:
+        load_weights("run")
+    message = str(error.value)
+    assert "its training has not finished; it is at step 4 of 4 (epoch 2 of 2), saved " in message
+    assert "pretrain data.root=images backbone=r2plus1d_small" in message.partition("; to go on: ")[2]
+    assert message.endswith("run.dir=" + str(folder / "run") + f" (in {history_folder()})")
+    lock = RunLock(Path("run"))
+    lock.sign()
+    with pytest.raises(ConfigError, match=rf"its training is running \(process {os.getpid()} on "):
+        load_weights("run")
+    lock.release()
+
+
+def history_folder() -> str:
+    folder: str = json.loads(Path("run/history.json").read_text())["sessions"][-1]["folder"]
+    return folder
+
+
+def test_a_clock_that_was_set_back_gives_a_time_instead_of_an_age() -> None:
+    assert ago(time.time() - 60) == "60 s ago"
+    assert ago(2e10) == "at 2603-10-11 11:33 UTC"
+
+
+def test_a_damaged_history_is_told_and_written_anew(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run/history.json").write_text('{"sessions": [{"start')
+    main(["pretrain", "data.root=images", "run.dir=run", *SETTINGS, "trainer.max_epochs=3"])
+    assert "run/history.json is damaged: the earlier sessions of the run are not known" in capsys.readouterr().err
+    assert [each["end"] for each in json.loads(Path("run/history.json").read_text())["sessions"]] == ["finished"]
+
+
+def test_a_new_run_starts_from_the_backbone_of_an_old_one(folder: Path) -> None:
+    words = ["pretrain", "data.root=images", "config=run", "weights=run", "loss.temperature=0.3", "run.dir=new"]
+    main([*words, "trainer.max_epochs=1", "optimizer.lr=1e-9"])
+    old, new = load_weights("run"), load_weights("new")
+    for name, values in old.state.items():
+        if values.is_floating_point() and "running" not in name:
+            torch.testing.assert_close(new.state[name], values, atol=1e-5, rtol=0)
+    assert new.provenance is not None
+    assert [each.num_records for each in new.provenance.chain()] == [12, 12]
+    assert json.loads(Path("new/report.json").read_text())["protocol"]["started_from"]["sha256"] == old.sha256
+
+
+def test_an_evaluation_that_is_finished_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["knn", "weights=run", "data.root=images", "data.num_workers=0", "run.dir=knn", "k=2"]
+    main(words)
+    first = capsys.readouterr()
+    assert "knn_top1" in first.out
+    main(words)
+    again = capsys.readouterr()
+    assert (again.out, "knn holds a finished run of these settings" in again.err) == ("", True)
+    with pytest.raises(SystemExit):
+        main([*words, "k=1"])
+    assert "k=1, but the run in knn has 2" in capsys.readouterr().err
+    shutil.copy("run/backbone.safetensors", "run/backbone-epoch-0001.safetensors")
+    Path("knn/report.json").unlink()  # as if it had been killed
+    main([*words, "k=1"])
+    assert "starting again: the run in knn ended before it had finished" in capsys.readouterr().err
 
 
 def test_metrics_by_class_are_written_as_csv(tmp_path: Path) -> None:
