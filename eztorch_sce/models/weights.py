@@ -203,6 +203,8 @@ def load_weights(path: str) -> Weights:
         content = _read(file)
     except (DamagedFileError, OSError) as error:
         reason = error.reason if isinstance(error, DamagedFileError) else str(error.strerror)
+        if file.suffix == ".ckpt" or file.parent.name == "checkpoints":
+            reason = "a checkpoint of a training"
         raise ConfigError(
             [
                 f"weights={path} is damaged, or is not a weights file of this package ({reason}): copy it again, or "
@@ -233,7 +235,5 @@ def _read(file: Path) -> dict[str, Any]:
     expected = _IN_TORCH_FILES if is_earlier else FORMAT
     actual = content.get("format") if isinstance(content, dict) else None
     if actual != expected:
-        is_checkpoint = file.suffix == ".ckpt" or file.parent.name == "checkpoints"
-        reason = "a checkpoint of a training" if is_checkpoint else f"its format is {actual} instead of {expected}"
-        raise DamagedFileError(str(file), reason)
+        raise DamagedFileError(str(file), f"its format is {actual} instead of {expected}")
     return dict(content)

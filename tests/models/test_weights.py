@@ -18,7 +18,7 @@ from eztorch_sce.errors import ConfigError, TrainingError
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.weights import load_backbone, load_weights, save_weights
-from eztorch_sce.tensor_file import read_plain
+from eztorch_sce.tensor_file import read_plain, write
 from eztorch_sce.types import InputSpec
 
 EARLIER = Path(__file__).parents[1] / "vectors" / "weights_1.pt"
@@ -114,6 +114,15 @@ def test_damaged_weights_are_refused_or_harmless(tmp_path: Path, version: str) -
             expected, state={}, head=None, sha256="", file=""
         )
     assert num_harmless == 0 if version == "this" else num_harmless < 75
+
+
+def test_a_checkpoint_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    write(tmp_path / "checkpoints" / "step-0000000004.safetensors", {"progress": {"step": 4}})
+    torch.save({"state_dict": {}, "epoch": torch.Size([1])}, tmp_path / "last.ckpt")
+    for name in ("checkpoints/step-0000000004.safetensors", "last.ckpt"):
+        with pytest.raises(ConfigError, match=r"\(a checkpoint of a training\)"):
+            load_weights(str(tmp_path / name))
 
 
 def test_pickles_that_run_code_are_refused_and_not_executed(tmp_path: Path) -> None:
