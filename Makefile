@@ -4,7 +4,7 @@ PYTHON ?= python3
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
-.PHONY: demo test site clean
+.PHONY: demo test survival site clean
 
 demo: .venv/demo
 	$(BIN)/eztorch-sce demo
@@ -17,6 +17,11 @@ test: .venv/test
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadgroup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Kills 40 trainings at random instants, starts them again, and compares what they leave: about 10 minutes.
+survival: export OMP_NUM_THREADS = 1
+survival: .venv/test
+	$(BIN)/pytest -m survival -vv tests/test_survival.py
 
 site: .venv/test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -18,13 +18,14 @@ from typing import Any, NamedTuple
 
 import torch
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
-from warm_commands import Kill, WarmCommands
+from warm_commands import FullDisk, Kill, WarmCommands
 
 from eztorch_sce.curation.video_writer import write_video
 from eztorch_sce.models.weights import load_weights
 
 _TIMES = re.compile(r"views_per_s|steps_per_s|data_wait|\w+_s|\w*memory\w*|\w+_gb")  # differ from run to run
 _PATIENCE_S = 240.0  # for a training of a few steps, on a machine that is busy
+_LAUNCHER_WAITS_S = 20.0  # after the death of a process, until the others get SIGTERM
 
 
 class Outcome(NamedTuple):
@@ -108,33 +109,38 @@ class Trainings:
         """Train without being disturbed."""
         return self.killed("alone", [])
 
-    def killed(self, name: str, kills: Sequence[Kill], *words: str) -> Outcome:
+    def killed(self, name: str, kills: Sequence[Kill], *words: str, clock_shift_s: float = 0.0) -> Outcome:
         """Train to the end, starting the same command again after each kill.
 
         Args:
             name: Name of the run directory.
             kills: When and how each start but the last is ended. A training that has finished before is left as it is.
             words: Settings added to the command.
+            clock_shift_s: Seconds by which the clock of the processes is wrong.
         """
         for number, kill in enumerate([*kills, None]):
-            codes = self.start(name, number, kill, *words)
+            codes = self.start(name, number, kill, *words, clock_shift_s=clock_shift_s)
             if not any(codes):
                 return outcome(self.folder / name)
             assert kill is not None, self.printed(name, number)
             assert -signal.SIGKILL in codes or kill.whom == "worker", self.printed(name, number)
         raise AssertionError("the last start has ended")
 
-    def start(self, name: str, number: int, kill: Kill | None, *words: str) -> list[int]:
-        """Start the command, kill it if asked to, and return the exit codes of its processes when all have ended."""
+    def start(
+        self, name: str, number: int, event: Kill | FullDisk | None, *words: str, clock_shift_s: float = 0.0
+    ) -> list[int]:
+        """Start the command, let an event happen to it, wait for its processes, and return their exit codes."""
         run_dir = self.folder / name
         settings = [*self.words, *words, f"run.dir={run_dir}"]
         files = [self._file(name, number, rank) for rank in range(self.num_processes)]
         port = _free_port()
         processes = [
-            self.commands.start(settings, file, run_dir, kill if rank == 0 else None, self._environment(rank, port))
+            self.commands.start(
+                settings, file, run_dir, event if rank == 0 else None, self._environment(rank, port), clock_shift_s
+            )
             for rank, file in enumerate(files)
         ]
-        return self._follow(processes, files, kill)
+        return self._follow(processes, files, event if isinstance(event, Kill) else None)
 
     def printed(self, name: str, number: int) -> str:
         """Return what the processes of a start have printed."""
@@ -153,6 +159,7 @@ class Trainings:
 
     def _follow(self, processes: list[int], files: list[Path], kill: Kill | None) -> list[int]:
         started, is_over = time.monotonic(), kill is None or kill.change is not None
+        is_over_since = 0.0
         codes: list[int | None] = [None] * len(processes)
         while None in codes:
             codes = [self.commands.ended(process) for process in processes]
@@ -161,6 +168,12 @@ class Trainings:
                     _kill_session(process)
             elif kill is not None and not is_over and kill.is_due(time.monotonic() - started, files[0]):
                 is_over = _kill(processes, kill.whom)
+            if -signal.SIGKILL in codes and not is_over_since:
+                is_over_since = time.monotonic()
+            if is_over_since and time.monotonic() - is_over_since > _LAUNCHER_WAITS_S:  # as launchers do
+                for process in processes:
+                    with suppress(ProcessLookupError):
+                        os.kill(process, signal.SIGTERM)
             if time.monotonic() - started > _PATIENCE_S:
                 for process in processes:
                     _kill_session(process)

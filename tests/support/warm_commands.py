@@ -4,6 +4,7 @@ A server imports the package once and forks a process for each command, since im
 training. Each process leads a session of its own, like one that a shell starts, and runs `eztorch_sce.cli.main`.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -15,7 +16,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,6 +63,21 @@ class Kill:
         return is_printed
 
 
+@dataclass(frozen=True)
+class FullDisk:
+    """When the disk is full, until the command ends: no file of its run directory can be created or written to.
+
+    Attributes:
+        change: Regular expression of changes of the run directory.
+        count: Number of the change that is the first to fail, from 1.
+        error: Number of the error.
+    """
+
+    change: str
+    count: int = 1
+    error: int = errno.ENOSPC
+
+
 class WarmCommands:
     """A server of commands, as a context manager. Every process that is left at the end is killed."""
 
@@ -76,14 +92,17 @@ class WarmCommands:
         assert self.server.stdin is not None
         self.server.stdin.close()
         self.server.wait(timeout=60)
+        assert self.server.stdout is not None
+        self.server.stdout.close()
 
     def start(
         self,
         words: Sequence[str],
         printed: Path,
         watched: Path,
-        kill: Kill | None = None,
+        event: Kill | FullDisk | None = None,
         environment: Mapping[str, str] | None = None,
+        clock_shift_s: float = 0.0,
     ) -> int:
         """Start a command and return the id of its process.
 
@@ -92,8 +111,9 @@ class WarmCommands:
             printed: File for what the command prints.
             watched: Folder whose changes are counted: files opened for writing, renamed or removed. They are listed,
                 one per line, in a file beside `printed`, with the suffix `.changes`.
-            kill: If it names a change, the process kills itself then.
+            event: What happens to the process at one of these changes.
             environment: Additional environment variables.
+            clock_shift_s: Seconds to add to the time of day that the process sees.
         """
         return int(
             self._ask(
@@ -101,8 +121,9 @@ class WarmCommands:
                 words=list(words),
                 printed=str(printed),
                 watched=str(watched),
-                kill=None if kill is None or kill.change is None else asdict(kill),
+                event=None if event is None or event.change is None else asdict(event),
                 environment=dict(environment or {}),
+                clock_shift_s=clock_shift_s,
             )
         )
 
@@ -127,34 +148,37 @@ def changes(printed: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def _note_changes(folder: str, listing: int, kill: Kill | None) -> None:
-    """List the changes below a folder that this process makes, and kill it at one of them."""
+def _note_changes(folder: str, listing: int, event: dict[str, Any] | None) -> None:
+    """List the changes below a folder that this process makes, and let the event happen at one of them."""
     process, lock, count = os.getpid(), threading.Lock(), 0
 
-    def note(event: str, arguments: tuple[Any, ...]) -> None:
+    def note(operation: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
-        is_opened = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if not is_opened and event not in _CHANGES:
+        is_opened = operation == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if not is_opened and operation not in _CHANGES:
             return
-        path = arguments[1] if event == "os.rename" else arguments[0]
+        path = arguments[1] if operation == "os.rename" else arguments[0]
         if os.getpid() != process or not isinstance(path, str | os.PathLike) or not str(path).startswith(folder):
             return
-        change = f"{event} {os.path.relpath(path, folder)}"
+        change = f"{operation} {os.path.relpath(path, folder)}"
         os.write(listing, f"{change}\n".encode(errors="surrogateescape"))
-        if kill is None or not re.search(kill.change or "", change):
+        if event is None:
             return
         with lock:
-            count += 1
-            is_due = count == kill.count
-        if is_due and kill.later_s:
-            threading.Timer(kill.later_s, _die, [kill]).start()
-        elif is_due:
-            _die(kill)
+            count += re.search(event["change"], change) is not None or (count >= event["count"] and "error" in event)
+            has_begun, is_now = count >= event["count"], count == event["count"]
+        if "error" in event and has_begun and operation in ("open", "os.mkdir"):
+            raise OSError(event["error"], os.strerror(event["error"]), str(path))
+        if "whom" in event and is_now and re.search(event["change"], change):
+            _die(Kill(**event))
 
     sys.addaudithook(note)
 
 
 def _die(kill: Kill) -> None:
+    if kill.later_s:
+        threading.Timer(kill.later_s, _die, [replace(kill, later_s=0.0)]).start()
+        return
     if kill.whom == "all":
         os.killpg(0, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -170,9 +194,12 @@ def _run(question: dict[str, Any]) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(question["environment"])
     listing = os.open(printed.with_suffix(".changes"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    _note_changes(question["watched"], listing, question["kill"] and Kill(**question["kill"]))
+    _note_changes(question["watched"], listing, question["event"])
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    if shift_s := question["clock_shift_s"]:
+        clock = time.time
+        time.time = lambda: clock() + shift_s
     sys.argv = ["eztorch-sce", *question["words"]]
     import atexit
 
