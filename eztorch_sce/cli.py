@@ -22,6 +22,7 @@ from eztorch_sce.errors import (
     MediaError,
     ProcessError,
     SourceError,
+    describe_disk,
     did_you_mean,
 )
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
@@ -55,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "EZTORCH_SCE_TRACE" in os.environ:
             raise
         _print_once(error, f"eztorch-sce {visible(command)}: {_describe(error)}")
+        sys.exit(2)
+    except OSError as error:
+        disk = describe_disk(error)
+        if disk is None or "EZTORCH_SCE_TRACE" in os.environ:
+            raise
+        again = how_to_go_on() if command in _TRAINING else "run the same command again"
+        _print_once(error, f"eztorch-sce {visible(command)}: {_process_of(error)}{visible(disk)}; {again}")
         sys.exit(2)
     except ProcessError as error:
         _print_once(error, f"eztorch-sce {visible(command)}: {error}")

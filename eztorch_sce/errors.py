@@ -1,8 +1,11 @@
 """Errors whose messages are shown to users, and the suggestions in them."""
 
 import difflib
+import errno
+import os
 import shlex
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from signal import SIGINT, Signals
 
 
@@ -112,6 +115,25 @@ class Stopped(SystemExit):
 
 EXPLAINED = (ConfigError, DamagedFileError, LoadingError, MediaError, SourceError, TrainingError)
 """Errors whose text says what to do. All processes of a command raise the same one, and the command line prints it."""
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
+
+
+def describe_disk(error: OSError) -> str | None:
+    """Return what is wrong with the disk, and the cure, or None if the error is not one of disks.
+
+    >>> describe_disk(OSError(errno.ENOSPC, "No space left on device", "/runs/1/report.json"))
+    'cannot write to /runs/1: No space left on device. Free some space'
+    >>> describe_disk(FileNotFoundError(errno.ENOENT, "No such file or directory", "/runs/1/report.json")) is None
+    True
+    """
+    if error.errno not in (*_FULL, *_BROKEN):
+        return None
+    place = f" to {Path(os.fsdecode(error.filename)).parent}" if isinstance(error.filename, str | bytes) else ""
+    cure = "Free some space" if error.errno in _FULL else "Wait until the disk works again"
+    return f"cannot write{place}: {error.strerror}. {cure}"
 
 
 def first_line(error: BaseException) -> str:

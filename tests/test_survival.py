@@ -135,7 +135,7 @@ def test_the_clock_may_be_set_back(killed: Path, pretrainings: Undisturbed) -> N
 
 
 # Stages of a training at which the disk becomes full, by the first change that fails.
-FULL = ["open .config", "open metrics.csv", "open checkpoints/", "open .backbone", "open .report"]
+FULL = ["open config", "open metrics.csv", "open checkpoints/", "open .backbone", "open .report"]
 
 
 @pytest.mark.parametrize("change", FULL)
