@@ -18,6 +18,7 @@ from warm_commands import FullDisk, Kill, WarmCommands
 from eztorch_sce.training.checkpoint_files import checkpoint_files
 
 pytestmark = pytest.mark.xdist_group("survival")
+LONG = [pytest.mark.survival, pytest.mark.slow]  # run by `make survival` only
 
 PLUGIN = Path(__file__).parent / "support/drawing_network.py"
 STEPS_PER_EPOCH = 8
@@ -108,7 +109,9 @@ def killed(pretrainings: Undisturbed) -> Path:
     return trainings.folder / "killed"
 
 
-@pytest.mark.parametrize("damage", [*DAMAGE, "missing"])
+@pytest.mark.parametrize(
+    "damage", ["flipped bit", *(pytest.param(name, marks=LONG) for name in ("truncated", "empty", "missing"))]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     damage: str, killed: Path, pretrainings: Undisturbed
 ) -> None:
@@ -134,11 +137,11 @@ def test_the_clock_may_be_set_back(killed: Path, pretrainings: Undisturbed) -> N
     assert trainings.killed("yesterday", [], clock_shift_s=-86400) == alone
 
 
-# Stages of a training at which the disk becomes full, by the first change that fails.
-FULL = ["open config", "open metrics.csv", "open checkpoints/", "open .backbone", "open .report"]
+# Stages of a training at which the disk becomes full, by the first change that fails, and the report at its end.
+FULL = ["open config", "open .history", "open .views", "open .metrics", "open checkpoints/", "open .backbone"]
 
 
-@pytest.mark.parametrize("change", FULL)
+@pytest.mark.parametrize("change", ["open .report", *(pytest.param(change, marks=LONG) for change in FULL)])
 def test_a_full_disk_ends_a_training_in_words_and_the_same_command_goes_on(
     change: str, pretrainings: Undisturbed
 ) -> None:
@@ -191,9 +194,7 @@ def random_cases() -> Iterator[Case]:
 CASES = list(random_cases())
 
 
-@pytest.mark.survival
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(len(CASES)))
+@pytest.mark.parametrize("number", [pytest.param(number, marks=LONG) for number in range(len(CASES))])
 def test_any_kill_leaves_no_trace(number: int, pretrainings: Undisturbed) -> None:
     case = CASES[number]
     trainings, alone = pretrainings(case.num_processes)

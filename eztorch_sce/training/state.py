@@ -41,6 +41,7 @@ class TrainingState(pl.Callback):
     def __init__(self, data: TrainingData, unreadable: UnreadableFiles, logs: LogPositions) -> None:
         self.data, self.unreadable, self.logs = data, unreadable, logs
         self._random: list[dict[str, Any]] = []  # of each process, to be restored before the next step
+        self._metrics: dict[str, float] = {}  # at the checkpoint, from which the training has gone on
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -64,8 +65,7 @@ class TrainingState(pl.Callback):
         loader.load_state_dict(progress)
         checkpoint["loops"] = {"fit_loop": _loops(trainer, progress, len(loader), loader.samples_per_batch)}
         self._random = checkpoint["random"]
-        values = {name: torch.tensor(value) for name, value in checkpoint["metrics"].items()}
-        trainer.callback_metrics.update(values)
+        self._metrics = checkpoint["metrics"]
         self.unreadable.paths.update(checkpoint["unreadable"])
         if checkpoint[_WARNED] is not None:
             setattr(pl_module, _WARNED, checkpoint[_WARNED])
@@ -87,6 +87,11 @@ class TrainingState(pl.Callback):
                 groups = scheduler.optimizer.param_groups
                 for group, base, factor in zip(groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
                     group["lr"] = base * factor(scheduler.last_epoch)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the metrics that were not logged again. Lightning forgets those that it has at its start."""
+        for name, value in self._metrics.items():
+            trainer.callback_metrics.setdefault(name, torch.tensor(value))
 
     def restore_random(self) -> None:
         """Restore the generators of this process, once. Call it before anything is drawn for the next step."""
