@@ -46,7 +46,8 @@ def _run(module: Any, folder: Path, world_size: int, rank: int) -> None:
     timeout = timedelta(seconds=200)  # a process whose peers have failed ends too
     dist.init_process_group("gloo", rendezvous, rank=rank, world_size=world_size, timeout=timeout)
     torch.save(module.run_process(rank, world_size), _result(folder, world_size, rank))
-    dist.destroy_process_group()
+    if dist.is_initialized():  # a training that fails closes it
+        dist.destroy_process_group()
 
 
 def _fork(module: Any, folder: Path, world_size: int, rank: int) -> int:

@@ -1,16 +1,18 @@
-"""Tests of FSDP: two processes with shards train the same networks as one process, and as two with copies.
+"""Tests of several processes, with copies of the networks or with shards (FSDP), and of going on with other numbers.
 
-Losses and weights agree within 1e-5 relative to the largest: sums over a batch are the same, in another order.
+Losses and weights agree with those of one process within 1e-5, relatively: sums over a batch have another order.
 """
 
 import copy
-from collections.abc import Iterator
+import csv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from narrow_resnet import Bottlenecks
 from PIL import Image
 from process_groups import run_in_process_groups
 from torch import Tensor, nn
@@ -20,7 +22,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from eztorch_sce import api
 from eztorch_sce.config.compose import compose
 from eztorch_sce.config.schema import validate
-from eztorch_sce.errors import ConfigError
+from eztorch_sce.distributed import all_objects
+from eztorch_sce.errors import ConfigError, ProcessError
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.optim.adamw import AdamWConfig
 from eztorch_sce.optim.base import OptimizerConfig
@@ -39,62 +42,70 @@ OPTIMIZERS: dict[str, OptimizerConfig] = {
 }
 STEPS = 4
 SETTINGS = [
-    *("method.projector.hidden_dim=16", "method.projector.output_dim=8", "method.queue_size=24", "data.root=data"),
-    *("schedule.warmup_epochs=0", "trainer.max_epochs=2", "trainer.accelerator=cpu", "data.batch_size=4"),
-    *("data.num_workers=0", "run.log_every_n_steps=1", "data.pretrain_on=all", "online.every_n_epochs=null"),
+    *(
+        "method.projector.hidden_dim=16",
+        "method.projector.output_dim=8",
+        "method.queue_size=20",
+        "trainer.max_epochs=2",
+    ),
+    *("schedule.warmup_epochs=0", "trainer.accelerator=cpu", "data.batch_size=4", "data.pretrain_on=all"),
+    *("run.log_every_n_steps=1", "run.save_every_n_steps=1", "run.loggers=[csv]"),
 ]
 TRAININGS = {
     "images": ["views=image", "views.*.size=24", "optimizer=lars", "trainer.checkpointing=true"],
+    "videos": [  # without batch norm, which depends on the samples of a batch
+        *("backbone=r2plus1d_small", "backbone.width=4", "backbone.num_blocks=2", "backbone.norm=false"),
+        *("method.projector.num_hidden=0", "method.predictor=null", "method.projector.output_norm=false"),
+        *("optimizer=adamw", "optimizer.lr=0.01", "views.*.size=16", "data.kind=frames", "data.num_frames=2"),
+    ],
+}
+NUM_RECORDS, NUM_STEPS = 14, 6  # two are left out of each epoch
+PARTS = {  # of each training: the step before which it crashes, and settings
+    "images": [(2, ["data.num_workers=0"]), (4, ["trainer.strategy=ddp"]), (None, ["trainer.strategy=fsdp"])],
     "videos": [
-        *("backbone=r2plus1d_small", "backbone.width=4", "backbone.num_blocks=2", "optimizer=adamw"),
-        *("optimizer.lr=0.01", "views.*.size=16", "data.kind=frames", "data.num_frames=2"),
+        (2, ["data.num_workers=0"]),
+        (4, ["trainer.strategy=fsdp", "data.num_workers=3"]),
+        (None, ["trainer.accumulate=2", "data.num_workers=1"]),
     ],
 }
 
 
-class Bottlenecks(nn.Module):
-    """A narrow ResNet-50: its stem, and two of its blocks."""
-
-    num_features = 32
-
-    def __init__(self) -> None:
-        from torchvision.models.resnet import Bottleneck
-
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        narrow = nn.Sequential(nn.Conv2d(16, 32, 1, stride=2, bias=False), nn.BatchNorm2d(32))
-        self.blocks = nn.Sequential(Bottleneck(16, 8, stride=2, downsample=narrow), Bottleneck(32, 8))
-
-    def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.blocks(self.stem(images)).mean(dim=(2, 3))
-        return features
+class Crash(Exception):
+    """What ends a training in the middle of an epoch."""
 
 
-class Losses(Callback):
-    """Keep the mean loss of each step over all processes."""
+class Steps(Callback):
+    """Keep the records of each step in all processes, and crash before one."""
 
-    def __init__(self) -> None:
-        self.values: list[float] = []
+    def __init__(self, crash_before: int | None = None) -> None:
+        self.crash_before = crash_before
+        self.records: list[list[int]] = []
 
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, number: int) -> None:
-        loss = outputs["loss"].detach().clone()
-        if dist.is_initialized():
-            dist.all_reduce(loss)
-            loss /= dist.get_world_size()
-        self.values.append(float(loss))
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, number: int) -> None:
+        if trainer.global_step == self.crash_before:
+            raise Crash
+        parts = all_objects(batch.record.tolist())
+        if number % trainer.accumulate_grad_batches == 0:
+            self.records.append([])
+        self.records[-1] += [record for part in parts for record in part]
 
 
-def pretrain(name: str, run_dir: str, *words: str) -> list[float]:
-    losses = Losses()
+def pretrain(name: str, run_dir: str, crash_before: int | None, words: Sequence[str]) -> list[list[int]]:
+    """Start a training or go on with it; return the records of each step. The losses are in `metrics.csv`."""
+    steps = Steps(crash_before)
     torch.manual_seed(0)
     network = Bottlenecks() if name == "images" else None
     config = compose("pretrain", [*SETTINGS, *TRAININGS[name], f"data.root={name}", f"run.dir={run_dir}", *words])
-    api.pretrain(config, backbone=network, callbacks=[losses])
+    if crash_before is not None:
+        with pytest.raises((Crash, ProcessError)):
+            api.pretrain(config, backbone=network, callbacks=[steps])
+        return steps.records
+    api.pretrain(config, backbone=network, callbacks=[steps])
     if network is not None:  # trained in place, and a plain module again
         assert type(network) is Bottlenecks
         assert all(type(weight) is nn.Parameter for weight in network.parameters())
         assert copy.deepcopy(network)(torch.zeros(1, 3, 24, 24)).shape == (1, 32)
-    return losses.values
+    return steps.records
 
 
 def network() -> nn.Module:
@@ -152,10 +163,8 @@ def sharded_steps(name: str, rank: int, world_size: int) -> dict[str, Any]:
 
 def run_process(rank: int, world_size: int) -> dict[str, Any]:
     results: dict[str, Any] = {name: sharded_steps(name, rank, world_size) for name in OPTIMIZERS}
-    for strategy in ("ddp", "fsdp"):
-        for name in TRAININGS:
-            words = [f"trainer.strategy={strategy}"]
-            results[f"{name} {strategy}"] = pretrain(name, f"runs/{name} {strategy}", *words)
+    results["images"] = [step for part in PARTS["images"][1:] for step in pretrain("images", "images moved", *part)]
+    results["videos"] = pretrain("videos", "videos moved", *PARTS["videos"][1])
     return results
 
 
@@ -166,22 +175,30 @@ def write_data(folder: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(torch.randint(0, 256, (28, 28, 3), dtype=torch.uint8, generator=generator).numpy()).save(file)
 
-    for number in range(8):
+    for number in range(NUM_RECORDS):
         write(folder / "images" / f"image {number}.png")
         for frame in range(4):
             write(folder / "videos" / f"video {number}" / f"{frame:03d}.png")
 
 
 class Trained:
-    """Results in one process, and in each of two."""
+    """Trainings in one process, and ones that crash in it, go on in two processes, and one of them again in one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         write_data(folder)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
-            self.alone = {name: pretrain(name, f"runs/{name} alone") for name in TRAININGS}
-        self.processes = run_in_process_groups(__file__, folder, world_sizes=(2,))[2]
+            self.alone = {name: pretrain(name, f"{name} alone", None, ["data.num_workers=0"]) for name in TRAININGS}
+            self.moved = {name: pretrain(name, f"{name} moved", *PARTS[name][0]) for name in TRAININGS}
+            self.processes = run_in_process_groups(__file__, folder, world_sizes=(2,))[2]
+            for name in TRAININGS:
+                self.moved[name] += self.processes[0][name]
+            self.moved["videos"] += pretrain("videos", "videos moved", *PARTS["videos"][2])
+
+    def losses(self, name: str) -> list[float]:
+        with (self.folder / name / "metrics.csv").open(newline="") as stream:
+            return [float(row["loss"]) for row in csv.DictReader(stream) if row["loss"]]
 
 
 @pytest.fixture(scope="module")
@@ -190,15 +207,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 @pytest.mark.parametrize("name", TRAININGS)
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_have_the_losses_and_weights_of_one(name: str, strategy: str, results: Trained) -> None:
-    assert len(results.alone[name]) == 4
-    for process in results.processes:
-        assert process[f"{name} {strategy}"] == pytest.approx(results.alone[name], rel=1e-5)
-    alone, two = (load_weights(str(results.folder / "runs" / f"{name} {each}")).state for each in ("alone", strategy))
-    assert list(two) == list(alone)
+def test_a_training_goes_on_within_an_epoch_in_other_numbers_of_processes(name: str, results: Trained) -> None:
+    assert [len(step) for step in results.alone[name]] == [4] * NUM_STEPS
+    assert results.moved[name] == results.alone[name]  # the same records, in the same order
+    assert len(results.losses(f"{name} moved")) == NUM_STEPS
+    assert results.losses(f"{name} moved") == pytest.approx(results.losses(f"{name} alone"), rel=1e-5)
+    alone, moved = (load_weights(str(results.folder / f"{name} {run}")).state for run in ("alone", "moved"))
+    assert list(moved) == list(alone)
     for key, value in alone.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(moved[key], value, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
