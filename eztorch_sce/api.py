@@ -110,6 +110,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.training.callbacks import unreadable_paths
     from eztorch_sce.training.checkpoint import SaveBackbone
+    from eztorch_sce.training.determinism import determinism_of
     from eztorch_sce.training.online import OnlineEvaluation
     from eztorch_sce.training.pretrain_module import PretrainModule
     from eztorch_sce.training.trainer import fit
@@ -153,7 +154,8 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     if online is not None:
         protocol["online"] = online.protocol(saver.provenance)
         chance = online.chance()
-    return finish(Report("pretrain", metrics, protocol, run_dir, chance), config)
+    report = Report("pretrain", metrics, protocol, run_dir, chance, determinism=determinism_of(trainer))
+    return finish(report, config)
 
 
 @signals.watched()
@@ -217,6 +219,7 @@ def _finetune(
     from eztorch_sce.data.datamodule import TrainingData
     from eztorch_sce.training.callbacks import unreadable_paths
     from eztorch_sce.training.classify_module import ClassifyModule
+    from eztorch_sce.training.determinism import determinism_of
     from eztorch_sce.training.trainer import fit
 
     splits = open_labeled(config.data, config.seed, source)
@@ -261,7 +264,8 @@ def _finetune(
     }
     protocol = test_views.protocol | records_card(opened, summary)
     protocol |= {"train": opened.train.source, "training": training_card(config)}
-    report = Report("finetune", metrics, protocol, run_dir, chance_of(metrics, opened))
+    chance = chance_of(metrics, opened)
+    report = Report("finetune", metrics, protocol, run_dir, chance, determinism=determinism_of(trainer))
     return write_results(report, config, scores, None, bank)
 
 

@@ -12,6 +12,7 @@ from eztorch_sce.types import Report
 def linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     """Train linear classifiers on features of new random views in every epoch, and test them on clips and crops."""
     from eztorch_sce.data.datamodule import TrainingData
+    from eztorch_sce.training.determinism import determinism_of
     from eztorch_sce.training.probe_module import ProbeModule, ValidationHeads
     from eztorch_sce.training.trainer import fit
 
@@ -45,5 +46,6 @@ def linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     metrics = scores.metrics | choice
     protocol = test_views.protocol | records_card(opened, summary)
     protocol |= {"train": opened.train.source, "training": training_card(config)}
-    report = Report("linear", metrics, protocol, run_dir, chance_of(metrics, opened))
+    chance = chance_of(metrics, opened)
+    report = Report("linear", metrics, protocol, run_dir, chance, determinism=determinism_of(trainer))
     return write_results(report, config, scores, None, bank)

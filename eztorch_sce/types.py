@@ -265,6 +265,8 @@ class Report:
         chance: What metrics would be by guessing, by the name of the metric.
         intervals: 95% confidence interval [low, high] of metrics, by the name of the metric: bootstrap percentiles
             over the test records, or over the tasks of few-shot.
+        determinism: Whether a training with `trainer.deterministic` was deterministic, its number of threads, and the
+            operations that were not, with the names of their layers; otherwise empty.
     """
 
     command: str
@@ -273,3 +275,4 @@ class Report:
     run_dir: Path
     chance: dict[str, Chance] = field(default_factory=dict)
     intervals: dict[str, list[float]] = field(default_factory=dict)
+    determinism: dict[str, Any] = field(default_factory=dict)

@@ -138,6 +138,6 @@ def _warnings_noted(found: Determinism) -> Iterator[None]:
 
 
 def determinism_of(trainer: pl.Trainer) -> dict[str, Any]:
-    """Return the entry of a report on determinism; empty if it was not asked for."""
+    """Return what the report says of the determinism of a training; empty if it was not asked for."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next(({"determinism": each.card()} for each in callbacks if isinstance(each, Determinism)), {})
+    return next((each.card() for each in callbacks if isinstance(each, Determinism)), {})

@@ -66,12 +66,18 @@ class Problem(NamedTuple):
 
     @classmethod
     def together(cls, step: int, epoch: int, reason: str, batches: list[KeptBatch]) -> "Problem":
-        """Return the problem of all processes, from the reason and the batches of each."""
+        """Return the problem of all processes, from the reason and the batches of each.
+
+        A loss that is not finite explains the gradients of all processes, so that it is the reason if there is one.
+        """
         gathered = distributed.all_objects((reason, batches))
-        rank = next(number for number, (each, _) in enumerate(gathered) if each)
+        losses = [
+            (batch.loss, rank) for rank, (_, each) in enumerate(gathered) for batch in each if batch.loss is not None
+        ]
+        wrong = [(loss, rank) for loss, rank in losses if not math.isfinite(loss)]
+        with_reason = next(rank for rank, (each, _) in enumerate(gathered) if each)
+        loss, rank = wrong[0] if wrong else (losses[0][0], with_reason)
         words = gathered[rank][0] + (f" in process {rank}" if len(gathered) > 1 else "")
-        losses = [batch.loss for _, each in gathered for batch in each if batch.loss is not None]
-        loss = next((loss for loss in losses if not math.isfinite(loss)), losses[0])
         return cls(step, epoch, words, loss, [each for _, each in gathered])
 
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+import eztorch_sce  # noqa: F401  # repairs torchvision before a file imports Lightning, which imports it
+
 WORLD_SIZES = (2, 4)
 
 

@@ -1,9 +1,10 @@
 """Environment of the runs: versions, machine, hashes of weights and times."""
 
 import datetime
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from eztorch_sce.errors import counted, shorten
 from eztorch_sce.report.run_files import RunFiles, all_runs
 from eztorch_sce.report.section import Section
 from eztorch_sce.report.side_by_side import number_text, show_short
@@ -45,10 +46,28 @@ def _facts(run: RunFiles) -> list[dict[str, str]]:
         "hash of the weights": str(weights.get("sha256") or ""),
         "weights are": "random: an untrained baseline" if weights.get("untrained") else "",
         "seed": show_short(run.config["seed"]) if "seed" in run.config else "",
+        "determinism": _determinism(run.report.get("determinism") or {}),
     }
     facts |= {name: show_short(run.settings[name]) for name in _MACHINE if run.settings.get(name) is not None}
     facts |= {title: number_text(metrics[name]) for name, title in _RATES.items() if name in metrics}
     return [{"name": name, "text": text} for name, text in facts.items() if text]
+
+
+def _determinism(card: Mapping[str, Any]) -> str:
+    """Return whether a training was deterministic, and why not; an empty text if it was not asked for.
+
+    >>> _determinism({"deterministic": True, "threads": 4, "operations": []})
+    'deterministic, with 4 threads'
+    >>> operation = {"operation": "put_", "layers": ["online.backbone.stem"]}
+    >>> _determinism({"deterministic": False, "operations": [operation], "cure": "use another"})
+    'not deterministic: put_ in online.backbone.stem; use another'
+    """
+    if not card:
+        return ""
+    if card["deterministic"]:
+        return f"deterministic, with {counted(card['threads'], 'thread')}"
+    operations = (f"{each['operation']} in {shorten(each['layers']) or '?'}" for each in card["operations"])
+    return f"not deterministic: {'; '.join(operations).replace(' in ?', '')}; {card['cure']}"
 
 
 def _finished(run: RunFiles) -> str:
