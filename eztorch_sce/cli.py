@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     accept_any_text()
     remember_words(words)
     try:
-        with signals.watched(f"eztorch-sce {visible(command)}"), together():
+        with signals.watched(f"eztorch-sce {visible(command)}", is_last=arguments is None), together():
             _run(command, rest)
             sys.stdout.flush()
     except BrokenPipeError:  # the reader of a pipe, such as head, has what it needs

@@ -5,6 +5,7 @@ time, as when a file does not answer. It learns of a signal even while the main 
 Python. This module does not import torch.
 """
 
+import atexit
 import os
 import signal
 import socket
@@ -29,6 +30,7 @@ _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT")
 _WARNINGS = (getattr(signal, "SIGUSR1", None), getattr(signal, "SIGUSR2", None))
 HANDLED = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 """The signals that ask a command to end."""
+_CLOSE = 0  # what the thread receives to end: no signal has this number
 _ANSWER_S = 2.0  # for a disk
 _UNHANDLED = (signal.SIG_DFL, signal.default_int_handler)  # those of others are left alone, and so is SIG_IGN
 
@@ -58,7 +60,7 @@ def poll() -> None:
 
 
 @contextmanager
-def watched(program: str = "") -> Iterator[None]:
+def watched(program: str = "", is_last: bool = False) -> Iterator[None]:
     """Note the signals that ask to end, instead of ending at once, until the block ends.
 
     Inside another such block, in other threads than the main one, and for signals that have a handler already, this
@@ -66,6 +68,7 @@ def watched(program: str = "") -> Iterator[None]:
 
     Args:
         program: Name of the program, if the block is all of it: it has done its work where a signal comes too late.
+        is_last: The process ends after the block, and signals change nothing until it has, for as long as they may.
 
     Raises:
         Stopped: As the block does, after a line on stderr that says what is saved.
@@ -84,6 +87,8 @@ def watched(program: str = "") -> Iterator[None]:
         yield
         return
     _watch = watch = _Watch(program)
+    if is_last:
+        atexit.register(ignore)
     try:
         yield
     except Stopped as error:
@@ -93,7 +98,10 @@ def watched(program: str = "") -> Iterator[None]:
         raise
     finally:
         _watch = None
-        watch.close()
+        if is_last:
+            watch.is_over = True
+        else:
+            watch.close()
     if watch.number and not program:
         signal.raise_signal(watch.number)  # too late for this block: it is for what follows
 
@@ -191,6 +199,7 @@ class _Watch:
         self.describe: Callable[[], str] | None = None  # says what is saved
         self.is_saving = False  # within `saving`
         self.is_idle = False  # within `idle`
+        self.is_over = False  # all work is done, or given up
         self.in_handler, self.in_thread = _Presses(), _Presses()
         self.before: dict[int, Any] = {n: h for n in HANDLED if (h := signal.getsignal(n)) in _UNHANDLED}
         self.reader, self.writer = socket.socketpair()
@@ -214,17 +223,22 @@ class _Watch:
     def close(self) -> None:
         """Put back what was there before, and end the thread."""
         self.release()
-        self.writer.close()
+        self.tell(_CLOSE)
         self.thread.join()
+        self.close_sockets()
+
+    def close_sockets(self) -> None:
+        """Close the connection to the thread."""
+        self.writer.close()
         self.reader.close()
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note a signal; the handler of all of them."""
         if self.other_fd != -1:
             self.tell(number)
-        if number == signal.SIGINT:
-            is_second = self.in_handler.is_second()
-            if not self.is_saving or (is_second and not self.program):
+        if number == signal.SIGINT and not self.is_over:
+            press = self.in_handler.next()
+            if (press == 1 and not self.is_saving) or (press == 2 and not self.program):
                 raise KeyboardInterrupt
         self.number = self.number or number
 
@@ -245,9 +259,9 @@ class _Watch:
                 numbers = self.reader.recv(64)
             except TimeoutError:
                 continue
-            if not numbers:
-                return
             for number in numbers:
+                if number == _CLOSE:
+                    return
                 if number == signal.SIGINT and number in self.before:
                     self.press()
                 elif number in self.before:
@@ -257,10 +271,10 @@ class _Watch:
 
     def press(self) -> None:
         """Follow a Ctrl-C."""
-        if self.in_thread.is_second():
-            if self.program:
-                self.end(INTERRUPTED, "interrupted again, and ended at once", self.left())
-        elif self.is_saving and is_first_process():
+        press = self.in_thread.next()
+        if press == 2 and self.program:
+            self.end(INTERRUPTED, "interrupted again, and ended at once", self.left())
+        elif press == 1 and self.is_saving and is_first_process():
             write_line("\nsaving at the next step; press Ctrl-C again to end at once")
 
     def end(self, status: int, *words: str) -> None:
@@ -289,12 +303,13 @@ class _Presses:
     def __init__(self) -> None:
         self.first_s: float | None = None
 
-    def is_second(self) -> bool:
-        """Count a SIGINT, and return whether the user has pressed Ctrl-C again."""
+    def next(self) -> int:
+        """Count a SIGINT, and return 1 for the first press, 0 for an echo of it, and 2 for a later press."""
         now = time.monotonic()
         if self.first_s is None:
             self.first_s = now
-        return now - self.first_s > _SAME_PRESS_S
+            return 1
+        return 2 if now - self.first_s > _SAME_PRESS_S else 0
 
 
 def _in_forked_process() -> None:
@@ -304,6 +319,7 @@ def _in_forked_process() -> None:
         watch, _watch = _watch, None
         with suppress(ValueError):  # forked by another thread
             watch.release()
+        watch.close_sockets()
 
 
 _watch: _Watch | None = None

@@ -96,9 +96,10 @@ class Checkpoints(pl.Callback):
         """Note what the processes have told each other at the start of the step, and look at the clock."""
         exchange = distributed.last_exchange()
         self.is_due = self.is_due or exchange.save
-        self.signal = self.signal or exchange.signal
         if exchange.signal:
             signals.take(exchange.signal)
+        own = signals.requested() if trainer.world_size == 1 else 0  # of which others learn in the next step
+        self.signal = self.signal or exchange.signal or own
         if trainer.is_global_zero:
             self.files.writer.check()
             is_late = time.monotonic() - self.saved_s >= 60 * self.config.save_every_minutes
