@@ -1,11 +1,14 @@
 """Settings of a training: run directory, epochs, devices and precision, resolved for a machine."""
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 
 from eztorch_sce import signals
 from eztorch_sce.launch import Launch
 from eztorch_sce.machine import BF16_CAPABILITY, Machine
-from eztorch_sce.settings import PathSetting, Settings, setting
+from eztorch_sce.settings import PathSetting, Settings, setting, show
+
+_EXTRAS = {"wandb": ["wandb"], "mlflow": ["mlflow", "sqlalchemy", "alembic"]}  # packages of loggers
 
 
 @dataclass
@@ -31,8 +34,9 @@ class RunConfig(Settings):
     log_every_n_steps: int = setting(10, at_least=1, help="Optimizer steps between two rows of metrics.csv.")
     loggers: list[str] = setting(
         ["csv", "tensorboard"],
-        choices=("csv", "tensorboard"),
-        help="Where metrics are logged. csv is metrics.csv, from which reports and `watch` draw the curves.",
+        choices=("csv", "tensorboard", *_EXTRAS),
+        help="Where metrics are logged. Reports and `watch` draw their curves from csv, which is metrics.csv. wandb is "
+        "offline without WANDB_MODE=online, and mlflow keeps a file in the run directory without MLFLOW_TRACKING_URI.",
     )
     save_every_n_epochs: int | None = setting(
         None, at_least=1, help="Epochs between two intermediate backbone files; null writes only the final one."
@@ -43,6 +47,24 @@ class RunConfig(Settings):
         help="Seconds from a signal such as SIGTERM to the end of the process, saved or not. SLURM and Kubernetes send "
         "SIGKILL after 30 s.",
     )
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per logger whose packages are not installed."""
+        messages = []
+        for name in filter(_EXTRAS.__contains__, self.loggers):
+            if missing := [package for package in _EXTRAS[name] if not _is_installed(package)]:
+                others = [each for each in self.loggers if each != name]
+                messages.append(
+                    f"{prefix}.loggers={show(self.loggers)}: {name} needs {' and '.join(missing)}: "
+                    f"pip install 'eztorch-sce[{name}]', or set {prefix}.loggers={show(others)}"
+                )
+        return messages
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether a package can be imported; a folder of its name, such as `wandb/` of runs, is none."""
+    spec = find_spec(package)
+    return spec is not None and spec.origin is not None
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pytorch_lightning.loggers import Logger
 
 from eztorch_sce.training.event_file import EventFile
 from eztorch_sce.training.metrics_file import MetricsFile
+from eztorch_sce.training.trackers import MlflowRun, WandbRun
 
 
 @runtime_checkable
@@ -24,12 +25,18 @@ class Resumable(Protocol):
         """Drop what was logged after a position, all if it is None. Called once, before anything is logged."""
 
 
-_BUILDERS: Mapping[str, Callable[[Path], Logger]] = {"csv": MetricsFile, "tensorboard": EventFile}
+# In this order: trackers read metrics.csv when they are rewound.
+_BUILDERS: Mapping[str, Callable[[Path], Logger]] = {
+    "csv": MetricsFile,
+    "tensorboard": EventFile,
+    "wandb": WandbRun,
+    "mlflow": MlflowRun,
+}
 
 
 def build_loggers(names: Sequence[str], run_dir: Path) -> list[Logger]:
     """Return the loggers of `run.loggers`, each once."""
-    return [_BUILDERS[name](run_dir) for name in dict.fromkeys(names)]
+    return [build(run_dir) for name, build in _BUILDERS.items() if name in names]
 
 
 class LogPositions:

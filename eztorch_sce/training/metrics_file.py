@@ -17,6 +17,8 @@ from eztorch_sce.files import replacing
 from eztorch_sce.progress import print_above
 from eztorch_sce.training.appended import AppendedFile
 
+METRICS = "metrics.csv"
+
 Row: TypeAlias = dict[str, str]
 """The cells of a row that are not empty, by column."""
 
@@ -33,7 +35,7 @@ class MetricsFile(Logger):
 
     def __init__(self, run_dir: Path) -> None:
         super().__init__()
-        self.file = run_dir / "metrics.csv"
+        self.file = run_dir / METRICS
         self._appended = AppendedFile(self.file)
         self._columns: list[str] = []
         self._last: Row | None = None  # of the file
@@ -104,7 +106,7 @@ class MetricsFile(Logger):
             return
         self._num_rows, self._cut = position["rows"], _step(tail[0])
         self._write()
-        missing = 0 if self._waiting else self._num_rows - len(_read(self.file)[1])
+        missing = 0 if self._waiting else self._num_rows - len(read_rows(self.file))
         if missing > 0:
             self._num_rows -= missing
             print_above(
@@ -180,6 +182,11 @@ def _encoded(rows: Sequence[Row], columns: Sequence[str]) -> bytes:
     stream = io.StringIO(newline="")
     csv.DictWriter(stream, columns).writerows(rows)
     return stream.getvalue().encode("utf-8", "surrogateescape")
+
+
+def read_rows(file: Path) -> list[Row]:
+    """Return the complete rows of a `metrics.csv`, none if there is no such file."""
+    return _read(file)[1]
 
 
 def _read(file: Path) -> tuple[list[str], list[Row]]:

@@ -168,6 +168,11 @@ def _open_files(run_dir: Path, data: TrainingData, config: RunConfig, others: Se
     """Load the newest checkpoint, and let the loggers go on behind it, or start over."""
     checkpoint, content = load_newest(run_dir) or (None, None)
     loggers = [*build_loggers(config.loggers, run_dir), *others]
+    if "csv" not in config.loggers and is_first_process():
+        print_above(
+            f"note: run.loggers={show(config.loggers)} has no csv: without metrics.csv, `watch` and the report show no "
+            "curves and no verdict on the training"
+        )
     logs = LogPositions(loggers)
     writer = CheckpointWriter(run_dir, config, None if checkpoint is None else step_of(checkpoint))
     if is_first_process():
