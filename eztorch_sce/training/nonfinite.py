@@ -65,7 +65,7 @@ class StepGuard(pl.Callback):
         self.num_skipped = 0
         self._before: StateBefore | None = None  # of the step in progress
         self._batches: list[ViewBatch] = []
-        self._losses: list[Tensor] = []  # of its batches that are complete
+        self._losses: list[Tensor | None] = []  # of its batches that are complete
         self._words: list[str] = []  # what the loss said of its inputs
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,8 +96,7 @@ class StepGuard(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Note the loss of a batch, if more batches of the same step follow."""
-        if isinstance(outputs, dict) and isinstance(outputs.get("loss"), Tensor):
-            self._losses.append(outputs["loss"])
+        self._losses.append(outputs.get("loss") if isinstance(outputs, dict) else None)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -145,28 +144,29 @@ class StepGuard(pl.Callback):
         self._say(module, problem)
         raise SkippedStep
 
-    def _numbers(self, module: pl.LightningModule, loss: Tensor | None) -> tuple[list[float], float]:
-        """Return the losses of the batches of a step and the largest gradient, read in one copy.
+    def _numbers(self, module: pl.LightningModule, loss: Tensor | None) -> tuple[list[float | None], float]:
+        """Return the loss of each batch of a step and the largest gradient, read in one copy.
 
         Gradients are not looked at if a gradient scaler does so.
         """
-        tensors = [each.detach() for each in (*self._losses, loss) if each is not None]
+        losses = [*self._losses, loss]
         gradients: list[Tensor] = []
         if getattr(module.trainer.precision_plugin, "scaler", None) is None:
             weights = (parameter for optimizer in module.trainer.optimizers for parameter in _weights(optimizer))
             gradients = [shard_of(weight.grad) for weight in weights if weight.grad is not None]
             gradients = [gradient for gradient in gradients if gradient.numel()]
         largest = [get_total_norm(gradients, norm_type=math.inf)] if gradients else []
-        numbers = [float(number) for number in to_host([*tensors, *largest])]
-        return numbers[: len(tensors)], numbers[-1] if largest else 0.0
+        tensors = [each.detach() for each in losses if each is not None]
+        numbers = map(float, to_host([*tensors, *largest]))
+        return [None if each is None else next(numbers) for each in losses], next(numbers, 0.0)
 
     def _keep(self, trainer: pl.Trainer, problem: Problem, is_skipped: bool) -> None:
         """Keep the state before the step, which every process has restored."""
         content = trainer._checkpoint_connector.dump_checkpoint()
-        num_complete, loader = len(self._batches) - 1, trainer.train_dataloader  # batches of this step
+        loader, num_complete = trainer.train_dataloader, len(self._batches) - 1  # batches of this step
         if isinstance(loader, TrainingLoader):
             content["progress"]["samples"] -= num_complete * loader.samples_per_batch
-        content["progress"]["batches"] -= num_complete
+            content["progress"]["batches"] -= num_complete
         self.files.keep(problem, content, "skip" if is_skipped else "stop")
 
     def _say(self, module: pl.LightningModule, problem: Problem) -> None:
@@ -298,9 +298,9 @@ def cure(module: pl.LightningModule) -> str:
     )
 
 
-def _reason(losses: Sequence[float], largest: float, words: Sequence[str]) -> str:
+def _reason(losses: Sequence[float | None], largest: float, words: Sequence[str]) -> str:
     """Return what is not finite in this process, or an empty text."""
-    wrong = next((loss for loss in losses if not math.isfinite(loss)), None)
+    wrong = next((loss for loss in losses if loss is not None and not math.isfinite(loss)), None)
     if wrong is not None:
         return words[0] if words else f"the loss is {wrong}"
     return "" if math.isfinite(largest) else f"the loss is finite, but a gradient is {largest}"

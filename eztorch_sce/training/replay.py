@@ -116,7 +116,7 @@ class ReplayGuard(StepGuard):
             raise Replayed
         if self.skips:
             super().check(module, loss)
-        elif not all(map(math.isfinite, (*losses, largest))):
+        elif not all(math.isfinite(number) for number in (*losses, largest) if number is not None):
             self.earlier = step
             raise Replayed
 

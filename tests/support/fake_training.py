@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,6 +19,9 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.training.callbacks import OwnDraws, RunProgress, StopTogether
+from eztorch_sce.training.config import TrainerConfig
+from eztorch_sce.training.nonfinite import StepGuard
+from eztorch_sce.training.nonfinite_files import NonFiniteFiles
 from eztorch_sce.types import Batch, Sample
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -124,16 +128,23 @@ def _precision(name: str) -> Precision:
 
 
 def train_on_fake_gpu(
-    module: pl.LightningModule, batches: Sequence[Batch], precision: str, log_every: int, counts: FakeGPU
+    module: pl.LightningModule,
+    batches: Sequence[Batch],
+    precision: str,
+    log_every: int,
+    counts: FakeGPU,
+    on_nonfinite: str = "stop",
 ) -> list[Step]:
     """Train on batches for one epoch, and return what happened in each step; to be called in `fake_gpu`."""
     record = _Record(counts)
+    settings = TrainerConfig(accelerator="gpu", on_nonfinite=on_nonfinite)
+    guard = StepGuard(NonFiniteFiles(Path("run"), str, {}), settings)
     trainer = pl.Trainer(
         strategy=_FakeDevice(CUDA, _Accelerator(), precision_plugin=_precision(precision)),
         max_epochs=1,
         log_every_n_steps=log_every,
         logger=False,
-        callbacks=[record, RunProgress(log_every), OwnDraws(0), StopTogether()],
+        callbacks=[record, RunProgress(log_every), OwnDraws(0), guard, StopTogether()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,

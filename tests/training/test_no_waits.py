@@ -238,6 +238,18 @@ def test_a_step_of_a_published_recipe_waits_for_nothing(recipe: str) -> None:
     check_steps(module, {recipe: Form(config.views, frames)})
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_skipping_waits_once_for_each_step(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(16, dtype=torch.uint8))
+    module = pretraining(MomentumContrastConfig(queue_size=16))
+    form = TWO_VIEWS["image, two views"]
+    module.augmentation = ViewsInTurn([form] * 3)
+    with fake_gpu() as counts:
+        batches = form.frames.batches(form.views, 3)
+        steps = train_on_fake_gpu(module, batches, precision, 100, counts, on_nonfinite="skip")
+    assert [sum(step.waits.values()) for step in steps] == [1, 1, 2]  # the last is logged too
+
+
 class WaitingMethod(MomentumContrast):
     def forward(self, views: list[Tensor]) -> StepOutput:
         output = super().forward(views)

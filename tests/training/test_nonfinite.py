@@ -1,7 +1,9 @@
 """Tests of steps that are not finite: found before the optimizer steps, then skipped or stopped at, and kept."""
 
 import csv
+import itertools
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
-from torch import Tensor
+from pytorch_lightning.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
@@ -20,7 +24,10 @@ from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.optim.sgd import SGDConfig
-from eztorch_sce.training.nonfinite_files import facts_of, kept_steps
+from eztorch_sce.training.config import TrainerConfig
+from eztorch_sce.training.nonfinite import StepGuard, step_unless_skipped
+from eztorch_sce.training.nonfinite_files import NonFiniteFiles, facts_of, kept_steps
+from eztorch_sce.types import ViewBatch
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +154,50 @@ def test_by_default_training_stops_before_the_optimizer_steps(images: Path, tmp_
     with (tmp_path / "run/metrics.csv").open() as file:
         assert [(row["step"], row["loss"]) for row in csv.DictReader(file)][-1] == ("6", "inf")
     assert json.loads((tmp_path / "run/nonfinite/step-0000000006/step.json").read_text())["action"] == "stop"
+
+
+class Scaled(pl.LightningModule):
+    """A weight that is trained in float16 by a gradient scaler, with a loss that is NaN in one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(self.layer.weight, 0.5)
+        self.scales: list[float] = []
+        self.weights: list[float] = []
+
+    def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor:
+        self.scales.append(self.trainer.precision_plugin.scaler.get_scale())  # type: ignore[attr-defined]
+        self.weights.append(self.layer.weight.item())
+        loss: Tensor = self.layer(batch.views[0]).square().mean()
+        return loss * float("nan") if batch_idx == 8 else loss
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        step_unless_skipped(self, partial(super().optimizer_step, epoch, batch_idx, optimizer), optimizer_closure)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on a trainer of one's own
+def test_steps_that_a_gradient_scaler_skips_do_not_count(tmp_path: Path) -> None:
+    settings = TrainerConfig(accelerator="cpu", on_nonfinite="skip")
+    guard = StepGuard(NonFiniteFiles(tmp_path, str, {}), settings)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        plugins=[MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**14))],
+        callbacks=[guard],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = Scaled()
+    batch = ViewBatch([torch.full((2, 1), 8.0)], torch.zeros(2), torch.arange(2), [])
+    trainer.fit(module, DataLoader([batch] * 11, batch_size=None))  # type: ignore[arg-type]
+    is_halved = [second == first / 2 for first, second in itertools.pairwise(module.scales)]
+    is_same = [first == second for first, second in itertools.pairwise(module.weights)]
+    assert 3 <= is_halved.count(True) <= 6
+    assert is_same == [is_halved[step] or step == 8 for step in range(10)]  # the loss of step 8 is NaN
+    assert (guard.num_skipped, kept_steps(tmp_path)) == (1, [8])
