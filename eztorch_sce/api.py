@@ -132,7 +132,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     check_savable(trained, chosen(config.backbone))
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
-    run_dir = open_run("pretrain", config, opened.train.records)
+    run_dir = open_run("pretrain", config, opened.train.records, chosen=choices)
     views = loaded.augmentation
     module = PretrainModule(
         method, views, chosen(config.optimizer), config.schedule, config.data.samples_per_step, config.ramps, loss

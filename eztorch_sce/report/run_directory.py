@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -41,7 +42,7 @@ from eztorch_sce.report.run_session import FinishedRun, begin, history_of, hold,
 from eztorch_sce.report.unfinished import where
 from eztorch_sce.report.versions import installed_versions
 from eztorch_sce.started import remember_run, typed_again
-from eztorch_sce.training.checkpoint_files import Progress, progress_of
+from eztorch_sce.training.checkpoint_files import Progress, checkpoint_files, progress_of
 from eztorch_sce.types import Report
 
 C = TypeVar("C", bound=CommandConfig)
@@ -87,7 +88,13 @@ def check_run(command: str, config: C) -> C:
     return resumed(command, config, Path(place.run_dir)) if place.kind == GOING_ON else config
 
 
-def open_run(command: str, config: CommandConfig, records: Records | None = None, labeled: bool = False) -> Path:
+def open_run(
+    command: str,
+    config: CommandConfig,
+    records: Records | None = None,
+    labeled: bool = False,
+    chosen: Sequence[object] = (),
+) -> Path:
     """Return the run directory, the same in all processes. The first writes config.yaml, versions.json, history.json.
 
     Args:
@@ -95,6 +102,7 @@ def open_run(command: str, config: CommandConfig, records: Records | None = None
         config: Its config, as `check_run` returned it, with everything chosen.
         records: The records of a training, which must be those of the run that goes on.
         labeled: Whether the training uses their labels.
+        chosen: The settings of a new run that were chosen from the data, with the reasons, for its report.
 
     Raises:
         ConfigError: As `check_run`, or if the records are not those of the run, or, in every process, if one of several
@@ -108,8 +116,10 @@ def open_run(command: str, config: CommandConfig, records: Records | None = None
             )
     else:
         prints = None if records is None or not is_first_process() else RecordPrint.of(records, labeled)
-        place = _Place(*json.loads(distributed.decide_together(lambda: json.dumps(_open(command, config, prints)))))
+        known = {"records": None if prints is None else asdict(prints), "chosen": list(map(str, chosen))}
+        place = _Place(*json.loads(distributed.decide_together(lambda: json.dumps(_open(command, config, known)))))
     _opened.append(place)
+    remember_run(Path(place.run_dir))
     return Path(place.run_dir)
 
 
@@ -153,7 +163,7 @@ def _check(command: str, config: CommandConfig) -> _Place:
     try:
         decision = decide(command, config)
         if decision.kind == FINISHED:
-            _say_finished(command, run_dir, config)
+            _say_finished(run_dir, decision)
         if decision.kind in (AGAIN, GOING_ON):
             check_writable(run_dir)
             hold(lock or _lock(run_dir))
@@ -194,7 +204,7 @@ def lock_run(run_dir: Path) -> None:
     hold(lock)
 
 
-def _open(command: str, config: CommandConfig, prints: RecordPrint | None) -> _Place:
+def _open(command: str, config: CommandConfig, known: dict[str, Any]) -> _Place:
     """Open the run directory in the first process.
 
     Everything is decided again: since `check_run`, another process may have come.
@@ -208,7 +218,7 @@ def _open(command: str, config: CommandConfig, prints: RecordPrint | None) -> _P
     history = History.read(run_dir)
     if decision.kind != GOING_ON:
         history.content = {"sessions": history.sessions}
-    notes = _check_inputs(run_dir, config, history, prints)
+    notes = _check_inputs(run_dir, config, history, known)
     if history.is_damaged:
         notes.append(f"note: {run_dir}/history.json is damaged: the earlier sessions of the run are not known")
     progress = progress_of(run_dir) if decision.kind == GOING_ON else None
@@ -220,9 +230,11 @@ def _open(command: str, config: CommandConfig, prints: RecordPrint | None) -> _P
     assert lock is not None
     lock.sign()
     history.begin(typed_again(run_dir), 0 if progress is None else progress.step, decision.changes, num_processes)
-    _write_start(command, config, run_dir, decision, history)
+    try:
+        _write_start(command, config, run_dir, decision, history)
+    except OSError as error:  # such as a full disk
+        raise ConfigError([f"run.dir={run_dir} cannot be written: {error.strerror or first_line(error)}"]) from None
     begin(run_dir, history)
-    remember_run(run_dir)
     for line in [*_going_on(run_dir, progress, decision, config), *notes]:
         print_above(line)
     os.environ[_DIRS_VARIABLE] = json.dumps([*_opened, _Place(str(run_dir), decision.kind)])
@@ -249,26 +261,26 @@ def _created(command: str, config: CommandConfig) -> Path:
         raise ConfigError([f"run.dir={run_dir} cannot be created: {first_line(error)}"]) from None
 
 
-def _check_inputs(run_dir: Path, config: CommandConfig, history: History, prints: RecordPrint | None) -> list[str]:
-    """Remember the records and the weights of a run, or compare them with those remembered; return notes.
+def _check_inputs(run_dir: Path, config: CommandConfig, history: History, known: dict[str, Any]) -> list[str]:
+    """Remember what a run starts from, or compare records and weights with those remembered; return notes.
 
     Raises:
         ConfigError: If they are others.
     """
     problems, notes = [], []
-    earlier = history.content.get("records")
-    if prints is not None and earlier is not None:
-        before = RecordPrint(**earlier)
+    for name, value in known.items():
+        if history.content.get(name) is None:
+            history.content[name] = value
+    if known["records"] is not None:
+        before, prints = (RecordPrint(**each["records"]) for each in (history.content, known))
         if difference := before.difference(prints):
             problems.append(f"{_records_setting(config)} has {difference}")
         elif changed := before.num_changed(prints):
             notes.append(f"note: {changed} of {len(before.contents)} compared files have another content than before")
-    elif prints is not None:
-        history.content["records"] = asdict(prints)
     weights = getattr(config, "weights", None)
     now = None if weights is None else hash_of_weights(weights)
-    if (known := history.content.setdefault("weights", now)) != now:
-        problems.append(f"weights={weights} is another file ({now}) than the run started from ({known})")
+    if (earlier := history.content.setdefault("weights", now)) != now:
+        problems.append(f"weights={weights} is another file ({now}) than the run started from ({earlier})")
     if problems:
         start = f"{typed(('config', run_dir), ('run.dir', 'NEW'))} with the settings that changed"
         raise ConfigError([*problems, f"the run in {run_dir} goes on as it started only; for a new one, add {start}"])
@@ -293,6 +305,9 @@ def _write_start(command: str, config: CommandConfig, run_dir: Path, decision: D
                 stream.write(f"{HEADER}{command}\n{to_yaml(config)}")
         except FileExistsError:
             raise ConfigError([f"run.dir={run_dir}: another process started a run there at the same time"]) from None
+        except OSError:
+            file.unlink(missing_ok=True)
+            raise
         history.save()
     else:
         if decision.kind == AGAIN:
@@ -338,12 +353,13 @@ def _going_on(run_dir: Path, progress: Progress | None, decision: Decision, conf
     return lines
 
 
-def _say_finished(command: str, run_dir: Path, config: Any) -> None:
+def _say_finished(run_dir: Path, decision: Decision) -> None:
     """Say that a run is finished, where its results are, and how to train longer."""
     print_above(f"{run_dir} holds a finished run of these settings; its results are in {run_dir / 'report.json'}")
-    trainer = getattr(config, "trainer", None)
-    if command in ("pretrain", "finetune") and trainer is not None:
-        print_above(f"it trained for {trainer.epochs} epochs: to train longer, raise trainer.max_epochs")
+    if checkpoint_files(run_dir):
+        changed = [change.before for change in decision.changes if change.setting == "trainer.max_epochs"]
+        epochs = changed[0] if changed else decision.config.trainer.epochs
+        print_above(f"it trained for {epochs} epochs: to train longer, raise trainer.max_epochs")
     else:
         print_above("to run it again, choose another run.dir")
 
@@ -370,6 +386,8 @@ def write_report(report: Report) -> Report:
         if (history := history_of(report.run_dir)) is not None:
             content["seconds"] = round(history.seconds + time.monotonic() - history.started, 1)
             content["sessions"] = len(history.sessions)
+            if content["protocol"].get("chosen") == []:  # by an earlier session
+                content["protocol"]["chosen"] = history.content.get("chosen", [])
         _write_json(report.run_dir / "report.json", content)
     return report
 
