@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from eztorch_sce.config.compose import to_yaml
 from eztorch_sce.config.saved import as_saved
 from eztorch_sce.errors import counted
+from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.report.finished_runs import flat
 from eztorch_sce.settings import Settings, declaration, show
 
@@ -109,6 +110,39 @@ def table_of(changes: Sequence[Change]) -> list[str]:
     rows += [(change.setting, _short(change.before), _short(change.now)) for change in changes]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return [f"  {setting:<{widths[0]}}  {before:<{widths[1]}}  {now}" for setting, before, now in rows]
+
+
+def batch_norm_note(changes: Sequence[Change], config: Any) -> list[str]:
+    """Return a note if batch norm will take its statistics over another number of samples than before.
+
+    Args:
+        changes: The settings of a training that have changed.
+        config: The config of the training with all settings resolved.
+    """
+    if isinstance(config, LinearConfig):  # its backbone is frozen
+        return []
+    trainer = config.trainer
+    now = {name: getattr(trainer, name) for name in ("accumulate", "devices", "num_nodes", "sync_batchnorm")}
+    before = dict(now)
+    for change in changes:
+        name = change.setting.removeprefix("trainer.")
+        if name in before:
+            before[name] = change.before == "true" if name == "sync_batchnorm" else int(change.before)
+    samples = [
+        config.data.samples_per_step // (each["accumulate"] * _num_apart(each["devices"] * each["num_nodes"], each))
+        for each in (before, now)
+    ]
+    if samples[0] == samples[1]:
+        return []
+    return [
+        f"note: batch norm now takes its statistics over {counted(samples[1], 'sample')} instead of {samples[0]}: the "
+        "losses of networks that have it differ from those of a run without this change"
+    ]
+
+
+def _num_apart(world_size: int, settings: Mapping[str, Any]) -> int:
+    """Return the number of processes that normalize their samples apart."""
+    return 1 if settings["sync_batchnorm"] else world_size
 
 
 def _short(value: str) -> str:

@@ -24,7 +24,7 @@ from eztorch_sce.errors import ConfigError, first_line, typed
 from eztorch_sce.files import open_text, replacing, write_text
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.progress import print_above
-from eztorch_sce.report.run_changes import table_of
+from eztorch_sce.report.run_changes import batch_norm_note, table_of
 from eztorch_sce.report.run_decision import (
     AGAIN,
     FINISHED,
@@ -350,6 +350,7 @@ def _going_on(run_dir: Path, progress: Progress | None, decision: Decision, conf
     lines = [f"going on with {run_dir} from {where(progress, config.trainer.epochs)}"]
     if decision.changes:
         lines += ["with settings that have changed (history.json notes them):", *table_of(decision.changes)]
+        lines += batch_norm_note(decision.changes, config)
     return lines
 
 

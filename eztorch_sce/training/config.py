@@ -158,7 +158,7 @@ class TrainerConfig(Settings):
             num_nodes=num_nodes,
             precision=self.precision or ("bf16-mixed" if on_gpu and machine.has_bf16 else "32-true"),
             benchmark=not self.deterministic if self.benchmark is None else self.benchmark,
-            sync_batchnorm=devices * num_nodes > 1 if self.sync_batchnorm is None else self.sync_batchnorm,
+            sync_batchnorm=self.sync_batchnorm is not False,
         )
 
     @property

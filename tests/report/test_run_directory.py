@@ -19,6 +19,7 @@ from eztorch_sce.config.schema import PretrainConfig, validate
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.report import run_directory
+from eztorch_sce.report.run_changes import batch_norm_note
 from eztorch_sce.report.run_decision import AGAIN, FINISHED, GOING_ON, NEW, Decision
 from eztorch_sce.report.run_directory import open_run, planned_run_dir, write_by_class
 from eztorch_sce.report.run_lock import RunLock
@@ -336,3 +337,21 @@ def test_metrics_by_class_are_written_as_csv(tmp_path: Path) -> None:
     with (tmp_path / "by_class.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert rows == [{"class": "up", "queries": "2", "AP": "0.5"}, {"class": "down", "queries": "3", "AP": "0.25"}]
+
+
+@pytest.mark.parametrize(
+    ("words", "samples"),
+    [
+        (["trainer.accumulate=2"], 3),
+        (["trainer.devices=3", "trainer.sync_batchnorm=false"], 2),
+        (["trainer.devices=3"], None),  # synchronized
+        (["trainer.max_epochs=4"], None),
+    ],
+)
+def test_going_on_with_other_batch_statistics_is_said(words: list[str], samples: int | None, folder: Path) -> None:
+    (folder / "run/report.json").unlink()
+    decision = decided(*words)
+    notes = batch_norm_note(decision.changes, decision.config)
+    expected = f"batch norm now takes its statistics over {samples} samples instead of 6"
+    assert len(notes) == (samples is not None)
+    assert all(expected in note for note in notes)

@@ -72,7 +72,7 @@ def test_a_mistake_in_each_setting_of_the_hardware_is_reported_at_once() -> None
 
 def test_training_on_a_cpu_uses_one_process() -> None:
     for trainer in (TrainerConfig(accelerator="cpu").on(EIGHT_GPUS), TrainerConfig().on(NO_GPU)):
-        assert (trainer.accelerator, trainer.world_size, trainer.sync_batchnorm) == ("cpu", 1, False)
+        assert (trainer.accelerator, trainer.world_size, trainer.sync_batchnorm) == ("cpu", 1, True)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_validation_does_not_change_the_config_of_the_user() -> None:
 @pytest.mark.usefixtures("eight_gpus")
 def test_a_plan_depends_only_on_the_planned_machine() -> None:
     one = validate(PlanConfig(device="A100-80G"))
-    assert (one.trainer.devices, one.trainer.num_nodes, one.trainer.sync_batchnorm) == (1, 1, False)
+    assert (one.trainer.devices, one.trainer.num_nodes, one.trainer.sync_batchnorm) == (1, 1, True)
     four = validate(PlanConfig(device="cpu", devices=4))
     assert (four.trainer.world_size, four.trainer.sync_batchnorm) == (4, True)
 
