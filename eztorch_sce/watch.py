@@ -31,7 +31,16 @@ _NEAR = 0.8  # similarity above which a name is probably a misspelling of anothe
 _NUMBERING = "-_.0123456789"
 _FRESH_S = 1.0  # in which all pages get the same answer
 _FILES = (
-    *("config.yaml", METRICS, "report.json", "views.json", "evaluations.json", "sample.pt", "unreadable.csv"),
+    *(
+        "config.yaml",
+        "history.json",
+        METRICS,
+        "report.json",
+        "views.json",
+        "evaluations.json",
+        "sample.pt",
+        "unreadable.csv",
+    ),
     "report/images.zip",
 )
 _HEADERS = {
@@ -287,8 +296,8 @@ def _in_words(state: str, words: str) -> dict[str, Any]:
 
 def _left_s(run: RunFiles, log: TrainingLog, progress: float | None) -> float | None:
     """Return the seconds that a training has left at its mean speed since it was started or resumed."""
-    start = log.resumed_at[-1] if log.resumed_at else 0
-    took_s = (run.directory / METRICS).stat().st_mtime - (run.directory / "config.yaml").stat().st_mtime
+    started, start = run.history.last_start or ((run.directory / "config.yaml").stat().st_mtime, 0)
+    took_s = (run.directory / METRICS).stat().st_mtime - started
     if not progress or took_s <= 0 or log.num_steps <= start:
         return None
     return (log.num_steps / progress - log.num_steps) * took_s / (log.num_steps - start)

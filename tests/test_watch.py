@@ -24,7 +24,7 @@ from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.config.schema import PretrainConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
-from eztorch_sce.watch import WatchServer
+from eztorch_sce.watch import Follower, WatchServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -157,3 +157,19 @@ def test_data_are_sent_once(tmp_path: Path) -> None:
     assert {"verdict", "curves"} <= known.keys()
     assert again == []
     assert {section["name"] for section in without_verdict} == known.keys() - {"verdict"}
+
+
+def test_the_time_left_and_the_marks_follow_the_sessions_of_a_run(tmp_path: Path) -> None:
+    """Ten of twenty steps: four in a first process, and six in a minute of a second one, a day later."""
+    rows = [f"{step},2.0,{step // 5}\n" for step in range(10)]
+    (tmp_path / "config.yaml").write_text("# eztorch-sce pretrain\ntrainer:\n  max_epochs: 4\n")
+    (tmp_path / "metrics.csv").write_text("step,loss,epoch\n" + "".join(rows))
+    started = time.time() - 60
+    times = [time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(each)) for each in (started - 86_400, started)]
+    sessions = [{"started": each, "from_step": step} for each, step in zip(times, (0, 4), strict=True)]
+    (tmp_path / "history.json").write_text(json.dumps({"sessions": sessions}))
+    os.utime(tmp_path / "config.yaml", (started - 86_400,) * 2)
+    news = Follower(tmp_path).news({})
+    assert news["run"]["left_s"] == pytest.approx(100, rel=0.1)
+    (curves,) = (section for section in news["sections"] if section["name"] == "curves")
+    assert curves["data"]["groups"][0]["runs"][0]["resumed_at"] == [4]

@@ -18,6 +18,7 @@ from eztorch_sce.config.saved import saved_settings
 from eztorch_sce.errors import ConfigError, did_you_mean, first_line
 from eztorch_sce.files import open_text
 from eztorch_sce.report.finished_runs import flat
+from eztorch_sce.report.run_history import History
 
 _DEPTH = 2  # folders between a demo, study or sweep and its runs
 _WITHOUT_RUNS = ("videos", "tensorboard", "report", "measure")  # folders of a run directory, not worth walking
@@ -91,6 +92,11 @@ class RunFiles:
         rows = _rows(self.directory / "metrics.csv")
         names = dict.fromkeys(name for row in rows for name in row)
         return {name: np.array([_number(row.get(name)) for row in rows], dtype=np.float64) for name in names}
+
+    @cached_property
+    def history(self) -> History:
+        """Content of `history.json`, the processes that worked on the run."""
+        return History.read(self.directory)
 
     @cached_property
     def predictions(self) -> list[dict[str, str]]:

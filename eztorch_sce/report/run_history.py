@@ -66,6 +66,22 @@ class History:
         """Seconds of all sessions but the current one; of one that was killed, until its last sign of life."""
         return float(sum(session.get("seconds") or 0.0 for session in self.sessions[:-1]))
 
+    @property
+    def resumed_at(self) -> list[int]:
+        """Steps at which later sessions went on with the training, each once."""
+        steps = (session.get("from_step") for session in self.sessions[1:])
+        return sorted({step for step in steps if isinstance(step, int) and step > 0})
+
+    @property
+    def last_start(self) -> tuple[float, int] | None:
+        """Time of the last session's start, in seconds since 1970, and the step it began at; None if not known."""
+        try:
+            session = self.sessions[-1]
+            started = datetime.strptime(session["started"], _TIME).replace(tzinfo=timezone.utc).timestamp()
+            return started, int(session["from_step"])
+        except (IndexError, KeyError, TypeError, ValueError):
+            return None
+
     def begin(self, command: str, from_step: int, changes: Sequence[Change], num_processes: int) -> None:
         """Add a session, and estimate how long the one before took if it was killed."""
         if self.sessions and self.sessions[-1].get("seconds") is None:
@@ -100,11 +116,8 @@ class History:
         """Return the seconds from the start of the last session to the last file that it wrote."""
         files = [self.run_dir / "metrics.csv", *(self.run_dir / "checkpoints").glob("*")]
         times = [file.stat().st_mtime for file in files if file.is_file()]
-        try:
-            started = datetime.strptime(self.sessions[-1]["started"], _TIME).replace(tzinfo=timezone.utc).timestamp()
-        except (KeyError, ValueError):
-            return 0.0
-        return round(max(0.0, max(times, default=0.0) - started), 1)
+        start = self.last_start
+        return 0.0 if start is None else round(max(0.0, max(times, default=0.0) - start[0]), 1)
 
 
 def _gpus() -> list[str]:

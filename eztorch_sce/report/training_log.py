@@ -38,7 +38,7 @@ class TrainingLog(NamedTuple):
 
     Attributes:
         curves: By name, without those that have no value.
-        resumed_at: Steps at which the run went on after an interruption.
+        resumed_at: Steps at which a run of an earlier version went on after an interruption, and repeated others.
     """
 
     curves: Mapping[str, Curve]

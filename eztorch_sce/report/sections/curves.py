@@ -90,7 +90,12 @@ def _group(
         "hidden": [run.name for run, _ in members[_MAX_RUNS:]],
         "reference": None if reference is None else reference.words(),
         "runs": [
-            {"name": run.name, "per_epoch": log.steps_per_epoch(), "steps": log.num_steps, "resumed_at": log.resumed_at}
+            {
+                "name": run.name,
+                "per_epoch": log.steps_per_epoch(),
+                "steps": log.num_steps,
+                "resumed_at": log.resumed_at or run.history.resumed_at,
+            }
             for run, log in shown
         ],
         "charts": charts,
