@@ -110,6 +110,8 @@ from .planning.plan import Plan as Plan
 from .registry import register as register
 from .rehearsal import DryRun as DryRun
 from .rehearsal import dry_run as dry_run
+from .replaying import Replay as Replay
+from .replaying import replay as replay
 from .settings import Settings as Settings
 from .settings import choice as choice
 from .settings import setting as setting

@@ -38,8 +38,8 @@ def _watch(run: str, config: WatchConfig) -> bool:
 
 def _replay(run: str, config: ReplayConfig) -> bool:
     with announced("loading PyTorch Lightning"):
-        from eztorch_sce.replay import replay
         from eztorch_sce.replay_words import lines
+        from eztorch_sce.replaying import replay
         from eztorch_sce.training import trainer  # noqa: F401  # would be imported later, silently
     from eztorch_sce.printing import print_line
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from eztorch_sce.errors import counted
-from eztorch_sce.replay import Replay
+from eztorch_sce.replaying import Replay
 
 if TYPE_CHECKING:
     from eztorch_sce.training.layer_watch import LayerNumbers, Place

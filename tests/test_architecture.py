@@ -17,7 +17,7 @@ FLOORS = (
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},
     {"extraction", "linear_on_views", "results"},
-    {"run_records", "thumbnails", "pages", "rehearsal", "watch", "replay"},
+    {"run_records", "thumbnails", "pages", "rehearsal", "watch", "replaying"},
     {"api"},
     {"demo", "studies", "replay_words"},
     {"commands", "completion"},

@@ -1,6 +1,8 @@
 """Tests of `replay`: the same batch and the same loss again, and the first number that is not finite."""
 
 import csv
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from eztorch_sce import api
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.cli import main
-from eztorch_sce.config.schema import PretrainConfig
+from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError, TrainingError
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
@@ -20,8 +22,8 @@ from eztorch_sce.models.backbones.base import Backbone
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.optim.sgd import SGDConfig
-from eztorch_sce.replay import Replay, replay
 from eztorch_sce.replay_words import lines
+from eztorch_sce.replaying import Replay, replay
 
 pytestmark = pytest.mark.xdist_group("replay")
 
@@ -199,3 +201,43 @@ def test_a_weight_that_is_not_finite_is_found_before_the_step(images: Path, tmp_
     assert found.place is not None
     assert (found.place.stage, found.place.numbers.num_invalid) == ("state", 1)
     assert found.place.numbers.layer == "online.backbone.head.weight"
+
+
+def test_batches_that_are_accumulated_are_replayed_together(images: Path, tmp_path: Path) -> None:
+    run = config(images, tmp_path / "run", accumulate=2)
+    with pytest.raises(TrainingError, match=r"step \d+: .*eztorch-sce replay"):
+        api.pretrain(run, backbone=Fragile())
+    found = replay(tmp_path / "run", backbone=Fragile())
+    assert found.kept is not None
+    assert [str(loss) for loss in found.losses] == [str(batch["loss"]) for batch in found.kept["processes"][0]]
+    assert len(found.losses) == 2
+    assert found.same_views is True
+    assert {path for _, path in found.samples} == {str(images / "7.png")}
+    paths = [path for batch in found.kept["processes"][0] for path in batch["paths"]]
+    assert [record.path for record in found.records] == paths
+
+
+def test_a_step_of_fine_tuning_is_replayed_with_its_dropout_and_mixup(images: Path, tmp_path: Path) -> None:
+    for number in range(13):
+        file = tmp_path / "labeled" / ("train" if number < 9 else "test") / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images / f"{number}.png", file)
+    tuning = FinetuneConfig(
+        data=DataConfig(root=str(tmp_path / "labeled"), batch_size=4, num_workers=0),
+        views=[ViewConfig(size=16)],
+        backbone=SmallR2Plus1DConfig(width=4, num_blocks=1),
+        optimizer=SGDConfig(lr=0.1),
+        mixup=0.5,
+    )
+    tuning.run.dir, tuning.run.log_every_n_steps, tuning.run.save_every_n_steps = str(tmp_path / "run"), 1, 1
+    tuning.trainer.max_epochs, tuning.trainer.accelerator = 2, "cpu"
+    api.finetune(tuning)
+    found = replay(tmp_path / "run", 3)
+    assert found.start is not None
+    assert found.losses == [found.logged]
+    assert found.place is None
+    diverging = replace(tuning, optimizer=SGDConfig(lr=1e30))
+    diverging.run.dir = str(tmp_path / "diverging")
+    with pytest.raises(TrainingError, match="the loss is"):
+        api.finetune(diverging)
+    assert replay(tmp_path / "diverging").place is not None

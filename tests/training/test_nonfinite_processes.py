@@ -20,7 +20,7 @@ from eztorch_sce.errors import TrainingError
 from eztorch_sce.methods.momentum_contrast import MomentumContrastConfig
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.heads import ProjectorConfig
-from eztorch_sce.replay import replay
+from eztorch_sce.replaying import replay
 from eztorch_sce.training.nonfinite_files import facts_of
 
 Results = list[dict[str, Any]]
