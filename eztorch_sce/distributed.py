@@ -3,8 +3,10 @@
 import atexit
 import os
 import re
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import wraps
 from subprocess import Popen
@@ -78,6 +80,8 @@ def form_group(number: int, started: Sequence["Popen[bytes]"] = ()) -> None:
         torch.cuda.set_device(local_rank())
     is_sure = launch.launcher != "srun" or _is_step(os.environ)
     timeout = _LONG if is_sure else _UNSURE
+    if number > 0 and not _wait_for_store(launch, timeout.total_seconds(), heed_signals=True):
+        raise _absent(launch, timeout)
     store = _meet(launch, number, timeout)
     together.connect(_session_store(store), number, launch.world_size, started)
     if not together.wait_for_all("joined", timeout.total_seconds()):
@@ -94,18 +98,17 @@ def form_group(number: int, started: Sequence["Popen[bytes]"] = ()) -> None:
 
 
 def reach_store() -> Store | None:
-    """Return the store of the processes that were launched together with this one, which fails before it meets them.
-
-    Raises:
-        ConfigError: If the store cannot be reached.
-    """
+    """Return the store of the processes launched together with this one, or None if they do not come or exist."""
     launch = find_launch()
     assert launch is not None
     if dist.is_initialized():
         return _session_store(dist.distributed_c10d._get_default_store())
     if launch.launcher == "srun" and not _is_step(os.environ):
-        return None  # the others may not exist
-    return _session_store(_meet(launch, process_number(), _SHORT))
+        return None
+    number, patience_s = process_number(), 1.0 if signals.requested() else _SHORT.total_seconds()
+    if number > 0 and not _wait_for_store(launch, patience_s, heed_signals=False):
+        return None
+    return _session_store(_meet(launch, number, _SHORT))
 
 
 def _session_store(store: Store) -> Store:
@@ -140,6 +143,24 @@ def _meet(launch: Launch, number: int, timeout: timedelta) -> Store:
         raise _absent(launch, timeout) from None
     _store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
     return _store
+
+
+def _wait_for_store(launch: Launch, at_most_s: float, heed_signals: bool) -> bool:
+    """Wait until the store accepts connections, and return whether it does. A TCPStore waits as well, deaf to signals.
+
+    Raises:
+        Stopped: If a signal asks to end, with `heed_signals`.
+    """
+    place, stop = _meeting_point(launch, os.environ), time.monotonic() + at_most_s
+    while _store is None:
+        if heed_signals:
+            signals.poll()
+        with suppress(OSError), socket.create_connection(place, timeout=5):
+            break
+        if time.monotonic() > stop:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _absent(launch: Launch, timeout: timedelta) -> ConfigError:

@@ -91,6 +91,24 @@ def remove_partials(paths: Iterable[Path]) -> None:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def remove_all_partials(folder: Path) -> None:
+    """Remove the temporary files and folders of all paths below a folder, which killed processes left behind.
+
+    Call it only while no other process writes there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / ".note.txt.1a2b3c4d.partial").write_text("hel")
+    ...     remove_all_partials(Path(folder))
+    ...     os.listdir(folder)
+    []
+    """
+    for entry in list(folder.rglob(".*.partial")):
+        match = _PARTIAL.fullmatch(entry.name)
+        if match and match["name"]:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically; see `open_text`."""
     with replacing(path) as partial, open_text(partial, "w") as stream:

@@ -21,7 +21,7 @@ from eztorch_sce.config.saved import saved_settings
 from eztorch_sce.data.sources.record_print import RecordPrint
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import ConfigError, first_line, typed
-from eztorch_sce.files import open_text, replacing, write_text
+from eztorch_sce.files import open_text, remove_all_partials, replacing, write_text
 from eztorch_sce.launch import is_first_process
 from eztorch_sce.progress import print_above
 from eztorch_sce.report.run_changes import batch_norm_note, table_of
@@ -215,6 +215,7 @@ def _open(command: str, config: CommandConfig, known: dict[str, Any]) -> _Place:
     decision = decide(command, config)
     if decision.kind == FINISHED:
         raise ConfigError([f"run.dir={run_dir} now holds a finished run, which another process has started meanwhile"])
+    remove_all_partials(run_dir)
     history = History.read(run_dir)
     if decision.kind != GOING_ON:
         history.content = {"sessions": history.sessions}

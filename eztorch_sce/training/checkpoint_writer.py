@@ -9,7 +9,6 @@ from torch import Tensor
 
 from eztorch_sce import tensor_file
 from eztorch_sce.errors import TrainingError, first_line
-from eztorch_sce.files import remove_partials
 from eztorch_sce.progress import print_above
 from eztorch_sce.training.checkpoint_files import CHECKPOINTS, checkpoint_file, checkpoint_files, step_of
 from eztorch_sce.training.config import RunConfig
@@ -97,13 +96,6 @@ class CheckpointWriter:
         if self.last_step is None:
             return "no checkpoint was saved yet, so the same command starts again"
         return f"saved up to step {self.last_step}"
-
-    def remove_leftovers(self) -> None:
-        """Remove the temporary files of processes that were killed while they wrote."""
-        folder = self.run_dir / CHECKPOINTS
-        if folder.is_dir():
-            names = {entry.name.lstrip(".").partition(".safetensors")[0] for entry in folder.iterdir()}
-            remove_partials(folder / f"{name}.safetensors" for name in names)
 
     def _write(self, copy: "Snapshot", step: int) -> None:
         try:

@@ -176,7 +176,6 @@ def _open_files(run_dir: Path, data: TrainingData, config: RunConfig, others: Se
     logs = LogPositions(loggers)
     writer = CheckpointWriter(run_dir, config, None if checkpoint is None else step_of(checkpoint))
     if is_first_process():
-        writer.remove_leftovers()
         logs.rewind(None if content is None else content["logs"])
     max_unreadable = data.config.max_unreadable if data.config.on_error == "skip" else 0.0
     unreadable = UnreadableFiles(run_dir, len(data.dataset), max_unreadable)
