@@ -44,7 +44,7 @@ def finished(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     run_dir = tmp_path_factory.mktemp("runs") / "study"
     process = start(videos, run_dir)
     pretraining = run_dir / "pretrain-motion"
-    while process.poll() is None and not (pretraining / "metrics.csv").exists():
+    while process.poll() is None and not (pretraining / "views.json").exists():  # of its first batch
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     process.communicate()

@@ -181,7 +181,7 @@ class CopyAfterFirstEpoch(Callback):
 def draws(run_dir: Path, fails: bool) -> None:
     """Train, then resume the same training after its first epoch."""
     whole, resumed = Dropping(), Dropping()
-    settings = [*SMALL, f"data.root={IMAGES}", "run.save_every_n_steps=1"]
+    settings = [*SMALL, f"data.root={IMAGES}", "run.save_every_n_steps=2"]
     config = compose("pretrain", [*settings, f"run.dir={run_dir}"])
     api.pretrain(config, backbone=whole, callbacks=[CopyAfterFirstEpoch(run_dir)])
     config = compose("pretrain", [*settings, f"run.dir={run_dir} interrupted"])
