@@ -101,7 +101,7 @@ class CheckpointWriter:
     def _write(self, copy: "Snapshot", step: int) -> None:
         try:
             content = copy.content()
-            if _holds_nan(content["state_dict"]):
+            if _holds_nan(content.get("state_dict", {})):
                 note = "the weights hold NaN, so that no checkpoint is written; the next step that is logged says why"
                 return print_above(f"note: step {step}: {note}")
             file = checkpoint_file(self.run_dir, step)
