@@ -173,6 +173,20 @@ def allow(seconds: float) -> None:
         _watch.grace_s = seconds
 
 
+@contextmanager
+def sheltered() -> Iterator[None]:
+    """Keep signals from the processes that the block starts, which call `ignore`. This process receives them later."""
+    from multiprocessing import resource_tracker
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+    try:
+        resource_tracker.ensure_running()  # a process, too; its start unblocks two signals
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def ignore() -> None:
     """Ignore the signals in this worker process: they reach all processes of a terminal or a job.
 
@@ -180,6 +194,7 @@ def ignore() -> None:
     """
     for number in HANDLED:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
 
 
 def write_line(text: str) -> None:

@@ -65,7 +65,9 @@ def write_moving_shapes(folder: str | Path, shapes: MovingShapes, num_processes:
             csv.writer(stream).writerows([("path", "label"), *rows])
     with ProcessPoolExecutor(num_processes, initializer=_begin_worker) as pool:
         try:
-            for _ in track(pool.map(_write_one, jobs, chunksize=8), len(jobs), "synthetic videos"):
+            with signals.sheltered():  # starts the processes
+                written = pool.map(_write_one, jobs, chunksize=8)
+            for _ in track(written, len(jobs), "synthetic videos"):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)  # or all videos would be written first

@@ -81,7 +81,8 @@ class _Worker(Generic[T, R]):
     def __init__(self, context: ForkServerContext | SpawnContext, work: Callable[[T], R]) -> None:
         self.connection, child_end = context.Pipe()
         self.process = context.Process(target=_serve, args=(child_end, work), daemon=True)
-        self.process.start()
+        with signals.sheltered():
+            self.process.start()
         child_end.close()
 
     def start(self, item: T, limit_s: float) -> None:

@@ -126,7 +126,6 @@ class WatchedIterator(_MultiProcessingDataLoaderIter):
         while True:
             for number, process in enumerate(self._workers):
                 if not process.is_alive():
-                    signals.poll()  # before it ignored signals, one may have reached all processes
                     raise LoadingError(self._death(number, process))
             if time.monotonic() >= until:
                 return
@@ -203,7 +202,8 @@ def starting(start: Callable[[], T]) -> T:
         LoadingError: If the system does not allow as many processes, or has no room for them.
     """
     try:
-        return start()
+        with signals.sheltered():
+            return start()
     except OSError as error:
         cure = _no_room(str(error)) or "set a smaller data.num_workers, or raise the limit of processes (ulimit -u)"
         raise LoadingError(f"worker processes cannot be started ({first_line(error)}): {cure}") from None
