@@ -30,6 +30,7 @@ _NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT")
 _WARNINGS = (getattr(signal, "SIGUSR1", None), getattr(signal, "SIGUSR2", None))
 HANDLED = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 """The signals that ask a command to end."""
+_NOTHING = "nothing is saved"
 _CLOSE = 0  # what the thread receives to end: no signal has this number
 _ANSWER_S = 2.0  # for a disk
 _UNHANDLED = (signal.SIG_DFL, signal.default_int_handler)  # those of others are left alone, and so is SIG_IGN
@@ -268,7 +269,7 @@ class _Watch:
             grace_s = GRACE_S if self.grace_s is None else self.grace_s
             left_s = self.signaled_s + grace_s - time.monotonic()
             if left_s <= 0:
-                self.end(STOPPED, f"not ended within run.grace_s={grace_s:g} after a signal", self.left())
+                self.end(STOPPED, f"not ended within run.grace_s={grace_s:g} after a signal; {self.left() or _NOTHING}")
             self.reader.settimeout(min(left_s, 1.0))
             try:
                 numbers = self.reader.recv(64)
@@ -288,14 +289,14 @@ class _Watch:
         """Follow a Ctrl-C."""
         press = self.in_thread.next()
         if press == 2 and self.program:
-            self.end(INTERRUPTED, "interrupted again, and ended at once", self.left())
+            self.end(INTERRUPTED, f"interrupted again, and ended at once; {self.left() or _NOTHING}")
         elif press == 1 and self.is_saving and is_first_process():
             write_line("\nsaving at the next step; press Ctrl-C again to end at once")
 
-    def end(self, status: int, *words: str) -> None:
+    def end(self, status: int, words: str) -> None:
         """End the process wherever its main thread is, and its worker processes."""
         if is_first_process():
-            write_line(f"{self.program or 'eztorch-sce'}: {'; '.join(filter(None, words))}")
+            write_line(f"{self.program or 'eztorch-sce'}: {words}")
         if (module := sys.modules.get("multiprocessing")) is not None:
             for child in module.active_children():
                 child.kill()

@@ -17,6 +17,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
+from eztorch_sce import signals
 from eztorch_sce.errors import ConfigError, Stopped
 from eztorch_sce.failures import Failure, has_printed, is_of_another, marked, print_errors_once, to_print
 from eztorch_sce.launch import find_launch, process_number
@@ -142,13 +143,15 @@ class Session:
         self.thread = threading.Thread(target=self._watch, name="eztorch_sce watches processes", daemon=True)
         self.thread.start()
 
-    def meet(self, name: str, at_most_s: float = float("inf")) -> bool:
+    def meet(self, name: str, at_most_s: float = float("inf"), may_stop: bool = True) -> bool:
         """Wait until every process has come here, and return whether they have; one that fails interrupts the wait."""
         stop = time.monotonic() + at_most_s
         self.store.set(f"{name}/{self.process}", "")
         while not self.store.check(self._keys(name)):
             if self.failure is not None:
                 raise _Ended
+            if may_stop:
+                signals.poll()
             if time.monotonic() > stop:
                 return False
             time.sleep(0.02)
@@ -158,7 +161,7 @@ class Session:
         """Wait for the others at the end. The first process, which may hold the store, leaves last."""
         if self.store is None:
             return
-        self.meet("finished")
+        self.meet("finished", may_stop=False)  # the work is done
         self.ending = True  # from here on, a store that is gone means that the first process has left
         with suppress(Exception):
             self.store.set(f"left/{self.process}", "")

@@ -82,8 +82,8 @@ def test_a_training_saves_at_its_next_step_and_goes_on_by_the_same_command(
     assert has_one_sentence(stopped, "saved at step 3 of 12; run the same command again")
     finished = start(*TRAINING).end()
     assert finished.code == 0
-    assert "step 4 " in finished.printed
-    assert "step 3 " not in finished.printed
+    assert "step 4  loss" in finished.printed
+    assert "step 3  loss" not in finished.printed
 
 
 def test_a_second_ctrl_c_ends_a_training_at_once(start: Start) -> None:

@@ -123,13 +123,14 @@ class Checkpoints(pl.Callback):
 
         A process that trains alone may be stopped by a signal while it waits for a batch, and saves now.
         """
-        is_waiting = trainer.world_size == 1 and not self.signal and _is_between_steps(trainer)
-        if isinstance(exception, Stopped) and is_waiting:
-            if trainer.global_step > self.saved_step:
-                self._save(trainer, wait=True)
-            exception.saved = self._saved(trainer)
+        is_signaled = isinstance(exception, Stopped) and not self.signal  # by a poll, in one process
+        has_moved = trainer.global_step > self.saved_step
+        if is_signaled and has_moved and trainer.world_size == 1 and _is_between_steps(trainer):
+            self._save(trainer, wait=True)
         if trainer.is_global_zero and not isinstance(exception, TrainingError):
             self.files.writer.finish()
+        if isinstance(exception, Stopped) and is_signaled:
+            exception.saved = self._saved(trainer)
 
     def _save_if_due(self, trainer: pl.Trainer, wait: bool = False) -> None:
         every = self.config.save_every_n_steps
@@ -146,16 +147,16 @@ class Checkpoints(pl.Callback):
         self.saved_s, self.saved_step, self.is_due = time.monotonic(), trainer.global_step, False
 
     def _saved(self, trainer: pl.Trainer) -> str:
-        """Return what is saved, in words."""
-        total = int(trainer.estimated_stepping_batches)
-        return f"saved at step {trainer.global_step} of {total}"
+        """Return what is saved, in words, or an empty text if nothing is."""
+        step = self.files.writer.last_step if trainer.is_global_zero else self.saved_step
+        return f"saved at step {step} of {int(trainer.estimated_stepping_batches)}" if step else ""
 
 
 def _is_between_steps(trainer: pl.Trainer) -> bool:
     """Return whether the training waits for a batch, and has taken all of the last step."""
     batches = trainer.fit_loop.epoch_loop.batch_progress.current
     is_whole = batches.completed % trainer.accumulate_grad_batches == 0
-    return batches.ready == batches.completed and is_whole and trainer.global_step > 0
+    return batches.ready == batches.completed and is_whole
 
 
 class SaveBackbone(pl.Callback):

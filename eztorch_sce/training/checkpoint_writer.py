@@ -93,10 +93,8 @@ class CheckpointWriter:
         print_above(f"note: {message}; training goes on")
 
     def describe(self) -> str:
-        """Return what the run would go on from if the process ended now."""
-        if self.last_step is None:
-            return "no checkpoint was saved yet, so the same command starts again"
-        return f"saved up to step {self.last_step}"
+        """Return what the run would go on from if the process ended now, or an empty text if nothing is saved."""
+        return "" if self.last_step is None else f"saved up to step {self.last_step}"
 
     def _write(self, copy: "Snapshot", step: int) -> None:
         try:

@@ -116,9 +116,15 @@ def in_online_evaluation(run_dir: Path, fails: bool) -> None:
     pretrain(run_dir, None, "online.every_n_epochs=1", backbone=network)
 
 
-def in_evaluation(command: str, *words: str) -> Callable[[Path, bool], None]:
+def in_signaled_online_evaluation(run_dir: Path, fails: bool) -> None:
+    pretrain(run_dir, None, "online.every_n_epochs=1", backbone=Network(send(signal.SIGTERM) if fails else None))
+
+
+def in_evaluation(
+    command: str, *words: str, act: Callable[[], None] = raise_memory_error
+) -> Callable[[Path, bool], None]:
     def run(run_dir: Path, fails: bool) -> None:
-        network = Network(raise_memory_error if fails else None)
+        network = Network(act if fails else None)
         config = compose(command, [*words, f"data.root={IMAGES}", f"run.dir={run_dir}"])
         getattr(api, command)(config, backbone=network)
 
@@ -218,6 +224,8 @@ CASES: dict[str, tuple[Callable[[Path, bool], None], int]] = {  # and the proces
     "SIGTERM": (in_step(send(signal.SIGTERM)), 1),
     "SIGINT": (in_step(send(signal.SIGINT)), 1),
     "online evaluation": (in_online_evaluation, 1),
+    "SIGTERM in the online evaluation": (in_signaled_online_evaluation, 1),
+    "SIGUSR1 in knn": (in_evaluation("knn", *FROZEN, act=send(signal.SIGUSR1)), 0),
     "extract": (in_evaluation("extract", *FROZEN), 0),
     "knn": (in_evaluation("knn", *FROZEN), 1),
     "finetune": (in_evaluation("finetune", *FINETUNE), 1),

@@ -29,6 +29,8 @@ ENDS = {  # what is printed, by one process only
     "SIGTERM": "stopped by SIGTERM: saved at step 3 of 6",
     "SIGINT": "KeyboardInterrupt: saved at step 3 of 6",
     "online evaluation": "process 1 failed",
+    "SIGTERM in the online evaluation": "stopped by SIGTERM: saved",
+    "SIGUSR1 in knn": "stopped by SIGUSR1: nothing to save",
     "extract": "process 0 failed",
     "knn": "process 1 failed",
     "finetune": "process 1 failed",
