@@ -1,10 +1,11 @@
 """Feature maps of a pretrained ResNet for detection, and its weights in torchvision's own network."""
 
+import json
 import tempfile
 
 import eztorch_sce as sce
 import torch
-from eztorch_sce.tensor_file import read_plain
+from safetensors import safe_open
 from torchvision.models import resnet18
 from torchvision.ops import FeaturePyramidNetwork
 
@@ -17,7 +18,8 @@ if __name__ == "__main__":
         sce.pretrain(config)
 
         backbone = sce.load_backbone(f"{folder}/run")
-        normalization = read_plain(f"{folder}/run/backbone.safetensors")["normalization"]  # mean and std
+        with safe_open(f"{folder}/run/backbone.safetensors", "pt") as file:  # as other programs do
+            normalization = json.loads(file.metadata()["card"])["normalization"]  # mean and std
 
     images = torch.rand(2, 3, 224, 224)
     maps = backbone.feature_maps(images)  # layer1 to layer4: (2, 64, 56, 56) to (2, 512, 7, 7)
