@@ -28,7 +28,7 @@ from eztorch_sce.errors import (
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.printing import accept_any_text, print_line, visible
-from eztorch_sce.started import how_to_go_on, remember_words
+from eztorch_sce.started import how_to_go_on, opened_run, remember_words
 from eztorch_sce.together import together
 from eztorch_sce.waiting import announced
 
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _print_once(error, f"eztorch-sce {visible(command)}: {_describe(error)}")
         sys.exit(2)
     except OSError as error:
-        disk = describe_disk(error)
+        disk = describe_disk(error, opened_run())
         if disk is None or "EZTORCH_SCE_TRACE" in os.environ:
             raise
         again = how_to_go_on() if command in _TRAINING else "run the same command again"

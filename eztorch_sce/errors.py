@@ -121,8 +121,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
 
 
-def describe_disk(error: OSError) -> str | None:
+def describe_disk(error: OSError, run_dir: Path | None = None) -> str | None:
     """Return what is wrong with the disk, and the cure, or None if the error is not one of disks.
+
+    Args:
+        error: The error. One of a file that is open already does not name it.
+        run_dir: The directory that the command writes to, if the error does not name a file.
 
     >>> describe_disk(OSError(errno.ENOSPC, "No space left on device", "/runs/1/report.json"))
     'cannot write to /runs/1: No space left on device. Free some space'
@@ -131,7 +135,8 @@ def describe_disk(error: OSError) -> str | None:
     """
     if error.errno not in (*_FULL, *_BROKEN):
         return None
-    place = f" to {Path(os.fsdecode(error.filename)).parent}" if isinstance(error.filename, str | bytes) else ""
+    folder = Path(os.fsdecode(error.filename)).parent if isinstance(error.filename, str | bytes) else run_dir
+    place = "" if folder is None else f" to {folder}"
     cure = "Free some space" if error.errno in _FULL else "Wait until the disk works again"
     return f"cannot write{place}: {error.strerror}. {cure}"
 

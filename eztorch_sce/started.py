@@ -24,6 +24,11 @@ def remember_run(run_dir: Path) -> None:
     _run_dir = _run_dir or run_dir
 
 
+def opened_run() -> Path | None:
+    """Return the run directory that the command has opened, or None."""
+    return _run_dir
+
+
 def how_to_go_on() -> str:
     """Return what to do to go on with the run of this process, in words."""
     if _run_dir is None or _words is None or _names_run_dir(_words):

@@ -3,8 +3,10 @@
 The short form runs with the other tests. `make survival` runs the long one: 40 seeded cases with one to three kills.
 """
 
+import os
 import random
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -12,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from killed_runs import Outcome, Trainings, copy_of, write_videos
+from killed_runs import Outcome, Trainings, copy_of, write_images, write_videos
 from warm_commands import FullDisk, Kill, WarmCommands
 
 from eztorch_sce.training.checkpoint_files import checkpoint_files
@@ -25,13 +27,18 @@ STEPS_PER_EPOCH = 8
 COMMON = [
     *("views.*.size=16", "data.num_frames=4", "data.batch_size=4", "optimizer=sgd", "schedule.warmup_epochs=0"),
     *("trainer.max_epochs=3", "trainer.accelerator=cpu", "run.log_every_n_steps=1", f"plugins={PLUGIN}"),
-    *("backbone=drawing",),
+    "data.num_workers=0",
 ]
-PRETRAIN = [
-    *("pretrain", *COMMON, "online.every_n_epochs=1", "method.queue_size=24"),
+SCE = [
+    *("backbone=drawing", "online.every_n_epochs=1", "method.queue_size=24"),
     *("method.projector.hidden_dim=16", "method.projector.output_dim=8"),
 ]
-FINETUNE = ["finetune", *COMMON, "mixup=0.5", "dropout=0.5", "test.num_clips=1", "test.num_crops=1"]
+TRAININGS = {  # three epochs of eight steps
+    "videos": ["pretrain", *COMMON, *SCE],
+    "accumulated": ["pretrain", *COMMON, *SCE, "trainer.accumulate=2"],
+    "images": ["pretrain", *COMMON, *SCE, "views=image"],
+    "finetune": ["finetune", *COMMON, "mixup=0.5", "dropout=0.5", "test.num_clips=1", "test.num_crops=1"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,24 +47,30 @@ def commands() -> Iterator[WarmCommands]:
         yield server
 
 
-Undisturbed = Callable[[int], tuple[Trainings, Outcome]]
+Undisturbed = Callable[..., tuple[Trainings, Outcome]]
 
 
 @pytest.fixture(scope="module")
-def pretrainings(commands: WarmCommands, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """Return a function from a number of processes to the trainings, and what one leaves that nobody has killed."""
+def undisturbed(commands: WarmCommands, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Return a function from a name in TRAININGS and a number of processes to what a training leaves.
+
+    It was left alone. The first result starts further trainings of the same command.
+    """
     folder = tmp_path_factory.mktemp("survival")
+    data = {"images": write_images(folder / "images")}
     videos = write_videos(folder / "videos")
 
     @cache
-    def undisturbed(num_processes: int) -> tuple[Trainings, Outcome]:
-        below = folder / f"{num_processes} processes"
+    def train(name: str = "videos", num_processes: int = 1) -> tuple[Trainings, Outcome]:
+        below = folder / f"{name} {num_processes}"
         below.mkdir()
-        words = [*PRETRAIN, f"data.root={videos}"]
-        trainings = Trainings(commands, [*words, "data.num_workers=0"], below, num_processes)
+        words = [*TRAININGS[name], f"data.root={data.get(name, videos)}"]
+        if name == "finetune":
+            words.append(f"weights={train()[0].folder / 'alone'}")
+        trainings = Trainings(commands, words, below, num_processes)
         return trainings, trainings.alone()
 
-    return undisturbed
+    return train
 
 
 class Case(NamedTuple):
@@ -87,8 +100,8 @@ SHORT = {
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_a_killed_training_ends_like_one_that_was_left_alone(name: str, pretrainings: Undisturbed) -> None:
-    trainings, alone = pretrainings(1)
+def test_a_killed_training_ends_like_one_that_was_left_alone(name: str, undisturbed: Undisturbed) -> None:
+    trainings, alone = undisturbed()
     case = SHORT[name]
     assert trainings.killed(name, case.kills, *case.words) == alone
 
@@ -102,9 +115,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.fixture(scope="module")
-def killed(pretrainings: Undisturbed) -> Path:
+def killed(undisturbed: Undisturbed) -> Path:
     """Return the run directory of a training that was killed in its second epoch."""
-    trainings, _ = pretrainings(1)
+    trainings, _ = undisturbed()
     trainings.start("killed", 0, Kill(line=line_of_step(12)), "run.save_every_n_steps=2")
     return trainings.folder / "killed"
 
@@ -113,9 +126,9 @@ def killed(pretrainings: Undisturbed) -> Path:
     "damage", ["flipped bit", *(pytest.param(name, marks=LONG) for name in ("truncated", "empty", "missing"))]
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
-    damage: str, killed: Path, pretrainings: Undisturbed
+    damage: str, killed: Path, undisturbed: Undisturbed
 ) -> None:
-    trainings, alone = pretrainings(1)
+    trainings, alone = undisturbed()
     newest = checkpoint_files(copy_of(killed, damage))[0]
     if damage == "missing":
         newest.unlink()
@@ -125,14 +138,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     assert (newest.name in trainings.printed(damage, 0)) == (damage != "missing")
 
 
-def test_a_run_directory_may_be_copied_and_moved(killed: Path, pretrainings: Undisturbed) -> None:
-    trainings, alone = pretrainings(1)
+def test_a_run_directory_may_be_copied_and_moved(killed: Path, undisturbed: Undisturbed) -> None:
+    trainings, alone = undisturbed()
     moved = copy_of(killed, "copied").rename(trainings.folder / "moved")
     assert trainings.killed(moved.name, []) == alone
 
 
-def test_the_clock_may_be_set_back(killed: Path, pretrainings: Undisturbed) -> None:
-    trainings, alone = pretrainings(1)
+def test_the_clock_may_be_set_back(killed: Path, undisturbed: Undisturbed) -> None:
+    trainings, alone = undisturbed()
     copy_of(killed, "yesterday")
     assert trainings.killed("yesterday", [], clock_shift_s=-86400) == alone
 
@@ -143,9 +156,9 @@ FULL = ["open config", "open .history", "open .views", "open .metrics", "open ch
 
 @pytest.mark.parametrize("change", ["open .report", *(pytest.param(change, marks=LONG) for change in FULL)])
 def test_a_full_disk_ends_a_training_in_words_and_the_same_command_goes_on(
-    change: str, pretrainings: Undisturbed
+    change: str, undisturbed: Undisturbed
 ) -> None:
-    trainings, alone = pretrainings(1)
+    trainings, alone = undisturbed()
     name = f"full at {re.sub(r'[^a-z]', '', change)}"
     codes = trainings.start(name, 0, FullDisk(change), "run.save_every_n_steps=2")
     printed = trainings.printed(name, 0)
@@ -153,6 +166,30 @@ def test_a_full_disk_ends_a_training_in_words_and_the_same_command_goes_on(
     assert "No space left on device" in printed
     assert "Traceback" not in printed
     assert trainings.killed(name, []) == alone
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=LONG) for name in ("accumulated", "images", "finetune")])
+def test_other_trainings_survive_too(name: str, undisturbed: Undisturbed) -> None:
+    trainings, alone = undisturbed(name)
+    kills = [Kill(line=line_of_step(step)) for step in (3, 6, 13)] + [Kill(change="os.rename", count=6)]
+    assert trainings.killed("killed", kills, "run.save_every_n_steps=1") == alone
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+@pytest.mark.parametrize("size_kib", [pytest.param(size, marks=LONG) for size in (16, 64, 96, 128, 160, 192)])
+def test_a_small_disk_that_fills_loses_nothing(size_kib: int, undisturbed: Undisturbed) -> None:
+    trainings, alone = undisturbed()
+    run_dir = trainings.folder / f"disk of {size_kib} KiB"
+    run_dir.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "none", run_dir], check=True)
+    try:
+        assert trainings.start(run_dir.name, 0, None, "run.save_every_n_steps=1") == [2]
+        assert "No space left on device" in trainings.printed(run_dir.name, 0)
+        assert "Traceback" not in trainings.printed(run_dir.name, 0)
+        subprocess.run(["mount", "-o", "remount,size=64m", run_dir], check=True)
+        assert trainings.killed(run_dir.name, []) == alone
+    finally:
+        subprocess.run(["umount", run_dir], check=True)
 
 
 def random_kill(kind: str, draw: random.Random, case: Case) -> Kill:
@@ -195,7 +232,7 @@ CASES = list(random_cases())
 
 
 @pytest.mark.parametrize("number", [pytest.param(number, marks=LONG) for number in range(len(CASES))])
-def test_any_kill_leaves_no_trace(number: int, pretrainings: Undisturbed) -> None:
+def test_any_kill_leaves_no_trace(number: int, undisturbed: Undisturbed) -> None:
     case = CASES[number]
-    trainings, alone = pretrainings(case.num_processes)
+    trainings, alone = undisturbed("videos", case.num_processes)
     assert trainings.killed(f"case{number}", case.kills, *case.words) == alone

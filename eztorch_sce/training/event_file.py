@@ -4,7 +4,7 @@ import io
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,11 @@ class EventFile(TensorBoardLogger):
         self._last: tuple[int, set[str]] = (-1, set())  # the last step, and what has been logged of it
         self._resumed_at = 0
         self._complained = False
+
+    @property
+    def experiment(self) -> Any:
+        """Lightning's writer, whose file begins when it is used: Lightning asks for it in every training."""
+        return _WhenUsed(lambda: super(EventFile, self).experiment)
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -147,6 +152,16 @@ class EventFile(TensorBoardLogger):
                 f"warning: {self.folder} cannot be written ({error.strerror}): training goes on, and its numbers are "
                 "kept in memory until they can"
             )
+
+
+class _WhenUsed:
+    """An object that is built when an attribute of it is used."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build = build
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._build(), name)
 
 
 def _event(wall_time: float, step: int, numbers: Mapping[str, float]) -> Event:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from warm_commands import FullDisk, Kill, WarmCommands
 
@@ -86,6 +87,18 @@ def write_videos(folder: Path, num_train: int = 32, num_test: int = 8) -> Path:
             frames = torch.randint(0, 256, (12, 32, 32, 3), dtype=torch.uint8, generator=generator)
             frames[..., number % 2] //= 2
             write_video(file, frames, fps=12)
+    return folder
+
+
+def write_images(folder: Path) -> Path:
+    """Write 32 training and 8 test images of two classes, and return the folder."""
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 32), ("test", 8)):
+        for number in range(count):
+            file = folder / split / "ab"[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pixels = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8, generator=generator)
+            Image.fromarray(pixels.numpy()).save(file)
     return folder
 
 
