@@ -324,4 +324,4 @@ def _numel(parameters: Iterable[Tensor]) -> int:
 
 
 def _num_bytes(module: nn.Module | None) -> int:
-    return 0 if module is None else sum(tensor.nbytes for tensor in [*module.parameters(), *module.buffers()])
+    return 0 if module is None else sum(tensor.nbytes for tensor in module.state_dict().values())

@@ -41,8 +41,14 @@ class Costs:
         return self.networks.flops | {"loss": self.loss.flops}
 
     def memory(self, num_devices: int) -> dict[str, Size]:
-        """Return the bytes per device by component."""
+        """Return the bytes per device by component.
+
+        With FSDP, the weights count as whole: a device holds them at the start and in evaluations.
+        """
         config, networks = self.config, self.networks
+        is_sharded = config.trainer.strategy == "fsdp"
+        shards = num_devices if is_sharded else 1
+        copies = 2 if num_devices > 1 and not is_sharded else 1  # DDP copies gradients into buckets to send them
         gradients = _FLOAT * networks.num_trainable
         canvas, on_cpu = config.data.canvas, config.trainer.accelerator == "cpu"
         pixels = sum(math.prod(shape) for shape in self.shapes)
@@ -58,9 +64,9 @@ class Costs:
         view_bytes = _FLOAT if on_cpu or config.trainer.precision == "32-true" else _HALF
         return {
             "weights": Size(networks.weights),
-            "gradients": Size(gradients * (2 if num_devices > 1 else 1)),  # DDP copies them into buckets to send them
-            "optimizer state": Size(gradients * _state_per_weight(chosen(config.optimizer))),
-            "momentum encoder": Size(networks.momentum_encoder),
+            "gradients": Size(gradients * copies / shards),
+            "optimizer state": Size(gradients * _state_per_weight(chosen(config.optimizer)) / shards),
+            "momentum encoder": Size(networks.momentum_encoder / shards),
             "queue": Size(networks.queue),
             "activations kept": activations,
             "views, float": Size(0, view_bytes * pixels),
@@ -78,6 +84,14 @@ class Costs:
         keys = _FLOAT * batch * sum(rows.shape[1] for rows in inputs.keys)
         gradients = _FLOAT * networks.num_trainable
         sent = {"gradients": Traffic(gradients * summed, math.ceil(gradients / _BUCKET))}
+        if config.trainer.strategy == "fsdp" and num_devices > 1:  # in each pass of each view, forward and backward
+            online, slow = times * len(inputs.queries), times * len(inputs.keys) * (networks.momentum_encoder > 0)
+            share = gathered / num_devices  # of the weights, which a device sends or receives
+            weights = (2 * online + slow) * share * gradients
+            sent = {
+                "gradients": Traffic(online * share * gradients, online),
+                "weights": Traffic(weights, 2 * online + slow),
+            }
         if inputs.negatives is not None or inputs.batch_keys:
             keys_learn = any(rows.requires_grad for rows in inputs.batch_keys or [])  # their gradients are summed too
             numbers = keys * (gathered + keys_learn * num_devices * summed)

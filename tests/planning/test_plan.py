@@ -147,6 +147,16 @@ def test_memory_components_match_hand_counts(tiny: Plan) -> None:
     assert 0.5 < half / tiny.memory["activations kept"].per_sample < 0.6  # some activations stay in float32
 
 
+def test_shards_are_a_part_of_what_copies_keep(tiny: Plan) -> None:
+    eight = plan(*TINY, "devices=8", "trainer.strategy=fsdp")
+    for name in ("gradients", "optimizer state", "momentum encoder"):
+        assert eight.memory[name].fixed == tiny.memory[name].fixed / 8
+    assert eight.memory["weights"] == tiny.memory["weights"]  # whole in evaluations
+    trainable = 4 * sum(count for name, count in eight.parameters.items() if name != "momentum copies")
+    assert eight.network["gradients"] == 2 * 7 / 8 * trainable  # after the backward pass of each of two views
+    assert eight.network["weights"] == (2 * 2 + 2) * 7 / 8 * trainable  # and as many for the keys
+
+
 def test_network_traffic_matches_hand_counts() -> None:
     alone, eight = plan(*TINY), plan(*TINY, "devices=8", "method.batch_keys=true")
     assert set(alone.network.values()) == {0}
