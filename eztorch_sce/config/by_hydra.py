@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import hydra
@@ -37,6 +38,10 @@ def run_by_hydra(command: str, rest: Sequence[str], start: Callable[[str, Any], 
         ConfigError: With one message per mistake.
     """
     refuse_mistyped(command, rest)
+    if any(word.startswith("hydra/launcher=submitit") for word in rest) and find_spec("submitit") is None:
+        raise ConfigError(
+            ["hydra/launcher=submitit_... needs hydra-submitit-launcher: pip install 'eztorch-sce[slurm]'"]
+        )
     rest = [word for word in rest if not word.startswith(_FROM_LIGHTNING)]
     flags = [word for word in rest if word.startswith("-") or "=" not in word]  # the value of --cfg has no "="
     _refuse_combinations(flags)
