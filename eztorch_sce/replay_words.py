@@ -60,7 +60,7 @@ def _number(loss: float | str | None) -> str:
 def _records(replay: Replay) -> Iterator[str]:
     """Yield the records of the step, with what their views drew."""
     yield f"{counted(len(replay.records), 'record')}, with what their views drew"
-    bad = {path for _, path in replay.samples}
+    bad = {path for _, path in replay.samples[:_MAX_RECORDS]}
     shown = [record for number, record in enumerate(replay.records) if number < _MAX_RECORDS or record.path in bad]
     for record in shown:
         yield f"  {record.path}"
@@ -85,8 +85,7 @@ def _first(replay: Replay) -> Iterator[str]:
     yield f"  {numbers.num_invalid} of {count} of {numbers.dtype}; finite ones: {_range(numbers)}"
     for weight in place.weights:
         yield f"  {weight.layer}: {_range(weight)}"
-    for view, path in replay.samples:
-        yield f"  view {view} of {path}"
+    yield from _samples(replay)
     if place.stage == "loss":
         yield "  every layer before it is finite: look at the divisions, logarithms and roots of the loss"
     if place.stage == "state":
@@ -95,6 +94,19 @@ def _first(replay: Replay) -> Iterator[str]:
         what = "gradients" if place.stage == "gradient" else "layers"
         yield f"last {what} before it"
         yield from _table(place.before)
+
+
+def _samples(replay: Replay) -> Iterator[str]:
+    """Yield the view and the record of each sample that the numbers belong to."""
+    every = {record.path for record in replay.records}
+    for view in dict.fromkeys(view for view, _ in replay.samples):
+        paths = [path for number, path in replay.samples if number == view]
+        if len(every) > 1 and every <= set(paths):
+            yield f"  view {view} of every record"
+        else:
+            yield from (f"  view {view} of {path}" for path in paths[:_MAX_RECORDS])
+            if len(paths) > _MAX_RECORDS:
+                yield f"  and of {counted(len(paths) - _MAX_RECORDS, 'further record')}"
 
 
 def _where(place: "Place") -> str:

@@ -264,6 +264,15 @@ def _result(run: _Run, guard: "ReplayGuard") -> Replay:
         paths = [dataset.manifest.records[index].path for index in found.batch.record.tolist()]
         samples = [(view, paths[row]) for view, row in place.samples]
     kept = facts_of(run.directory, guard.step)
+    same_views = _same_views(kept, [watched.views for watched in batches])
+    notes = _notes(run, kept)
+    if same_views is False:
+        notes.append("the views are not those of the run: its files or its data settings have changed since")
+    elif kept is not None and place is None:
+        notes.append(
+            "the step is finite here: it depended on what neither the state nor the data hold, such as another "
+            "process, or a counter that an own loss or method keeps outside of its buffers"
+        )
     failures = [failure for watched in batches for failure in watched.batch.failures]
     return Replay(
         guard.step,
@@ -272,12 +281,12 @@ def _result(run: _Run, guard: "ReplayGuard") -> Replay:
         [watched.loss for watched in batches],
         kept,
         _logged_loss(run.directory, guard.step),
-        _same_views(kept, [watched.views for watched in batches]),
+        same_views,
         records,
         failures,
         place,
         samples,
-        _notes(run, kept),
+        notes,
     )
 
 

@@ -155,13 +155,44 @@ def test_the_layer_the_view_and_the_record_are_named(images: Path, tmp_path: Pat
     assert max(len(line) for line in text.splitlines() if "/" not in line and "backbone." not in line) <= 80
 
 
-def dividing(query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
-    """A loss that divides by zero if its batch holds the white image, whose views are equal."""
-    distances = (query - key).square().sum(dim=1)
-    return distances.mean() / (query.std(dim=0).sum() * 0)
+class DividingAtStep(nn.Module):
+    """A loss that divides by zero in the fifth step, which it counts in a buffer or in an attribute."""
+
+    def __init__(self, in_buffer: bool) -> None:
+        super().__init__()
+        self.in_buffer, self.attribute = in_buffer, 0
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        self.attribute += 1
+        calls = int(self.calls) if self.in_buffer else self.attribute
+        distance: Tensor = (query - key).square().sum(dim=1).mean()
+        return distance / 0 if calls > 2 * 4 else distance  # called for two pairs of views in each step
 
 
 def test_a_division_in_the_loss_is_named(images: Path, tmp_path: Path) -> None:
+    found = find_all(config(images, tmp_path / "run"), loss=DividingAtStep(in_buffer=True))
+    assert found.step == 4
+    assert found.place is not None
+    assert (found.place.stage, found.place.numbers.layer) == ("output", "loss")
+
+
+def test_a_state_outside_of_buffers_is_suspected_if_the_replay_is_finite(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 4: the loss is inf"):
+        api.pretrain(config(images, tmp_path / "run"), loss=DividingAtStep(in_buffer=False))
+    found = replay(tmp_path / "run", loss=DividingAtStep(in_buffer=False))
+    assert found.place is None
+    assert any("a counter that an own loss or method keeps outside of its buffers" in note for note in found.notes)
+    assert "NOT equal" in "\n".join(lines(found))
+
+
+def dividing(query: Tensor, key: Tensor, negatives: Tensor | None = None) -> Tensor:
+    """A function that divides by zero."""
+    return (query - key).square().mean() / (query.detach().sum() * 0)
+
+
+def test_a_division_in_a_loss_that_is_no_layer_is_named(images: Path, tmp_path: Path) -> None:
     found = find_all(config(images, tmp_path / "run"), loss=dividing)
     assert found.place is not None
     assert found.place.stage == "loss"
