@@ -1,5 +1,7 @@
 """Tests of the lock of run directories: no two processes ever share one, whatever ends the one that holds it."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -57,3 +59,14 @@ def test_a_lock_ends_with_a_killed_process_even_if_its_workers_live_on(tmp_path:
         assert not is_locked(tmp_path)
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def has_no_locks(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", has_no_locks)
+    RunLock(tmp_path).release()
+    assert f"note: the file system of {tmp_path} has no locks: make sure that no" in capsys.readouterr().err
