@@ -23,7 +23,7 @@ from eztorch_sce.settings import Settings, setting
 @register("loss", "sce")
 @dataclass
 class SCEConfig(Settings):
-    """Similarity Contrastive Estimation: contrast the positive, and rank the negatives as the keys do."""
+    """Similarity Contrastive Estimation: contrast the positive, rank the negatives as keys do."""
 
     temperature: float = setting(0.1, above=0, help="Temperature of the similarities of the query (tau in the paper).")
     target_temperature: float = setting(

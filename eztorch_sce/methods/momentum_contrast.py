@@ -164,7 +164,7 @@ class MomentumConfig(Settings):
 @register("method", "momentum_contrast")
 @dataclass
 class MomentumContrastConfig(MomentumConfig):
-    """Momentum contrast with a momentum encoder and a queue of past keys, as in MoCo, ReSSL and SCE."""
+    """Momentum contrast: keys of a momentum encoder and a queue, as in MoCo, ReSSL and SCE."""
 
     queue_size: int | None = setting(
         None,
