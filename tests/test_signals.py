@@ -225,3 +225,17 @@ def test_other_threads_do_not_watch_signals() -> None:
     thread.start()
     thread.join()
     assert handlers == [signal.SIG_DFL]
+
+
+@pytest.mark.survival
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize("after_s", [0.3, 0.6, 1.2, 2.5, 5.0])
+def test_a_training_survives_a_signal_at_any_time(number: int, after_s: float, start: Start) -> None:
+    words = [*TRAINING, "trainer.max_epochs=30", "online.every_n_epochs=2", "run.save_every_n_steps=5"]
+    command = start(*words)
+    time.sleep(after_s)
+    ended = command.send(number, to_all=True).end()
+    if ended.code != 0:  # it had finished before
+        assert ended.code == (130 if number == signal.SIGINT else 75)
+        assert has_one_sentence(ended)
+    assert start(*words).end().code == 0
