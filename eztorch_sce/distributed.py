@@ -87,7 +87,7 @@ def form_group(number: int, started: Sequence["Popen[bytes]"] = ()) -> None:
     if not together.wait_for_all("joined", timeout.total_seconds()):
         together.disconnect()
         raise _absent(launch, timeout)
-    atexit.register(_leave)  # a group that is left open may abort the process at its end
+    atexit.register(leave)  # a group that is left open may abort the process at its end
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
         backend,
@@ -121,7 +121,10 @@ def _session_store(store: Store) -> Store:
     return PrefixStore(f"eztorch_sce {together.number_of_command()}", own)
 
 
-def _leave() -> None:
+def leave() -> None:
+    """Leave the process groups, so that nobody waits for this process in them."""
+    global _host_groups
+    _host_groups = None  # connections close with the last reference
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -148,8 +151,7 @@ def _meet(launch: Launch, number: int, timeout: timedelta) -> Store:
 def _wait_for_store(launch: Launch, at_most_s: float, heed_signals: bool) -> bool:
     """Wait until the store accepts connections, and return whether it does. A TCPStore waits as well, deaf to signals.
 
-    Raises:
-        Stopped: If a signal asks to end, with `heed_signals`.
+    With `heed_signals`, a signal that asks to end raises Stopped.
     """
     place, stop = _meeting_point(launch, os.environ), time.monotonic() + at_most_s
     while _store is None:

@@ -420,10 +420,10 @@ def _abort_collectives() -> None:
 def _leave_groups() -> None:
     """Leave the process groups, in which others may wait for this process. Later commands form new ones."""
     _abort_collectives()
-    dist = sys.modules.get("torch.distributed")
+    distributed = sys.modules.get("eztorch_sce.distributed")
     with suppress(Exception):
-        if dist is not None and dist.is_initialized():
-            dist.destroy_process_group()
+        if distributed is not None:
+            distributed.leave()
 
 
 _session: Session | None = None  # the command that runs
