@@ -22,7 +22,9 @@ WRONG = {
         "weights=broken.pt is damaged, or is not a weights file of this package"
     ],
     "knn features=images": ["features=images", "give the run directory of `extract`"],
-    "pretrain data.root=images run.dir=old": ["run.dir=old already contains a run: choose another directory"],
+    "pretrain data.root=images run.dir=old": [
+        "run.dir=old holds a config.yaml that is not of a run: choose another directory"
+    ],
     "pretrain data.root=images run.resume=true run.dir=new": ["run.resume is no longer a setting: leave it out"],
     "report imagse": ["imagse does not exist"],
     "compare images": ["images contains no runs"],
@@ -61,7 +63,8 @@ WRONG = {
     "pretrane data.root=images": ["pretrane is not a command; did you mean pretrain?"],
     "pretrain data.rot=images": ["data.rot is not a setting of pretrain; did you mean data.root?"],
     "pretrain data.root=images loss=sec": ["loss=sec must be one of", "did you mean sce?"],
-    "pretrain data.root=images weights=old": ["weights is not a setting of pretrain, but of finetune, test, extract"],
+    "pretrain data.root=images dropout=0.5": ["dropout is not a setting of pretrain, but of finetune"],
+    "pretrain data.root=images weights=old": ["weights=old has no backbone.safetensors or classifier.safetensors"],
     "pretrain data.root=images epochs=3": ["epochs is not a setting of pretrain; did you mean trainer.max_epochs?"],
     "pretrain data.root=images recipe=ucf101_finetune": ["is a recipe of `eztorch-sce finetune`, not of pretrain"],
     "recipes xyz": ["no recipe has the word xyz; words that many have are k400, ", "`eztorch-sce recipes` lists all"],

@@ -13,6 +13,7 @@ from eztorch_sce.files import open_text
 from eztorch_sce.models.weights import hash_of, weights_file
 from eztorch_sce.report.run_changes import Change, changes_between
 from eztorch_sce.report.run_history import History
+from eztorch_sce.report.run_lock import LOCK_FILE
 from eztorch_sce.training.checkpoint_files import checkpoint_files
 
 HEADER = "# eztorch-sce "  # of config.yaml, before the command
@@ -146,6 +147,8 @@ def _is_weights(file: Path) -> bool:
 def _check_without_results(run_dir: Path, is_damaged: bool) -> None:
     """Raise ConfigError if a run that cannot go on has left results, which a new start would destroy."""
     cure = "choose another directory"
+    if is_damaged and not any((run_dir / name).is_file() for name in (LOCK_FILE, "versions.json")):
+        raise ConfigError([f"run.dir={run_dir} holds a config.yaml that is not of a run: {cure}"])
     if is_damaged and (checkpoint_files(run_dir) or (run_dir / "report.json").is_file()):
         damaged = "config.yaml is damaged, so it is not known whether the settings are still the same"
         raise ConfigError([f"run.dir={run_dir}: {damaged}: copy it back, or {cure}"])
