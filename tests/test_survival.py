@@ -6,7 +6,10 @@ The short form runs with the other tests. `make survival` runs the long one: 40 
 import os
 import random
 import re
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -14,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from killed_runs import Outcome, Trainings, copy_of, write_images, write_videos
+from killed_runs import Outcome, Trainings, copy_of, outcome, write_images, write_videos
 from warm_commands import FullDisk, Kill, WarmCommands
 
 from eztorch_sce.training.checkpoint_files import checkpoint_files
@@ -61,16 +64,16 @@ def undisturbed(commands: WarmCommands, tmp_path_factory: pytest.TempPathFactory
     videos = write_videos(folder / "videos")
 
     @cache
-    def train(name: str = "videos", num_processes: int = 1) -> tuple[Trainings, Outcome]:
+    def train(name: str, num_processes: int) -> tuple[Trainings, Outcome]:
         below = folder / f"{name} {num_processes}"
         below.mkdir()
         words = [*TRAININGS[name], f"data.root={data.get(name, videos)}"]
         if name == "finetune":
-            words.append(f"weights={train()[0].folder / 'alone'}")
+            words.append(f"weights={train('videos', 1)[0].folder / 'alone'}")
         trainings = Trainings(commands, words, below, num_processes)
         return trainings, trainings.alone()
 
-    return train
+    return lambda name="videos", num_processes=1: train(name, num_processes)
 
 
 class Case(NamedTuple):
@@ -173,6 +176,24 @@ def test_other_trainings_survive_too(name: str, undisturbed: Undisturbed) -> Non
     trainings, alone = undisturbed(name)
     kills = [Kill(line=line_of_step(step)) for step in (3, 6, 13)] + [Kill(change="os.rename", count=6)]
     assert trainings.killed("killed", kills, "run.save_every_n_steps=1") == alone
+
+
+@pytest.mark.survival
+@pytest.mark.slow
+def test_a_command_of_a_shell_is_killed_and_leaves_what_one_from_the_server_leaves(undisturbed: Undisturbed) -> None:
+    trainings, alone = undisturbed()
+    run_dir, printed = trainings.folder / "shell", trainings.folder / "shell.txt"
+    command = [sys.executable, "-m", "eztorch_sce", *trainings.words, f"run.dir={run_dir}", "run.save_every_n_steps=1"]
+    environment, kill = os.environ | {"OMP_NUM_THREADS": "1"}, Kill(line=line_of_step(5))
+    with printed.open("w") as stream:
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        while process.poll() is None and not kill.is_due(0, printed):
+            time.sleep(0.01)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=True)
+    assert "going on" in printed.read_text()
+    assert outcome(run_dir) == alone
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
