@@ -158,6 +158,8 @@ def test_the_layer_the_view_and_the_record_are_named(images: Path, tmp_path: Pat
 class DividingAtStep(nn.Module):
     """A loss that divides by zero in the fifth step, which it counts in a buffer or in an attribute."""
 
+    calls: Tensor
+
     def __init__(self, in_buffer: bool) -> None:
         super().__init__()
         self.in_buffer, self.attribute = in_buffer, 0

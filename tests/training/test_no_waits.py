@@ -243,7 +243,7 @@ def test_skipping_waits_once_for_each_step(precision: str, monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(16, dtype=torch.uint8))
     module = pretraining(MomentumContrastConfig(queue_size=16))
     form = TWO_VIEWS["image, two views"]
-    module.augmentation = ViewsInTurn([form] * 3)
+    module.augmentation = ViewsInTurn([form] * 3)  # type: ignore[assignment]
     with fake_gpu() as counts:
         batches = form.frames.batches(form.views, 3)
         steps = train_on_fake_gpu(module, batches, precision, 100, counts, on_nonfinite="skip")
