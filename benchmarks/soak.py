@@ -54,7 +54,7 @@ class Watched:
         main, workers = self.process.pid, descendants(self.process.pid)
         sample = {
             "resident memory of the command, MiB": resident(main) / MIB,
-            "proportional memory of command and workers, MiB": sum(map(proportional, [main, *workers])) / MIB,
+            "own memory of command and workers, MiB": sum(map(own, [main, *workers])) / MIB,
             "open files of the command": count(main, "fd"),
             "open files of the workers": sum(count(worker, "fd") for worker in workers),
             "threads of the command": count(main, "task"),
@@ -103,9 +103,13 @@ def resident(process: int) -> int:
     return bytes_of(read(f"/proc/{process}/status"), "VmRSS")
 
 
-def proportional(process: int) -> int:
-    """Return the memory of a process in bytes, in which a shared page counts in parts."""
-    return bytes_of(read(f"/proc/{process}/smaps_rollup"), "Pss")
+def own(process: int) -> int:
+    """Return the memory of a process in bytes without files, in which a page shared with others counts in parts.
+
+    Pages of libraries are left out: how many programs share them depends on what else runs on the machine.
+    """
+    rollup = read(f"/proc/{process}/smaps_rollup")
+    return bytes_of(rollup, "Pss_Anon") + bytes_of(rollup, "Pss_Shmem")
 
 
 def unpack_images(source: Path, folder: Path) -> Path:
