@@ -328,6 +328,17 @@ class _Presses:
         return 2 if now - self.first_s > _SAME_PRESS_S else 0
 
 
+def _before_fork() -> None:
+    """Hold back signals: Python would drop one that reaches the new process before its handlers are put back."""
+    _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED) if _watch is not None else None
+
+
+def _after_fork() -> None:
+    """Let signals through again."""
+    if _fork.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
+
+
 def _in_forked_process() -> None:
     """Let a forked process end as usual: by SIGTERM, which multiprocessing sends to its workers."""
     global _watch
@@ -336,7 +347,16 @@ def _in_forked_process() -> None:
         with suppress(ValueError):  # forked by another thread
             watch.release()
         watch.close_sockets()
+    _after_fork()
+
+
+class _Fork(threading.local):
+    """The signals that were blocked when this thread began to fork, or None if they are not held back."""
+
+    mask: set[int | signal.Signals] | None = None
 
 
 _watch: _Watch | None = None
-os.register_at_fork(after_in_child=_in_forked_process)
+_fork = _Fork()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_forked_process)

@@ -55,10 +55,10 @@ def test_the_problems_of_all_stages_come_at_once(folder: Path, capsys: pytest.Ca
     for file in (folder / "images").rglob("*.png"):
         file.write_bytes(b"not an image")
     (folder / "out").mkdir()
-    (folder / "out" / "config.yaml").touch()
+    (folder / "out" / "config.yaml").write_text("# eztorch-sce pretrain\nseed: 0\n")
     code, _, err = run(capsys, "knn", "--dry-run", "data.root=images", "backbone=resnet18", "run.dir=out")
     assert code == 2
-    assert "- run.dir=out already contains a run" in err
+    assert "- run.dir=out already contains a run of pretrain" in err
     assert "- cannot read " in err
 
 

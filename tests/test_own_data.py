@@ -133,6 +133,9 @@ def test_weights_refuse_to_be_tested_on_records_that_they_were_trained_on(tmp_pa
     report = sce.test(testing, data=Arrays(IMAGES[:12]), test_data=Arrays(IMAGES[12:]))
     assert report.protocol["seen_in_pretraining"]["seen"] == 0
     leaking = Arrays(noise(4, 3, 20, 24, seed=1), "other")
+    with pytest.raises(ConfigError, match="already contains a finished run of Python objects"):
+        sce.test(testing, data=leaking, test_data=Arrays(IMAGES[:4]))
+    testing.run = sce.RunConfig(dir=str(tmp_path / "leaking"))
     with pytest.raises(ConfigError, match="was trained with the labels of 4 of the 4 test records"):
         sce.test(testing, data=leaking, test_data=Arrays(IMAGES[:4]))
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,14 +206,21 @@ def test_a_signal_that_comes_too_late_is_for_what_follows() -> None:
         finish()
 
 
+_FORKING = """
+import os, signal, time
+from eztorch_sce import signals
+with signals.watched():
+    if (child := os.fork()) == 0:
+        time.sleep(100)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
 def test_a_forked_process_ends_by_sigterm_as_usual() -> None:
-    with signals.watched():
-        if (child := os.fork()) == 0:
-            time.sleep(100)
-            os._exit(0)
-        os.kill(child, signal.SIGTERM)
-        _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+    done = subprocess.run([sys.executable, "-c", _FORKING], capture_output=True, text=True, timeout=60)
+    assert int(done.stdout) == -signal.SIGTERM
 
 
 def test_other_threads_do_not_watch_signals() -> None:

@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 from eztorch_sce.config.resumed import resumed
 from eztorch_sce.config.saved import saved_settings
+from eztorch_sce.config.starting import OBJECT
 from eztorch_sce.errors import ConfigError, first_line, shorten, typed
 from eztorch_sce.files import open_text
 from eztorch_sce.models.weights import hash_of, weights_file
+from eztorch_sce.report.finished_runs import flat
 from eztorch_sce.report.run_changes import Change, changes_between
 from eztorch_sce.report.run_history import History
 from eztorch_sce.report.run_lock import LOCK_FILE
@@ -82,6 +84,7 @@ def decide(command: str, config: Any) -> Decision:
         return Decision(run_dir, GOING_ON, config, tuple(changes))
     refused += [change for change in changes if change.kind == "place"]  # whose records nothing will compare
     _refuse(run_dir, command, refused + _other_weights(config, history), changes)
+    _check_without_objects(run_dir, saved)
     return Decision(run_dir, FINISHED, config, tuple(changes))
 
 
@@ -159,6 +162,13 @@ def _check_without_results(run_dir: Path, is_damaged: bool) -> None:
         raise ConfigError(
             [f"run.dir={run_dir} holds weights ({shorten(left)}) but no checkpoint to go on from: {cure}"]
         )
+
+
+def _check_without_objects(run_dir: Path, saved: dict[str, Any]) -> None:
+    """Raise ConfigError if a finished run was one of Python objects, which may be others now."""
+    if objects := [path.removesuffix(f".{OBJECT}") for path in flat(saved) if path.endswith(f".{OBJECT}")]:
+        what = f"a finished run of Python objects ({', '.join(objects)}), which cannot be compared"
+        raise ConfigError([f"run.dir={run_dir} already contains {what}: choose another directory"])
 
 
 def _report(run_dir: Path) -> dict[str, Any] | None:

@@ -348,7 +348,10 @@ def test_metrics_by_class_are_written_as_csv(tmp_path: Path) -> None:
         (["trainer.max_epochs=4"], None),
     ],
 )
-def test_going_on_with_other_batch_statistics_is_said(words: list[str], samples: int | None, folder: Path) -> None:
+def test_going_on_with_other_batch_statistics_is_said(
+    words: list[str], samples: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eztorch_sce.machine.can_be_repeated", lambda: True)  # workers of pytest cannot
     (folder / "run/report.json").unlink()
     decision = decided(*words)
     notes = batch_norm_note(decision.changes, decision.config)

@@ -169,6 +169,8 @@ def check_words(words: list[str]) -> None:
         _check_data_command(rest[0], rest[1:])
     elif command in commands():
         settings = [word for word in rest if not word.startswith("-")]
+        if "-m" in rest:  # a sweep: its first run
+            settings = [word.split(",")[0] for word in settings if not word.startswith("hydra")]
         compose(command, [word if "=" in word else f"data.root={word}" for word in settings])
     elif not command.startswith("-"):
         assert command in (*command_names(), "recipes", "compare", "env", "watch", "report", "replay"), command
