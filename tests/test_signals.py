@@ -23,7 +23,10 @@ from eztorch_sce.config.compose import compose
 from eztorch_sce.errors import Stopped
 from eztorch_sce.training.trainer import Callback
 
-pytestmark = pytest.mark.xdist_group("signals")  # the server of commands starts once
+pytestmark = [
+    pytest.mark.xdist_group("signals"),  # the server of commands starts once
+    pytest.mark.usefixtures("own_registrations"),
+]
 
 PLUGIN = Path(__file__).parent / "support/waiting_network.py"
 TRAINING = [
