@@ -68,7 +68,7 @@ class Watched:
 
 
 def descendants(process: int) -> list[int]:
-    """Return the processes below a process."""
+    """Return the descendants of a process."""
     children = []
     for task in entries(process, "task"):
         text = read(f"/proc/{process}/task/{task}/children")

@@ -27,12 +27,12 @@ class ConfigError(ValueError):
         return type(self), (self.problems,)  # keeps the arguments when pickled by a worker process
 
 
-class MediaError(RuntimeError):
-    """A video or image that cannot be read.
+class _FileError(RuntimeError):
+    """A file that cannot be used.
 
     Args:
         path: The file.
-        reason: Why the file cannot be read, without the path.
+        reason: Why it cannot be used, without the path.
     """
 
     def __init__(self, path: str, reason: str) -> None:
@@ -43,20 +43,12 @@ class MediaError(RuntimeError):
         return type(self), (self.path, self.reason)
 
 
-class DamagedFileError(RuntimeError):
-    """A tensor file whose bytes are not those that were written, or another kind of file.
+class MediaError(_FileError):
+    """A video or image that cannot be read."""
 
-    Args:
-        path: The file.
-        reason: What is wrong with the file, without the path.
-    """
 
-    def __init__(self, path: str, reason: str) -> None:
-        self.path, self.reason = path, reason
-        super().__init__(f"{path}: {reason}")
-
-    def __reduce__(self) -> tuple[type, tuple[str, str]]:
-        return type(self), (self.path, self.reason)
+class DamagedFileError(_FileError):
+    """A tensor file whose bytes are not those that were written, or another kind of file."""
 
 
 class SourceError(RuntimeError):

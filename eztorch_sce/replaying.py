@@ -198,7 +198,7 @@ class _Run:
         if isinstance(config, schema.PretrainConfig):
             splits = config.data.open_for_pretraining(config.seed)
             self.config, _ = fit_to_data(config, splits.train)
-            source = BackboneSource.from_config(chosen(self.config.backbone))
+            source = BackboneSource.for_pretraining(self.config)
         else:
             source = BackboneSource.of(config, self.objects.get("backbone"))
             splits = open_labeled(config.data, config.seed, source)

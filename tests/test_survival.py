@@ -77,7 +77,7 @@ def undisturbed(commands: WarmCommands, tmp_path_factory: pytest.TempPathFactory
 
 
 class Case(NamedTuple):
-    """A training that is killed: how each of its starts ends but the last."""
+    """A training, and the kills that end all of its starts but the last."""
 
     kills: list[Kill]
     num_workers: int = 0

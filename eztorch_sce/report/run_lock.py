@@ -25,7 +25,7 @@ _handles: set[int] = set()  # of the locks that this process holds
 
 
 class RunLock:
-    """The lock of a run directory, held by this process until `release`, or until it ends in any way.
+    """The lock of a run directory, held until `release`, or until this process ends, however it does.
 
     The lock belongs to the open file, so that it is gone with a process that was killed, and it holds between machines
     on network file systems that pass locks on. Where the file system has no locks, a note says so.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-_NUM_BEFORE = 6  # layers that are told before the first number that is not finite
+_NUM_BEFORE = 6  # layers that are listed before the first with a number that is not finite
 
 
 class LayerNumbers(NamedTuple):

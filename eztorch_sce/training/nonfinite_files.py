@@ -151,7 +151,7 @@ def folder_of(run_dir: Path, step: int) -> Path:
 
 
 def state_file(run_dir: Path, step: int) -> Path:
-    """Return the file with the state before a step that is kept."""
+    """Return the file that keeps the state from before a step."""
     return folder_of(run_dir, step) / _STATE
 
 

@@ -3,10 +3,12 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 
@@ -22,6 +24,27 @@ def write_two_classes(folder: Path, count: int = 12) -> None:
         file = folder / "ab"[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (20 * number, 0, 0)).save(file)
+
+
+def write_noise(files: Iterable[Path], size: int) -> None:
+    """Write images of noise, `size` pixels square, each another one, and the folders that they are in."""
+    generator = torch.Generator().manual_seed(0)
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (size, size, 3), dtype=torch.uint8, generator=generator)
+        Image.fromarray(pixels.numpy()).save(file)
+
+
+def write_noisy_classes(folder: Path, counts: Mapping[str, int], size: int) -> None:
+    """Write images of noise, of two classes in turn, to folders of splits: train/a/0.png, train/b/1.png, ...
+
+    Args:
+        folder: The folder of the splits.
+        counts: Number of images of each split.
+        size: Height and width of the images in pixels.
+    """
+    names = [f"{split}/{'ab'[number % 2]}/{number}.png" for split, count in counts.items() for number in range(count)]
+    write_noise((folder / name for name in names), size)
 
 
 def jpeg(height: int = 64, width: int = 64, seed: int = 0, **settings: Any) -> bytes:

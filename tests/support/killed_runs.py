@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
+from image_files import write_noisy_classes
+from sessions import members
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from warm_commands import FullDisk, Kill, WarmCommands
 
@@ -92,13 +93,7 @@ def write_videos(folder: Path, num_train: int = 32, num_test: int = 8) -> Path:
 
 def write_images(folder: Path) -> Path:
     """Write 32 training and 8 test images of two classes, and return the folder."""
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 32), ("test", 8)):
-        for number in range(count):
-            file = folder / split / "ab"[number % 2] / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            pixels = torch.randint(0, 256, (24, 24, 3), dtype=torch.uint8, generator=generator)
-            Image.fromarray(pixels.numpy()).save(file)
+    write_noisy_classes(folder, {"train": 32, "test": 8}, size=24)
     return folder
 
 
@@ -212,7 +207,7 @@ def _kill(processes: list[int], whom: str) -> bool:
         for process in processes:
             _kill_session(process)
     elif whom == "worker":
-        workers = [each for each in _session(processes[0]) if each != processes[0]]
+        workers = [each for each in members(processes[0]) if each != processes[0]]
         if not workers:
             return False
         with suppress(ProcessLookupError):
@@ -222,20 +217,8 @@ def _kill(processes: list[int], whom: str) -> bool:
     return True
 
 
-def _session(leader: int) -> list[int]:
-    """Return the processes of a session that have not ended."""
-    members = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, IndexError):
-            if entry.name.isdigit():
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(session) == leader and state not in "ZX":
-                    members.append(int(entry.name))
-    return members
-
-
 def _kill_session(leader: int) -> None:
-    for process in _session(leader):
+    for process in members(leader):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
 
@@ -243,11 +226,11 @@ def _kill_session(leader: int) -> None:
 def _wait_for_session(leader: int) -> None:
     """Wait until the loader workers of a process that has ended have ended too."""
     stop = time.monotonic() + _PATIENCE_S
-    while left := _session(leader):
+    while left := members(leader):
         assert time.monotonic() < stop, f"processes {left} outlive the command that started them"
         time.sleep(0.01)
 
 
 def copy_of(run_dir: Path, name: str) -> Path:
-    """Copy a run directory beside itself."""
+    """Copy a run directory to one beside it."""
     return Path(shutil.copytree(run_dir, run_dir.with_name(name)))

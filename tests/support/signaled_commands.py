@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from sessions import members
 from warm_commands import WarmCommands
 
 _PATIENCE_S = 120.0  # on a machine that is busy
@@ -72,7 +73,7 @@ class Command:
         """Wait until the command has ended, and its workers soon after it."""
         self._wait(lambda: self.server.ended(self.process) is not None, "the command does not end")
         code = self.server.ended(self.process)
-        self._wait(lambda: not _session(self.process), "workers outlive the command")
+        self._wait(lambda: not members(self.process), "workers outlive the command")
         assert code is not None
         return Ended(code, self._printed())
 
@@ -83,19 +84,7 @@ class Command:
         stop = time.monotonic() + _PATIENCE_S
         while not is_over():
             if time.monotonic() > stop:
-                for process in _session(self.process):
+                for process in members(self.process):
                     os.kill(process, signal.SIGKILL)
                 raise AssertionError(f"{complaint}: {self._printed()}")
             time.sleep(0.01)
-
-
-def _session(leader: int) -> list[int]:
-    """Return the processes of a session that have not ended."""
-    members = []
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, IndexError):
-            if entry.name.isdigit():
-                state, _, _, session = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(session) == leader and state not in "ZX":
-                    members.append(int(entry.name))
-    return members

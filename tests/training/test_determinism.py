@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from image_files import write_noise
 from torch import Tensor, nn
 
 from eztorch_sce import api
@@ -29,10 +29,7 @@ from eztorch_sce.training.determinism import Determinism, deterministic
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for number in range(16):
-        pixels = torch.randint(0, 256, (20, 20, 3), dtype=torch.uint8, generator=generator)
-        Image.fromarray(pixels.numpy()).save(folder / f"{number}.png")
+    write_noise((folder / f"{number}.png" for number in range(16)), size=20)
     return folder
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
+from image_files import write_noisy_classes
 
 pytestmark = pytest.mark.xdist_group("failing processes")  # fixtures take long: once, in one worker
 
@@ -44,13 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run all cases, and return the folder of what they left."""
     folder = tmp_path_factory.mktemp("cases")
     images = folder / "images"
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 16), ("test", 8)):
-        for number in range(count):
-            pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
-            file = images / split / "ab"[number % 2] / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.numpy()).save(file)
+    write_noisy_classes(images, {"train": 16, "test": 8}, size=40)
     shutil.copytree(images, folder / "images-broken")
     for number in (0, 2, 4):
         (folder / f"images-broken/train/a/{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from image_files import write_noisy_classes
 
 from eztorch_sce.cli import main
 from eztorch_sce.models.weights import load_weights
@@ -26,13 +26,7 @@ SETTINGS = ["trainer.accelerator=cpu", "trainer.max_epochs=2", "data.batch_size=
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of 16 training and 8 test images of two classes."""
     folder = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train", 16), ("test", 8)):
-        for number in range(count):
-            pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
-            file = folder / split / "ab"[number % 2] / f"{number}.png"
-            file.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.numpy()).save(file)
+    write_noisy_classes(folder, {"train": 16, "test": 8}, size=40)
     return folder
 
 

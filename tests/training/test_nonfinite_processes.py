@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
+from image_files import write_noise
 from process_groups import run_in_process_groups
 from torch import Tensor
 
@@ -81,11 +81,7 @@ def run_process(rank: int, world_size: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
-    (folder / "images").mkdir()
-    generator = torch.Generator().manual_seed(0)
-    for number in range(16):
-        pixels = torch.randint(0, 256, (20, 20, 3), dtype=torch.uint8, generator=generator)
-        Image.fromarray(pixels.numpy()).save(folder / "images" / f"{number}.png")
+    write_noise((folder / f"images/{number}.png" for number in range(16)), size=20)
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from image_files import write_noise
 from PIL import Image
 from torch import Tensor, nn
 
@@ -30,11 +31,7 @@ from eztorch_sce.types import StepOutput
 
 @pytest.fixture
 def config(tmp_path: Path) -> PretrainConfig:
-    generator = torch.Generator().manual_seed(0)
-    for number in range(16):
-        pixels = torch.randint(0, 256, (40, 40, 3), dtype=torch.uint8, generator=generator)
-        (tmp_path / "images").mkdir(exist_ok=True)
-        Image.fromarray(pixels.numpy()).save(tmp_path / "images" / f"{number}.png")
+    write_noise((tmp_path / f"images/{number}.png" for number in range(16)), size=40)
     config = PretrainConfig(
         data=DataConfig(root=str(tmp_path / "images"), batch_size=8, num_workers=0),
         views=[ViewConfig(size=32), ViewConfig(size=32)],

@@ -57,7 +57,7 @@ class _DType:
 
 
 class _Array:
-    """An array, as a pickle describes it.
+    """Description of an array in a pickle.
 
     Attributes:
         array: The array, made from the bytes in the pickle.
