@@ -1,7 +1,10 @@
 """A file to which a training appends whole records, so that neither a full disk nor another writer damages it."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
+
+from eztorch_sce.files import sync_folder
 
 
 class AppendedFile:
@@ -44,15 +47,14 @@ class AppendedFile:
 
     def sync(self) -> None:
         """Return once the file and its name are on the disk; a file that does not exist is ignored."""
-        for path in (self.path, self.path.parent):
-            try:
-                handle = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:
-                continue
+        with suppress(FileNotFoundError):
+            handle = os.open(self.path, os.O_RDONLY)
             try:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+        with suppress(FileNotFoundError):
+            sync_folder(self.path.parent)
 
     def _status(self) -> tuple[int, int] | None:
         try:

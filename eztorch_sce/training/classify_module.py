@@ -1,10 +1,5 @@
 """Supervised training of a classifier as a LightningModule: fine-tuning, or training from scratch."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -18,12 +13,13 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import blocks_in_order, effective_lr, with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
-from eztorch_sce.training.nonfinite import check_logged, step_unless_skipped
+from eztorch_sce.training.nonfinite import check_logged
 from eztorch_sce.training.optimization import has_samples, in_proportion, skipped_step, with_schedule
-from eztorch_sce.types import Batch, ViewBatch
+from eztorch_sce.training.training_module import TrainingModule
+from eztorch_sce.types import ViewBatch
 
 
-class ClassifyModule(pl.LightningModule):
+class ClassifyModule(TrainingModule):
     """Cross-entropy on one random view of each clip.
 
     Args:
@@ -52,10 +48,6 @@ class ClassifyModule(pl.LightningModule):
         self.layer_decay, self.mixup = layer_decay, mixup
         self.metrics = StepMetrics()
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
-        """Augment the batch on the device."""
-        return self.augmentation(batch)
-
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss, or skip a batch with too few readable samples for batch statistics."""
         if not has_samples(batch, 2, self.device):
@@ -73,12 +65,6 @@ class ClassifyModule(pl.LightningModule):
         numbers = self.metrics.read(self, optimizer)
         check_logged(self, numbers)
         log_numbers(self, numbers)
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Step the optimizer, unless the step is not finite and is skipped, see `StepGuard`."""
-        step_unless_skipped(self, partial(super().optimizer_step, epoch, batch_idx, optimizer), optimizer_closure)
 
     def _mix(self, batch: ViewBatch) -> tuple[Float[Tensor, "B C T S S"], Int64[Tensor, " B"], float]:
         """Mix each clip with the next one; return the clips, the labels of the next ones, and the weight of their own.

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from eztorch_sce import __version__, distributed, tensor_file
-from eztorch_sce.errors import first_line, typed
+from eztorch_sce.errors import first_line
 from eztorch_sce.files import write_text
 from eztorch_sce.progress import print_above
 from eztorch_sce.transfers import to_host
@@ -171,12 +172,7 @@ def facts_of(run_dir: Path, step: int) -> dict[str, Any] | None:
 
 def replay_hint(run_dir: Path, step: int) -> str:
     """Return a sentence with the command that replays a step."""
-    return f"Find where it came from: eztorch-sce replay {typed_path(run_dir)} step={step}"
-
-
-def typed_path(path: Path) -> str:
-    """Return a path as one types it in a shell."""
-    return typed(("", path)).replace("=", "", 1)
+    return f"Find where it came from: eztorch-sce replay {shlex.quote(str(run_dir))} step={step}"
 
 
 def digest_of(batch: ViewBatch) -> str:

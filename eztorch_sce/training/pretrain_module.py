@@ -1,12 +1,9 @@
 """Self-supervised pretraining as a LightningModule."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import partial
-from typing import Any
 
-import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -25,16 +22,17 @@ from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.optim.ramp import MovingSetting, Ramp
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import EMBEDDINGS, StepMetrics, log_numbers, metrics_are_due
-from eztorch_sce.training.nonfinite import check_logged, cure, guard_of, log_last, step_unless_skipped
+from eztorch_sce.training.nonfinite import check_logged, cure, guard_of, log_last
 from eztorch_sce.training.optimization import has_samples, in_proportion, skipped_step, with_schedule
-from eztorch_sce.types import Batch, StepOutput, ViewBatch
+from eztorch_sce.training.training_module import TrainingModule
+from eztorch_sce.types import StepOutput, ViewBatch
 
 
 class CollapseWarning(UserWarning):
     """The embeddings are collapsing."""
 
 
-class PretrainModule(pl.LightningModule):
+class PretrainModule(TrainingModule):
     """Drive a method: augment the batch, take the step, then update the momentum encoder.
 
     Args:
@@ -64,10 +62,6 @@ class PretrainModule(pl.LightningModule):
         self.warned_of_collapse = False
         self.metrics = StepMetrics()
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
-        """Augment the batch on the device."""
-        return self.augmentation(batch)
-
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the loss, or skip a batch with too few readable samples for batch statistics."""
         if not has_samples(batch, 2, self.device):
@@ -93,16 +87,9 @@ class PretrainModule(pl.LightningModule):
             self._warn_of_collapse(numbers)
             log_numbers(self, numbers)
 
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Step the optimizer, then the momentum encoder: once per optimizer step, even with gradient accumulation.
-
-        A step that is not finite may be skipped, see `StepGuard`.
-        """
-        step = partial(super().optimizer_step, epoch, batch_idx, optimizer)
-        if step_unless_skipped(self, step, optimizer_closure):
-            self.method.after_step(self._progress())
+    def after_optimizer_step(self) -> None:
+        """Update the momentum encoder."""
+        self.method.after_step(self._progress())
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build the optimizer at its effective learning rate."""

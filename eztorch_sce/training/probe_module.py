@@ -1,11 +1,8 @@
 """Linear evaluation on random views as a LightningModule: linear classifiers on a frozen backbone."""
 
 import copy
-from collections.abc import Callable
-from functools import partial
-from typing import Any, cast
+from typing import cast
 
-import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
@@ -20,10 +17,11 @@ from eztorch_sce.optim.base import OptimizerConfig
 from eztorch_sce.optim.groups import with_rates
 from eztorch_sce.optim.schedules import ScheduleConfig
 from eztorch_sce.training.metrics import StepMetrics, log_numbers, metrics_are_due
-from eztorch_sce.training.nonfinite import check_logged, step_unless_skipped
+from eztorch_sce.training.nonfinite import check_logged
 from eztorch_sce.training.optimization import has_samples, in_proportion, skipped_step, with_schedule
+from eztorch_sce.training.training_module import TrainingModule
 from eztorch_sce.transfers import to_device
-from eztorch_sce.types import Batch, ViewBatch
+from eztorch_sce.types import ViewBatch
 
 
 class ValidationHeads(nn.Module):
@@ -48,7 +46,7 @@ class ValidationHeads(nn.Module):
         return (each * to_device(kept, each.device)).sum(dim=1) / kept.sum().clamp_min(1)
 
 
-class ProbeModule(pl.LightningModule):
+class ProbeModule(TrainingModule):
     """Train linear heads. The backbone stays frozen and in evaluation mode, whatever the mode of the module.
 
     Args:
@@ -87,10 +85,6 @@ class ProbeModule(pl.LightningModule):
         """Return the logits of every head for normalized clips."""
         return cast(Tensor, self.heads(self.backbone(clips))).transpose(0, 1)
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> ViewBatch:
-        """Augment the batch on the device."""
-        return self.augmentation(batch)
-
     def training_step(self, batch: ViewBatch, batch_idx: int) -> Tensor | None:
         """Return the sum of the heads' losses, or skip a batch without readable samples."""
         if not has_samples(batch, 1, self.device):
@@ -111,12 +105,6 @@ class ProbeModule(pl.LightningModule):
             numbers["loss"] = numbers["loss"].min()  # of the best head
         check_logged(self, numbers)
         log_numbers(self, numbers)
-
-    def optimizer_step(
-        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
-    ) -> None:
-        """Step the optimizer, unless the step is not finite and is skipped, see `StepGuard`."""
-        step_unless_skipped(self, partial(super().optimizer_step, epoch, batch_idx, optimizer), optimizer_closure)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Build one optimizer in which each head has its own effective learning rate."""
