@@ -169,33 +169,37 @@ def main() -> None:
 
 
 def results(measured: Measurement) -> tuple[list[common.Row], list[str]]:
-    """Return the rows and the notes."""
+    """Return the rows, which are rates, and the notes, which give the seconds."""
     without, with_one = (statistics.median(measured.blocks[saves]) for saves in (False, True))
-    still_s, cost_s = statistics.median(measured.still_s), with_one - without
+    still_s, durable_s = statistics.median(measured.still_s), statistics.median(measured.durable_s)
     size_mb, num_steps = measured.num_bytes / _MB, measured.num_steps
     rows = [
-        common.row("size of the state", US, size_mb, "MB"),
-        common.row("beside a training: it stands still", US, still_s, "s"),
-        common.row("beside a training: it stands still, the first time", US, measured.first_s, "s"),
-        common.row("beside a training: until durable and read back", US, statistics.median(measured.durable_s), "s"),
-        common.row(f"{num_steps} steps without a checkpoint", US, without, "s"),
-        common.row(f"{num_steps} steps with one", US, with_one, "s"),
-        common.row("a checkpoint a minute: standing still", US, 100 * still_s / SECONDS_BETWEEN, "%"),
-        common.row("a checkpoint a minute: all it costs", US, 100 * cost_s / SECONDS_BETWEEN, "%"),
+        common.row("beside a training: copied while it stands still", US, size_mb / still_s, "MB/s"),
+        common.row("beside a training: the same, the first time", US, size_mb / measured.first_s, "MB/s"),
+        common.row("beside a training: durable and read back", US, size_mb / durable_s, "MB/s"),
+        common.row("steps without a checkpoint", US, num_steps / without, "steps/s"),
+        common.row(f"steps, one of {num_steps} with a checkpoint", US, num_steps / with_one, "steps/s"),
+        common.row("a checkpoint a minute: time that it does not stand still", US, left_of_minute(still_s), "%"),
+        common.row("a checkpoint a minute: time left for steps", US, left_of_minute(with_one - without), "%"),
     ]
-    for name, (alone_still_s, durable_s) in measured.alone.items():
-        rows.append(common.row("alone: the training stands still", name, alone_still_s, "s"))
-        rows.append(common.row("alone: until durable", name, durable_s, "s"))
-        rows.append(common.row("alone: until durable", name, size_mb / durable_s, "MB/s"))
-        rows.append(
-            common.row("alone: a checkpoint a minute, standing still", name, 100 * alone_still_s / SECONDS_BETWEEN, "%")
-        )
+    for name, (still_s, durable_s) in measured.alone.items():
+        rows.append(common.row("alone: written or copied while it stands still", name, size_mb / still_s, "MB/s"))
+        rows.append(common.row("alone: durable", name, size_mb / durable_s, "MB/s"))
+        rows.append(common.row("alone: a checkpoint a minute, time left", name, left_of_minute(still_s), "%"))
     notes = [
+        f"state of {size_mb:.0f} MB; seconds that a training stands still, and until durable: beside steps "
+        f"{statistics.median(measured.still_s):.3g} and {statistics.median(measured.durable_s):.3g}, alone "
+        + ", ".join(f"{name} {still_s:.3g} and {until_s:.3g}" for name, (still_s, until_s) in measured.alone.items()),
         f"medians of {len(measured.still_s)} blocks of {num_steps} steps of each kind in turns, and of {_REPEATS} "
         "checkpoints alone",
         f"{US} reads the file back before it counts as durable; the others are flushed by this script (fsync)",
     ]
     return rows, notes
+
+
+def left_of_minute(seconds: float) -> float:
+    """Return what is left of the time between two checkpoints, in percent."""
+    return 100 * (1 - seconds / SECONDS_BETWEEN)
 
 
 if __name__ == "__main__":

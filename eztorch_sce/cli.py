@@ -280,6 +280,7 @@ def _start(command: str, config: object) -> None:
     with _loading("loading PyTorch Lightning" if command in _TRAINING else "loading"):
         from eztorch_sce import registry
         from eztorch_sce.report.tables import print_plan, print_report
+        from eztorch_sce.types import EarlierReport
 
         module = import_module(_MODULES.get(command, "eztorch_sce.api"))
         if command in _TRAINING:
@@ -288,7 +289,7 @@ def _start(command: str, config: object) -> None:
     function: Callable[[Any], Any] = getattr(module, "evaluate" if is_evaluation else command.replace("-", "_"))
     with announced("measuring the networks") if command == "plan" else nullcontext():
         result = function(config)
-    if command == "study" or _was_finished(result):
+    if command == "study" or isinstance(result, EarlierReport):
         return  # which has printed what it found
     if command == "plan":
         if is_first_process():
@@ -297,13 +298,6 @@ def _start(command: str, config: object) -> None:
         print_report(result)
         if is_first_process() and (is_evaluation or command in ("demo", "finetune", "test")):
             _print_pages(result.run_dir, is_written=command == "demo")
-
-
-def _was_finished(result: Any) -> bool:
-    """Return whether a command has found a finished run, has said so, and has changed nothing."""
-    from eztorch_sce.report.run_session import was_finished
-
-    return hasattr(result, "run_dir") and was_finished(result.run_dir)
 
 
 def _print_pages(run_dir: Path, is_written: bool) -> None:

@@ -276,3 +276,7 @@ class Report:
     chance: dict[str, Chance] = field(default_factory=dict)
     intervals: dict[str, list[float]] = field(default_factory=dict)
     determinism: dict[str, Any] = field(default_factory=dict)
+
+
+class EarlierReport(Report):
+    """Report of a run that was finished before the command was called, which has changed nothing."""

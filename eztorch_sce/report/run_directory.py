@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,7 +43,7 @@ from eztorch_sce.report.unfinished import where
 from eztorch_sce.report.versions import installed_versions
 from eztorch_sce.started import remember_run, typed_again
 from eztorch_sce.training.checkpoint_files import Progress, checkpoint_files, progress_of
-from eztorch_sce.types import Report
+from eztorch_sce.types import EarlierReport, Report
 
 C = TypeVar("C", bound=CommandConfig)
 
@@ -366,13 +366,13 @@ def _say_finished(run_dir: Path, decision: Decision) -> None:
         print_above("to run it again, choose another run.dir")
 
 
-def _read_report(run_dir: Path) -> Report:
+def _read_report(run_dir: Path) -> EarlierReport:
     """Return the report of a finished run."""
     with open_text(run_dir / "report.json") as stream:
         content = json.load(stream)
-    chance = {name: Chance(**each) for name, each in content.get("chance", {}).items()}
-    intervals = content.get("intervals", {})
-    return Report(content["command"], content["metrics"], content["protocol"], run_dir, chance, intervals)
+    known = {each.name: content[each.name] for each in fields(EarlierReport) if each.name in content}
+    known["chance"] = {name: Chance(**each) for name, each in content.get("chance", {}).items()}
+    return EarlierReport(**known | {"run_dir": run_dir})
 
 
 def write_report(report: Report) -> Report:

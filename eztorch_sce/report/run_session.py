@@ -10,7 +10,7 @@ from eztorch_sce.errors import ConfigError, first_line
 from eztorch_sce.progress import print_above
 from eztorch_sce.report.run_history import History
 from eztorch_sce.report.run_lock import RunLock
-from eztorch_sce.types import Report
+from eztorch_sce.types import EarlierReport, Report
 
 P = ParamSpec("P")
 
@@ -22,7 +22,7 @@ class FinishedRun(Exception):
         report: Its report.
     """
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: EarlierReport) -> None:
         super().__init__(str(report.run_dir))
         self.report = report
 
@@ -40,7 +40,6 @@ class Session(NamedTuple):
 
 
 _sessions: list[Session] = []  # of this process, the latest last
-_finished: set[str] = set()  # run directories that were finished before
 
 
 def in_run_directory(command: Callable[P, Report]) -> Callable[P, Report]:
@@ -52,15 +51,9 @@ def in_run_directory(command: Callable[P, Report]) -> Callable[P, Report]:
             try:
                 return command(*args, **kwargs)
             except FinishedRun as finished:
-                _finished.add(str(finished.report.run_dir))
                 return finished.report
 
     return run
-
-
-def was_finished(run_dir: Path) -> bool:
-    """Return whether a command of this process has found a finished run in a directory, and changed nothing."""
-    return str(run_dir) in _finished
 
 
 def lock_of(run_dir: Path) -> RunLock | None:

@@ -173,22 +173,16 @@ class Study:
             return False
         config = self.basis.pretraining(self._set(name), epochs)
         title = f"{epochs} epochs, about {in_words(epochs * self._costs().epoch_s(name))}"
-        with self._stage(stage, title, epochs=epochs) as facts:
-            try:
-                limit = networks.pretrain(
-                    config, self.directory / stage_folder(stage), self._limit_s(name), self.state.beat
-                )
-            except (TrainingError, ConfigError) as error:
-                facts["failed"] = str(error)
-                print_above(f"{stage} failed: {error}")
-                return False
+        with self._stage(stage, title, epochs=epochs) as facts, _noting_failure(stage, facts):
+            folder = self.directory / stage_folder(stage)
+            limit = networks.pretrain(config, folder, self._limit_s(name), self.state.beat)
             facts |= {"trained": limit.epochs or epochs, "stopped": limit.was_stopped}
             facts["steps"] = limit.total_steps or epochs * self.basis.steps_per_epoch()
             if limit.was_stopped:
                 print_above(f"{stage}: stopped in epoch {limit.epochs} of {epochs}, since the time is up")
             elif limit.num_steps:
                 self.content["measured"][name]["step_s"] = limit.step_s()
-        return True
+        return "failed" not in stages[stage]
 
     def evaluate(self, name: str) -> None:
         """Evaluate a pretrained network."""
@@ -208,7 +202,7 @@ class Study:
             stage = f"fine-tune {network}"
             if self.content["stages"].get(stage, {}).get("done"):
                 continue
-            with self._stage(stage, f"{epochs} epochs", epochs=epochs) as facts:
+            with self._stage(stage, f"{epochs} epochs", epochs=epochs) as facts, _noting_failure(stage, facts):
                 weights = self.directory / stage_folder(f"pretrain {best}")
                 evaluation, limit = networks.finetune(
                     weights, self.directory / stage_folder(network) / "finetune", self._data(), self._views(), epochs,
@@ -402,6 +396,16 @@ class Study:
         yield stage
         stage |= {"done": True, "took_s": self.state.spent_s - stage["began_s"]}
         self.state.save()
+
+
+@contextmanager
+def _noting_failure(name: str, facts: dict[str, Any]) -> Iterator[None]:
+    """Note and print why the training of a stage failed; the study goes on without it."""
+    try:
+        yield
+    except (TrainingError, ConfigError) as error:
+        facts["failed"] = str(error)
+        print_above(f"{name} failed: {error}")
 
 
 def stage_folder(name: str) -> str:

@@ -329,7 +329,9 @@ def test_an_evaluation_that_is_finished_says_so(folder: Path, capsys: pytest.Cap
     shutil.copy("run/backbone.safetensors", "run/backbone-epoch-0001.safetensors")
     Path("knn/report.json").unlink()  # as if it had been killed
     main([*words, "k=1"])
-    assert "starting again: the run in knn ended before it had finished" in capsys.readouterr().err
+    once_more = capsys.readouterr()
+    assert "starting again: the run in knn ended before it had finished" in once_more.err
+    assert "knn_top1" in once_more.out
 
 
 def test_metrics_by_class_are_written_as_csv(tmp_path: Path) -> None:

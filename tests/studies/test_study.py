@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from typing import Any
 import pytest
 
 from eztorch_sce.cli import main
+from eztorch_sce.config.compose import compose
+from eztorch_sce.config.schema import StudyConfig
 from eztorch_sce.curation.synthetic import MovingShapes, write_moving_shapes
 from eztorch_sce.report.run_files import RunFiles
 from eztorch_sce.report.sections.study import study as section
+from eztorch_sce.studies.stages import Study
+from eztorch_sce.studies.state import State
 
 pytestmark = pytest.mark.xdist_group("study")
 SETTINGS = ("minutes=0.4", "data.num_workers=0", "accelerator=cpu")
@@ -87,6 +92,26 @@ def test_a_study_ends_with_paired_differences_a_conclusion_and_a_page(
     data = section([RunFiles(run_dir, "study")], None)
     assert data is not None
     assert data.data["headline"] == found["headline"]
+
+
+def test_a_fine_tuning_that_fails_is_noted_and_ends_no_study(
+    finished: tuple[Path, dict[str, Any], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_dir = shutil.copytree(finished[0], tmp_path / "study")
+    (study_dir / "pretrain-motion/backbone.safetensors").unlink()
+    shutil.rmtree(study_dir / "motion/finetune", ignore_errors=True)
+    state = State(study_dir, content(study_dir) | {"finetune_epochs": 1})
+    for name in ("fine-tune motion", "fine-tune untrained motion"):
+        state.content["stages"].pop(name, None)
+    config = compose("study", [f"data.root={finished[0]}", f"run.dir={study_dir}", *SETTINGS])
+    assert isinstance(config, StudyConfig)
+    study = Study(config, study_dir, state)
+    study.finetune()
+    study.conclude()
+    failure = state.content["stages"]["fine-tune motion"]["failed"]
+    assert "weights=" in failure
+    assert f"fine-tune motion failed: {failure}" in capsys.readouterr().err
+    assert state.content["conclusion"]["verdict"] in ("helps", "unknown", "chance", "short")
 
 
 def test_another_time_in_the_same_directory_is_refused(
