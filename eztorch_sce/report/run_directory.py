@@ -238,8 +238,10 @@ def _open(command: str, config: CommandConfig, known: dict[str, Any]) -> _Place:
     begin(run_dir, history)
     for line in [*_going_on(run_dir, progress, decision, config), *notes]:
         print_above(line)
-    os.environ[_DIRS_VARIABLE] = json.dumps([*_opened, _Place(str(run_dir), decision.kind)])
-    return _Place(str(run_dir), decision.kind)
+    place = _Place(str(run_dir), decision.kind)
+    if num_processes > 1:  # only then; a program may open thousands of runs, and a variable has a limited length
+        os.environ[_DIRS_VARIABLE] = json.dumps([*_opened, place])
+    return place
 
 
 def _created(command: str, config: CommandConfig) -> Path:

@@ -24,6 +24,7 @@ from eztorch_sce.report.run_decision import AGAIN, FINISHED, GOING_ON, NEW, Deci
 from eztorch_sce.report.run_directory import open_run, planned_run_dir, write_by_class
 from eztorch_sce.report.run_lock import RunLock
 from eztorch_sce.report.unfinished import ago
+from eztorch_sce.training.config import TrainerConfig
 
 pytestmark = pytest.mark.xdist_group("run_directory")
 SETTINGS = [
@@ -97,6 +98,7 @@ def test_a_process_that_repeats_the_commands_gets_the_same_directories(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     configs = [("extract", config_of(None)), ("extract", config_of(None)), ("pretrain", config_of(tmp_path / "run"))]
+    configs[-1][1].trainer = TrainerConfig(devices=2, num_nodes=1)
     directories = [open_run(command, config) for command, config in configs]
     assert [path.name for path in directories] == ["extract-1", "extract-2", "run"]
     assert (tmp_path / "run/config.yaml").read_text().startswith("# eztorch-sce pretrain\n")
