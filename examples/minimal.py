@@ -1,11 +1,11 @@
-"""Self-supervised training in a loop of your own, without Lightning, on generated videos, in about a minute."""
+"""Self-supervised training in a loop of your own, without Lightning, on generated videos, in under a minute."""
 
 import tempfile
 
 import eztorch_sce as sce
 import torch
 
-EPOCHS = 30
+EPOCHS = 15
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
