@@ -4,7 +4,7 @@ PYTHON ?= python3
 unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 
-.PHONY: demo test survival site clean
+.PHONY: demo test survival long site clean
 
 demo: .venv/demo
 	$(BIN)/eztorch-sce demo
@@ -21,7 +21,12 @@ test: .venv/test
 # Kills 40 trainings at random instants, starts them again, and compares what they leave: about 10 minutes.
 survival: export OMP_NUM_THREADS = 1
 survival: .venv/test
-	$(BIN)/pytest -m survival -vv tests/test_survival.py tests/test_signals.py tests/training/test_nodes.py tests/report/test_run_lock.py
+	$(BIN)/pytest -m long -vv tests/test_survival.py tests/test_signals.py tests/training/test_nodes.py tests/report/test_run_lock.py
+
+# Every test that `make test` leaves out for its time: about 20 minutes.
+long: export OMP_NUM_THREADS = 1
+long: .venv/test
+	$(BIN)/pytest -n 2 --dist loadgroup -m long
 
 site: .venv/test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -40,6 +40,12 @@ install_import_hook([f"eztorch_sce.{name}" for name in _CHECKED], "shape_checker
 torch.set_num_threads(1)  # tests may run in parallel, one per core, and their networks are small
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Make every long test a slow one."""
+    if item.get_closest_marker("long") is not None:
+        item.add_marker("slow")
+
+
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from searching modules and collected tests again and again."""
     gc.freeze()

@@ -197,7 +197,7 @@ def test_training_skips_lists_and_limits_unreadable_files(
     assert "Traceback" not in evaluation
 
 
-@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+@pytest.mark.parametrize("command", [pytest.param("pretrain", marks=pytest.mark.long), "finetune"])
 def test_two_processes_survive_a_batch_that_one_of_them_cannot_read(command: str, videos: Path, tmp_path: Path) -> None:
     lists = {split: tmp_path / f"{split}.csv" for split in ("train", "test")}
     for split, file in lists.items():

@@ -132,6 +132,7 @@ ALIKE = {  # recipes that differ from another one in numbers only: a run at toy 
 }
 COMMANDS = {name: header["command"] for name, header in recipes().items()}
 OURS = {"demo", "small_motion", "small_motion_finetune"}  # not published; docs/results.md has their numbers
+PLANNED_ALWAYS = {"imagenet_resnet50_100ep", "k400_r3d50", "cifar10_resnet18"}  # the others by `make long`
 UNTRAINED = {"ucf101_retrieval", "hmdb51_retrieval"}
 
 
@@ -239,7 +240,14 @@ def test_baselines_differ_from_sce_only_in_method_and_loss(name: str, baseline: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in OURS])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in PLANNED_ALWAYS else pytest.mark.long)
+        for name in COMMANDS
+        if COMMANDS[name] == "pretrain" and name not in OURS
+    ],
+)
 def test_a_recipe_fits_the_memory_and_hours_of_its_header(name: str) -> None:
     """The batch fits into memory, and the hours are close to the estimate of `plan`."""
     gpus = re.fullmatch(r"(\d+) A100-80G", recipes()[name]["hardware"])

@@ -239,7 +239,7 @@ def test_other_threads_do_not_watch_signals() -> None:
     assert handlers == [signal.SIG_DFL]
 
 
-@pytest.mark.survival
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 @pytest.mark.parametrize("after_s", [0.3, 0.6, 1.2, 2.5, 5.0])
 def test_a_training_survives_a_signal_at_any_time(number: int, after_s: float, start: Start) -> None:

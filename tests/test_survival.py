@@ -23,7 +23,7 @@ from warm_commands import FullDisk, Kill, WarmCommands
 from eztorch_sce.training.checkpoint_files import checkpoint_files
 
 pytestmark = pytest.mark.xdist_group("survival")
-LONG = [pytest.mark.survival, pytest.mark.slow]  # run by `make survival` only
+LONG = pytest.mark.long
 
 PLUGIN = Path(__file__).parent / "support/drawing_network.py"
 STEPS_PER_EPOCH = 8
@@ -178,8 +178,7 @@ def test_other_trainings_survive_too(name: str, undisturbed: Undisturbed) -> Non
     assert trainings.killed("killed", kills, "run.save_every_n_steps=1") == alone
 
 
-@pytest.mark.survival
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_command_of_a_shell_is_killed_and_leaves_what_one_from_the_server_leaves(undisturbed: Undisturbed) -> None:
     trainings, alone = undisturbed()
     run_dir, printed = trainings.folder / "shell", trainings.folder / "shell.txt"

@@ -102,7 +102,7 @@ for precision in ("32-true", "bf16-mixed"):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_sum_of_the_components_is_the_peak_memory_of_a_run(tmp_path: Path) -> None:
     """Measured in fresh processes: everything in torch's allocator, from decoded images to temporaries of operators."""
     from PIL import Image

@@ -39,7 +39,7 @@ def test_two_processes_that_start_at_once_never_share_a_run_directory(tmp_path: 
     check_rounds(tmp_path, rounds=3)
 
 
-@pytest.mark.survival
+@pytest.mark.long
 def test_two_processes_never_share_a_run_directory_in_60_rounds(tmp_path: Path) -> None:
     check_rounds(tmp_path, rounds=60)
 

@@ -83,7 +83,10 @@ def test_two_processes_train_the_same_network_as_one(weights: Path, images: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("command", "metric"), [("finetune", "test_top1"), ("linear", "linear_top1")])
+@pytest.mark.parametrize(
+    ("command", "metric"),
+    [("finetune", "test_top1"), pytest.param("linear", "linear_top1", marks=pytest.mark.long)],
+)
 def test_two_processes_write_one_report(command: str, metric: str, weights: Path, images: Path, tmp_path: Path) -> None:
     views = ["views=linear_image"] if command == "linear" else ["views=linear_image", "schedule.warmup_epochs=0"]
     words = [*views, *SETTINGS, f"weights={weights}", f"data.root={images}", f"run.dir={tmp_path / 'run'}"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from image_files import write_two_classes
 
-pytestmark = pytest.mark.survival
+pytestmark = pytest.mark.long
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 WORDS = [  # without batch norm, which enlarges rounding errors in batches of so few samples

@@ -206,7 +206,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(tmp_path_factory.mktemp("sharding"))
 
 
-@pytest.mark.parametrize("name", TRAININGS)
+@pytest.mark.parametrize("name", [pytest.param("images", marks=pytest.mark.long), "videos"])
 def test_a_training_goes_on_within_an_epoch_in_other_numbers_of_processes(name: str, results: Trained) -> None:
     assert [len(step) for step in results.alone[name]] == [4] * NUM_STEPS
     assert results.moved[name] == results.alone[name]  # the same records, in the same order

@@ -204,7 +204,7 @@ def test_the_error_for_a_missing_package_says_how_to_install_it(
         config.build()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not os.path.isfile("/proc/self/statm"), reason="memory is read from /proc, which is missing")
 @pytest.mark.parametrize(
     ("name", "num_reads", "max_bytes_per_read"),  # torchcodec itself leaks up to 15 kB per read

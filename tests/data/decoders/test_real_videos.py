@@ -179,7 +179,7 @@ def _all_samplers(timing: Timing) -> list[ClipSpan]:
 
 
 @pytest.mark.real_data
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", _ASSORTED)
 def test_every_sampler_gets_the_frames_that_ffmpeg_decodes(name: str, shared: Path) -> None:
     path, decoder = str(shared / "data" / "assorted" / name), PyAVConfig().build()
