@@ -12,7 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up. A module may import from its own floor and those below; unlisted modules are the ground floor.
 FLOORS = (
-    {"losses", "models", "augment", "data", "optim", "config.names"},
+    {"losses", "models", "interop", "augment", "data", "optim", "config.names"},
     {"methods", "config.parts", "config.choice_types", "training.config"},
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},

@@ -1,0 +1,80 @@
+"""What a format of checkpoints is: how its files are arranged, and what its networks compute."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from eztorch_sce.augment.statistics import Channels
+
+if TYPE_CHECKING:
+    from eztorch_sce.interop.recognition import Found
+
+WRAPPERS = (
+    r"(?:(?:state_dict|model_state|model_state_dict|model|net|network|module|_orig_mod|params|weights|checkpoint)\.)*"
+)
+"""Pattern of names around a network that say nothing about it; any format may have them."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a network computes that the names and shapes of its tensors do not say.
+
+    Attributes:
+        stats: Name of the mean and standard deviation of its input, or the numbers for pixels in [0, 1], in RGB order.
+        channels: "rgb", or "bgr" for a network that takes blue first; its first convolution is then turned around.
+        size: Side of the square crop in pixels.
+        num_frames: Frames per clip; 1 for images.
+        clip_s: Duration of a clip in seconds.
+        frame_stride: Step between frames in video frames, in place of `clip_s`.
+        settings: Settings of our network that express what it computes, such as the epsilon of batch norm.
+        refused: What our network cannot express, in words: the file is then refused; otherwise "".
+        assumed: What the file does not say and is assumed, in words, for the user to check; otherwise "".
+    """
+
+    stats: str | tuple[Channels, Channels] = "image"
+    channels: str = "rgb"
+    size: int = 224
+    num_frames: int = 1
+    clip_s: float = 2.56
+    frame_stride: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    refused: str = ""
+    assumed: str = ""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A public kind of checkpoint.
+
+    Attributes:
+        name: Its name, as in `format=NAME`.
+        title: The code base and its version, for people.
+        layouts: Names of the layouts of its networks.
+        encoders: The networks that a file may hold, by name, with the pattern of what stands before the names of their
+            tensors, besides `WRAPPERS`. The first one that a file holds is taken unless the user names another.
+        facts: What the networks compute, or a function of what was found that returns it.
+        evidence: Patterns, each of which must match a name of a tensor or value in the file, by `re.search`. They
+            distinguish files whose networks have the same names.
+        ignored: Patterns of names of tensors that are left out, with the reason. They take precedence over `method` and
+            over the classifier of the layout.
+        method: Pairs of a pattern of names of tensors and their name in our method's state dict, by `re.sub`, from
+            which a pretraining goes on.
+    """
+
+    name: str
+    title: str
+    layouts: tuple[str, ...]
+    encoders: Mapping[str, str]
+    facts: "Facts | Callable[[Found], Facts]"
+    evidence: tuple[str, ...] = ()
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    method: tuple[tuple[str, str], ...] = ()
+
+
+IGNORED_ALWAYS: Mapping[str, str] = {
+    r"(^|\.)optimizers?(_states?|_state_dict)?\.": "state of an optimizer",
+    r"(^|\.)(lr_)?schedulers?\.|(^|\.)lr_schedulers\.": "state of a schedule",
+    r"(^|\.)(grad_|loss_)?scaler\.": "state of a gradient scaler",
+    r"(^|\.)(rng_state|cuda_rng_state|random_state)(s)?(\.|$)": "state of a random generator",
+}
+"""Tensors that no format needs, with the reason."""
