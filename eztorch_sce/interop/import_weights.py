@@ -52,6 +52,7 @@ class Imported:
         method: State of our method beside the backbone, from which a pretraining goes on; empty if there is none.
         rows: What became of each tensor.
         notes: What was assumed or left out, in words.
+        refused: Why it cannot be used, with the cure; "" if it can. Only `examine` returns such a network.
     """
 
     found: Found
@@ -62,6 +63,7 @@ class Imported:
     method: dict[str, Tensor]
     rows: list[TensorRow]
     notes: list[str] = field(default_factory=list)
+    refused: str = ""
 
 
 def import_file(file: str, choices: Choices = Choices()) -> Imported:
@@ -82,10 +84,20 @@ def import_file(file: str, choices: Choices = Choices()) -> Imported:
 
 def import_container(container: Container, file: str, choices: Choices = Choices()) -> Imported:
     """Return the network of a container that has been read, see `import_file`."""
+    imported = examine(container, file, choices)
+    if imported.refused:
+        raise ConfigError([imported.refused])
+    return imported
+
+
+def examine(container: Container, file: str, choices: Choices = Choices()) -> Imported:
+    """Return the network of a container with an account of every tensor, also if `refused` says that it is unusable.
+
+    Raises:
+        ConfigError: If it holds no network that we know.
+    """
     found = recognize(container, file, choices.format, choices.encoder, choices.backbone)
     facts = found.facts
-    if facts.refused:
-        raise ConfigError([f"{file} ({found.format.title}): {facts.refused}"])
     state, rows = _backbone_state(found, facts, choices)
     others = _Others(found, rows)
     head, method = others.head(), others.method()
@@ -96,11 +108,12 @@ def import_container(container: Container, file: str, choices: Choices = Choices
         else row
         for row in others.rows
     ]
-    if problems := accounting.problems(rows):
-        raise ConfigError([_refusal(file, found, problems)])
+    refused = f"{file} ({found.format.title}): {facts.refused}" if facts.refused else ""
+    if not refused and (problems := accounting.problems(rows)):
+        refused = _refusal(file, found, problems)
     spec = InputSpec(facts.num_frames, facts.clip_s, facts.size, _stats_name(found, facts), "rgb", facts.frame_stride)
     notes = [facts.assumed] if facts.assumed else []
-    return Imported(found, found.network.config(facts.settings), spec, state, head, method, rows, notes)
+    return Imported(found, found.network.config(facts.settings), spec, state, head, method, rows, notes, refused)
 
 
 def _backbone_state(found: Found, facts: Facts, choices: Choices) -> tuple[dict[str, Tensor], list[TensorRow]]:
