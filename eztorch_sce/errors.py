@@ -129,8 +129,18 @@ def describe_disk(error: OSError, run_dir: Path | None = None) -> str | None:
         return None
     folder = Path(os.fsdecode(error.filename)).parent if isinstance(error.filename, str | bytes) else run_dir
     place = "" if folder is None else f" to {folder}"
-    cure = "Free some space" if error.errno in _FULL else "Wait until the disk works again"
-    return f"cannot write{place}: {error.strerror}. {cure}"
+    return f"cannot write{place}: {error.strerror}. {disk_cure(error)}"
+
+
+def disk_cure(error: OSError) -> str:
+    """Return what to do about a file that cannot be written, as the beginning of a sentence.
+
+    >>> disk_cure(OSError(errno.EIO, "Input/output error")), disk_cure(PermissionError(errno.EACCES, "denied"))
+    ('Wait until the disk works again', 'Make the directory writable')
+    """
+    if error.errno in _FULL:
+        return "Free some space"
+    return "Wait until the disk works again" if error.errno in _BROKEN else "Make the directory writable"
 
 
 def first_line(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eztorch_sce import tensor_file
-from eztorch_sce.errors import TrainingError, first_line
+from eztorch_sce.errors import TrainingError, disk_cure, first_line
 from eztorch_sce.progress import print_above
 from eztorch_sce.training.checkpoint_files import CHECKPOINTS, checkpoint_file, checkpoint_files, step_of
 from eztorch_sce.training.config import RunConfig
@@ -87,8 +87,8 @@ class CheckpointWriter:
         message = f"a checkpoint cannot be written to {self.run_dir / CHECKPOINTS} ({first_line(error)}); {kept}"
         if self.config.on_save_error == "stop":
             raise TrainingError(
-                f"{message}. Free some space and run the same command again to go on; with run.on_save_error=continue, "
-                "training goes on without saving"
+                f"{message}. {disk_cure(error)}, and run the same command again to go on; with "
+                "run.on_save_error=continue, training goes on without saving"
             )
         print_above(f"note: {message}; training goes on")
 
