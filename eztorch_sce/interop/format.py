@@ -1,18 +1,22 @@
 """What a format of checkpoints is: how its files are arranged, and what its networks compute."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from eztorch_sce.augment.statistics import Channels
 
 if TYPE_CHECKING:
+    from eztorch_sce.interop.containers import Container
+    from eztorch_sce.interop.layouts import Layout
     from eztorch_sce.interop.recognition import Found
 
 WRAPPERS = (
     r"(?:(?:state_dict|model_state|model_state_dict|model|net|network|module|_orig_mod|params|weights|checkpoint)\.)*"
 )
 """Pattern of names around a network that say nothing about it; any format may have them."""
+BY_PREFIX = "*"
+"""Name in `Format.encoders` of networks that are named by what stands before their tensors."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,11 @@ class Format:
     Attributes:
         name: Its name, as in `format=NAME`.
         title: The code base and its version, for people.
-        layouts: Names of the layouts of its networks.
+        layouts: Names of the layouts of its networks, or a function that returns the layouts themselves, for networks
+            whose names follow from what the file says.
         encoders: The networks that a file may hold, by name, with the pattern of what stands before the names of their
-            tensors, besides `WRAPPERS`. The first one that a file holds is taken unless the user names another.
+            tensors, besides `WRAPPERS`. The first one that a file holds is taken unless the user names another. What
+            the name `BY_PREFIX` finds is named by what stands before its tensors.
         facts: What the networks compute, or a function of what was found that returns it.
         evidence: Patterns, each of which must match a name of a tensor or value in the file, by `re.search`. They
             distinguish files whose networks have the same names.
@@ -59,16 +65,19 @@ class Format:
             over the classifier of the layout.
         method: Pairs of a pattern of names of tensors and their name in our method's state dict, by `re.sub`, from
             which a pretraining goes on.
+        named_only: Whether it is taken only as `format=NAME`, because nothing in its files distinguishes them from
+            those of another format.
     """
 
     name: str
     title: str
-    layouts: tuple[str, ...]
+    layouts: "tuple[str, ...] | Callable[[Container], Sequence[Layout]]"
     encoders: Mapping[str, str]
     facts: "Facts | Callable[[Found], Facts]"
     evidence: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
     method: tuple[tuple[str, str], ...] = ()
+    named_only: bool = False
 
 
 IGNORED_ALWAYS: Mapping[str, str] = {

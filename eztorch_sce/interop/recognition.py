@@ -1,14 +1,14 @@
 """Recognition: the format, the network and the encoder of a file, from the names and shapes of its tensors."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.interop.containers import Container
-from eztorch_sce.interop.format import WRAPPERS, Facts, Format
+from eztorch_sce.interop.format import BY_PREFIX, WRAPPERS, Facts, Format
 from eztorch_sce.interop.formats import FORMATS
 from eztorch_sce.interop.layouts import COUNTER, LAYOUTS, Layout, Network, shapes_of
 
@@ -74,10 +74,10 @@ def recognize(
     found = list(_all_found(container, formats, backbone))
     if not found:
         raise ConfigError([_unknown(container, file, format_name, backbone)])
-    best = max(found, key=lambda each: (each.is_complete, each.fitting / each.needed))  # the first of equal ones
+    best = max(found, key=_rank)  # the first of equal ones
     same = [each for each in found if each.format is best.format and each.layout is best.layout]
     encoders = {each.encoder: each.prefix for each in same if each.network == best.network}
-    wanted = next(iter(sorted(encoders, key=list(best.format.encoders).index))) if encoder is None else encoder
+    wanted = _first(encoders, best.format) if encoder is None else encoder
     if wanted not in encoders:
         known = f"it holds {', '.join(encoders)}"
         raise ConfigError([f"encoder={wanted}: {file} has no such encoder{did_you_mean(wanted, encoders)}; {known}"])
@@ -85,9 +85,20 @@ def recognize(
     return chosen._replace(encoders=encoders)
 
 
+def _first(encoders: Mapping[str, str], found_format: Format) -> str:
+    """Return the encoder that is taken unless the user names another; those named by their prefix come last."""
+    order = list(found_format.encoders)
+    return min(encoders, key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _rank(found: Found) -> tuple[bool, float, int]:
+    """Return how well a network fits: a complete one before others, and a larger one before one that it contains."""
+    return found.is_complete, found.fitting / found.needed, found.needed
+
+
 def _named(formats: Sequence[Format], name: str | None) -> Sequence[Format]:
     if name is None:
-        return formats
+        return [each for each in formats if not each.named_only]
     names = [each.name for each in formats]
     if name not in names:
         raise ConfigError([f"format={name} is not known{did_you_mean(name, names)}; choose from {', '.join(names)}"])
@@ -100,7 +111,7 @@ def _all_found(container: Container, formats: Iterable[Format], backbone: str | 
     for each in formats:
         if not all(any(re.search(pattern, name) for name in names) for pattern in each.evidence):
             continue
-        for layout in (LAYOUTS[name] for name in each.layouts):
+        for layout in each.layouts(container) if callable(each.layouts) else [LAYOUTS[name] for name in each.layouts]:
             for encoder, prefix in _prefixes(container, each, layout):
                 yield from _fitting(container, each, layout, encoder, prefix, backbone)
 
@@ -115,7 +126,7 @@ def _prefixes(container: Container, each: Format, layout: Layout) -> Iterator[tu
     for encoder, pattern in each.encoders.items():
         for start in starts:
             if re.fullmatch(WRAPPERS + pattern + WRAPPERS, start):
-                yield encoder, start
+                yield (start.rstrip(".") if encoder == BY_PREFIX else encoder), start
 
 
 def _fitting(
