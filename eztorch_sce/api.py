@@ -290,7 +290,7 @@ def test(config: schema.ClassifierTestConfig, **objects: Unpack[Objects]) -> Rep
     assert weights.head is not None
 
     run_dir = open_run("test", config)
-    classifier = Classifier(opened.backbone, len(weights.classes))
+    classifier = Classifier(opened.backbone, len(weights.head["bias"]))
     classifier.linear.load_state_dict(weights.head)
     device = distributed.join_on(config.accelerator)
     views = views_of(config, opened, opened.labeled_test, "test split", device)

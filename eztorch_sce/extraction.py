@@ -21,6 +21,7 @@ from eztorch_sce.opening import (
     Network,
     Opened,
     check_classes,
+    check_num_classes,
     open_evaluation,
     open_for_extraction,
     open_labeled,
@@ -76,11 +77,15 @@ def open_classifier(config: ClassifierTestConfig, backbone: Network | None) -> t
         raise ConfigError(
             [f"weights={config.weights} contains no classifier: set weights to the run directory of `finetune`"]
         )
-    splits = open_test(config.data, config.seed, source)
-    splits = splits._replace(test=with_classes(splits.labeled_test, source.weights.classes))
+    splits, classes = open_test(config.data, config.seed, source), source.weights.classes
+    if classes:
+        splits = splits._replace(test=with_classes(splits.labeled_test, classes))
     summary = summarize(splits)
     opened = open_evaluation(config.data, splits, source, config.seed)
-    check_classes(opened.labeled_test, source.weights.classes)
+    if classes:
+        check_classes(opened.labeled_test, classes)
+    else:
+        check_num_classes(opened.labeled_test, source.weights)
     return opened, summary
 
 

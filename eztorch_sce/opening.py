@@ -165,6 +165,7 @@ class BackboneSource(NamedTuple):
             ConfigError: If the file is missing or is not a weights file, or if it does not describe its network.
         """
         weights = load_weights(str(file))
+        _say_source(weights)
         config = weights.config() if backbone is None else as_config("backbone", backbone)
         return cls(config, weights.spec, weights, file, untrained)
 
@@ -179,6 +180,7 @@ class BackboneSource(NamedTuple):
         if config.weights is None:
             return source
         weights = load_weights(str(config.weights))
+        _say_source(weights)
         return source._replace(weights=weights, file=str(config.weights), untrained=False)
 
     @classmethod
@@ -213,7 +215,18 @@ class BackboneSource(NamedTuple):
         card: dict[str, Any] = {"file": None, "untrained": self.untrained}
         if self.weights is not None:
             card |= {"file": self.file, "sha256": self.weights.sha256}
+            if self.weights.source is not None:
+                card["imported"] = self.weights.source
         return card | ({"object": str(self.config)} if isinstance(self.config, PassedObject) else {})
+
+
+def _say_source(weights: Weights) -> None:
+    """Print in the first process what was taken from a file of another code base."""
+    if weights.source is None or not is_first_process():
+        return
+    print_above(f"weights={weights.file}: {weights.source['title']}: {weights.source['tensors']} tensors")
+    for note in weights.source["notes"]:
+        print_above(f"  note: {note}")
 
 
 class Opened(NamedTuple):
@@ -413,6 +426,24 @@ def check_classes(manifest: Manifest, classes: list[str]) -> None:
         differences = [f"the classes in a different order: class {number} is {here}, but {there} in the classifier"]
     cure = f"give data with the {len(classes)} classes that the classifier was trained on, in its order"
     raise ConfigError([f"{manifest.source} has {', and '.join(differences)}; {cure}"])
+
+
+def check_num_classes(manifest: Manifest, weights: Weights) -> None:
+    """Check the data of a classifier whose file does not name its classes, and say that their order is assumed.
+
+    Raises:
+        ConfigError: If the data have another number of classes than the classifier.
+    """
+    assert weights.head is not None
+    count, outputs = len(manifest.classes), len(weights.head["bias"])
+    if count != outputs:
+        cure = f"give data with the {outputs} classes that it was trained on"
+        raise ConfigError(
+            [f"weights={weights.file} classifies {outputs} classes, but {manifest.source} has {count}; {cure}"]
+        )
+    if is_first_process():
+        order = f"its outputs are assumed to be {shorten(manifest.classes, num=3)}, in the order of the data"
+        print_above(f"note: weights={weights.file} does not name its classes: {order}")
 
 
 def _open(data: DataConfig, splits: Splits, views: list[ViewConfig], source: BackboneSource, seed: int) -> Opened:

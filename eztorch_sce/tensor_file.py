@@ -117,6 +117,13 @@ def write(path: str | Path, content: Mapping[str, Any], *, root: str = "") -> No
     sync_folder(path.parent)
 
 
+def is_tensor_file(path: str | Path) -> bool:
+    """Return whether a file begins like a tensor file, which may be damaged: one of its two marks is enough."""
+    with Path(path).open("rb") as file:
+        start = file.read(1024)
+    return b'{"__metadata__":{"digest":' in start or b'"eztorch_sce":"' in start
+
+
 def read(path: str | Path, map_location: str | torch.device | None = None) -> dict[str, Any]:
     """Return the content of a tensor file, with every byte verified.
 

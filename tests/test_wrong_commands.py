@@ -18,9 +18,7 @@ WRONG = {
     "pretrain data.root=images/a/0.png": ["0.png is a file, not a folder"],
     "knn weights=runs/none data.root=images": ["weights=runs/none does not exist", "backbone.safetensors"],
     "knn weights=images data.root=images": ["weights=images has no backbone.safetensors or classifier.safetensors"],
-    "knn weights=broken.pt data.root=images": [
-        "weights=broken.pt is damaged, or is not a weights file of this package"
-    ],
+    "knn weights=broken.pt data.root=images": ["weights=broken.pt cannot be read: "],
     "knn features=images": ["features=images", "give the run directory of `extract`"],
     "pretrain data.root=images run.dir=old": [
         "run.dir=old holds a config.yaml that is not of a run: choose another directory"
@@ -42,9 +40,7 @@ WRONG = {
     "study data.root=images plain": ["the folder is given twice, as plain and as data.root=images"],
     "study imagse": ["data.root=imagse does not exist; did you mean images?"],
     "pretrain data.root=imagse/a": ["data.root=imagse/a does not exist; did you mean images/a?"],
-    "knn weights=images/a/0.png data.root=images": [
-        "is not a weights file of this package (truncated, or not a tensor file"
-    ],
+    "knn weights=images/a/0.png data.root=images": ["weights=images/a/0.png cannot be read: "],
     "linear weights=old data.root=texts": ["weights=old has no backbone.safetensors or classifier.safetensors"],
     "test weights=images data.root=images": ["weights=images has no backbone.safetensors or classifier.safetensors"],
     "retrieve data.root=texts backbone=resnet18": ["texts contains no video or image"],

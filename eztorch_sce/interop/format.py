@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
 
 from eztorch_sce.augment.statistics import Channels
 
@@ -46,6 +48,35 @@ class Facts:
     assumed: str = ""
 
 
+def as_it_is(tensor: Tensor) -> Tensor:
+    """Return the tensor."""
+    return tensor
+
+
+def turned(tensor: Tensor) -> Tensor:
+    """Return a queue that is stored (dim, size) as (size, dim)."""
+    return tensor.t() if tensor.ndim == 2 else tensor
+
+
+def as_scalar(tensor: Tensor) -> Tensor:
+    """Return a tensor of one number without dimensions."""
+    return tensor.reshape(()) if tensor.numel() == 1 else tensor
+
+
+class Move(NamedTuple):
+    """Tensors that a pretraining goes on from, beside the backbone.
+
+    Attributes:
+        theirs: Pattern of their names, without what stands before the encoders' names.
+        ours: Their names in the state dict of our method, as a replacement for `re.sub`.
+        change: What brings such a tensor into our form.
+    """
+
+    theirs: str
+    ours: str
+    change: Callable[[Tensor], Tensor] = as_it_is
+
+
 @dataclass(frozen=True)
 class Format:
     """A public kind of checkpoint.
@@ -57,14 +88,16 @@ class Format:
             whose names follow from what the file says.
         encoders: The networks that a file may hold, by name, with the pattern of what stands before the names of their
             tensors, besides `WRAPPERS`. The first one that a file holds is taken unless the user names another. What
-            the name `BY_PREFIX` finds is named by what stands before its tensors.
+            the name `BY_PREFIX` finds is named by what stands before its tensors; of several such networks, the user
+            names one.
         facts: What the networks compute, or a function of what was found that returns it.
         evidence: Patterns, each of which must match a name of a tensor or value in the file, by `re.search`. They
             distinguish files whose networks have the same names.
         ignored: Patterns of names of tensors that are left out, with the reason. They take precedence over `method` and
-            over the classifier of the layout.
-        method: Pairs of a pattern of names of tensors and their name in our method's state dict, by `re.sub`, from
-            which a pretraining goes on.
+            over the classifier.
+        head: Pattern of the names of linear classifiers outside the network, without ".weight", besides `WRAPPERS`.
+        method: What a pretraining of ours goes on from. It belongs to the first encoder.
+        momentum: Name of the encoder that is the moving average of the first one, if there is one.
         named_only: Whether it is taken only as `format=NAME`, because nothing in its files distinguishes them from
             those of another format.
     """
@@ -76,7 +109,9 @@ class Format:
     facts: "Facts | Callable[[Found], Facts]"
     evidence: tuple[str, ...] = ()
     ignored: Mapping[str, str] = field(default_factory=dict)
-    method: tuple[tuple[str, str], ...] = ()
+    head: str = ""
+    method: tuple[Move, ...] = ()
+    momentum: str = ""
     named_only: bool = False
 
 
@@ -85,5 +120,6 @@ IGNORED_ALWAYS: Mapping[str, str] = {
     r"(^|\.)(lr_)?schedulers?\.|(^|\.)lr_schedulers\.": "state of a schedule",
     r"(^|\.)(grad_|loss_)?scaler\.": "state of a gradient scaler",
     r"(^|\.)(rng_state|cuda_rng_state|random_state)(s)?(\.|$)": "state of a random generator",
+    r"^(callbacks|loops|hooks|message_hub)\.": "state of a training loop",
 }
 """Tensors that no format needs, with the reason."""

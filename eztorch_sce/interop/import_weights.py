@@ -1,23 +1,28 @@
 """Import of a file of another code base: every tensor accounted for, or an error that names those that are not."""
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
+from eztorch_sce import registry
 from eztorch_sce.augment.statistics import STATISTICS, ChannelStatistics, register_statistics
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.interop import accounting
 from eztorch_sce.interop.accounting import TensorRow
 from eztorch_sce.interop.containers import Container, read_container
-from eztorch_sce.interop.format import IGNORED_ALWAYS, Facts
-from eztorch_sce.interop.inflation import inflated
-from eztorch_sce.interop.layouts import COUNTER, shapes_of
-from eztorch_sce.interop.recognition import Found, recognize
-from eztorch_sce.models.backbones.base import BackboneConfig
+from eztorch_sce.interop.format import Facts
+from eztorch_sce.interop.inflation import FLAT, WAYS
+from eztorch_sce.interop.layouts import Network
+from eztorch_sce.interop.others import classes_of, other_tensors
+from eztorch_sce.interop.recognition import Found, check_backbone, recognize, unwrapped
+from eztorch_sce.interop.taking import Taker
+from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.types import InputSpec
+
+_VIDEO_FRAMES = 8  # of a network that image weights are inflated for
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class Choices:
         encoder: Which of its encoders to take; None takes the first of the format.
         backbone: Registered name of our network; None recognizes it.
         allow: Names of tensors or modules, or patterns, that may be missing, unexpected or of another shape.
-        inflate: "repeat" or "center" to give 2-D convolutions the frames of a video network; None refuses them.
+        inflate: "repeat" or "center" to give 2-D convolutions the frames of the video network `backbone`; None refuses
+            them.
     """
 
     format: str | None = None
@@ -47,8 +53,9 @@ class Imported:
         found: What was recognized.
         config: The config that builds the network.
         spec: Input specification.
-        state: State dict of the backbone, by our names; tensors that are missing and allowed are left out.
+        state: State dict of the backbone, by our names. Tensors that are missing and allowed are initialized at random.
         head: State dict of the linear classifier, or None.
+        classes: Names of the classifier's classes, in the order of its outputs; empty if the file has none.
         method: State of our method beside the backbone, from which a pretraining goes on; empty if there is none.
         rows: What became of each tensor.
         notes: What was assumed or left out, in words.
@@ -60,10 +67,18 @@ class Imported:
     spec: InputSpec
     state: dict[str, Tensor]
     head: dict[str, Tensor] | None
+    classes: list[str]
     method: dict[str, Tensor]
     rows: list[TensorRow]
     notes: list[str] = field(default_factory=list)
     refused: str = ""
+
+    @property
+    def title(self) -> str:
+        """What was recognized, in a few words."""
+        encoders = f", encoder={self.found.encoder} of {', '.join(self.found.encoders)}"
+        named = encoders if len(self.found.encoders) > 1 else ""
+        return f"{self.found.format.title}, {registry.name_of(self.config)}{named}"
 
 
 def import_file(file: str, choices: Choices = Choices()) -> Imported:
@@ -94,141 +109,118 @@ def examine(container: Container, file: str, choices: Choices = Choices()) -> Im
     """Return the network of a container with an account of every tensor, also if `refused` says that it is unusable.
 
     Raises:
-        ConfigError: If it holds no network that we know.
+        ConfigError: If it holds no network that we know, or a choice is invalid.
     """
-    found = recognize(container, file, choices.format, choices.encoder, choices.backbone)
-    facts = found.facts
-    state, rows = _backbone_state(found, facts, choices)
-    others = _Others(found, rows)
-    head, method = others.head(), others.method()
-    others.leave_out()
-    rows = [
-        row._replace(status=accounting.ALLOWED, note=f"{row.status}, as allowed")
-        if row.status in accounting.PROBLEMS and accounting.is_allowed(row, choices.allow)
-        else row
-        for row in others.rows
-    ]
+    container = unwrapped(container)
+    found = _recognized(container, file, choices)
+    network, facts = _network_of(found, file, choices), found.facts
+    taker = Taker(found, network, facts.channels, choices.inflate)
+    state, rows = taker.network(found.prefix)
+    others = other_tensors(found, rows, taker)
+    rows = [_allowed(row, choices.allow) for row in others.rows]
+    _check_choices(found, rows, file, choices)
+    _initialize(state, rows, network)
     refused = f"{file} ({found.format.title}): {facts.refused}" if facts.refused else ""
     if not refused and (problems := accounting.problems(rows)):
         refused = _refusal(file, found, problems)
-    spec = InputSpec(facts.num_frames, facts.clip_s, facts.size, _stats_name(found, facts), "rgb", facts.frame_stride)
-    notes = [facts.assumed] if facts.assumed else []
-    return Imported(found, found.network.config(facts.settings), spec, state, head, method, rows, notes, refused)
+    notes = [note for note in (facts.assumed, *others.notes) if note]
+    config, spec = network.config(facts.settings), _spec(found, facts, network)
+    if network != found.network and spec.num_frames != facts.num_frames:
+        notes.append(f"clips of {spec.num_frames} frames over {spec.clip_s} s are assumed for the inflated network")
+    head, classes = others.head, classes_of(container, others.head)
+    return Imported(found, config, spec, state, head, classes, others.method, rows, notes, refused)
 
 
-def _backbone_state(found: Found, facts: Facts, choices: Choices) -> tuple[dict[str, Tensor], list[TensorRow]]:
-    """Return the state dict of the backbone, and what became of its tensors."""
-    state: dict[str, Tensor] = {}
-    rows: list[TensorRow] = []
-    for ours, shape in shapes_of(found.network).items():
-        theirs = found.prefix + found.layout.theirs(ours)
-        tensor = found.container.tensors.get(theirs)
-        if tensor is None:
-            if not ours.endswith(COUNTER):
-                rows.append(TensorRow("", ours, accounting.MISSING, f"{theirs} is not in the file"))
-                continue
-            tensor, row = torch.zeros((), dtype=torch.long), TensorRow("", ours, accounting.CHANGED, "set to 0")
-        else:
-            tensor, row = _taken(theirs, ours, tensor, shape, choices)
-            if row.status == accounting.MISFIT:
-                rows.append(row)
-                continue
-            if facts.channels == "bgr" and theirs == found.prefix + found.layout.anchor:
-                tensor, row = tensor.flip(1), row._replace(status=accounting.CHANGED, note="from BGR to RGB")
-        state[ours] = tensor
-        rows.append(row)
-    return state, rows
+def _recognized(container: Container, file: str, choices: Choices) -> Found:
+    """Return the network in a file, which may be an image network that the user has inflated."""
+    if choices.inflate is not None and choices.inflate not in WAYS:
+        raise ConfigError([f"inflate={choices.inflate} must be one of {', '.join(WAYS)}"])
+    if choices.backbone is None:
+        if choices.inflate is not None:
+            known = ", ".join(FLAT)
+            raise ConfigError([f"inflate={choices.inflate} needs a video network: add backbone=..., one of {known}"])
+        return recognize(container, file, choices.format, choices.encoder)
+    check_backbone(choices.backbone)
+    flat = FLAT.get(choices.backbone)
+    backbones = [choices.backbone] if flat is None else [choices.backbone, flat.backbone]
+    return recognize(container, file, choices.format, choices.encoder, backbones)
 
 
-def _taken(theirs: str, ours: str, tensor: Tensor, shape: torch.Size, choices: Choices) -> tuple[Tensor, TensorRow]:
-    """Return a tensor in our shape, and what was done."""
-    if tensor.shape == shape:
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            note = "holds numbers that are NaN or infinite"
-            return tensor, TensorRow(theirs, ours, accounting.MISFIT, note)
-        return tensor, TensorRow(theirs, ours, accounting.MATCHED if theirs == ours else accounting.RENAMED)
-    if choices.inflate is not None and (video := inflated(tensor, shape, choices.inflate)) is not None:
-        return video, TensorRow(theirs, ours, accounting.INFLATED, f"{tuple(tensor.shape)} to {tuple(shape)}")
-    note = f"has the shape {tuple(tensor.shape)} instead of {tuple(shape)}"
-    return tensor, TensorRow(theirs, ours, accounting.MISFIT, note)
+def _network_of(found: Found, file: str, choices: Choices) -> Network:
+    """Return the network to import: the one that was found, or the video network that it is inflated for."""
+    if choices.backbone in (None, found.network.backbone):
+        return found.network
+    assert choices.backbone is not None
+    if choices.inflate is None:
+        what = f"backbone={choices.backbone}: {file} holds {found.network.backbone}, a network for images"
+        raise ConfigError([f"{what}: add inflate=repeat or inflate=center to give its convolutions frames"])
+    network = Network(choices.backbone)
+    known = [item.name for item in fields(registry.choices("backbone")[choices.backbone])]
+    settings = {**dict(found.network.settings), **found.facts.settings}
+    if unknown := [f"{name}={value}" for name, value in settings.items() if name not in known]:
+        what = f"{file} holds {found.network.backbone} with {', '.join(unknown)}"
+        raise ConfigError([f"{what}, which backbone={choices.backbone} cannot express: import it without inflate"])
+    return network
 
 
-class _Others:
-    """The tensors of a file beside those of the backbone.
-
-    Args:
-        found: What was recognized.
-        rows: What became of the tensors of the backbone.
-    """
-
-    def __init__(self, found: Found, rows: list[TensorRow]) -> None:
-        self.found, self.rows = found, rows
-        taken = {row.theirs for row in rows}
-        self.left = {name: tensor for name, tensor in found.container.tensors.items() if name not in taken}
-        self._leave_out(found.format.ignored)
-
-    def head(self) -> dict[str, Tensor] | None:
-        """Take the linear classifier."""
-        if not self.found.layout.head:
-            return None
-        name = self.found.prefix + self.found.layout.head
-        weight, bias = self.left.get(f"{name}.weight"), self.left.get(f"{name}.bias")
-        if weight is None or bias is None or len(weight) != len(bias):
-            return None
-        for part in ("weight", "bias"):
-            self._take(f"{name}.{part}", f"classifier.{part}")
-        return {"weight": weight.flatten(1), "bias": bias}  # some classifiers are convolutions
-
-    def method(self) -> dict[str, Tensor]:
-        """Take what our method has beside the backbone."""
-        found: dict[str, Tensor] = {}
-        for pattern, replacement in self.found.format.method:
-            for name in [name for name in self.left if re.fullmatch(pattern, name)]:
-                ours = re.sub(pattern, replacement, name)
-                found[ours] = self.left[name]
-                self._take(name, ours)
-        return found
-
-    def leave_out(self) -> None:
-        """Account for the rest: other encoders, states of training, and what is unexpected."""
-        for encoder, prefix in self.found.encoders.items():
-            if prefix != self.found.prefix:
-                self._leave_out({re.escape(prefix): f"of the encoder {encoder}, which encoder={encoder} takes"}, True)
-        self._leave_out(IGNORED_ALWAYS)
-        self._leave_out({rf"(^|\.){COUNTER}$": "counter of batch norm"})
-        self.rows += [TensorRow(name, "", accounting.UNEXPECTED) for name in self.left]
-
-    def _leave_out(self, patterns: Mapping[str, str], from_start: bool = False) -> None:
-        search = re.match if from_start else re.search
-        for pattern, reason in patterns.items():
-            for name in [name for name in self.left if search(pattern, name)]:
-                del self.left[name]
-                self.rows.append(TensorRow(name, "", accounting.IGNORED, reason))
-
-    def _take(self, name: str, ours: str) -> None:
-        del self.left[name]
-        self.rows.append(TensorRow(name, ours, accounting.RENAMED))
+def _spec(found: Found, facts: Facts, network: Network) -> InputSpec:
+    num_frames = facts.num_frames if network == found.network else max(facts.num_frames, _VIDEO_FRAMES)
+    return InputSpec(num_frames, facts.clip_s, facts.size, _stats_name(found, facts), "rgb", facts.frame_stride)
 
 
 def _stats_name(found: Found, facts: Facts) -> str:
-    """Return the name of the statistics; numbers that no name has are registered under the name of the format."""
+    """Return the name of the statistics; numbers that have none are registered under that of the format."""
     if isinstance(facts.stats, str):
         return facts.stats
     wanted = ChannelStatistics(*facts.stats)
     for name, known in STATISTICS.items():
         if known == wanted:
             return name
-    register_statistics(found.format.name, *wanted)
-    return found.format.name
+    names = (f"{found.format.name}{number or ''}" for number in range(len(STATISTICS) + 1))
+    name = next(name for name in names if name not in STATISTICS)
+    register_statistics(name, *wanted)
+    return name
+
+
+def _allowed(row: TensorRow, allow: Sequence[str]) -> TensorRow:
+    if row.status not in accounting.PROBLEMS or not accounting.is_allowed(row, allow):
+        return row
+    random = ": initialized at random" if row.ours else ""
+    return row._replace(status=accounting.ALLOWED, note=f"{row.note or row.status}, as allowed{random}")
+
+
+def _check_choices(found: Found, rows: Sequence[TensorRow], file: str, choices: Choices) -> None:
+    """Raise ConfigError if the user allows or inflates what is not there."""
+    problems = []
+    for name in choices.allow:
+        if not any(accounting.is_allowed(row, [name]) for row in rows):
+            modules = {part for row in rows for part in (row.theirs or row.ours).split(".")}
+            problems.append(f"allow=[{name}] names no tensor of {file}{did_you_mean(name, modules)}")
+    inflated = any(row.status == accounting.INFLATED for row in rows)
+    if choices.inflate is not None and choices.backbone == found.network.backbone and not inflated:
+        problems.append(f"inflate={choices.inflate} has no effect: {file} holds a network for videos")
+    if problems:
+        raise ConfigError(problems)
+
+
+def _initialize(state: dict[str, Tensor], rows: Sequence[TensorRow], network: Network) -> None:
+    """Initialize the tensors of a network that are missing and allowed at random, always in the same way."""
+    missing = [row.ours for row in rows if row.status == accounting.ALLOWED and row.ours]
+    if not missing:
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        initial = as_backbone(build_network(network.config())).state_dict()
+    state |= {name: initial[name] for name in missing if name in initial}
 
 
 def _refusal(file: str, found: Found, problems: Sequence[TensorRow]) -> str:
     """Return which tensors are not accounted for, and the cure."""
     what = f"{file} ({found.format.title}, {found.network.backbone}) cannot be taken as it is"
-    parts = list(_by_status(problems))
-    names = sorted({_module_of(row) for row in problems})
-    cure = f"allow them by name if that is meant (allow=[{','.join(names[:3])}{',...' if len(names) > 3 else ''}])"
-    return f"{what}: {'; '.join(parts)}; {cure}"
+    names = list(dict.fromkeys(_module_of(row) for row in problems))
+    allow = f"allow=[{','.join(names[:3])}{',...' if len(names) > 3 else ''}]"
+    command = f"eztorch-sce checkpoint import {shlex.quote(file)} OUT {allow}"
+    return f"{what}: {'; '.join(_by_status(problems))}; if that is meant, allow it by name: `{command}`"
 
 
 def _by_status(problems: Sequence[TensorRow]) -> Iterator[str]:
@@ -242,4 +234,5 @@ def _by_status(problems: Sequence[TensorRow]) -> Iterator[str]:
 
 
 def _module_of(row: TensorRow) -> str:
+    """Return the outermost name that tells a tensor from those of the network, for the cure."""
     return (row.theirs or row.ours).rpartition(".")[0] or row.theirs or row.ours

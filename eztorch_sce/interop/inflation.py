@@ -1,9 +1,49 @@
-"""Inflation of 2-D convolutions to 3-D, for video networks that start from image weights."""
+"""Inflation of image networks to video networks: 2-D convolutions become 3-D ones."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 WAYS = ("repeat", "center")
+
+
+class Flat(NamedTuple):
+    """The image network that a video network is inflated from.
+
+    Attributes:
+        backbone: Its registered name.
+        renames: Pairs of a pattern in the names of the video network and its replacement in those of the image network,
+            applied in order by `re.sub`.
+    """
+
+    backbone: str
+    renames: tuple[tuple[str, str], ...]
+
+    def name(self, name: str) -> str:
+        """Return the name in the image network of a tensor of the video network."""
+        for pattern, replacement in self.renames:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+
+_OF_BLOCKS = (
+    (r"^blocks\.0\.conv\.", "conv1."),
+    (r"^blocks\.0\.norm\.", "bn1."),
+    (r"^blocks\.(\d)\.res_blocks\.", r"layer\1."),
+    (r"\.branch1_conv\.", ".downsample.0."),
+    (r"\.branch1_norm\.", ".downsample.1."),
+    (r"\.branch2\.(conv|norm)_a\.", r".\1_1."),
+    (r"\.branch2\.(conv|norm)_b\.", r".\1_2."),
+    (r"\.branch2\.(conv|norm)_c\.", r".\1_3."),
+    (r"\.conv_(\d)\.", r".conv\1."),
+    (r"\.norm_(\d)\.", r".bn\1."),
+)
+
+FLAT: Mapping[str, Flat] = {"r3d18": Flat("resnet18", _OF_BLOCKS), "r3d50": Flat("resnet50", _OF_BLOCKS)}
+"""The image networks that video networks are inflated from, by the name of the video network."""
 
 
 def inflated(weight: Tensor, shape: torch.Size, way: str) -> Tensor | None:

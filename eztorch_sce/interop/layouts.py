@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from eztorch_sce import registry
-from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 
 COUNTER = "num_batches_tracked"
 """Last part of the name of a counter of batch norm, which no output depends on and many files lack."""
@@ -34,11 +34,21 @@ class Network(NamedTuple):
 
 
 @cache
+def _built(network: Network) -> Backbone:
+    """Return a network without numbers."""
+    with torch.device("meta"):
+        return as_backbone(build_network(network.config()))
+
+
+@cache
 def shapes_of(network: Network) -> Mapping[str, torch.Size]:
     """Return the shapes in the state dict of a network, in order, by our names."""
-    with torch.device("meta"):
-        backbone = as_backbone(build_network(network.config()))
-    return {name: tensor.shape for name, tensor in backbone.state_dict().items()}
+    return {name: tensor.shape for name, tensor in _built(network).state_dict().items()}
+
+
+def width_of(network: Network) -> int:
+    """Return the number of features of a network."""
+    return _built(network).num_features
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Recognition: the format, the network and the encoder of a file, from the names and shapes of its tensors."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
 
+from eztorch_sce import registry
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.interop.containers import Container
 from eztorch_sce.interop.format import BY_PREFIX, WRAPPERS, Facts, Format
@@ -13,6 +15,7 @@ from eztorch_sce.interop.formats import FORMATS
 from eztorch_sce.interop.layouts import COUNTER, LAYOUTS, Layout, Network, shapes_of
 
 _ENOUGH = 0.5  # of the tensors of a network, to speak of it as incomplete instead of unknown
+_TRANSPARENT = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 class Found(NamedTuple):
@@ -51,12 +54,23 @@ class Found(NamedTuple):
         return self.format.facts if isinstance(self.format.facts, Facts) else self.format.facts(self)
 
 
+def unwrapped(container: Container) -> Container:
+    """Return a container whose names lack what compiled, sharded and checkpointed modules put into them.
+
+    Names that would become those of other tensors stay as they are.
+    """
+    names = {name: _TRANSPARENT.sub("", name) for name in container.tensors}
+    if len(set(names.values())) < len(names):
+        return container
+    return container._replace(tensors={names[name]: tensor for name, tensor in container.tensors.items()})
+
+
 def recognize(
     container: Container,
     file: str,
     format_name: str | None = None,
     encoder: str | None = None,
-    backbone: str | None = None,
+    backbones: Collection[str] = (),
 ) -> Found:
     """Return the network in a file: complete if there is one, else the one that most of its tensors fit.
 
@@ -65,30 +79,41 @@ def recognize(
         file: Its path as typed, for messages.
         format_name: Name of its format; None recognizes it.
         encoder: Which of several encoders to take; None takes the first of the format.
-        backbone: Registered name of the network; None recognizes it.
+        backbones: Registered names of the networks that it may be; none recognizes it.
 
     Raises:
-        ConfigError: If a name is unknown, or no network is found.
+        ConfigError: If a name is unknown, no network is found, or there are several and none is named.
     """
     formats = _named(FORMATS, format_name)
-    found = list(_all_found(container, formats, backbone))
+    found = list(_all_found(container, formats, backbones))
     if not found:
-        raise ConfigError([_unknown(container, file, format_name, backbone)])
+        raise ConfigError([_unknown(container, file, format_name, backbones)])
     best = max(found, key=_rank)  # the first of equal ones
-    same = [each for each in found if each.format is best.format and each.layout is best.layout]
-    encoders = {each.encoder: each.prefix for each in same if each.network == best.network}
-    wanted = _first(encoders, best.format) if encoder is None else encoder
-    if wanted not in encoders:
-        known = f"it holds {', '.join(encoders)}"
-        raise ConfigError([f"encoder={wanted}: {file} has no such encoder{did_you_mean(wanted, encoders)}; {known}"])
-    chosen = next(each for each in same if each.encoder == wanted and each.network == best.network)
-    return chosen._replace(encoders=encoders)
+    same = [each for each in found if each.format is best.format and each[2:4] == best[2:4]]  # layout and network
+    by_name: dict[str, Found] = {}
+    for each in sorted(same, key=lambda each: _order(each.encoder, best.format)):
+        by_name.setdefault(each.encoder, each)
+    encoders = {name: each.prefix for name, each in by_name.items()}
+    wanted = next(iter(by_name)) if encoder is None else encoder
+    if encoder is None and wanted not in best.format.encoders and len(by_name) > 1:
+        choice = f"name the one to take (encoder={wanted})"
+        raise ConfigError([f"{file} holds {len(by_name)} networks, {', '.join(by_name)}: {choice}"])
+    if wanted not in by_name:
+        known = f"it holds {', '.join(by_name)}"
+        raise ConfigError([f"encoder={wanted}: {file} has no such encoder{did_you_mean(wanted, by_name)}; {known}"])
+    return by_name[wanted]._replace(encoders=encoders)
 
 
-def _first(encoders: Mapping[str, str], found_format: Format) -> str:
-    """Return the encoder that is taken unless the user names another; those named by their prefix come last."""
-    order = list(found_format.encoders)
-    return min(encoders, key=lambda name: order.index(name) if name in order else len(order))
+def check_backbone(name: str) -> None:
+    """Raise ConfigError unless a name is that of a registered backbone."""
+    known = list(registry.choices("backbone"))
+    if name not in known:
+        raise ConfigError([f"backbone={name} is not known{did_you_mean(name, known)}; choose from {', '.join(known)}"])
+
+
+def _order(encoder: str, of: Format) -> int:
+    """Return the place of an encoder in its format; those named by their prefix come last."""
+    return list(of.encoders).index(encoder) if encoder in of.encoders else len(of.encoders)
 
 
 def _rank(found: Found) -> tuple[bool, float, int]:
@@ -105,7 +130,7 @@ def _named(formats: Sequence[Format], name: str | None) -> Sequence[Format]:
     return [each for each in formats if each.name == name]
 
 
-def _all_found(container: Container, formats: Iterable[Format], backbone: str | None) -> Iterator[Found]:
+def _all_found(container: Container, formats: Iterable[Format], backbones: Collection[str]) -> Iterator[Found]:
     """Yield every network of every format whose first convolution is in the file, if enough of it is."""
     names = [*container.tensors, *container.values, *container.objects]
     for each in formats:
@@ -113,7 +138,7 @@ def _all_found(container: Container, formats: Iterable[Format], backbone: str | 
             continue
         for layout in each.layouts(container) if callable(each.layouts) else [LAYOUTS[name] for name in each.layouts]:
             for encoder, prefix in _prefixes(container, each, layout):
-                yield from _fitting(container, each, layout, encoder, prefix, backbone)
+                yield from _fitting(container, each, layout, encoder, prefix, backbones)
 
 
 def _prefixes(container: Container, each: Format, layout: Layout) -> Iterator[tuple[str, str]]:
@@ -123,32 +148,38 @@ def _prefixes(container: Container, each: Format, layout: Layout) -> Iterator[tu
         for name in container.tensors
         if name == layout.anchor or name.endswith(f".{layout.anchor}")
     ]
-    for encoder, pattern in each.encoders.items():
-        for start in starts:
-            if re.fullmatch(WRAPPERS + pattern + WRAPPERS, start):
-                yield (start.rstrip(".") if encoder == BY_PREFIX else encoder), start
+    for start in starts:
+        fits = [name for name, pattern in each.encoders.items() if re.fullmatch(WRAPPERS + pattern + WRAPPERS, start)]
+        if fits:
+            yield (start.rstrip(".") or "network" if fits[0] == BY_PREFIX else fits[0]), start
 
 
 def _fitting(
-    container: Container, each: Format, layout: Layout, encoder: str, prefix: str, backbone: str | None
+    container: Container, each: Format, layout: Layout, encoder: str, prefix: str, backbones: Collection[str]
 ) -> Iterator[Found]:
     shapes: dict[str, torch.Size] = {
         name.removeprefix(prefix): tensor.shape for name, tensor in container.tensors.items() if name.startswith(prefix)
     }
     for network in layout.networks:
-        if backbone not in (None, network.backbone):
+        if backbones and network.backbone not in backbones:
             continue
-        needed = {
-            layout.theirs(name): shape for name, shape in shapes_of(network).items() if not name.endswith(COUNTER)
-        }
+        needed = _shapes_by_their_names(layout, network)
         fitting = sum(shapes.get(name) == shape for name, shape in needed.items())
         if fitting >= _ENOUGH * len(needed):
             yield Found(container, each, layout, network, encoder, prefix, {}, fitting, len(needed))
 
 
-def _unknown(container: Container, file: str, format_name: str | None, backbone: str | None) -> str:
+@cache
+def _shapes_by_their_names(layout: Layout, network: Network) -> Mapping[str, torch.Size]:
+    """Return the shapes of the tensors of a network by the names of a layout, without counters."""
+    shapes = shapes_of(network).items()
+    return {layout.theirs(name): shape for name, shape in shapes if not name.endswith(COUNTER)}
+
+
+def _unknown(container: Container, file: str, format_name: str | None, backbones: Collection[str]) -> str:
     """Return that no network was found, with what the file holds and the cure."""
-    asked = "".join(f", {what}" for what in (format_name and f"format={format_name}", backbone) if what)
+    words = [f"format={format_name}" if format_name else "", " or ".join(backbones)]
+    asked = "".join(f", {word}" for word in words if word)
     if not container.tensors:
         return f"{file} holds no tensors{asked}: give a file with the weights of a network"
     held = f"{len(container.tensors)} tensors ({shorten(list(container.tensors), num=3)})"

@@ -1,9 +1,12 @@
-"""Weights files: a backbone, the config that builds it, its input, and its classifier if there is one."""
+"""Weights files: a backbone, the config that builds it, its input, and its classifier if there is one.
+
+Files of other code bases are imported as they are read, see `interop`.
+"""
 
 import hashlib
 import importlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,9 @@ from eztorch_sce import tensor_file, torch_file
 from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, DamagedFileError, TrainingError, did_you_mean, shorten
+from eztorch_sce.interop.accounting import summary
+from eztorch_sce.interop.containers import read_container
+from eztorch_sce.interop.import_weights import Imported, import_container
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.network_config import describe_network, name_of_network, rebuild_network
@@ -26,6 +32,11 @@ _IN_TORCH_FILES = "eztorch_sce weights 1"  # the same content, written by torch.
 BACKBONE_FILE = "backbone.safetensors"
 CLASSIFIER_FILE = "classifier.safetensors"
 _IN_RUNS = (CLASSIFIER_FILE, "classifier.pt", BACKBONE_FILE, "backbone.pt")
+_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # of Hugging Face, or with an index of parts
+_CHECKPOINT = (
+    "is a checkpoint of a training, which only its own run goes on from: give the directory of the run, its "
+    f"{BACKBONE_FILE} or its {CLASSIFIER_FILE}"
+)
 
 
 @dataclass
@@ -37,10 +48,14 @@ class Weights:
         spec: Input specification of the backbone.
         state: State dict of the backbone.
         head: State dict of the linear classifier, or None.
-        classes: Class names, in the order of the classifier's outputs.
+        classes: Class names, in the order of the classifier's outputs; empty if the file does not say.
         sha256: First 16 hexadecimal digits of the file's hash.
         provenance: The records that the network was trained on, or None if the file does not say.
         file: Path of the file, as it was asked for.
+        method: What a pretraining goes on from beside the backbone: tensors of the state dict of a method, such as its
+            projector, momentum encoder and queue; empty in files that runs write.
+        source: Where an imported network comes from: file, hash, format, encoder, account and notes; None if it was
+            trained here.
     """
 
     network: dict[str, Any]
@@ -51,6 +66,8 @@ class Weights:
     sha256: str
     provenance: Provenance | None = None
     file: str = ""
+    method: dict[str, Tensor] = field(default_factory=dict)
+    source: dict[str, Any] | None = None
 
     def config(self) -> BackboneConfig:
         """Return the config that builds the backbone.
@@ -78,7 +95,7 @@ def load_backbone(weights: str | Path, *, backbone: nn.Module | BackboneConfig |
     """Return the backbone of a weights file in evaluation mode; its attribute `input_spec` describes its input.
 
     Args:
-        weights: The weights file, or the run directory that contains it.
+        weights: The weights file, or the run directory that contains it, or a checkpoint of another code base.
         backbone: The network to load the weights into, as an object, a config or a name; required if the weights belong
             to an object that was passed to `pretrain` or `finetune`.
 
@@ -161,19 +178,31 @@ def epoch_file(epoch: int) -> str:
 
 
 def weights_file(path: str | Path) -> Path:
-    """Return the path of a weights file, or of the one in a run directory. It need not exist."""
+    """Return the path of a weights file, or of the one in a run directory; see `is_weights`. It need not exist."""
     file = Path(path)
     if file.is_dir():
         return next((file / name for name in _IN_RUNS if (file / name).is_file()), file)
     return file
 
 
+def is_weights(file: Path) -> bool:
+    """Return whether a path is a file, or a folder in which other code bases store weights."""
+    return file.is_file() or any(
+        (file / f"{name}{index}").is_file() for name in _IN_FOLDERS for index in ("", ".index.json")
+    )
+
+
 def hash_of(file: Path) -> str:
-    """Return the first 16 hexadecimal digits of the hash of a file."""
+    """Return the first 16 hexadecimal digits of the hash of a file, or of the weights and settings in a folder."""
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(1 << 24):
-            digest.update(chunk)
+    suffixes = (".json", ".safetensors", ".bin")
+    files = sorted(each for each in file.iterdir() if each.suffix in suffixes) if file.is_dir() else [file]
+    for each in files:
+        if file.is_dir():
+            digest.update(each.name.encode())
+        with each.open("rb") as stream:
+            while chunk := stream.read(1 << 24):
+                digest.update(chunk)
     return digest.hexdigest()[:16]
 
 
@@ -182,39 +211,79 @@ def _why_absent(file: Path) -> str:
     written = f"the run directory of `pretrain`, with {BACKBONE_FILE}, or of `finetune`, with {CLASSIFIER_FILE}"
     if not file.is_dir():
         siblings = [str(other) for other in file.parent.iterdir()] if file.parent.is_dir() else []
-        return f"does not exist{did_you_mean(str(file), siblings)}; give {written}"
+        return f"does not exist{did_you_mean(str(file), siblings)}; give {written}, or a file of other code"
     missing = f"{BACKBONE_FILE} or {CLASSIFIER_FILE}"
     reports = importlib.import_module("eztorch_sce.report.unfinished")  # of runs, and so above this module
     if unfinished := reports.unfinished(file):
         return f"has no {missing}: {unfinished}"
-    return f"has no {missing}: give {written}"
+    return f"has no {missing}: give {written}, or a file of other code"
 
 
 def load_weights(path: str) -> Weights:
-    """Read a weights file, or the one in a run directory.
+    """Read a weights file, or the one in a run directory, or a file or folder of another code base.
 
     Raises:
-        ConfigError: If the file is missing, is damaged or is not a weights file.
+        ConfigError: If the file is missing or damaged, holds no network that is known, or is not taken whole.
     """
     file = weights_file(path)
-    if not file.is_file():
+    if not is_weights(file):
         raise ConfigError([f"weights={path} {_why_absent(file)}"])
     try:
-        content = _read(file)
+        if file.is_file() and tensor_file.is_tensor_file(file):
+            return _own_weights(tensor_file.read(file), FORMAT, path, file)
+        container = read_container(file)
+        if container.values.get("format") == _IN_TORCH_FILES:
+            return _own_weights(torch_file.read(file), _IN_TORCH_FILES, path, file)
     except (DamagedFileError, OSError) as error:
         reason = error.reason if isinstance(error, DamagedFileError) else str(error.strerror)
-        if file.suffix == ".ckpt" or file.parent.name == "checkpoints":
-            reason = "a checkpoint of a training"
-        raise ConfigError(
-            [
-                f"weights={path} is damaged, or is not a weights file of this package ({reason}): copy it again, or "
-                f"give the directory of a run, its {BACKBONE_FILE} or its {CLASSIFIER_FILE}"
-            ]
-        ) from error
+        cure = f"give the directory of a run, its {BACKBONE_FILE} or its {CLASSIFIER_FILE}, or a file of other code"
+        raise ConfigError([f"weights={path} cannot be read: {reason}; {cure}"]) from error
+    if any(name.startswith("state_dict.method.") for name in container.tensors):
+        raise ConfigError([f"weights={path} {_CHECKPOINT}"])
+    return imported_weights(import_container(container, path), path, hash_of(file))
+
+
+def imported_weights(imported: Imported, file: str, sha256: str) -> Weights:
+    """Return an imported network as the content of a weights file.
+
+    Args:
+        imported: The network.
+        file: The file that it was imported from, as typed.
+        sha256: The hash of that file.
+    """
+    found = imported.found
+    source = {
+        "file": file,
+        "sha256": sha256,
+        "format": found.format.name,
+        "title": imported.title,
+        "encoder": found.encoder,
+        "tensors": summary(imported.rows),
+        "notes": imported.notes,
+    }
+    return Weights(
+        describe_network(imported.config),
+        imported.spec,
+        imported.state,
+        imported.head,
+        imported.classes,
+        sha256,
+        file=file,
+        method=imported.method,
+        source=source,
+    )
+
+
+def _own_weights(content: Any, expected: str, path: str, file: Path) -> Weights:
+    """Return the content of a file of this package, of this version or an earlier one."""
+    actual = content.get("format") if isinstance(content, dict) else None
+    if actual != expected:
+        if isinstance(content, dict) and "progress" in content:
+            raise ConfigError([f"weights={path} {_CHECKPOINT}"])
+        raise DamagedFileError(str(file), f"its format is {actual} instead of {expected}")
     spec = InputSpec(**content["input"])
     if spec.stats not in statistics_names():
         register_statistics(spec.stats, **content["normalization"])  # of the process that trained the network
-    sha256 = hash_of(file)
     data = content.get("data")  # files of earlier versions have none
     return Weights(
         content["backbone"],
@@ -222,18 +291,7 @@ def load_weights(path: str) -> Weights:
         content["state"],
         content["head"],
         content["classes"],
-        sha256,
+        hash_of(file),
         None if data is None else Provenance.from_dict(data, f"weights={path}"),
         path,
     )
-
-
-def _read(file: Path) -> dict[str, Any]:
-    """Return the content of a weights file of this version or an earlier one."""
-    is_earlier = torch_file.is_torch_file(file)
-    content: Any = torch_file.read(file) if is_earlier else tensor_file.read(file)
-    expected = _IN_TORCH_FILES if is_earlier else FORMAT
-    actual = content.get("format") if isinstance(content, dict) else None
-    if actual != expected:
-        raise DamagedFileError(str(file), f"its format is {actual} instead of {expected}")
-    return dict(content)

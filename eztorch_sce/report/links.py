@@ -44,6 +44,8 @@ def sources_of(weights: Mapping[str, Any] | None, features: str | None) -> list[
         features: The run directory of `extract`, or None.
     """
     card = weights or {}
+    if card.get("imported"):
+        return [] if features is None else [Path(features)]  # no run of ours: a config.yaml beside it is another's
     sources = [_run_of(card.get("file"))] if features is None else [Path(features), _run_behind(features, card)]
     return [source for source in sources if source is not None]
 

@@ -11,7 +11,7 @@ from eztorch_sce.config.saved import saved_settings
 from eztorch_sce.config.starting import OBJECT
 from eztorch_sce.errors import ConfigError, first_line, shorten, typed
 from eztorch_sce.files import open_text
-from eztorch_sce.models.weights import hash_of, weights_file
+from eztorch_sce.models.weights import hash_of, is_weights, weights_file
 from eztorch_sce.report.finished_runs import flat
 from eztorch_sce.report.run_changes import Change, changes_between
 from eztorch_sce.report.run_history import History
@@ -200,7 +200,7 @@ def _other_weights(config: Any, history: History) -> list[Change]:
 def hash_of_weights(weights: str) -> str | None:
     """Return the hash of a weights file, or None if there is none."""
     file = weights_file(weights)
-    return hash_of(file) if file.is_file() else None
+    return hash_of(file) if is_weights(file) else None
 
 
 def _is_longer(changes: Sequence[Change]) -> bool:
