@@ -51,6 +51,10 @@ class DamagedFileError(_FileError):
     """A tensor file whose bytes are not those that were written, or another kind of file."""
 
 
+class NewerFileError(DamagedFileError):
+    """A tensor file of a newer version of this package."""
+
+
 class SourceError(RuntimeError):
     """A mistake in the code of a data source; the message names the record, the mistake and the line."""
 
@@ -141,6 +145,15 @@ def disk_cure(error: OSError) -> str:
     if error.errno in _FULL:
         return "Free some space"
     return "Wait until the disk works again" if error.errno in _BROKEN else "Make the directory writable"
+
+
+def describe_newer(actual: str, known: str) -> str:
+    """Return the reason of a `NewerFileError`.
+
+    >>> describe_newer("format 4", "formats 1 to 3")
+    'of format 4, of a newer version of eztorch_sce; this one reads formats 1 to 3: install the newer version'
+    """
+    return f"of {actual}, of a newer version of eztorch_sce; this one reads {known}: install the newer version"
 
 
 def first_line(error: BaseException) -> str:

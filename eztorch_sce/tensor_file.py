@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any, BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
-from eztorch_sce.errors import DamagedFileError
+from eztorch_sce.errors import DamagedFileError, NewerFileError, describe_newer
 from eztorch_sce.files import replacing, sync_folder
 from eztorch_sce.tensor_card import NO_TENSOR, NamedTensor, decode, encode
 
@@ -80,6 +81,10 @@ class _Header:
     places: dict[str, _Place]  # in the order of the file
     checksums: dict[str, str]
     dtypes: dict[str, torch.dtype]  # of tensors that are stored as bytes
+
+
+class _NewerVersionError(ValueError):
+    """A version of this format that is not known yet."""
 
 
 def write(path: str | Path, content: Mapping[str, Any], *, root: str = "") -> None:
@@ -234,6 +239,8 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
         raise DamagedFileError(str(path), f"checksum of the header differs{'' if ours else ', or not a tensor file'}")
     try:
         content = _parse(header[8:])
+    except _NewerVersionError as error:
+        raise NewerFileError(str(path), describe_newer(str(error), FORMAT)) from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DamagedFileError(str(path), f"not a tensor file of this version ({error!r})") from None
     expected = len(header) + max((place.end for place in content.places.values()), default=0)
@@ -248,8 +255,9 @@ def _parse(text: bytes) -> _Header:
     """Return the content of a header, whose entries fill the file without gaps."""
     entries = json.loads(text)
     metadata = entries.pop("__metadata__")
-    if metadata["eztorch_sce"] != FORMAT:
-        raise ValueError(f"its version is {metadata['eztorch_sce']}")
+    if (version := metadata["eztorch_sce"]) != FORMAT:
+        newer = re.fullmatch(r"tensors [2-9]\d*|tensors 1\d+", version)
+        raise (_NewerVersionError(version) if newer else ValueError(f"its version is {version}"))
     places, position = dict[str, _Place](), 0
     for name, entry in entries.items():
         place = _Place(entry["dtype"], entry["shape"], *entry["data_offsets"])

@@ -15,19 +15,17 @@ from torch import Tensor, nn
 from eztorch_sce import tensor_file, torch_file
 from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
-from eztorch_sce.errors import ConfigError, DamagedFileError, TrainingError, did_you_mean, shorten
+from eztorch_sce.errors import ConfigError, DamagedFileError, NewerFileError, TrainingError, did_you_mean, shorten
 from eztorch_sce.interop.accounting import summary
 from eztorch_sce.interop.containers import read_container
 from eztorch_sce.interop.import_weights import Imported, import_container
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
+from eztorch_sce.models.migrations import FORMAT, is_of_this_package, migrated
 from eztorch_sce.models.network_config import describe_network, name_of_network, rebuild_network
 from eztorch_sce.objects import as_config
 from eztorch_sce.tensor_card import encode
 from eztorch_sce.types import InputSpec
-
-FORMAT = "eztorch_sce weights 2"
-_IN_TORCH_FILES = "eztorch_sce weights 1"  # the same content, written by torch.save
 
 BACKBONE_FILE = "backbone.safetensors"
 CLASSIFIER_FILE = "classifier.safetensors"
@@ -49,13 +47,14 @@ class Weights:
         state: State dict of the backbone.
         head: State dict of the linear classifier, or None.
         classes: Class names, in the order of the classifier's outputs; empty if the file does not say.
-        sha256: First 16 hexadecimal digits of the file's hash.
+        sha256: First 16 hexadecimal digits of the file's hash; "" before it is written.
         provenance: The records that the network was trained on, or None if the file does not say.
         file: Path of the file, as it was asked for.
         method: What a pretraining goes on from beside the backbone: tensors of the state dict of a method, such as its
             projector, momentum encoder and queue; empty in files that runs write.
         source: Where an imported network comes from: file, hash, format, encoder, account and notes; None if it was
             trained here.
+        about: What people want to know: recipe, versions, results, license; empty if the file does not say.
     """
 
     network: dict[str, Any]
@@ -63,11 +62,12 @@ class Weights:
     state: dict[str, Tensor]
     head: dict[str, Tensor] | None
     classes: list[str]
-    sha256: str
+    sha256: str = ""
     provenance: Provenance | None = None
     file: str = ""
     method: dict[str, Tensor] = field(default_factory=dict)
     source: dict[str, Any] | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     def config(self) -> BackboneConfig:
         """Return the config that builds the backbone.
@@ -137,22 +137,41 @@ def save_weights(
     Raises:
         TrainingError: If the file cannot be written, such as on a full disk.
     """
-    state = backbone.state_dict() if state is None else state
-    content = {
-        "format": FORMAT,
-        "backbone": describe_network(config),
-        "input": asdict(spec),
-        "normalization": normalization_of(spec.stats),  # of pixels in [0, 1], for other programs
-        "state": dict(state),
-        "head": None if classifier is None else classifier.linear.state_dict(),
-        "classes": classes,
-        "data": None if provenance is None else provenance.to_dict(),
-    }
+    content = Weights(
+        describe_network(config),
+        spec,
+        dict(backbone.state_dict() if state is None else state),
+        None if classifier is None else classifier.linear.state_dict(),
+        classes,
+        provenance=provenance,
+    )
     try:
-        tensor_file.write(path, content, root="state")
+        write_weights(path, content)
     except OSError as error:
         cure = "make room on the disk and run the same command again, which goes on from its last checkpoint"
         raise TrainingError(f"{path} cannot be written ({error.strerror}): {cure}") from error
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write the content of a weights file; `save_weights` does so for a network.
+
+    Raises:
+        OSError: If the file cannot be written, such as on a full disk.
+    """
+    content = {
+        "format": FORMAT,
+        "backbone": weights.network,
+        "input": asdict(weights.spec),
+        "normalization": normalization_of(weights.spec.stats),  # of pixels in [0, 1], for other programs
+        "state": weights.state,
+        "head": weights.head,
+        "classes": weights.classes,
+        "data": None if weights.provenance is None else weights.provenance.to_dict(),
+        "method": weights.method,
+        "source": weights.source,
+        "about": weights.about,
+    }
+    tensor_file.write(path, content, root="state")
 
 
 def check_savable(backbone: Backbone, config: BackboneConfig) -> None:
@@ -230,10 +249,12 @@ def load_weights(path: str) -> Weights:
         raise ConfigError([f"weights={path} {_why_absent(file)}"])
     try:
         if file.is_file() and tensor_file.is_tensor_file(file):
-            return _own_weights(tensor_file.read(file), FORMAT, path, file)
+            return _own_weights(tensor_file.read(file), path, file)
         container = read_container(file)
-        if container.values.get("format") == _IN_TORCH_FILES:
-            return _own_weights(torch_file.read(file), _IN_TORCH_FILES, path, file)
+        if is_of_this_package(container.values.get("format")):
+            return _own_weights(torch_file.read(file), path, file)
+    except NewerFileError as error:
+        raise ConfigError([f"weights={path} is {error.reason}"]) from None
     except (DamagedFileError, OSError) as error:
         reason = error.reason if isinstance(error, DamagedFileError) else str(error.strerror)
         cure = f"give the directory of a run, its {BACKBONE_FILE} or its {CLASSIFIER_FILE}, or a file of other code"
@@ -274,17 +295,18 @@ def imported_weights(imported: Imported, file: str, sha256: str) -> Weights:
     )
 
 
-def _own_weights(content: Any, expected: str, path: str, file: Path) -> Weights:
+def _own_weights(content: dict[str, Any], path: str, file: Path) -> Weights:
     """Return the content of a file of this package, of this version or an earlier one."""
-    actual = content.get("format") if isinstance(content, dict) else None
-    if actual != expected:
-        if isinstance(content, dict) and "progress" in content:
-            raise ConfigError([f"weights={path} {_CHECKPOINT}"])
-        raise DamagedFileError(str(file), f"its format is {actual} instead of {expected}")
+    if "progress" in content:
+        raise ConfigError([f"weights={path} {_CHECKPOINT}"])
+    content = migrated(content, str(file))
     spec = InputSpec(**content["input"])
     if spec.stats not in statistics_names():
+        if content["normalization"] is None:
+            what = f"weights={path} was trained with the statistics {spec.stats}, whose numbers it does not hold"
+            raise ConfigError([f"{what}: register them in a plugin, register_statistics({spec.stats!r}, mean, std)"])
         register_statistics(spec.stats, **content["normalization"])  # of the process that trained the network
-    data = content.get("data")  # files of earlier versions have none
+    data = content["data"]
     return Weights(
         content["backbone"],
         spec,
@@ -294,4 +316,7 @@ def _own_weights(content: Any, expected: str, path: str, file: Path) -> Weights:
         hash_of(file),
         None if data is None else Provenance.from_dict(data, f"weights={path}"),
         path,
+        content["method"],
+        content["source"],
+        content["about"],
     )
