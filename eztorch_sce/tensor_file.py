@@ -35,13 +35,15 @@ from eztorch_sce.tensor_card import NO_TENSOR, NamedTensor, decode, encode
 FORMAT = "tensors 1"
 SUFFIX = ".safetensors"
 
-_DIGEST_AT = len(b'12345678{"__metadata__":{"digest":"')
+_START = b'{"__metadata__":{"digest":"'
+_DIGEST_AT = 8 + len(_START)
+_MARK = b'"eztorch_sce":"tensors'
 _ZEROS = "0" * 64  # in the place of a SHA-256 digest
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _ALIGNMENT = 64  # bytes; of the first tensor, for programs that map the file into memory
 _CHUNK = 1 << 24  # bytes that are hashed and written at once
 
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -61,7 +63,7 @@ _DTYPES = {
 }
 """Types that the safetensors library knows."""
 
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class _Place(NamedTuple):
@@ -159,6 +161,11 @@ def read_plain(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     with path.open("rb", buffering=0) as file:
         return _decoded(path, _read_header(path, file).card, None)
+
+
+def is_tensor_file(start: bytes) -> bool:
+    """Return whether the first bytes of a file are those of a tensor file, even if one of them is damaged."""
+    return start[8:_DIGEST_AT] == _START or _MARK in start[_DIGEST_AT + len(_ZEROS) :][: 2 * len(_MARK)]
 
 
 def _write_all(file: BinaryIO, card: Any, tensors: list[NamedTensor]) -> None:
@@ -261,7 +268,7 @@ def _parse(text: bytes) -> _Header:
     places, position = dict[str, _Place](), 0
     for name, entry in entries.items():
         place = _Place(entry["dtype"], entry["shape"], *entry["data_offsets"])
-        size = math.prod(place.shape) * _DTYPES[place.dtype].itemsize
+        size = math.prod(place.shape) * DTYPES[place.dtype].itemsize
         if place.start != position or place.end != position + size or not all(length >= 0 for length in place.shape):
             raise ValueError(f"the place of tensor {name}")
         places[name], position = place, place.end
@@ -288,7 +295,7 @@ def _read_tensors(path: Path, file: BinaryIO, header: _Header) -> Iterator[tuple
         if name in header.dtypes:
             yield name, data.view(header.dtypes[name]).reshape(place.shape[:-1])
         else:
-            yield name, data.view(_DTYPES[place.dtype]).reshape(place.shape)
+            yield name, data.view(DTYPES[place.dtype]).reshape(place.shape)
 
 
 def _read_bytes(path: Path, file: BinaryIO, length: int) -> bytes:
