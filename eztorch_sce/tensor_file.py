@@ -35,9 +35,7 @@ from eztorch_sce.tensor_card import NO_TENSOR, NamedTensor, decode, encode
 FORMAT = "tensors 1"
 SUFFIX = ".safetensors"
 
-_START = b'{"__metadata__":{"digest":"'
-_DIGEST_AT = 8 + len(_START)
-_MARK = b'"eztorch_sce":"tensors'
+_DIGEST_AT = len(b'12345678{"__metadata__":{"digest":"')
 _ZEROS = "0" * 64  # in the place of a SHA-256 digest
 _LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 _ALIGNMENT = 64  # bytes; of the first tensor, for programs that map the file into memory
@@ -161,11 +159,6 @@ def read_plain(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     with path.open("rb", buffering=0) as file:
         return _decoded(path, _read_header(path, file).card, None)
-
-
-def is_tensor_file(start: bytes) -> bool:
-    """Return whether the first bytes of a file are those of a tensor file, even if one of them is damaged."""
-    return start[8:_DIGEST_AT] == _START or _MARK in start[_DIGEST_AT + len(_ZEROS) :][: 2 * len(_MARK)]
 
 
 def _write_all(file: BinaryIO, card: Any, tensors: list[NamedTensor]) -> None:

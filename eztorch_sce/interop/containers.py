@@ -87,7 +87,7 @@ def _read_file(path: Path) -> Container:
     with path.open("rb") as file:
         start = file.read(_START)
         file.seek(0)
-        if tensor_file.is_tensor_file(start):
+        if tensor_file.is_tensor_file(path):
             return _read_ours(path)
         if start.startswith(b"PK"):
             return _flat("torch.save (zip)", torch_archives.read_zip(file))
