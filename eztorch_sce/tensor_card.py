@@ -27,7 +27,9 @@ class NamedTensor(NamedTuple):
     tensor: Tensor
 
 
-def encode(content: Mapping[str, Any], root: str = "") -> tuple[Any, list[NamedTensor]]:
+def encode(
+    content: Mapping[str, Any], root: str = "", name_of: Callable[[str], str] | None = None
+) -> tuple[Any, list[NamedTensor]]:
     """Return the content in types of JSON, and its tensors by name.
 
     A dictionary with text keys, a list, None, a boolean, text and an ordinary number stand for themselves. Other values
@@ -39,17 +41,18 @@ def encode(content: Mapping[str, Any], root: str = "") -> tuple[Any, list[NamedT
         content: Dictionaries with str or int keys, lists, tuples, tensors and plain values. Subclasses of these types,
             such as `OrderedDict`, are read back as the types themselves.
         root: Top-level key that the names of the tensors below it leave out.
+        name_of: Returns the name of a tensor in the file from the one that it would have; None keeps it.
 
     Raises:
         TypeError: If a value or key has another type, or the values are nested too deep; the message gives its path.
     """
-    encoder = _Encoder(root)
+    encoder = _Encoder(root, name_of or str)
     return encoder.encode(content, ()), encoder.tensors
 
 
 class _Encoder:
-    def __init__(self, root: str) -> None:
-        self.root, self.tensors = root, list[NamedTensor]()
+    def __init__(self, root: str, name_of: Callable[[str], str]) -> None:
+        self.root, self.name_of, self.tensors = root, name_of, list[NamedTensor]()
         self._names = {"__metadata__"}  # which safetensors reserves
 
     def encode(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -90,7 +93,9 @@ class _Encoder:
         if reason := _why_not(tensor):
             raise TypeError(f"{'.'.join(path)}: {reason}, which a tensor file cannot hold")
         shown = path[1:] if len(path) > 1 and path[0] == self.root else path
-        wanted = ".".join(shown).encode("utf-8", "backslashreplace").decode()  # file names may hold lone surrogates
+        wanted = (
+            self.name_of(".".join(shown)).encode("utf-8", "backslashreplace").decode()
+        )  # file names may hold lone surrogates
         name, number = wanted, 1
         while name in self._names:
             number += 1

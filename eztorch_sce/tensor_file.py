@@ -20,7 +20,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -87,7 +87,9 @@ class _NewerVersionError(ValueError):
     """A version of this format that is not known yet."""
 
 
-def write(path: str | Path, content: Mapping[str, Any], *, root: str = "") -> None:
+def write(
+    path: str | Path, content: Mapping[str, Any], *, root: str = "", name_of: Callable[[str], str] | None = None
+) -> None:
     """Write a tensor file, read it back from the disk and only then replace `path` by it.
 
     When the function returns, the file is durable. Until then `path` is unchanged; if an error is raised, nothing is
@@ -100,13 +102,14 @@ def write(path: str | Path, content: Mapping[str, Any], *, root: str = "") -> No
             numbers, text and bytes.
         root: Top-level key whose tensors other programs find by their keys alone. The names of other tensors are their
             paths, such as "head.weight".
+        name_of: Returns the name that other programs find a tensor by, from the name that it would have; None keeps it.
 
     Raises:
         TypeError: If the content holds an object of another type; the message gives its path.
         OSError: If the file cannot be written, such as on a full disk, or is read back with other bytes.
     """
     path = Path(path)
-    card, tensors = encode(content, root)
+    card, tensors = encode(content, root, name_of)
     tensors.sort(key=lambda named: -named.tensor.dtype.itemsize)  # stable; wide types first, so that all are aligned
     with replacing(path) as partial:
         with partial.open("r+b") as file:

@@ -5,7 +5,7 @@ Files of other code bases are imported as they are read, see `interop`.
 
 import hashlib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -152,8 +152,14 @@ def save_weights(
         raise TrainingError(f"{path} cannot be written ({error.strerror}): {cure}") from error
 
 
-def write_weights(path: Path, weights: Weights) -> None:
+def write_weights(path: Path, weights: Weights, name_of: Callable[[str], str] | None = None) -> None:
     """Write the content of a weights file; `save_weights` does so for a network.
+
+    Args:
+        path: The file to write or replace.
+        weights: The content; its `sha256` and `file` are not written.
+        name_of: Returns the name that other programs find a tensor by: of "layer1.0.conv1.weight" in the backbone, or
+            of "head.weight"; None keeps the names.
 
     Raises:
         OSError: If the file cannot be written, such as on a full disk.
@@ -171,7 +177,7 @@ def write_weights(path: Path, weights: Weights) -> None:
         "source": weights.source,
         "about": weights.about,
     }
-    tensor_file.write(path, content, root="state")
+    tensor_file.write(path, content, root="state", name_of=name_of)
 
 
 def check_savable(backbone: Backbone, config: BackboneConfig) -> None:
