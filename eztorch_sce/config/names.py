@@ -3,14 +3,17 @@
 from typing import Literal, TypeAlias
 
 BackboneName: TypeAlias = Literal[
+    "mc3_18",
     "r2plus1d_18",
     "r2plus1d_50",
     "r2plus1d_small",
     "r3d18",
     "r3d50",
+    "r3d_18",
     "resnet18",
     "resnet34",
     "resnet50",
+    "s3d",
     "x3d_l",
     "x3d_m",
     "x3d_s",

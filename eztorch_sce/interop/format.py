@@ -115,6 +115,21 @@ class Format:
     named_only: bool = False
 
 
+@dataclass(frozen=True)
+class Unsupported:
+    """Networks that we recognize and have no home for.
+
+    Attributes:
+        title: What they are, for people.
+        evidence: Patterns, each of which matches a name of a tensor in such a file, by `re.search`.
+        cure: What to do instead, in words.
+    """
+
+    title: str
+    evidence: tuple[str, ...]
+    cure: str
+
+
 IGNORED_ALWAYS: Mapping[str, str] = {
     r"(^|\.)optimizers?(_states?|_state_dict)?\.": "state of an optimizer",
     r"(^|\.)(lr_)?schedulers?\.|(^|\.)lr_schedulers\.": "state of a schedule",

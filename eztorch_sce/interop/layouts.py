@@ -20,7 +20,8 @@ class Network(NamedTuple):
 
     Attributes:
         backbone: Its registered name.
-        settings: Settings that decide shapes, as (name, value), other than the defaults.
+        settings: Settings that decide shapes, or that the names of its tensors tell, as (name, value), other than the
+            defaults.
     """
 
     backbone: str
@@ -62,6 +63,8 @@ class Layout:
             the first is taken unless the user names another.
         renames: Pairs of a pattern in our names and its replacement, applied in order by `re.sub`.
         head: Their name of the linear classifier, without ".weight"; "" if there is none.
+        twins: Pairs of a pattern in their names and its replacement that give the second name of a tensor, for a code
+            base that registers layers twice. A file may have either name, or both with the same content.
     """
 
     name: str
@@ -69,12 +72,20 @@ class Layout:
     networks: tuple[Network, ...]
     renames: tuple[tuple[str, str], ...] = ()
     head: str = "fc"
+    twins: tuple[tuple[str, str], ...] = ()
 
     def theirs(self, name: str) -> str:
         """Return the name that a tensor of ours has in this layout."""
         for pattern, replacement in self.renames:
             name = re.sub(pattern, replacement, name)
         return name
+
+    def names(self, theirs: str) -> tuple[str, ...]:
+        """Return a name of theirs, and its twin if it has one."""
+        twin = theirs
+        for pattern, replacement in self.twins:
+            twin = re.sub(pattern, replacement, twin)
+        return (theirs,) if twin == theirs else (theirs, twin)
 
 
 _RESNETS = tuple(
@@ -85,12 +96,116 @@ _RESNETS = tuple(
 
 _IMAGES = (Layout("torchvision", "conv1.weight", _RESNETS),)
 
+_LAYERS = tuple((rf"^blocks\.{block}\.res_blocks\.", f"layer{block}.") for block in range(1, 5))
+"""From pytorchvideo's names of the stages of a ResNet to torchvision's."""
+_COCLR_BLOCKS = {0: (1, 0), 2: (2, 1), 3: (2, 2), 5: (3, 1), 6: (3, 2)}
+_COCLR_BLOCKS |= {block: (4, block - 7) for block in range(8, 13)} | {14: (5, 1), 15: (5, 2)}
+_COCLR_TWINS = {(1, 0): "Conv_1a", (2, 1): "Conv_2b", (2, 2): "Conv_2c", (3, 1): "Mixed_3b", (3, 2): "Mixed_3c"}
+_COCLR_TWINS |= {(4, i): f"Mixed_4{'abcdef'[i]}" for i in range(1, 6)} | {(5, 1): "Mixed_5b", (5, 2): "Mixed_5c"}
+_COCLR_SEPARABLE = r"^(block1\.0|block2\.2|block\d\.\d\.branch[12]\.1)"
+_COCLR_PLAIN = r"^(block2\.1|block\d\.\d\.branch[12]\.0|block\d\.\d\.branch3\.1)"
+_COCLR_EPS = (("norm_eps", 1e-5),)  # S3D was published with 1e-3
+_DILATED = (("dilate_last", True),)
+
 _VIDEO = (
+    Layout("torchvision_video", "stem.0.weight", (Network("r3d_18"), Network("mc3_18"), Network("r2plus1d_18"))),
+    Layout("torchvision_dilated", "stem.0.weight", (Network("r3d_18", _DILATED), Network("r2plus1d_18", _DILATED))),
+    Layout(
+        "torchvision_s3d",
+        "features.0.0.0.weight",
+        (Network("s3d", (("pool", "windows"),)),),
+        renames=((r"^blocks\.", "features."),),
+        head="classifier.1",
+    ),
     Layout(
         "pytorchvideo",
         "blocks.0.conv.weight",
         (Network("r3d50"), Network("r3d18"), Network("r2plus1d_50")),
         head="blocks.5.proj",
+    ),
+    Layout(
+        "pytorchvideo_x3d",
+        "blocks.0.conv.conv_t.weight",
+        (Network("x3d_m"), Network("x3d_s"), Network("x3d_xs"), Network("x3d_l")),
+        head="blocks.5.proj",
+    ),
+    Layout(
+        "slowfast",
+        "s1.pathway0_stem.conv.weight",
+        (Network("r3d50"),),
+        renames=(
+            *((rf"^blocks\.{block}\.res_blocks\.", f"s{block + 1}.pathway0_res") for block in range(1, 5)),
+            (r"^blocks\.0\.conv\.", "s1.pathway0_stem.conv."),
+            (r"^blocks\.0\.norm\.", "s1.pathway0_stem.bn."),
+            (r"\.branch1_conv\.", ".branch1."),
+            (r"\.branch1_norm\.", ".branch1_bn."),
+            (r"\.branch2\.conv_([abc])\.", r".branch2.\1."),
+            (r"\.branch2\.norm_([abc])\.", r".branch2.\1_bn."),
+        ),
+        head="head.projection",
+    ),
+    Layout(
+        "mmaction",
+        "conv1.conv.weight",
+        (Network("r3d50"),),
+        renames=(
+            *_LAYERS,
+            (r"^blocks\.0\.conv\.", "conv1.conv."),
+            (r"^blocks\.0\.norm\.", "conv1.bn."),
+            (r"\.branch1_conv\.", ".downsample.conv."),
+            (r"\.branch1_norm\.", ".downsample.bn."),
+            *((rf"\.branch2\.conv_{letter}\.", f".conv{number}.conv.") for number, letter in enumerate("abc", 1)),
+            *((rf"\.branch2\.norm_{letter}\.", f".conv{number}.bn.") for number, letter in enumerate("abc", 1)),
+        ),
+        head="",
+    ),
+    Layout(
+        "mmaction_without_conv",  # as torchvision names the 2-D ResNet
+        "conv1.weight",
+        (Network("r3d50"),),
+        renames=(
+            *_LAYERS,
+            (r"^blocks\.0\.conv\.", "conv1."),
+            (r"^blocks\.0\.norm\.", "bn1."),
+            (r"\.branch1_conv\.", ".downsample.0."),
+            (r"\.branch1_norm\.", ".downsample.1."),
+            *((rf"\.branch2\.conv_{letter}\.", f".conv{number}.") for number, letter in enumerate("abc", 1)),
+            *((rf"\.branch2\.norm_{letter}\.", f".bn{number}.") for number, letter in enumerate("abc", 1)),
+        ),
+        head="fc",
+    ),
+    Layout(
+        "mmaction_images",
+        "conv1.conv.weight",
+        _RESNETS,
+        renames=(
+            (r"^conv1\.", "conv1.conv."),
+            (r"^bn1\.", "conv1.bn."),
+            (r"^(layer\d\.\d+)\.conv(\d)\.", r"\1.conv\2.conv."),
+            (r"^(layer\d\.\d+)\.bn(\d)\.", r"\1.conv\2.bn."),
+            (r"\.downsample\.0\.", ".downsample.conv."),
+            (r"\.downsample\.1\.", ".downsample.bn."),
+        ),
+        head="",
+    ),
+    Layout(
+        "coclr",
+        "block1.0.conv1.weight",
+        (Network("s3d", _COCLR_EPS), Network("s3d", (*_COCLR_EPS, ("gating", True)))),
+        renames=(
+            *((rf"^blocks\.{ours}\.", f"block{stage}.{i}.") for ours, (stage, i) in _COCLR_BLOCKS.items()),
+            *(
+                (rf"{_COCLR_SEPARABLE}\.{first}\.{second}\.", rf"\1.{layer}{first + 1}.")
+                for first in (0, 1)
+                for second, layer in enumerate(("conv", "bn"))
+            ),
+            (rf"{_COCLR_PLAIN}\.1\.", r"\1.bn."),
+            (rf"{_COCLR_PLAIN}\.0\.", r"\1.conv."),
+            (r"\.branch0\.1\.", ".branch0.0.bn."),
+            (r"\.branch0\.0\.(?!bn\.)", ".branch0.0.conv."),
+        ),
+        head="fc",
+        twins=tuple((rf"^block{stage}\.{i}\.", f"{twin}.") for (stage, i), twin in _COCLR_TWINS.items()),
     ),
 )
 

@@ -126,7 +126,7 @@ class _Account:
             return {}
         for row in rows:
             self.left.pop(row.theirs, None)
-            ours = MOMENTUM_BACKBONE + row.ours
+            ours = MOMENTUM_BACKBONE + row.ours if row.ours else ""
             status = accounting.RENAMED if row.status == accounting.MATCHED else row.status
             self.rows.append(row._replace(ours=ours, status=status))
         return {MOMENTUM_BACKBONE + name: tensor for name, tensor in state.items()}

@@ -11,7 +11,7 @@ from eztorch_sce import registry
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.interop.containers import Container
 from eztorch_sce.interop.format import BY_PREFIX, WRAPPERS, Facts, Format
-from eztorch_sce.interop.formats import FORMATS
+from eztorch_sce.interop.formats import FORMATS, UNSUPPORTED
 from eztorch_sce.interop.layouts import COUNTER, LAYOUTS, Layout, Network, shapes_of
 
 _ENOUGH = 0.5  # of the tensors of a network, to speak of it as incomplete instead of unknown
@@ -143,11 +143,12 @@ def _all_found(container: Container, formats: Iterable[Format], backbones: Colle
 
 def _prefixes(container: Container, each: Format, layout: Layout) -> Iterator[tuple[str, str]]:
     """Yield the encoders of a format that the file holds, with what stands before their names."""
-    starts = [
-        name.removesuffix(layout.anchor)
+    starts = dict.fromkeys(
+        name.removesuffix(anchor)
+        for anchor in layout.names(layout.anchor)
         for name in container.tensors
-        if name == layout.anchor or name.endswith(f".{layout.anchor}")
-    ]
+        if name == anchor or name.endswith(f".{anchor}")
+    )
     for start in starts:
         fits = [name for name, pattern in each.encoders.items() if re.fullmatch(WRAPPERS + pattern + WRAPPERS, start)]
         if fits:
@@ -164,16 +165,16 @@ def _fitting(
         if backbones and network.backbone not in backbones:
             continue
         needed = _shapes_by_their_names(layout, network)
-        fitting = sum(shapes.get(name) == shape for name, shape in needed.items())
+        fitting = sum(any(shapes.get(name) == shape for name in names) for names, shape in needed.items())
         if fitting >= _ENOUGH * len(needed):
             yield Found(container, each, layout, network, encoder, prefix, {}, fitting, len(needed))
 
 
 @cache
-def _shapes_by_their_names(layout: Layout, network: Network) -> Mapping[str, torch.Size]:
-    """Return the shapes of the tensors of a network by the names of a layout, without counters."""
+def _shapes_by_their_names(layout: Layout, network: Network) -> Mapping[tuple[str, ...], torch.Size]:
+    """Return the shapes of the tensors of a network by the names of each in a layout, without counters."""
     shapes = shapes_of(network).items()
-    return {layout.theirs(name): shape for name, shape in shapes if not name.endswith(COUNTER)}
+    return {layout.names(layout.theirs(name)): shape for name, shape in shapes if not name.endswith(COUNTER)}
 
 
 def _unknown(container: Container, file: str, format_name: str | None, backbones: Collection[str]) -> str:
@@ -182,6 +183,9 @@ def _unknown(container: Container, file: str, format_name: str | None, backbones
     asked = "".join(f", {word}" for word in words if word)
     if not container.tensors:
         return f"{file} holds no tensors{asked}: give a file with the weights of a network"
+    for each in UNSUPPORTED:
+        if all(any(re.search(pattern, name) for name in container.tensors) for pattern in each.evidence):
+            return f"{file} holds {each.title}, for which there is no backbone here{asked}: {each.cure}"
     held = f"{len(container.tensors)} tensors ({shorten(list(container.tensors), num=3)})"
     cure = "see `eztorch-sce checkpoint inspect`, or name format=... and backbone=..."
     return f"{file} holds {held} that are not those of a network we know{asked}: {cure}"

@@ -36,14 +36,22 @@ class Taker:
         state: dict[str, Tensor] = {}
         rows: list[TensorRow] = []
         for ours, shape in self.shapes.items():
-            tensor, row = self._tensor(prefix, ours, shape)
-            rows.append(row)
+            names = [prefix + name for name in self.found.layout.names(self.theirs[ours])]
+            present = [name for name in names if name in self.found.container.tensors]
+            tensor, row = self._tensor((present or names)[0], ours, shape)
+            rows += [row, *(self._twin_row(present[0], twin) for twin in present[1:])]
             if tensor is not None:
                 state[ours] = tensor
         return state, rows
 
-    def _tensor(self, prefix: str, ours: str, shape: torch.Size) -> tuple[Tensor | None, TensorRow]:
-        theirs = prefix + self.theirs[ours]
+    def _twin_row(self, theirs: str, twin: str) -> TensorRow:
+        """Return what becomes of the second name of a tensor, which must hold the same."""
+        first, second = self.found.container.tensors[theirs], self.found.container.tensors[twin]
+        if first.shape == second.shape and bool((first == second).all()):
+            return TensorRow(twin, "", accounting.IGNORED, f"the same layer as {theirs}")
+        return TensorRow(twin, "", accounting.MISFIT, f"differs from {theirs}, which is the same layer")
+
+    def _tensor(self, theirs: str, ours: str, shape: torch.Size) -> tuple[Tensor | None, TensorRow]:
         tensor = self.found.container.tensors.get(theirs)
         if ours.endswith(COUNTER):
             return _counter(tensor, theirs, ours)

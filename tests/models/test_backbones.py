@@ -31,6 +31,9 @@ PUBLISHED = {
     "r3d50": (31.63, 0),
     "r2plus1d_18": (31.51, 400),
     "r2plus1d_50": (28.11, 400),
+    "r3d_18": (33.37, 400),
+    "mc3_18": (11.70, 400),
+    "s3d": (8.32, 400),
     "x3d_xs": (3.79, 400),
     "x3d_s": (3.79, 400),
     "x3d_m": (3.79, 400),
@@ -108,7 +111,8 @@ def test_feature_maps_are_the_stages_before_pooling(backbone: Backbone) -> None:
     clips = random_clips(backbone, height=64, width=96)
     maps = backbone.feature_maps(clips)
     assert [tuple(stage.shape[-2:]) for stage in maps.values()][-3:] == [(8, 12), (4, 6), (2, 3)] or (
-        backbone.name in ("r2plus1d_18", "r2plus1d_small")  # they reduce height and width by 16, not 32
+        backbone.name
+        in ("r2plus1d_18", "r3d_18", "mc3_18", "r2plus1d_small")  # they reduce height and width by 16, not 32
     )
     assert all(stage.ndim == 5 and len(stage) == 2 for stage in maps.values())
     assert {name: stage.shape[1] for name, stage in maps.items()} == backbone.stage_channels()
