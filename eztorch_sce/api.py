@@ -40,12 +40,13 @@ from eztorch_sce.opening import (
     BackboneSource,
     Network,
     Objects,
+    go_on,
     of_kind,
     open_labeled,
     open_training,
     summarize,
-    with_network_of_weights,
     with_objects,
+    with_settings_of_weights,
 )
 from eztorch_sce.report.health import say_health
 from eztorch_sce.report.protocol import evaluation_card, pretraining_card, train_card, training_card
@@ -115,7 +116,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     from eztorch_sce.training.pretrain_module import PretrainModule
     from eztorch_sce.training.trainer import fit
 
-    config = with_network_of_weights(check_run("pretrain", config))
+    config = with_settings_of_weights(check_run("pretrain", config))
     splits = config.data.open_for_pretraining(config.seed)
     labeled = config.online.open(config.data, config.seed) if config.online.every_n_epochs else None
     own_data = labeled if config.online.has_own_data else None
@@ -128,6 +129,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
         online = OnlineEvaluation(config.online, config.data, labeled, opened.spec, config.seed)
 
     method, loss = build_method(config.method, config.loss, opened.backbone)
+    going_on = go_on(method, source)
     trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
     check_savable(trained, chosen(config.backbone))
 
@@ -149,7 +151,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
     metrics["unreadable"] = float(len(unreadable_paths(run_dir)))
     protocol = pretraining_card(config, opened, choices) | {"data_summary": summary}
     if source.weights is not None:
-        protocol["started_from"] = source.card()
+        protocol["started_from"] = source.card() | going_on
     chance: dict[str, Chance] = {}
     if online is not None:
         protocol["online"] = online.protocol(saver.provenance)
@@ -169,7 +171,7 @@ def plan(config: schema.PlanConfig) -> "Plan":
     from eztorch_sce.data.sources.published import published
     from eztorch_sce.planning.plan import plan_pretraining
 
-    config = with_network_of_weights(schema.validate(config))
+    config = with_settings_of_weights(schema.validate(config))
     num_records = config.num_records or published(config.data.layout, config.data.split).train
     config, chosen = fit_to_plan(config, num_records)
     return plan_pretraining(config, num_records, chosen)

@@ -26,7 +26,8 @@ from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, counted, did_you_mean, shorten
 from eztorch_sce.evaluation.base import FeaturesConfig
 from eztorch_sce.launch import is_first_process
-from eztorch_sce.methods.base import check_method, has_own_loss
+from eztorch_sce.methods.base import Method, check_method, has_own_loss
+from eztorch_sce.methods.going_on import go_on_with
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.weights import Weights, load_weights
 from eztorch_sce.objects import PassedObject, as_config, as_configs
@@ -113,15 +114,21 @@ def with_objects(config: C, kind: type, objects: Objects, **choices: object) -> 
     return config
 
 
-def with_network_of_weights(config: P) -> P:
-    """Return the config of a pretraining with the network of its weights, unless the backbone is set.
+def with_settings_of_weights(config: P) -> P:
+    """Return the config of a pretraining with the network and the queue size of its weights, unless they are set.
 
     Raises:
         ConfigError: If the weights file is missing, or does not describe its network.
     """
-    if config.weights is None or config.backbone is not None:
+    if config.weights is None:
         return config
-    network = adjusted("backbone", load_weights(str(config.weights)).config(), config.adjust)
+    weights = load_weights(str(config.weights))
+    keys = weights.method.get("queue.keys")
+    if keys is not None and getattr(config.method, "queue_size", 0) is None:
+        config = replace(config, method=replace(config.method, queue_size=len(keys)))
+    if config.backbone is not None:
+        return config
+    network = adjusted("backbone", weights.config(), config.adjust)
     others = {name: settings for name, settings in config.adjust.items() if name != "backbone"}
     return replace(config, backbone=network, adjust=others)
 
@@ -218,6 +225,17 @@ class BackboneSource(NamedTuple):
             if self.weights.source is not None:
                 card["imported"] = self.weights.source
         return card | ({"object": str(self.config)} if isinstance(self.config, PassedObject) else {})
+
+
+def go_on(method: Method, source: BackboneSource) -> dict[str, Any]:
+    """Load what a pretraining goes on with beside its backbone, say so, and return it for the protocol card."""
+    if source.weights is None or not source.weights.method:
+        return {}
+    assert isinstance(method, nn.Module)  # as `check_method` has checked
+    going_on = go_on_with(method, source.weights.method)
+    for line in going_on.lines(source.weights.file) if is_first_process() else ():
+        print_above(line)
+    return going_on.card()
 
 
 def _say_source(weights: Weights) -> None:

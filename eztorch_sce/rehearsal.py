@@ -49,8 +49,8 @@ from eztorch_sce.opening import (
     open_labeled,
     open_training,
     summarize,
-    with_network_of_weights,
     with_objects,
+    with_settings_of_weights,
 )
 from eztorch_sce.planning.plan import needed_memory
 from eztorch_sce.precision import precision_on
@@ -186,7 +186,7 @@ class _Rehearsal:
             self._features(config, backbone)
 
     def _pretrain(self, config: schema.PretrainConfig) -> None:
-        config = with_network_of_weights(config)
+        config = with_settings_of_weights(config)
         splits = config.data.open_for_pretraining(config.seed)
         if config.online.every_n_epochs:
             config.online.open(config.data, config.seed)

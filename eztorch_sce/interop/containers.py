@@ -15,7 +15,7 @@ from eztorch_sce import tensor_file
 from eztorch_sce.errors import DamagedFileError
 from eztorch_sce.interop import safetensors_file, torch_archives
 from eztorch_sce.interop.flattening import Flat
-from eztorch_sce.interop.folders import read_folder
+from eztorch_sce.interop.folders import WEIGHTS_SUFFIXES, NoWeights, read_folder
 from eztorch_sce.interop.other_files import refuse_file, refuse_folder
 from eztorch_sce.interop.tensor_bytes import Refused, Stream, printable
 
@@ -56,6 +56,27 @@ def read_container(path: str | Path) -> Container:
         if path.is_dir():
             return _read_folder(path)
         return _read_file(path)
+
+
+def is_container(path: Path) -> bool:
+    """Return whether a path is a file, or a folder with weights, be they of a kind that we read or that we refuse."""
+    if not path.is_dir():
+        return path.is_file()
+    try:
+        read_folder(path, refuse_folder)
+    except NoWeights:
+        return False
+    except (Refused, OSError):
+        return True
+    return True
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that decide what a container holds: itself or, of a folder, the weights and settings in it."""
+    if not path.is_dir():
+        return [path]
+    suffixes = (".json", *WEIGHTS_SUFFIXES)
+    return sorted(each for each in path.iterdir() if each.name.endswith(suffixes) and each.is_file())
 
 
 @contextmanager

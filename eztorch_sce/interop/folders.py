@@ -11,7 +11,11 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.safetensors", "pytorch_model.bin
 _INDEX = ".index.json"
 _CONFIGS = ("config.json", "preprocessor_config.json")
 _LONGEST_JSON = 1 << 24  # bytes
-_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pkl", ".tar", ".pyth", ".npz")
+WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pkl", ".tar", ".pyth", ".npz")
+
+
+class NoWeights(Refused):
+    """A folder in which there are no weights."""
 
 
 class Folder(NamedTuple):
@@ -36,7 +40,8 @@ def read_folder(folder: Path, refuse: Callable[[Path, list[str]], None]) -> Fold
         refuse: Function that raises an error if its names are those of another kind of folder.
 
     Raises:
-        Refused: If it has no weights, several that exclude each other, or its index is damaged.
+        NoWeights: If it has no weights.
+        Refused: If it has several that exclude each other, or its index is damaged.
     """
     names = sorted(entry.name for entry in folder.iterdir())
     refuse(folder, names)
@@ -46,12 +51,12 @@ def read_folder(folder: Path, refuse: Callable[[Path, list[str]], None]) -> Fold
             return Folder([folder / name], None, configs)
         if f"{name}{_INDEX}" in names:
             return _sharded(folder, f"{name}{_INDEX}", names, configs)
-    files = [name for name in names if name.endswith(_SUFFIXES)]
+    files = [name for name in names if name.endswith(WEIGHTS_SUFFIXES)]
     if len(files) == 1:
         return Folder([folder / files[0]], None, configs)
     if files:
         raise Refused(f"a folder with several files of weights ({', '.join(files[:5])}); give one of them")
-    raise Refused(f"a folder without weights, such as {' or '.join(_WEIGHTS)}; give the file")
+    raise NoWeights(f"a folder without weights, such as {' or '.join(_WEIGHTS)}; give the file")
 
 
 def _sharded(folder: Path, index: str, present: list[str], configs: dict[str, Any]) -> Folder:

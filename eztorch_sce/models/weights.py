@@ -17,7 +17,7 @@ from eztorch_sce.augment.statistics import normalization_of, register_statistics
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, DamagedFileError, NewerFileError, TrainingError, did_you_mean, shorten
 from eztorch_sce.interop.accounting import summary
-from eztorch_sce.interop.containers import read_container
+from eztorch_sce.interop.containers import files_of, is_container, read_container
 from eztorch_sce.interop.import_weights import Imported, import_container
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
@@ -30,7 +30,6 @@ from eztorch_sce.types import InputSpec
 BACKBONE_FILE = "backbone.safetensors"
 CLASSIFIER_FILE = "classifier.safetensors"
 _IN_RUNS = (CLASSIFIER_FILE, "classifier.pt", BACKBONE_FILE, "backbone.pt")
-_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")  # of Hugging Face, or with an index of parts
 _CHECKPOINT = (
     "is a checkpoint of a training, which only its own run goes on from: give the directory of the run, its "
     f"{BACKBONE_FILE} or its {CLASSIFIER_FILE}"
@@ -211,19 +210,15 @@ def weights_file(path: str | Path) -> Path:
 
 
 def is_weights(file: Path) -> bool:
-    """Return whether a path is a file, or a folder in which other code bases store weights."""
-    return file.is_file() or any(
-        (file / f"{name}{index}").is_file() for name in _IN_FOLDERS for index in ("", ".index.json")
-    )
+    """Return whether a path is a file, or a folder of weights that is no run directory."""
+    return file.is_file() or (file.is_dir() and not (file / "config.yaml").is_file() and is_container(file))
 
 
 def hash_of(file: Path) -> str:
     """Return the first 16 hexadecimal digits of the hash of a file, or of the weights and settings in a folder."""
     digest = hashlib.sha256()
-    suffixes = (".json", ".safetensors", ".bin")
-    files = sorted(each for each in file.iterdir() if each.suffix in suffixes) if file.is_dir() else [file]
-    for each in files:
-        if file.is_dir():
+    for each in files_of(file):
+        if each != file:
             digest.update(each.name.encode())
         with each.open("rb") as stream:
             while chunk := stream.read(1 << 24):
@@ -295,7 +290,8 @@ def imported_weights(imported: Imported, file: str, sha256: str) -> Weights:
         imported.head,
         imported.classes,
         sha256,
-        file=file,
+        Provenance.unrecorded(found.format.title),
+        file,
         method=imported.method,
         source=source,
     )

@@ -8,7 +8,7 @@ from eztorch_sce.config.compose import settings_of
 from eztorch_sce.config.fit import Choice
 from eztorch_sce.config.parts import CommandConfig
 from eztorch_sce.config.schema import FinetuneConfig, PretrainConfig
-from eztorch_sce.data.sources.provenance import MAX_RECORDS, num_seen
+from eztorch_sce.data.sources import provenance
 from eztorch_sce.data.sources.records import Records
 from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
 from eztorch_sce.evaluation.linear import LinearConfig
@@ -16,7 +16,6 @@ from eztorch_sce.opening import BackboneSource, Opened
 from eztorch_sce.optim.groups import effective_lr
 from eztorch_sce.settings import chosen
 
-_EARLIER_VERSION = "weights file of an earlier version"
 _TRAINING_SETTINGS = (
     "backbone",
     "method",
@@ -81,11 +80,6 @@ def seen_card(test: Records, source: BackboneSource) -> dict[str, Any]:
     Returns:
         "seen" and "test_records", and "reason" if "seen" is None because it is not known.
     """
-    card: dict[str, Any] = {"seen": 0, "test_records": len(test)}
     if source.untrained:
-        return card
-    card["seen"] = num_seen(test, source.provenance)
-    if card["seen"] is None:
-        too_many = f"trained on more than {MAX_RECORDS} records, which are not remembered"
-        card["reason"] = _EARLIER_VERSION if source.provenance is None else too_many
-    return card
+        return {"seen": 0, "test_records": len(test)}
+    return provenance.seen_card(test, source.provenance)

@@ -13,7 +13,7 @@ from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.provenance import Provenance, num_seen
+from eztorch_sce.data.sources.provenance import Provenance, seen_card
 from eztorch_sce.data.sources.splits import Splits
 from eztorch_sce.data.sources.summary import DataSummary
 from eztorch_sce.errors import ConfigError, TrainingError
@@ -52,7 +52,7 @@ class OnlineEvaluation(pl.Callback):
             provenance: The records that the pretraining saw.
         """
         train, test = self.splits.train, self.splits.labeled_test
-        seen = {"seen": num_seen(test.records, provenance), "test_records": len(test.records)}
+        seen = seen_card(test.records, provenance)
         card = {"data": train.source, "test": test.source, "classifier": "kNN, linear probe"}
         if self.precision != "32-true":
             card["precision"] = self.precision

@@ -49,7 +49,7 @@ class Provenance:
     Attributes:
         source: Origin of the records, for display.
         origin: Origin of the held-out records, for display.
-        num_records: Number of records trained on.
+        num_records: Number of records trained on; 0 if it is unknown, as in files of other code bases.
         labeled: Whether their labels were used.
         draw: The draw of the held-out records, or None if the data define them.
         folder: Hash of the real path of the common folder.
@@ -94,6 +94,15 @@ class Provenance:
         known.held_out = np.unique(keys[1]) if len(keys) > 1 else np.zeros(0, np.int64)
         known.fingerprints = np.array(prints, np.int64).reshape(-1, 2)
         return known
+
+    @classmethod
+    def unrecorded(cls, source: str) -> "Provenance":
+        """Return the provenance of a network that other code trained on records that it does not name.
+
+        Args:
+            source: Where the network comes from.
+        """
+        return cls(source, "", 0, False, None, 0, None, None, np.zeros((0, 2), np.int64))
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], weights: str) -> "Provenance":
@@ -198,6 +207,26 @@ def num_seen(records: Records, provenance: Provenance | None) -> int | None:
             return None
         is_seen |= match.trained
     return int(is_seen.sum())
+
+
+def seen_card(records: Records, provenance: Provenance | None) -> dict[str, Any]:
+    """Return how many records a network was trained on, with labels or without, for a protocol card.
+
+    Returns:
+        "seen" and "test_records", and "reason" if "seen" is None because it is not known.
+    """
+    card: dict[str, Any] = {"seen": num_seen(records, provenance), "test_records": len(records)}
+    if card["seen"] is None:
+        card["reason"] = _why_unknown(provenance)
+    return card
+
+
+def _why_unknown(provenance: Provenance | None) -> str:
+    if provenance is None:
+        return "weights file of an earlier version"
+    if foreign := [training.source for training in provenance.chain() if training.num_records == 0]:
+        return f"trained by other code, which does not name its records: {foreign[0]}"
+    return f"trained on more than {MAX_RECORDS} records, which are not remembered"
 
 
 def trained_with_labels(manifest: Manifest, provenance: Provenance | None) -> list[str]:
