@@ -63,6 +63,24 @@ def register_statistics(name: str, mean: Sequence[float], std: Sequence[float]) 
     STATISTICS[name] = ChannelStatistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
 
 
+def name_statistics(mean: Sequence[float], std: Sequence[float]) -> str:
+    """Return the name of a mean and standard deviation; numbers without a name are registered under one made of them.
+
+    Raises:
+        ConfigError: As `register_statistics` does.
+
+    Examples:
+        >>> name_statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        'image'
+    """
+    for name, known in STATISTICS.items():
+        if known == (tuple(mean), tuple(std)):
+            return name
+    name = f"mean_{'_'.join(f'{value:.6g}' for value in mean)}_std_{'_'.join(f'{value:.6g}' for value in std)}"
+    register_statistics(name, mean, std)
+    return name
+
+
 def normalization_of(stats: str) -> dict[str, list[float]] | None:
     """Return {"mean": [...], "std": [...]} for a weights file, or None if each clip has its own."""
     if stats == PER_CLIP:

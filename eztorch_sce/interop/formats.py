@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from eztorch_sce.interop import video_facts
 from eztorch_sce.interop.format import BY_PREFIX, Facts, Format, Move, Unsupported, as_scalar, turned
-from eztorch_sce.interop.layouts import LAYOUTS
+from eztorch_sce.interop.image_facts import deep_layouts, generic_facts
+from eztorch_sce.interop.image_formats import IMAGES
+from eztorch_sce.interop.layouts import LAYOUTS, Layout
 
 if TYPE_CHECKING:
+    from eztorch_sce.interop.containers import Container
     from eztorch_sce.interop.recognition import Found
 
 _GUESSED = "the file does not say how its input was normalized or sampled"
@@ -138,8 +141,6 @@ _VIDEO: tuple[Format, ...] = (
     ),
 )
 
-_IMAGES: tuple[Format, ...] = (Format("torchvision", "torchvision ResNet", ("torchvision",), {"network": ""}, Facts()),)
-
 _NO_HOME = "give a network that `eztorch-sce pretrain --help` lists under backbone"
 
 UNSUPPORTED: tuple[Unsupported, ...] = (
@@ -160,12 +161,19 @@ def _unknown_facts(found: "Found") -> Facts:
     """Return the usual input of a network for images or for videos."""
     anchors = (found.prefix + name for name in found.layout.names(found.layout.anchor))
     is_video = any(found.container.tensors[name].ndim == 5 for name in anchors if name in found.container.tensors)
-    usual = "8 frames of 224 px with the statistics of Kinetics" if is_video else "224 px with those of ImageNet"
+    if not is_video:
+        return generic_facts(found)
+    usual = "8 frames of 224 px with the statistics of Kinetics"
     assumed = f"of a code base that is not known: {usual}, RGB and the usual paddings and strides are assumed"
-    return Facts("video" if is_video else "image", num_frames=8 if is_video else 1, assumed=assumed)
+    return Facts("video", num_frames=8, assumed=assumed)
 
 
-_ANY = (Format("other", "unknown code base", tuple(LAYOUTS), {BY_PREFIX: r"(?:[^.]+\.)*"}, _unknown_facts),)
+def _any_layouts(container: "Container") -> list[Layout]:
+    """Return all layouts, with those that follow from the file."""
+    return [*LAYOUTS.values(), *deep_layouts(container)]
 
-FORMATS: tuple[Format, ...] = (*_PAPERS, *_VIDEO, *_IMAGES, *_ANY)
+
+_ANY = (Format("other", "unknown code base", _any_layouts, {BY_PREFIX: r"(?:[^.]+\.)*"}, _unknown_facts),)
+
+FORMATS: tuple[Format, ...] = (*_PAPERS, *_VIDEO, *IMAGES, *_ANY)
 """The formats. Of those that fit a file equally well, the first is taken: write special ones before general ones."""

@@ -2,13 +2,13 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor
 
 from eztorch_sce import registry
-from eztorch_sce.augment.statistics import STATISTICS, ChannelStatistics, register_statistics
+from eztorch_sce.augment.statistics import name_statistics
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.interop import accounting
 from eztorch_sce.interop.accounting import TensorRow
@@ -32,7 +32,7 @@ class Choices:
     Attributes:
         format: Its format; None recognizes it.
         encoder: Which of its encoders to take; None takes the first of the format.
-        backbone: Registered name of our network; None recognizes it.
+        backbone: Registered name of our network, or timm/MODEL for one of timm; None recognizes it.
         allow: Names of tensors or modules, or patterns, that may be missing, unexpected or of another shape.
         inflate: "repeat" or "center" to give 2-D convolutions the frames of the video network `backbone`; None refuses
             them.
@@ -112,6 +112,7 @@ def examine(container: Container, file: str, choices: Choices = Choices()) -> Im
         ConfigError: If it holds no network that we know, or a choice is invalid.
     """
     container = unwrapped(container)
+    container, choices = _with_model(container, choices)
     found = _recognized(container, file, choices)
     network, facts = _network_of(found, file, choices), found.facts
     taker = Taker(found, network, facts.channels, choices.inflate)
@@ -129,6 +130,14 @@ def examine(container: Container, file: str, choices: Choices = Choices()) -> Im
         notes.append(f"clips of {spec.num_frames} frames over {spec.clip_s} s are assumed for the inflated network")
     head, classes = others.head, classes_of(container, others.head)
     return Imported(found, config, spec, state, head, classes, others.method, rows, notes, refused)
+
+
+def _with_model(container: Container, choices: Choices) -> tuple[Container, Choices]:
+    """Take a network of timm that the user names, `backbone=timm/MODEL`, as if the file said so."""
+    name, _, model = (choices.backbone or "").partition("/")
+    if name != "timm" or not model:
+        return container, choices
+    return container._replace(values={"architecture": model, **container.values}), replace(choices, backbone=name)
 
 
 def _recognized(container: Container, file: str, choices: Choices) -> Found:
@@ -165,21 +174,8 @@ def _network_of(found: Found, file: str, choices: Choices) -> Network:
 
 def _spec(found: Found, facts: Facts, network: Network) -> InputSpec:
     num_frames = facts.num_frames if network == found.network else max(facts.num_frames, _VIDEO_FRAMES)
-    return InputSpec(num_frames, facts.clip_s, facts.size, _stats_name(found, facts), "rgb", facts.frame_stride)
-
-
-def _stats_name(found: Found, facts: Facts) -> str:
-    """Return the name of the statistics; numbers that have none are registered under that of the format."""
-    if isinstance(facts.stats, str):
-        return facts.stats
-    wanted = ChannelStatistics(*facts.stats)
-    for name, known in STATISTICS.items():
-        if known == wanted:
-            return name
-    names = (f"{found.format.name}{number or ''}" for number in range(len(STATISTICS) + 1))
-    name = next(name for name in names if name not in STATISTICS)
-    register_statistics(name, *wanted)
-    return name
+    stats = facts.stats if isinstance(facts.stats, str) else name_statistics(*facts.stats)
+    return InputSpec(num_frames, facts.clip_s, facts.size, stats, "rgb", facts.frame_stride)
 
 
 def _allowed(row: TensorRow, allow: Sequence[str]) -> TensorRow:

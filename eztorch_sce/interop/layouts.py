@@ -1,7 +1,7 @@
 """Layouts: the names that code bases give to the tensors of networks that we have."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -70,7 +70,7 @@ class Layout:
     name: str
     anchor: str
     networks: tuple[Network, ...]
-    renames: tuple[tuple[str, str], ...] = ()
+    renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     head: str = "fc"
     twins: tuple[tuple[str, str], ...] = ()
 
@@ -94,7 +94,67 @@ _RESNETS = tuple(
     for name in ("resnet50", "resnet18", "resnet34")
 )
 
-_IMAGES = (Layout("torchvision", "conv1.weight", _RESNETS),)
+_IMAGES = (
+    Layout("torchvision", "conv1.weight", _RESNETS),
+    Layout(  # nn.Sequential(*resnet.children())
+        "torchvision_children",
+        "0.weight",
+        _RESNETS,
+        ((r"^conv1\.", "0."), (r"^bn1\.", "1."), (r"^layer(\d)\.", lambda match: f"{int(match[1]) + 3}.")),
+        head="9",
+    ),
+    Layout("shortcut", "conv1.weight", _RESNETS, ((r"\.downsample\.", ".shortcut."),), head="linear"),
+    Layout(  # nn.Sequential(*resnet.children()) of a ResNet whose forward calls ReLU and pooling as functions
+        "shortcut_children",
+        "0.weight",
+        _RESNETS,
+        (
+            (r"^conv1\.", "0."),
+            (r"^bn1\.", "1."),
+            (r"^layer(\d)\.", lambda match: f"{int(match[1]) + 1}."),
+            (r"\.downsample\.", ".shortcut."),
+        ),
+        head="",
+    ),
+    Layout(
+        "detectron2",
+        "stem.conv1.weight",
+        _RESNETS,
+        (
+            (r"^(conv1|bn1)\.", r"stem.\1."),
+            (r"^layer(\d)\.", lambda match: f"res{int(match[1]) + 1}."),
+            (r"\bbn(\d)\.", r"conv\1.norm."),
+            (r"\.downsample\.0\.", ".shortcut."),
+            (r"\.downsample\.1\.", ".shortcut.norm."),
+        ),
+        head="stem.fc",
+    ),
+    Layout(
+        "transformers",
+        "embedder.embedder.convolution.weight",
+        _RESNETS,
+        (
+            (r"^conv1\.", "embedder.embedder.convolution."),
+            (r"^bn1\.", "embedder.embedder.normalization."),
+            (r"^layer(\d)\.(\d+)\.", lambda match: f"encoder.stages.{int(match[1]) - 1}.layers.{match[2]}."),
+            (r"\.conv(\d)\.", lambda match: f".layer.{int(match[1]) - 1}.convolution."),
+            (r"\.bn(\d)\.", lambda match: f".layer.{int(match[1]) - 1}.normalization."),
+            (r"\.downsample\.0\.", ".shortcut.convolution."),
+            (r"\.downsample\.1\.", ".shortcut.normalization."),
+        ),
+        head="",
+    ),
+    Layout(
+        "vit",
+        "patch_embed.proj.weight",
+        tuple(
+            Network("timm", (("model", f"vit_{width}_patch{patch}_224"),))
+            for width, patch in (("small", 16), ("base", 16), ("small", 8), ("base", 8), ("tiny", 16), ("large", 16))
+        ),
+        ((r"^network\.", ""),),
+        head="head",
+    ),
+)
 
 _LAYERS = tuple((rf"^blocks\.{block}\.res_blocks\.", f"layer{block}.") for block in range(1, 5))
 """From pytorchvideo's names of the stages of a ResNet to torchvision's."""
