@@ -3,14 +3,13 @@
 import copy
 import hashlib
 import json
-import math
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from formula import filled, hash_sym
 from torch import Tensor, nn
 
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, BlockBackbone, NetworkBackbone
@@ -197,34 +196,6 @@ RECORDED: dict[str, tuple[str, dict[str, Any], str, int]] = {
     "x3d_s_head400": ("x3d_s", {}, "", 400),
     "x3d_xs_head10": ("x3d_xs", {}, "", 10),
 }
-
-
-def hash_sym(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Return numbers in [-1, 1) from a name, by the formula in backbones.json."""
-    mask = np.uint64(0xFFFFFFFF)
-    x = np.arange(int(np.prod(shape)), dtype=np.uint64) * np.uint64(2654435761) + np.uint64(zlib.crc32(name.encode()))
-    x &= mask
-    x ^= x >> np.uint64(16)
-    x = x * np.uint64(0x85EBCA6B) & mask
-    x ^= x >> np.uint64(13)
-    x = x * np.uint64(0xC2B2AE35) & mask
-    x ^= x >> np.uint64(16)
-    numbers: Tensor = torch.from_numpy(2 * (x / 2.0**32) - 1)
-    return numbers.reshape(shape)
-
-
-def filled(key: str, shape: tuple[int, ...]) -> Tensor:
-    """Return a parameter or buffer from its public key, by the formula in backbones.json."""
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    s: Tensor = hash_sym(key, shape)
-    if key.endswith("running_mean"):
-        return 0.1 * s
-    if key.endswith("running_var"):
-        return 1 + 0.5 * s
-    if len(shape) >= 2:
-        return s * math.sqrt(6 * shape[0] / s.numel())
-    return 1 + 0.2 * s if key.endswith("weight") else 0.05 * s
 
 
 @pytest.mark.parametrize("case", RECORDED)
