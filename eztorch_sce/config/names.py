@@ -14,6 +14,7 @@ BackboneName: TypeAlias = Literal[
     "resnet34",
     "resnet50",
     "s3d",
+    "timm",
     "x3d_l",
     "x3d_m",
     "x3d_s",

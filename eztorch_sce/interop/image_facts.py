@@ -182,7 +182,7 @@ def solo_learn_facts(found: "Found") -> Facts:
     if dataset not in ("cifar10", "cifar100"):
         stats = _SOLO_LEARN["cifar10"][0]
     assumed = "" if dataset in ("cifar10", "cifar100") else "the file does not name its data set: CIFAR-10 is assumed"
-    return _facts(found, stats, small_stats=stats, settings={"stem_padding": 2}, small_assumed=assumed)
+    return _facts(found, stats, small_stats=stats, settings={"padding": 2}, small_assumed=assumed)
 
 
 def mm_facts(found: "Found") -> Facts:

@@ -259,7 +259,7 @@ _BY_NAME = (
         "BYOL converted from JAX",
         ("torchvision",),
         {"network": ""},
-        Facts(settings={"same_padding": True}),
+        Facts(settings={"tf_padding": True}),
         named_only=True,
     ),
     Format(

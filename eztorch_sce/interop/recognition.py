@@ -187,5 +187,7 @@ def _unknown(container: Container, file: str, format_name: str | None, backbones
         if all(any(re.search(pattern, name) for name in container.tensors) for pattern in each.evidence):
             return f"{file} holds {each.title}, for which there is no backbone here{asked}: {each.cure}"
     held = f"{len(container.tensors)} tensors ({shorten(list(container.tensors), num=3)})"
-    cure = "see `eztorch-sce checkpoint inspect`, or name format=... and backbone=..."
+    cure = (
+        "see `eztorch-sce checkpoint inspect`, or name format=... and backbone=..., for one of timm backbone=timm/MODEL"
+    )
     return f"{file} holds {held} that are not those of a network we know{asked}: {cure}"

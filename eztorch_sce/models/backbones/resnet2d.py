@@ -23,8 +23,8 @@ class ResNet2d(Backbone):
     Args:
         name: "resnet18", "resnet34" or "resnet50".
         small_input: Use a stem for images of about 32 px: a 3x3 convolution with stride 1 and no max-pooling.
-        stem_padding: Zeros around the input of the first convolution; None is half its kernel, 3 or 1.
-        same_padding: Pad before strides as "SAME" does in TensorFlow and JAX: for an input of even size, one zero less
+        padding: Zeros around the input of the first convolution; None is half its kernel, 3 or 1.
+        tf_padding: Pad before strides as "SAME" does in TensorFlow and JAX: for an input of even size, one zero less
             on the left and at the top.
         norm_eps: Epsilon of batch norm, > 0.
         stride_in_1x1: Stride in the first 1x1 convolution of a bottleneck instead of in its 3x3 convolution.
@@ -37,8 +37,8 @@ class ResNet2d(Backbone):
         self,
         name: str,
         small_input: bool = False,
-        stem_padding: int | None = None,
-        same_padding: bool = False,
+        padding: int | None = None,
+        tf_padding: bool = False,
         norm_eps: float = 1e-5,
         stride_in_1x1: bool = False,
     ) -> None:
@@ -52,11 +52,11 @@ class ResNet2d(Backbone):
             self.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
             self.maxpool = nn.Identity()
             init_convolutions(self.conv1)
-        if stem_padding is not None:
-            self.conv1.padding = (stem_padding, stem_padding)
+        if padding is not None:
+            self.conv1.padding = (padding, padding)
         if stride_in_1x1:
             self._stride_in_1x1()
-        if same_padding:
+        if tf_padding:
             self._pad_as_same()
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -106,20 +106,20 @@ class ResNetConfig(Settings):
         False, help="Stem for images of about 32 px: a 3x3 convolution with stride 1 and no max-pooling."
     )
 
-    stem_padding: int | None = setting(
+    padding: int | None = setting(
         None, at_least=0, help="Zeros around the input of the first convolution; null is half its kernel."
     )
-    same_padding: bool = setting(False, help="Pad before strides as SAME does in TensorFlow and JAX.")
+    tf_padding: bool = setting(False, help="Pad before strides as SAME does in TensorFlow and JAX.")
     norm_eps: float = setting(1e-5, above=0, help="Epsilon of batch norm.")
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
-        return ResNet2d(self.name, self.small_input, self.stem_padding, self.same_padding, self.norm_eps)
+        return ResNet2d(self.name, self.small_input, self.padding, self.tf_padding, self.norm_eps)
 
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per rule across settings that is broken."""
-        if self.same_padding and self.stem_padding is not None and not self.small_input:
-            settings = f"{prefix}.same_padding=true and {prefix}.stem_padding={self.stem_padding}"
+        if self.tf_padding and self.padding is not None and not self.small_input:
+            settings = f"{prefix}.tf_padding=true and {prefix}.padding={self.padding}"
             return [f"{settings} both pad the first convolution: leave out one"]
         return []
 
@@ -152,6 +152,4 @@ class ResNet50Config(ResNetConfig):
 
     def build(self) -> Backbone:
         """Return the backbone, randomly initialized."""
-        return ResNet2d(
-            self.name, self.small_input, self.stem_padding, self.same_padding, self.norm_eps, self.stride_in_1x1
-        )
+        return ResNet2d(self.name, self.small_input, self.padding, self.tf_padding, self.norm_eps, self.stride_in_1x1)

@@ -42,17 +42,13 @@ class TimmBackbone(Backbone):
         features: Tensor = self.network(clips.squeeze(2))
         return features
 
-    def _staged(self) -> nn.Module:
-        """Return the network: its stages have the names that they have in timm."""
-        return self.network
-
 
 @register("backbone", "timm")
 @dataclass
 class TimmConfig(Settings):
     """Any network for images from timm, without its classifier; needs `pip install 'eztorch-sce[timm]'`."""
 
-    model: str = setting("convnext_tiny", help="Name of the network in timm, such as vit_small_patch16_224.")
+    model: str = setting("resnet26d", help="Name of the network in timm, such as convnext_tiny.")
     options: dict[str, Any] = setting(
         {}, help="Further arguments of timm.create_model, such as {dynamic_img_size: true}."
     )
@@ -70,8 +66,7 @@ class TimmConfig(Settings):
             given = f"backbone.model={self.model} and backbone.options={self.options}"
             raise ConfigError([f"timm does not build {given}: {type(error).__name__}: {first_line(error)}"]) from error
         num_features = int(getattr(network, "head_hidden_size", network.num_features))
-        stages = [str(stage["module"]) for stage in getattr(network, "feature_info", []) if isinstance(stage, dict)]
-        return TimmBackbone(name, network, num_features, stages)
+        return TimmBackbone(name, network, num_features, _stages_of(network))
 
     def architecture(self) -> str:
         """Return the name of the network without that of its weights, which follows a dot.
@@ -95,8 +90,16 @@ class TimmConfig(Settings):
         published = timm.get_pretrained_cfg(self.model) or timm.get_pretrained_cfg(self.architecture())
         if published is None:  # timm has no weights of it
             return InputSpec(num_frames=1, stats="image")
-        size = int(self.options.get("img_size", published.input_size[-1]))
+        size = self.options.get("img_size", published.input_size[-1])
+        size = size if isinstance(size, int) else min(size)
         return InputSpec(num_frames=1, size=size, stats=name_statistics(published.mean, published.std))
+
+
+def _stages_of(network: nn.Module) -> list[str]:
+    """Return the names of the modules that timm takes feature maps from, without bare activations."""
+    names = [str(stage["module"]) for stage in getattr(network, "feature_info", []) if isinstance(stage, dict)]
+    modules = dict(network.named_modules())
+    return [f"network.{name}" for name in names if name in modules and any(True for _ in modules[name].parameters())]
 
 
 def import_timm() -> ModuleType:
