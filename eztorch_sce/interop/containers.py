@@ -13,11 +13,12 @@ from torch import Tensor
 
 from eztorch_sce import tensor_file
 from eztorch_sce.errors import DamagedFileError
-from eztorch_sce.interop import safetensors_file, torch_archives
+from eztorch_sce.interop import numpy_archives, safetensors_file, torch_archives
 from eztorch_sce.interop.flattening import Flat
 from eztorch_sce.interop.folders import WEIGHTS_SUFFIXES, NoWeights, read_folder
 from eztorch_sce.interop.other_files import refuse_file, refuse_folder
 from eztorch_sce.interop.tensor_bytes import Refused, Stream, printable
+from eztorch_sce.zip_entries import read_entries
 
 _START = 512  # bytes that tell the kind of a file
 _TAR_MAGIC = slice(257, 262)
@@ -111,7 +112,7 @@ def _read_file(path: Path) -> Container:
         if tensor_file.is_tensor_file(path):
             return _read_ours(path)
         if start.startswith(b"PK"):
-            return _flat("torch.save (zip)", torch_archives.read_zip(file))
+            return _read_zip(file)
         if start[_TAR_MAGIC] == b"ustar":
             return _flat("torch.save (tar)", torch_archives.read_tar(file))
         if start[8:9] == b"{":
@@ -119,6 +120,16 @@ def _read_file(path: Path) -> Container:
         refuse_file(path, start)
         content, is_torch = torch_archives.read_legacy(Stream(file, status.st_size))
         return _flat("torch.save (legacy)" if is_torch else "pickle", content)
+
+
+def _read_zip(file: BinaryIO) -> Container:
+    try:
+        entries = read_entries(file)
+    except ValueError as error:
+        raise Refused(str(error)) from None
+    if entries and all(name.endswith(numpy_archives.SUFFIX) for name in entries):
+        return _flat("NumPy archive (.npz)", numpy_archives.read_arrays(file, entries))
+    return _flat("torch.save (zip)", torch_archives.read_zip(file, entries))
 
 
 def _flat(kind: str, content: Any) -> Container:

@@ -14,6 +14,7 @@ from eztorch_sce.interop.tensor_bytes import Place, Refused, place, printable
 
 _LONGEST_KEY = 1000  # characters
 _MOST_EQUAL_KEYS = 100
+_RUN_CODE = "run code on your machine; nothing was run, but do not open the file in another way"
 
 
 class Named(NamedTuple):
@@ -61,9 +62,7 @@ def named(module: str, name: str, rebuilders: Rebuilders) -> Any:
         return _DTYPES[name]
     if str(found) in _REBUILDERS or str(found) in rebuilders or _is_harmless(found):
         return found
-    raise Refused(
-        f"it names {found}, which files of weights never need: it would run code, so do not open it elsewhere"
-    )
+    raise Refused(f"it names {found}, which no file of weights needs, to {_RUN_CODE}")
 
 
 def call(function: Any, args: Any, rebuilders: Rebuilders) -> Any:
@@ -75,13 +74,13 @@ def call(function: Any, args: Any, rebuilders: Rebuilders) -> Any:
     if not isinstance(args, tuple):
         raise Refused("a call in its pickle has no arguments")
     if not isinstance(function, Named):
-        raise Refused("its pickle calls what another call returned: it would run code, so do not open it elsewhere")
+        raise Refused(f"its pickle calls what is no function: damaged, or made to {_RUN_CODE}")
     rebuild = rebuilders.get(str(function)) or _REBUILDERS.get(str(function))
     if rebuild is not None:
         return rebuild(*args)
     if function.is_class or function in _INERT_STANDARD or _REBUILDS_OBJECTS.search(function.name):
         return Inert(str(function), args)
-    raise Refused(f"it calls {function}: it would run code, so do not open it elsewhere")
+    raise Refused(f"it calls {function}, which no file of weights needs, to {_RUN_CODE}")
 
 
 def create(cls: Any, args: Any, rebuilders: Rebuilders) -> Any:
@@ -105,7 +104,8 @@ def build(target: Any, state: Any) -> None:
             elif part is not None:
                 target.entries.append(part)
     elif not isinstance(target, (dict, Place)):  # those of state dicts and parameters hold nothing that we need
-        raise Refused(f"its pickle changes a {type(target).__name__}: it would run code, so do not open it elsewhere")
+        what = "a class or function" if isinstance(target, Named) else f"a {type(target).__name__}"
+        raise Refused(f"its pickle changes {what}: damaged, or made to {_RUN_CODE}")
 
 
 def put_all(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
@@ -299,13 +299,13 @@ def _member(cls: Any, name: Any) -> Any:
         and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
     ):
         return Inert(str(cls), [name])
-    raise Refused("it takes an attribute of an object: it would run code, so do not open it elsewhere")
+    raise Refused(f"it calls builtins.getattr, to {_RUN_CODE}")
 
 
 def _of_typing(generic: Any, args: Any) -> Any:
     if isinstance(generic, Named) and generic.module == "typing":
         return Named(generic.module, generic.name)
-    raise Refused("it takes an item of an object: it would run code, so do not open it elsewhere")
+    raise Refused(f"it calls operator.getitem, to {_RUN_CODE}")
 
 
 def _left_out(kind: str) -> Callable[..., Any]:

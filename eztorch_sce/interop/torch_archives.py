@@ -2,31 +2,31 @@
 
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, BinaryIO
 
 import torch
 
-from eztorch_sce import torch_file
 from eztorch_sce.interop import safe_pickle
 from eztorch_sce.interop.pickled_names import dtype_of_storage
 from eztorch_sce.interop.tensor_bytes import Block, Refused, Storage, Stream, place
+from eztorch_sce.zip_entries import Entry
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _MOST_ITEMS = 1_000_000
 
 
-def read_zip(file: BinaryIO) -> Any:
+def read_zip(file: BinaryIO, entries: Mapping[str, Entry]) -> Any:
     """Return the content of a file that `torch.save` has written since version 1.6.
+
+    Args:
+        file: The file.
+        entries: Where its entries are.
 
     Raises:
         Refused: If it is hostile, or another ZIP file.
     """
-    try:
-        entries = torch_file.entries(file)
-    except torch_file.UNREADABLE as error:
-        raise Refused(str(error)) from None
     roots = [name.removesuffix("/data.pkl") for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(roots) != 1:
         raise Refused(_other_zip(list(entries)))
