@@ -81,6 +81,7 @@ from .models.backbones.base import Backbone as Backbone
 from .models.backbones.base import BackboneConfig as BackboneConfig
 from .models.backbones.base import NetworkBackbone as NetworkBackbone
 from .models.backbones.base import as_backbone as as_backbone
+from .models.backbones.r2plus1d import R2Plus1D34Config as R2Plus1D34Config
 from .models.backbones.r2plus1d import R2Plus1D50Config as R2Plus1D50Config
 from .models.backbones.resnet2d import ResNet18Config as ResNet18Config
 from .models.backbones.resnet2d import ResNet34Config as ResNet34Config

@@ -5,6 +5,7 @@ from typing import Literal, TypeAlias
 BackboneName: TypeAlias = Literal[
     "mc3_18",
     "r2plus1d_18",
+    "r2plus1d_34",
     "r2plus1d_50",
     "r2plus1d_small",
     "r3d18",

@@ -34,7 +34,7 @@ _PAPERS: tuple[Format, ...] = (
     Format(
         "sce",
         "public SCE code",
-        ("torchvision", "pytorchvideo"),
+        ("torchvision", "pytorchvideo", "pytorchvideo_x3d", "torchvision_video", "sce_r2plus1d", "coclr"),
         {"online": r"trunk\.", "momentum": r"momentum_trunk\."},
         _sce_facts,
         ignored={_TRANSFORMS: "buffer of an augmentation"},
@@ -126,11 +126,11 @@ _VIDEO: tuple[Format, ...] = (
     Format(
         "mmaction",
         "mmaction2",
-        ("mmaction", "mmaction_without_conv", "mmaction_images", "torchvision"),
+        ("mmaction", "mmaction_r2plus1d", "mmaction_without_conv", "mmaction_images", "torchvision"),
         {"backbone": r"(?:backbone\.)?"},
         video_facts.mmaction,
         evidence=(r"(^|\.)(cls_head|roi_head)\.|\.(conv|net)\.weight$|\.conv_s\.",),
-        head=r"cls_head\.(fc_cls|new_fc)",
+        head=r"cls_head\.fc_cls",
     ),
     Format(
         "pytorchvideo",

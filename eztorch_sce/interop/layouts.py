@@ -30,7 +30,10 @@ class Network(NamedTuple):
     def config(self, more: Mapping[str, Any] | None = None) -> BackboneConfig:
         """Return the config that builds it, with further settings."""
         cls = registry.choices("backbone")[self.backbone]
-        config: BackboneConfig = cls(**{**dict(self.settings), **(more or {})})
+        settings = {**dict(self.settings), **(more or {})}
+        config: BackboneConfig = cls(
+            **{name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+        )
         return config
 
 
@@ -165,6 +168,7 @@ _COCLR_TWINS |= {(4, i): f"Mixed_4{'abcdef'[i]}" for i in range(1, 6)} | {(5, 1)
 _COCLR_SEPARABLE = r"^(block1\.0|block2\.2|block\d\.\d\.branch[12]\.1)"
 _COCLR_PLAIN = r"^(block2\.1|block\d\.\d\.branch[12]\.0|block\d\.\d\.branch3\.1)"
 _COCLR_EPS = (("norm_eps", 1e-5),)  # S3D was published with 1e-3
+_SCE_R2PLUS1D = (("stem_pool", False), ("norm_eps", 1e-5), ("wide_shortcuts", False))
 _DILATED = (("dilate_last", True),)
 
 _VIDEO = (
@@ -218,6 +222,42 @@ _VIDEO = (
             *((rf"\.branch2\.norm_{letter}\.", f".conv{number}.bn.") for number, letter in enumerate("abc", 1)),
         ),
         head="",
+    ),
+    Layout(
+        "mmaction_r2plus1d",
+        "conv1.conv.conv_s.weight",
+        (Network("r2plus1d_34"), Network("r2plus1d_34", (("num_blocks", (2, 2, 2, 2)),)), Network("r2plus1d_18")),
+        renames=(
+            (r"^stem\.0\.", "conv1.conv.conv_s."),
+            (r"^stem\.1\.", "conv1.conv.bn_s."),
+            (r"^stem\.3\.", "conv1.conv.conv_t."),
+            (r"^stem\.4\.", "conv1.bn."),
+            (r"\.(conv[12]|downsample)\.0\.0\.", r".\1.conv.conv_s."),
+            (r"\.(conv[12]|downsample)\.0\.1\.", r".\1.conv.bn_s."),
+            (r"\.(conv[12]|downsample)\.0\.3\.", r".\1.conv.conv_t."),
+            (r"\.downsample\.0\.", ".downsample.conv."),
+            (r"\.(conv[12]|downsample)\.1\.", r".\1.bn."),
+        ),
+        head="",
+    ),
+    Layout(
+        "sce_r2plus1d",
+        "stem.0.weight",
+        tuple(
+            Network("r2plus1d_34", (("num_blocks", blocks), ("stem_width", width), *_SCE_R2PLUS1D))
+            for blocks in ((2, 2, 2, 2), (1, 1, 1, 1))
+            for width in (45, 83)
+        ),
+        renames=(
+            (r"^(layer\d)\.0\.", r"\1.block1."),
+            *((rf"^(layer\d)\.{index}\.", rf"\1.blocks.{index - 1}.") for index in (1, 2, 3, 4, 5)),
+            (r"\.conv([12])\.1\.", r".bn\1."),
+            (r"\.downsample\.1\.", ".downsamplebn."),
+            (r"\.downsample\.", ".downsampleconv."),
+            (r"\.(conv[12]|downsampleconv)\.0\.0\.", r".\1.spatial_conv."),
+            (r"\.(conv[12]|downsampleconv)\.0\.1\.", r".\1.bn."),
+            (r"\.(conv[12]|downsampleconv)\.0\.3\.", r".\1.temporal_conv."),
+        ),
     ),
     Layout(
         "mmaction_without_conv",  # as torchvision names the 2-D ResNet

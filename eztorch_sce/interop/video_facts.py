@@ -102,9 +102,13 @@ def mmaction(found: "Found") -> Facts:
             return Facts(refused=f"{reason}, which our networks do not have")
     config = openmmlab_config(found.container)
     is_video = not network.startswith("resnet")
-    stored = {name: option(config, name) for name in _MMACTION}
-    expected = {name: value for name, value in _MMACTION.items() if is_video and stored[name] is not None}
-    if others := differing(stored, expected):
+    strides = {"temporal_strides": (1, 2, 2, 2)} if network.startswith("r2plus1d") else {}
+    others = differing(_options(config), _MMACTION | strides) if is_video else []
+    norm_eps = _norm_eps(config)
+    settings = {"norm_eps": 1e-3 if norm_eps is None else norm_eps} if network == "r2plus1d_34" else {}
+    if not settings and norm_eps not in (None, 1e-5):
+        others.append(f"eps={norm_eps} of batch norm")
+    if others:
         return Facts(refused=f"{', '.join(others)} in its config, which {network} cannot express")
     is_bgr = option(config, "to_bgr") is True
     mean, std = (_channels(option(config, name), is_bgr, 255) for name in ("mean", "std"))
@@ -114,8 +118,24 @@ def mmaction(found: "Found") -> Facts:
         channels="bgr" if is_bgr else "rgb",
         num_frames=int(_number(clip, "clip_len", 8)) if is_video else 1,
         frame_stride=int(_number(clip, "frame_interval", 8)) if is_video else None,
+        settings=settings,
         assumed="" if config else f"it holds no config: that of the published {network} is taken",
     )
+
+
+def _options(config: str) -> dict[str, Any]:
+    """Return the options of an OpenMMLab config that decide what a network computes, as far as it sets them."""
+    found = {name: option(config, name) for name in _MMACTION}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _norm_eps(config: str) -> float | None:
+    """Return the epsilon of batch norm in an OpenMMLab config; None if it does not say."""
+    found = re.search(r"norm_cfg\s*=\s*dict\(([^()]*)\)", config)
+    if found is None:
+        return None
+    eps = option(found[1], "eps")
+    return eps if isinstance(eps, float) else 1e-5
 
 
 def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
