@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eztorch_sce import signals
-from eztorch_sce.commands import COMMANDS
+from eztorch_sce.commands import COMMANDS, GROUPS
 from eztorch_sce.errors import (
     EXPLAINED,
     INTERRUPTED,
@@ -27,6 +27,7 @@ from eztorch_sce.errors import (
 )
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
+from eztorch_sce.positional import CommandGroup
 from eztorch_sce.printing import accept_any_text, print_line, visible
 from eztorch_sce.started import how_to_go_on, opened_run, remember_words
 from eztorch_sce.together import together
@@ -112,8 +113,8 @@ def _run(command: str, rest: list[str]) -> None:
         _show_overview(rest)
     elif command == "--version":
         _show_version()
-    elif command == "data":
-        _run_data(rest)
+    elif command in GROUPS:
+        _run_group(GROUPS[command], rest)
     elif command in COMMANDS:
         _run_positional(command, rest)
     elif command == "recipes":
@@ -240,27 +241,26 @@ def _run_positional(name: str, words: list[str]) -> None:
     command.run(*line.arguments, line.config)
 
 
-def _run_data(words: list[str]) -> None:
-    """Run a `data` command. Exit with 1 if files are unusable, missing or could not be processed."""
+def _run_group(group: CommandGroup, words: list[str]) -> None:
+    """Run a command of two words, or show its help. Exit with 1 if files are unusable, missing or failed."""
     from eztorch_sce.config import help as help_pages
-    from eztorch_sce.curation.command import DATA_COMMANDS
     from eztorch_sce.positional import parse
 
     name, rest = (words[0], words[1:]) if words else ("help", [])
     if name in _HELP_WORDS:
-        return print(help_pages.data_overview())
-    if name not in DATA_COMMANDS:
-        cure = did_you_mean(name, DATA_COMMANDS) or f"; the commands are {', '.join(DATA_COMMANDS)}"
-        raise ConfigError([f"data {name} is not a command{cure}"])
+        return print(help_pages.group_overview(group))
+    if name not in group.commands:
+        cure = did_you_mean(name, group.commands) or f"; the commands are {', '.join(group.commands)}"
+        raise ConfigError([f"{group.name} {name} is not a command{cure}"])
+    command = group.commands[name]
     if any(word in _HELP_WORDS for word in rest):
-        return print(help_pages.data_help(name))
-    refuse_several(f"data {name}")
-    command = DATA_COMMANDS[name]
+        return print(help_pages.positional_help(command))
+    refuse_several(f"{group.name} {name}")
     line = parse(command, rest)
     if command.run is None:
         return _bench(line.arguments[0], line.overrides)
     with _loading("loading PyTorch"):
-        import_module("eztorch_sce.curation.doctor")  # whose imports all these commands share
+        import_module(group.shared)
     sys.exit(0 if command.run(*line.arguments, line.config) else 1)
 
 

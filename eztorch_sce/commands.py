@@ -1,4 +1,4 @@
-"""Commands that take run directories or folders as positional arguments.
+"""Commands that take files, folders or run directories as positional arguments.
 
 The modules that do the work are imported when a command runs, so that `--help` responds at once.
 """
@@ -6,7 +6,9 @@ The modules that do the work are imported when a command runs, so that `--help` 
 from collections.abc import Mapping
 from typing import Any
 
-from eztorch_sce.positional import Argument, PositionalCommand
+from eztorch_sce.checkpoints.command import CHECKPOINT_COMMANDS
+from eztorch_sce.curation.command import DATA_COMMANDS
+from eztorch_sce.positional import Argument, CommandGroup, PositionalCommand
 from eztorch_sce.report.settings import ReplayConfig, ReportConfig, WatchConfig
 from eztorch_sce.waiting import announced
 
@@ -94,4 +96,22 @@ COMMANDS: Mapping[str, PositionalCommand] = {
         _replay,
         flags=("step",),
     ),
+}
+
+GROUPS: Mapping[str, CommandGroup] = {
+    group.name: group
+    for group in (
+        CommandGroup(
+            "data",
+            "Inspect and prepare the files of a data set before a run.",
+            DATA_COMMANDS,
+            shared="eztorch_sce.curation.doctor",
+        ),
+        CommandGroup(
+            "checkpoint",
+            "Look into checkpoints of any code base, import their weights, and export those of runs.",
+            CHECKPOINT_COMMANDS,
+            shared="eztorch_sce.models.weights",
+        ),
+    )
 }

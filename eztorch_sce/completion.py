@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import NamedTuple
 
-from eztorch_sce.commands import COMMANDS
+from eztorch_sce.commands import COMMANDS, GROUPS
 from eztorch_sce.config import help as help_pages
 from eztorch_sce.config.recipes import recipes
 from eztorch_sce.config.reference import Description, Entry, Reference, describe, load
-from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.positional import PositionalCommand
 
@@ -115,11 +114,12 @@ def _possible(before: Sequence[str], current: str) -> Iterator[Candidate]:
         return
     command, *rest = before
     reference = load()
-    if command == "data":
+    if command in GROUPS:
+        known = GROUPS[command].commands
         if not rest:
-            yield from (Candidate(name, each.summary[:_SHORT_HELP]) for name, each in DATA_COMMANDS.items())
-        elif rest[0] in DATA_COMMANDS:
-            yield from _of_positional(DATA_COMMANDS[rest[0]], rest[1:], current)
+            yield from (Candidate(name, each.summary[:_SHORT_HELP]) for name, each in known.items())
+        elif rest[0] in known:
+            yield from _of_positional(known[rest[0]], rest[1:], current)
     elif command == "recipes":
         parts = {part for name in recipes() for part in name.split("_")}
         yield from map(Candidate, [*recipes(), *sorted(parts)])

@@ -29,6 +29,7 @@ class Argument(NamedTuple):
         is_folder: Whether the value must be an existing folder.
         choices: Function that returns the allowed values; None if there is no fixed set.
         is_repeated: Whether several values may follow, for the last argument of a command.
+        exists: Whether the value must be an existing file or folder.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Argument(NamedTuple):
     is_folder: bool = False
     choices: Callable[[], Sequence[str]] | None = None
     is_repeated: bool = False
+    exists: bool = False
 
 
 class PositionalCommand(NamedTuple):
@@ -75,6 +77,23 @@ class PositionalCommand(NamedTuple):
         names = [f"{each.name} [{each.name} ...]" if each.is_repeated else each.name for each in self.arguments]
         settings = [] if self.config is not None and not typing.get_type_hints(self.config) else ["[key=value ...]"]
         return " ".join(["eztorch-sce", self.title, *names, *settings])
+
+
+class CommandGroup(NamedTuple):
+    """Commands of two words that share the first one, such as `data doctor` and `data check`.
+
+    Attributes:
+        name: The first word.
+        summary: One sentence.
+        commands: The commands by their second word.
+        shared: Module whose imports all commands share; the command line loads it first, and says so if that takes
+            long.
+    """
+
+    name: str
+    summary: str
+    commands: Mapping[str, PositionalCommand]
+    shared: str
 
 
 class CommandLine(NamedTuple):
@@ -262,18 +281,19 @@ def _invalid_arguments(command: PositionalCommand, arguments: Sequence[str]) -> 
     ]
     messages += [f"unexpected argument {word}; usage: {command.usage()}" for word in arguments[len(known) :]]
     for argument, value in zip(known, arguments, strict=False):
-        if argument.is_folder:
-            messages += _invalid_folder(argument, value)
+        if argument.is_folder or argument.exists:
+            messages += _invalid_path(argument, value)
         if message := problem_with(argument.name, value, Setting(choices=argument.choices)):
             messages.append(message)
     return messages
 
 
-def _invalid_folder(argument: Argument, value: str) -> list[str]:
-    if os.path.isdir(value):
+def _invalid_path(argument: Argument, value: str) -> list[str]:
+    if os.path.isdir(value) or (argument.exists and os.path.exists(value)):
         return []
     if os.path.exists(value):
         return [f"{argument.name}={value} must be a folder but is a file"]
     parent = Path(value).parent
-    siblings = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    entries = [entry for entry in parent.iterdir() if argument.exists or entry.is_dir()] if parent.is_dir() else []
+    siblings = [entry.name for entry in entries]
     return [f"{argument.name}={value} does not exist{did_you_mean(Path(value).name, siblings)}"]

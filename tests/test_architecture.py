@@ -19,7 +19,7 @@ FLOORS = (
     {"extraction", "linear_on_views", "results"},
     {"run_records", "thumbnails", "pages", "rehearsal", "watch", "replaying"},
     {"api"},
-    {"demo", "studies", "replay_words"},
+    {"demo", "studies", "replay_words", "checkpoints"},
     {"commands", "completion"},
     {"cli"},
     {"__main__"},

@@ -105,6 +105,10 @@ def test_tab_completes_in_a_real_shell(shell: str, folder: Path, capsys: pytest.
         (["plan", "recipe=cifar100"], ["recipe=cifar100_resnet18"]),  # and not the recipe of `linear`
         (["data", "prepare", "videos", "out", "short"], ["short_side="]),
         (["data", "check", "kinetics4"], ["kinetics400"]),
+        (["checkpoint", "i"], ["inspect", "import"]),
+        (["checkpoint", "import", "a.pth", "inflate=c"], ["inflate=center"]),
+        (["checkpoint", "import", "a.pth", "format=pytorchv"], ["format=pytorchvideo"]),
+        (["checkpoint", "export", "a", "b", "format=ez"], ["format=eztorch_sce"]),
         (["compare", "runs/m"], ["runs/mine/"]),
         (["report", "runs/mine", "runs/m"], ["runs/mine/"]),
         (["report", "runs/mine", "da"], ["data.root="]),

@@ -1,4 +1,4 @@
-"""Tests of the command lines of `eztorch-sce data`."""
+"""Tests of command lines with positional arguments."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from eztorch_sce import cli
+from eztorch_sce.commands import GROUPS
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig
 from eztorch_sce.errors import ConfigError
@@ -101,16 +102,19 @@ def test_mistakes_make_the_exit_code_2(capsys: pytest.CaptureFixture[str]) -> No
     assert "did you mean doctor?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", DATA_COMMANDS)
-def test_examples_are_valid(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in GROUPS[group].commands])
+def test_examples_are_valid(group: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "videos").mkdir()
-    for example in DATA_COMMANDS[name].examples:
-        program, data, command, *words = example.split()
-        assert (program, data, command) == ("eztorch-sce", "data", name)
-        parse(DATA_COMMANDS[name], words)
+    for folder in ("videos", "runs/mine"):
+        (tmp_path / folder).mkdir(parents=True)
+    for file in ("moco_v2_800ep.pth.tar", "byol.pth", "resnet50.pth"):
+        (tmp_path / file).touch()
+    for example in GROUPS[group].commands[name].examples:
+        program, *words = example.split()
+        assert (program, words[:2]) == ("eztorch-sce", [group, name])
+        parse(GROUPS[group].commands[name], words[2:])
 
 
 def test_the_table_of_commands_loads_without_torch() -> None:
-    program = "import sys, eztorch_sce.curation.command; assert 'torch' not in sys.modules"
+    program = "import sys, eztorch_sce.commands; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

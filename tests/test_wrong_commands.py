@@ -73,6 +73,10 @@ WRONG = {
     "completion": ["the name of the shell is missing: write eztorch-sce completion bash|zsh|fish"],
     "completion bash zsh": ["one shell is expected, got bash zsh"],
     "data doctr images": ["data doctr is not a command; did you mean doctor?"],
+    "checkpoint imprt a b": ["checkpoint imprt is not a command; did you mean import?"],
+    "checkpoint inspect imagse": ["FILE=imagse does not exist; did you mean images?"],
+    "checkpoint export images out": ["format is missing: choose one of eztorch_sce"],
+    "checkpoint export images out format=onx": ["format=onx must be one of"],
     # values
     "pretrain data.root=images data.batch_size=many": ["data.batch_size=many must be a whole number, at least 1"],
     "pretrain data.root=images data.batch_size=64": ["data.batch_size=64 is more than the 10 records", "10 or less"],

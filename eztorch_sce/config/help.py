@@ -9,20 +9,22 @@ from functools import lru_cache
 from eztorch_sce.config.added import with_added
 from eztorch_sce.config.reference import Description, Reference, describe, load
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
-from eztorch_sce.positional import PositionalCommand
+from eztorch_sce.positional import CommandGroup, PositionalCommand
 
 MAX_LINES, MAX_WIDTH = 96, 100  # two screens
 _COLUMN = 28  # where the help of a setting starts
 
 _SECTIONS_OF_COMMANDS = {
     "Start": ("demo", "study", "recipes", "env", "completion"),
-    "Prepare": ("data", "show-views", "plan"),
+    "Prepare": ("data", "checkpoint", "show-views", "plan"),
     "Train": ("pretrain", "finetune", "test"),
     "Evaluate": (),  # all commands that are in no other section
     "Look": ("report", "watch", "compare", "replay"),
 }
 _OTHER_COMMANDS = {
     "data": "Find bad files, make copies that decode fast, choose a decoder; see `eztorch-sce data --help`.",
+    "checkpoint": "Import the weights of other code bases, and export those of runs; see `eztorch-sce checkpoint "
+    "--help`.",
     "report": "Write one HTML page of the results, curves and nearest clips of runs (report RUN [RUN ...]).",
     "watch": "Follow a run that is still training on a live page (watch RUN).",
     "compare": "Compare the metrics of runs and list the settings that differ (compare RUN RUN ...).",
@@ -212,22 +214,13 @@ def command_help(command: str, topics: Sequence[str] = ()) -> str:
     return "\n".join([*head, *_fitted([first, *others], MAX_LINES - len(head) - len(tail)), *tail])
 
 
-def data_overview() -> str:
-    """Return the help of `eztorch-sce data`."""
-    from eztorch_sce.curation.command import DATA_COMMANDS
-
-    lines = ["Inspect and prepare the files of a data set before a run.", ""]
-    lines += ["usage: eztorch-sce data <command> ... [key=value ...]", ""]
-    for name, command in DATA_COMMANDS.items():
+def group_overview(group: CommandGroup) -> str:
+    """Return the help of commands that share their first word, such as `eztorch-sce data`."""
+    lines = [*textwrap.wrap(group.summary, _width()), ""]
+    lines += [f"usage: eztorch-sce {group.name} <command> ... [key=value ...]", ""]
+    for name, command in group.commands.items():
         lines += _two_columns(name, command.summary, 9)
-    return "\n".join([*lines, "", "`eztorch-sce data <command> --help` shows the settings of a command."])
-
-
-def data_help(name: str) -> str:
-    """Return the help of a command of `eztorch-sce data`."""
-    from eztorch_sce.curation.command import DATA_COMMANDS
-
-    return positional_help(DATA_COMMANDS[name])
+    return "\n".join([*lines, "", f"`eztorch-sce {group.name} <command> --help` shows the settings of a command."])
 
 
 def positional_help(command: PositionalCommand) -> str:

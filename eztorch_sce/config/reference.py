@@ -70,12 +70,14 @@ class Reference:
         choices: Configs of the choices of each group, by name.
         configs: Nested configs, by class name.
         policies: Names of the view policies.
+        formats: Names of the formats of checkpoints of other code bases: those that are imported, and exported to.
     """
 
     commands: dict[str, Description]
     choices: dict[str, dict[str, Description]]
     configs: dict[str, Description]
     policies: list[str]
+    formats: dict[str, list[str]] = field(default_factory=dict)
 
 
 def load() -> Reference:
@@ -89,6 +91,7 @@ def load() -> Reference:
         },
         {name: _description(item) for name, item in content["configs"].items()},
         content["policies"],
+        content["formats"],
     )
 
 
@@ -100,8 +103,11 @@ def build() -> Reference:
     """Derive the reference from the declarations of all commands and registered choices."""
     from eztorch_sce.augment.policies import POLICIES
     from eztorch_sce.config.compose import choice_groups, commands
+    from eztorch_sce.interop.export import EXPORTS
+    from eztorch_sce.interop.formats import FORMATS
 
-    reference = Reference({}, {}, {}, sorted(POLICIES))
+    formats = {"import": [each.name for each in FORMATS], "export": list(EXPORTS)}
+    reference = Reference({}, {}, {}, sorted(POLICIES), formats)
     for group in choice_groups():
         if choices := registry.own_choices(group):
             reference.choices[group] = {name: describe(cls, reference) for name, cls in choices.items()}

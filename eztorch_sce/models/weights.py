@@ -17,7 +17,7 @@ from eztorch_sce.augment.statistics import normalization_of, register_statistics
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, DamagedFileError, NewerFileError, TrainingError, did_you_mean, shorten
 from eztorch_sce.interop.accounting import summary
-from eztorch_sce.interop.containers import files_of, is_container, read_container
+from eztorch_sce.interop.containers import Container, files_of, is_container, read_container
 from eztorch_sce.interop.import_weights import Imported, import_container
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import Classifier
@@ -245,6 +245,18 @@ def load_weights(path: str) -> Weights:
     Raises:
         ConfigError: If the file is missing or damaged, holds no network that is known, or is not taken whole.
     """
+    content = read_weights(path)
+    if isinstance(content, Weights):
+        return content
+    return imported_weights(import_container(content, path), path, hash_of(weights_file(path)))
+
+
+def read_weights(path: str) -> Weights | Container:
+    """Read a weights file, or the one in a run directory; or return what a file of another code base holds.
+
+    Raises:
+        ConfigError: If the file is missing, damaged or a checkpoint of a training.
+    """
     file = weights_file(path)
     if not is_weights(file):
         raise ConfigError([f"weights={path} {_why_absent(file)}"])
@@ -262,7 +274,7 @@ def load_weights(path: str) -> Weights:
         raise ConfigError([f"weights={path} cannot be read: {reason}; {cure}"]) from error
     if any(name.startswith("state_dict.method.") for name in container.tensors):
         raise ConfigError([f"weights={path} {_CHECKPOINT}"])
-    return imported_weights(import_container(container, path), path, hash_of(file))
+    return container
 
 
 def imported_weights(imported: Imported, file: str, sha256: str) -> Weights:

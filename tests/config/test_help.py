@@ -6,12 +6,12 @@ import sys
 import pytest
 
 from eztorch_sce import registry
+from eztorch_sce.commands import GROUPS
 from eztorch_sce.config import help as help_pages
 from eztorch_sce.config.compose import commands, compose
 from eztorch_sce.config.folder_words import with_folder
 from eztorch_sce.config.reference import FILE, NAMES, REGENERATE, build, load, to_json, to_names
 from eztorch_sce.config.reference_pages import DOCS, pages
-from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.errors import ConfigError
 
 TYPED_FIRST = (
@@ -78,23 +78,30 @@ def test_an_unknown_topic_suggests_the_nearest() -> None:
 
 def test_the_overview_names_every_command() -> None:
     text = help_pages.overview()
-    for name in [*commands(), "data", "compare", "recipes", "env"]:
+    for name in [*commands(), "data", "checkpoint", "compare", "recipes", "env"]:
         assert f"\n  {name} " in text
     assert max(map(len, text.splitlines())) <= help_pages.MAX_WIDTH
 
 
-@pytest.mark.parametrize("name", DATA_COMMANDS)
-def test_data_commands_have_the_same_form_of_help(name: str) -> None:
-    text = help_pages.data_help(name)
-    assert f"usage: eztorch-sce data {name}" in text
-    assert DATA_COMMANDS[name].summary.split()[0] in help_pages.data_overview()
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS for name in GROUPS[group].commands])
+def test_commands_of_two_words_have_the_same_form_of_help(group: str, name: str) -> None:
+    command = GROUPS[group].commands[name]
+    assert f"usage: eztorch-sce {group} {name}" in help_pages.positional_help(command)
+    assert command.summary.split()[0] in help_pages.group_overview(GROUPS[group])
 
 
 @pytest.mark.parametrize(
     "words",
     [
         *("--help", "recipes", "recipes ucf101", "pretrain --help", "pretrain --help all", "data --help"),
-        *("data prepare --help", "completion bash", "completion --words pretrain data.ro", "x"),
+        *(
+            "data prepare --help",
+            "checkpoint --help",
+            "checkpoint import --help",
+            "completion bash",
+            "completion --words pretrain data.ro",
+            "x",
+        ),
     ],
 )
 def test_help_and_lists_do_not_import_torch(words: str) -> None:

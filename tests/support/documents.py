@@ -29,11 +29,11 @@ import yaml
 
 import eztorch_sce
 from eztorch_sce.cli import main
+from eztorch_sce.commands import GROUPS
 from eztorch_sce.config.compose import commands, compose
 from eztorch_sce.config.help import command_names
-from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.positional import parse
+from eztorch_sce.positional import PositionalCommand, parse
 
 _BLOCK = re.compile(
     r"(?P<mark><!-- not run: [^\n]+ -->\n\n?)?"
@@ -165,8 +165,8 @@ def small(words: list[str]) -> list[str]:
 def check_words(words: list[str]) -> None:
     """Compose a command, which checks every setting, without running it."""
     command, rest = words[0], words[1:]
-    if command == "data":
-        _check_data_command(rest[0], rest[1:])
+    if command in GROUPS:
+        _check_positional(GROUPS[command].commands[rest[0]], rest[1:])
     elif command in commands():
         settings = [word for word in rest if not word.startswith("-")]
         if "-m" in rest:  # a sweep: its first run
@@ -176,9 +176,9 @@ def check_words(words: list[str]) -> None:
         assert command in (*command_names(), "recipes", "compare", "env", "watch", "report", "replay"), command
 
 
-def _check_data_command(name: str, words: list[str]) -> None:
+def _check_positional(command: PositionalCommand, words: list[str]) -> None:
     try:
-        parse(DATA_COMMANDS[name], words)
+        parse(command, words)
     except ConfigError as error:
         if not all("does not exist" in problem for problem in error.problems):  # folders of a block that is not run
             raise
