@@ -29,6 +29,8 @@ from eztorch_sce.types import InputSpec
 
 BACKBONE_FILE = "backbone.safetensors"
 CLASSIFIER_FILE = "classifier.safetensors"
+WEIGHTS_IN_FOLDER = "model.safetensors"
+"""Name of the weights file in a folder for the Hugging Face Hub, where other programs expect it."""
 _IN_RUNS = (CLASSIFIER_FILE, "classifier.pt", BACKBONE_FILE, "backbone.pt")
 _CHECKPOINT = (
     "is a checkpoint of a training, which only its own run goes on from: give the directory of the run, its "
@@ -202,11 +204,16 @@ def epoch_file(epoch: int) -> str:
 
 
 def weights_file(path: str | Path) -> Path:
-    """Return the path of a weights file, or of the one in a run directory; see `is_weights`. It need not exist."""
+    """Return the path of a weights file, or of the one in a run directory or an exported folder. It need not exist.
+
+    A folder of another code base is returned as it is, see `is_weights`.
+    """
     file = Path(path)
-    if file.is_dir():
-        return next((file / name for name in _IN_RUNS if (file / name).is_file()), file)
-    return file
+    if not file.is_dir():
+        return file
+    exported = file / WEIGHTS_IN_FOLDER
+    own = exported if exported.is_file() and tensor_file.is_tensor_file(exported) else file
+    return next((file / name for name in _IN_RUNS if (file / name).is_file()), own)
 
 
 def is_weights(file: Path) -> bool:

@@ -11,7 +11,6 @@ import torch
 
 from eztorch_sce import __version__
 from eztorch_sce.augment.statistics import normalization_of
-from eztorch_sce.errors import ConfigError
 from eztorch_sce.models.weights import Weights, weights_file
 from eztorch_sce.types import InputSpec
 
@@ -48,11 +47,11 @@ def card_of(weights: Weights, takes_clips: bool, run: Path, license: str | None)
     return weights.about | {name: value for name, value in new.items() if value is not None}
 
 
-def check_license(license: str | None) -> None:
-    """Raise ConfigError if a license is not an identifier."""
+def check_license(license: str | None) -> Iterator[str]:
+    """Yield why a license is not an identifier."""
     if license is not None and not (license and _LICENSE_CHARACTERS.issuperset(license)):
         known = "such as apache-2.0, mit, cc-by-4.0, cc-by-nc-4.0 or other"
-        raise ConfigError([f"license={license} must be an identifier of letters, digits and .-+_, {known}"])
+        yield f"license={license} must be an identifier of letters, digits and .-+_, {known}"
 
 
 def preprocessing_of(spec: InputSpec, takes_clips: bool) -> dict[str, Any]:

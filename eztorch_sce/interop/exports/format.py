@@ -1,6 +1,6 @@
 """What a format of exports is, and what an export returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,14 +13,12 @@ class Written:
 
     Attributes:
         difference: Largest absolute difference between the outputs of what was written and those of the network.
-        compared: What was compared, in words.
-        names: Names of the files in the folder, if it is one.
+        compared: What was compared with the network, in words.
         notes: What a user of the output should know, in words.
     """
 
     difference: float
     compared: str
-    names: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -32,21 +30,25 @@ class ExportFormat:
         name: Its name, as in `format=NAME`.
         title: What it is, for people.
         networks: The networks that it takes, in words.
-        write: Writes a network to a path and compares it; raises ConfigError if it does not take the network.
-        is_folder: Whether the output is a folder.
-        suffix: Usual suffix of the file; empty for a folder.
-        needs: Packages that writing and comparing need beside those of this package, by the name of their import.
-        extra: The extra of this package that brings them.
+        write: Writes a network and compares what it wrote, given the network and the path of the file or folder. It may
+            write other files beside a file. It raises ConfigError if it does not take the network.
+        suffixes: Suffixes that the file may have, the usual one first; empty for a folder.
+        needs: Packages beside the dependencies of this package, by the names that they are imported by.
+        install: What installs them.
     """
 
     name: str
     title: str
     networks: str
     write: Callable[[Taken, Path], Written]
-    is_folder: bool = False
-    suffix: str = ""
+    suffixes: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
-    extra: str = ""
+    install: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether the output is a folder."""
+        return not self.suffixes
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Exported:
         files: The files that were written.
         num_bytes: Their size.
         difference: Largest absolute difference between the outputs of what was written and those of the network.
-        compared: What was compared, in words.
+        compared: What was compared with the network, in words.
         notes: What a user of the output should know, in words.
     """
 

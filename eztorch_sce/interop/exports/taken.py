@@ -57,9 +57,19 @@ class Taken:
         return self.network.backbone.name
 
     @property
+    def input_name(self) -> str:
+        """Name of the input."""
+        return "clips" if self.network.backbone.takes_clips else "images"
+
+    @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in order."""
         return ["features"] if self.network.head is None else ["features", "logits"]
+
+    def input_in_words(self) -> str:
+        """Return the shape and the type of the input."""
+        shape = ", ".join(str(length) for length in self.card["preprocessing"]["shape"])
+        return f"{self.input_name} ({shape}), float32, prepared as its card says under preprocessing"
 
     def inputs(self, batch_size: int) -> Tensor:
         """Return random inputs, always the same: clips (B, 3, T, S, S), or images (B, 3, S, S)."""
