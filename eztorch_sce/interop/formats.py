@@ -5,7 +5,7 @@ To add one, add a row here, and a layout to `layouts.py` if its names are new.
 
 from typing import TYPE_CHECKING
 
-from eztorch_sce.interop import video_facts
+from eztorch_sce.interop import sce_facts, video_facts
 from eztorch_sce.interop.format import BY_PREFIX, Facts, Format, Move, Unsupported, as_scalar, turned
 from eztorch_sce.interop.image_facts import deep_layouts, generic_facts
 from eztorch_sce.interop.image_formats import IMAGES
@@ -15,19 +15,6 @@ if TYPE_CHECKING:
     from eztorch_sce.interop.containers import Container
     from eztorch_sce.interop.recognition import Found
 
-_GUESSED = "the file does not say how its input was normalized or sampled"
-
-
-def _sce_facts(found: "Found") -> Facts:
-    """Return the input of the networks of the SCE papers: of Kinetics, ImageNet or CIFAR-10."""
-    if found.layout.name == "torchvision":
-        if dict(found.network.settings).get("small_input"):
-            return Facts("cifar10", size=32, assumed=f"{_GUESSED}: 32 px with the statistics of CIFAR-10 are assumed")
-        return Facts("image", assumed=f"{_GUESSED}: 224 px with the statistics of ImageNet are assumed")
-    assumed = f"{_GUESSED}: 8 frames over 2.56 s at 224 px, as in most of the papers' recipes, are assumed"
-    return Facts("video", num_frames=8, assumed=assumed)
-
-
 _TRANSFORMS = r"(^|\.)((train|val|test)_)?transform\."
 
 _PAPERS: tuple[Format, ...] = (
@@ -36,9 +23,9 @@ _PAPERS: tuple[Format, ...] = (
         "public SCE code",
         ("torchvision", "pytorchvideo", "pytorchvideo_x3d", "torchvision_video", "sce_r2plus1d", "coclr"),
         {"online": r"trunk\.", "momentum": r"momentum_trunk\."},
-        _sce_facts,
+        sce_facts.sce,
         ignored={_TRANSFORMS: "buffer of an augmentation"},
-        head=r"classifier\.(layers\.[01]|proj)|trunk\.head\.proj",
+        head=r"(classifier\.(layers\.[01]|proj)|trunk\.head\.proj)",
         method=(
             Move(r"(projector|predictor)\.layers\.(.+)", r"online.\1.\2"),
             Move(r"momentum_projector\.layers\.(.+)", r"momentum_encoder.encoder.projector.\1"),
@@ -46,6 +33,14 @@ _PAPERS: tuple[Format, ...] = (
             Move("queue_ptr", "queue.position", as_scalar),
         ),
         momentum="momentum",
+    ),
+    Format(
+        "sce_encoder",
+        "released encoder of the public SCE code",  # those of its other networks are like those of their own libraries
+        ("sce_encoder",),
+        {"network": ""},
+        sce_facts.sce,
+        head=r"head\.proj",
     ),
 )
 
@@ -138,6 +133,7 @@ _VIDEO: tuple[Format, ...] = (
         ("pytorchvideo", "pytorchvideo_x3d"),
         {"network": ""},
         video_facts.pytorchvideo,
+        head=r"head\.proj",  # of the public SCE code, around such networks
     ),
 )
 

@@ -187,6 +187,7 @@ _VIDEO = (
         (Network("r3d50"), Network("r3d18"), Network("r2plus1d_50")),
         head="blocks.5.proj",
     ),
+    Layout("sce_encoder", "blocks.0.conv.weight", (Network("r3d18"),), head=""),
     Layout(
         "pytorchvideo_x3d",
         "blocks.0.conv.conv_t.weight",

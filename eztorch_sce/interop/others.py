@@ -136,7 +136,13 @@ class _Account:
         for encoder, prefix in self.found.encoders.items():
             if prefix != self.found.prefix:
                 reason = f"of the encoder {encoder}, which encoder={encoder} takes"
-                self.leave_out({rf"^{re.escape(prefix)}": reason})
+                self.leave_out({rf"^{re.escape(self._outer(encoder, prefix))}": reason})
+
+    def _outer(self, encoder: str, prefix: str) -> str:
+        """Return what stands before all tensors of an encoder, of which the network may be a part beside a head."""
+        match = re.match(WRAPPERS + self.found.format.encoders.get(encoder, ""), prefix)
+        outer = match.group() if match else prefix
+        return outer if outer and not self.found.prefix.startswith(outer) else prefix
 
     def leave_out(self, patterns: Mapping[str, str]) -> None:
         """Leave out the tensors whose names match a pattern, with the reason."""

@@ -15,6 +15,7 @@ _PARTS = {
     "momentum encoder": "momentum_encoder.encoder.",
     "queue": "queue.",
 }
+_NOT_UNIT = 1e-3  # deviation of the length of keys from 1, beyond rounding
 _NEEDS = {"predictor": "projector", "momentum encoder": "projector", "queue": "momentum encoder"}
 
 
@@ -92,12 +93,19 @@ def _difference(part: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tens
         return f"the method has none; set {' '.join(differences)}" if differences else "the method has none"
     if differences:
         return f"set {' '.join(differences)} to take it along"
-    if part == "queue" and theirs["queue.keys"].shape != ours["queue.keys"].shape:
-        dims = [each["queue.keys"].shape[1] for each in (theirs, ours)]
-        return f"its keys have {dims[0]} numbers instead of {dims[1]}"
+    if part == "queue" and (reason := _difference_of_keys(theirs["queue.keys"], ours["queue.keys"])):
+        return reason
     names = [*(theirs.keys() - ours.keys()), *(ours.keys() - theirs.keys())]
     names += [name for name, tensor in theirs.items() if name in ours and ours[name].shape != tensor.shape]
     return f"it has other layers ({min(names)}), which the settings cannot express" if names else ""
+
+
+def _difference_of_keys(theirs: Tensor, ours: Tensor) -> str:
+    """Return why the keys of a queue are not like those of the method; "" if they are."""
+    if theirs.shape != ours.shape:
+        return f"its keys have {theirs[0].numel()} numbers instead of {ours.shape[1]}"
+    theirs_unit, ours_unit = (bool(((keys.norm(dim=1) - 1).abs() < _NOT_UNIT).all()) for keys in (theirs, ours))
+    return "" if theirs_unit or not ours_unit else "its keys are no unit vectors, as the loss expects them"
 
 
 def _settings(part: str, state: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def _why_unknown(provenance: Provenance | None) -> str:
     if provenance is None:
         return "weights file of an earlier version"
     if foreign := [training.source for training in provenance.chain() if training.num_records == 0]:
-        return f"trained by other code, which does not name its records: {foreign[0]}"
+        return f"trained by other code: {foreign[0]}"
     return f"trained on more than {MAX_RECORDS} records, which are not remembered"
 
 
