@@ -15,7 +15,7 @@ NOTEBOOK = ROOT / "docs" / "start" / "notebook.ipynb"
 API_PAGES = {
     "commands": ("Commands and configs", ("api", "config", "demo", "planning")),
     "data": ("Data and views", ("data", "augment", "curation")),
-    "networks": ("Networks", ("models",)),
+    "networks": ("Networks and checkpoints", ("models", "checkpoints", "interop")),
     "objectives": ("Losses and methods", ("losses", "methods", "distributed")),
     "training": ("Optimization and training", ("optim", "training")),
     "evaluations": ("Evaluations", ("evaluation", "report")),

@@ -19,6 +19,9 @@ from .augment.policies import views as views
 from .augment.statistics import register_statistics as register_statistics
 from .augment.view import ViewConfig as ViewConfig
 from .augment.views import Views as Views
+from .checkpoints.inspection import Inspection as Inspection
+from .checkpoints.inspection import import_weights as import_weights
+from .checkpoints.inspection import inspect_checkpoint as inspect_checkpoint
 from .config.in_python import recipe as recipe
 from .config.parts import EvaluationViewsConfig as EvaluationViewsConfig
 from .config.schema import ClassifierTestConfig as ClassifierTestConfig
@@ -58,6 +61,8 @@ from .evaluation.knn import knn_accuracy as knn_accuracy
 from .evaluation.linear import LinearConfig as LinearConfig
 from .evaluation.retrieval import RetrieveConfig as RetrieveConfig
 from .evaluation.svm import SvmConfig as SvmConfig
+from .interop.export import export as export
+from .interop.exports.format import Exported as Exported
 from .losses.cosine import CosineConfig as CosineConfig
 from .losses.cosine import CosineLoss as CosineLoss
 from .losses.infonce import InfoNCEConfig as InfoNCEConfig

@@ -38,6 +38,7 @@ class _Record(NamedTuple):
     made_by: bytes
     common: bytes  # version, flags, method, time and date, which the header of the entry repeats
     checksum: int
+    packed: int
     size: int
     offset: int
 
@@ -58,6 +59,18 @@ def read_entries(file: BinaryIO) -> dict[str, Entry]:
         raise ValueError("truncated") from None
 
 
+def read_names(file: BinaryIO) -> list[str]:
+    """Return the names of the entries of a ZIP file, which may be compressed or damaged.
+
+    Raises:
+        ValueError: If its directory is damaged.
+    """
+    try:
+        return [record.shown for record in _directory(file)[0]]
+    except struct.error:
+        raise ValueError("truncated") from None
+
+
 def _read_entries(file: BinaryIO) -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     records, end = _directory(file)
@@ -67,6 +80,8 @@ def _read_entries(file: BinaryIO) -> dict[str, Entry]:
     for record in sorted(records, key=lambda record: record.offset):
         if record.offset != position:
             raise ValueError(f"unknown bytes before its entry {record.shown}")
+        if record.common[4:6] != b"\0\0" or record.packed != record.size:
+            raise ValueError(f"its entry {record.shown} is compressed")
         if record.shown in found:
             raise ValueError(f"it has two entries {record.shown}")
         start = _data_start(file, record)
@@ -137,9 +152,7 @@ def _records(data: bytes) -> list[_Record]:
         is_dos = made_by[1] == 0  # which PyTorch names, and whose attributes it leaves at 0
         if signature != b"PK\1\2" or position > len(data) or comment or disk or internal or (is_dos and external):
             raise ValueError("its directory is damaged")
-        if common[4:6] != b"\0\0" or packed != size:
-            raise ValueError(f"its entry {name.decode('utf-8', 'backslashreplace')} is compressed")
-        records.append(_Record(name, made_by, common, checksum, size, offset))
+        records.append(_Record(name, made_by, common, checksum, packed, size, offset))
     return records
 
 

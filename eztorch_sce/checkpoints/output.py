@@ -96,7 +96,7 @@ def _facts_of_network(weights: Weights, num_parameters: int | None) -> Iterator[
         parts = Counter(name.split(".")[0] for name in weights.method)
         held = ", ".join(f"{name} ({counted(count, 'tensor')})" for name, count in parts.items())
         yield "training", f"{held}: a pretraining with the same method goes on from them"
-    if weights.provenance is not None:
+    if weights.provenance is not None and weights.provenance.num_records:
         yield "trained on", f"{counted(weights.provenance.num_records, 'record')} of {weights.provenance.source}"
 
 

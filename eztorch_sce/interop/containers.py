@@ -16,9 +16,10 @@ from eztorch_sce.errors import DamagedFileError
 from eztorch_sce.interop import numpy_archives, safetensors_file, torch_archives
 from eztorch_sce.interop.flattening import Flat
 from eztorch_sce.interop.folders import WEIGHTS_SUFFIXES, NoWeights, read_folder
-from eztorch_sce.interop.other_files import refuse_file, refuse_folder
+from eztorch_sce.interop.other_files import refuse_file, refuse_folder, refuse_part
 from eztorch_sce.interop.tensor_bytes import Refused, Stream, printable
-from eztorch_sce.zip_entries import read_entries
+from eztorch_sce.waiting import announced
+from eztorch_sce.zip_entries import read_entries, read_names
 
 _START = 512  # bytes that tell the kind of a file
 _TAR_MAGIC = slice(257, 262)
@@ -53,9 +54,10 @@ def read_container(path: str | Path) -> Container:
         OSError: If it is missing or cannot be read.
     """
     path = Path(path)
-    with _in_words(path):
+    with _in_words(path), announced(f"reading {path}"):
         if path.is_dir():
             return _read_folder(path)
+        refuse_part(path)
         return _read_file(path)
 
 
@@ -115,7 +117,7 @@ def _read_file(path: Path) -> Container:
             return _read_zip(file)
         if start[_TAR_MAGIC] == b"ustar":
             return _flat("torch.save (tar)", torch_archives.read_tar(file))
-        if start[8:9] == b"{":
+        if start[5:9] == b"\0\0\0{":  # after the length of a header below a terabyte
             return _read_safetensors(file, status.st_size)
         refuse_file(path, start)
         content, is_torch = torch_archives.read_legacy(Stream(file, status.st_size))
@@ -124,6 +126,7 @@ def _read_file(path: Path) -> Container:
 
 def _read_zip(file: BinaryIO) -> Container:
     try:
+        torch_archives.refuse_other_zip(read_names(file))
         entries = read_entries(file)
     except ValueError as error:
         raise Refused(str(error)) from None

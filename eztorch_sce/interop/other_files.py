@@ -26,6 +26,7 @@ _STARTS = (
     ),
     (rb"version https://git-lfs", "a pointer of Git LFS instead of the file; run `git lfs pull` where it comes from"),
     (rb"\s*(<!doctype|<html|<\?xml|<head)", f"a web page instead of a file of weights; {_DOWNLOAD}"),
+    (rb"\s*[{\[]", "text in JSON; give the folder that it is in, or the file of weights beside it"),
     (rb"\x7fELF|MZ|#!", "a program, not a file of weights"),
     (rb"%PDF|\x89PNG|\xff\xd8\xff|GIF8|RIFF|....ftyp", "a document, image or video, not a file of weights"),
 )
@@ -35,12 +36,26 @@ _NAMES = (
     (r"\.(index|meta)$|\.data-\d+-of-\d+$", f"part of a TensorFlow checkpoint; {_SAVE_STATE}"),
     (r"\.pb$|\.tflite$", f"a TensorFlow model; {_SAVE_STATE}"),
     (r"\.msgpack$", f"a Flax file; {_SAVE_STATE}"),
-    (r"\.distcp$", "part of a distributed checkpoint of PyTorch (DCP); give a single file, see its folder"),
+)
+_PARTS = (
+    (r"-\d{5}-of-(?!00001)\d{5}\.\w+$", "one of several parts; give the folder that they are in"),
+    (r"\.distcp$", "part of a distributed checkpoint of PyTorch (DCP); give its folder"),
 )
 _DCP = (
     "a distributed checkpoint of PyTorch (DCP); make a file of it: "
     "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
 )
+
+
+def refuse_part(path: Path) -> None:
+    """Raise an error if a file is one of several that make a checkpoint, by its name.
+
+    Raises:
+        Refused: With what it is, and the cure.
+    """
+    for ending, what in _PARTS:
+        if re.search(ending, path.name):
+            raise Refused(what)
 
 
 def refuse_file(path: Path, start: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import tarfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -27,12 +27,7 @@ def read_zip(file: BinaryIO, entries: Mapping[str, Entry]) -> Any:
     Raises:
         Refused: If it is hostile, or another ZIP file.
     """
-    roots = [name.removesuffix("/data.pkl") for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
-    if len(roots) != 1:
-        raise Refused(_other_zip(list(entries)))
-    [root] = roots
-    if f"{root}/constants.pkl" in entries or any(name.startswith(f"{root}/code/") for name in entries):
-        raise Refused(_SCRIPT)
+    [root] = _roots(entries)
     blocks: dict[str, Block] = {}
 
     def read_entry(name: str) -> Stream:
@@ -55,28 +50,38 @@ def read_zip(file: BinaryIO, entries: Mapping[str, Entry]) -> Any:
     return safe_pickle.load(Stream(BytesIO(program), len(program)), storage_of)
 
 
+_PROGRAM = (
+    "a program of torch.export (.pt2), which would run its own code; where you trust it, save its weights: "
+    "torch.save(torch.export.load(FILE).state_dict, OUT)"
+)
 _SCRIPT = (
     "a TorchScript program, which would run its own code; where you trust it, save its weights: "
     "torch.save(torch.jit.load(FILE).state_dict(), OUT)"
 )
 
 
-def _other_zip(names: list[str]) -> str:
-    """Return what a ZIP file is that `torch.save` has not written, and the cure."""
+def _roots(names: Iterable[str]) -> list[str]:
+    """Return the folders in a ZIP file that hold what `torch.save` writes."""
+    return [name.removesuffix("/data.pkl") for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
+
+
+def refuse_other_zip(names: Sequence[str]) -> None:
+    """Raise an error if a ZIP file is neither one of `torch.save` nor one of NumPy, by the names of its entries.
+
+    Raises:
+        Refused: With what it is, and the cure.
+    """
     if any(
         name.endswith(("archive_format", "models/model.json", "serialized_exported_program.json")) for name in names
     ):
-        return (
-            "a program of torch.export (.pt2), which would run its own code; where you trust it, save its weights: "
-            "torch.save(torch.export.load(FILE).state_dict, OUT)"
-        )
+        raise Refused(_PROGRAM)
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        raise Refused(_SCRIPT)
     if any(name.endswith(".weights.h5") for name in names):
-        return "a Keras file; save the weights from PyTorch instead"
-    if any(name.endswith("constants.pkl") for name in names):
-        return _SCRIPT
-    return (
-        f"a ZIP archive of {len(names)} other files ({', '.join(names[:3])}); unpack it, and give the file of weights"
-    )
+        raise Refused("a Keras file; load it with Keras, and save the weights with torch.save or safetensors")
+    if len(_roots(names)) != 1 and not all(name.endswith(".npy") for name in names):
+        shown = ", ".join(names[:3])
+        raise Refused(f"a ZIP archive of {len(names)} other files ({shown}); unpack it, and give the file of weights")
 
 
 def read_legacy(stream: Stream, nested: bool = False) -> Any:
