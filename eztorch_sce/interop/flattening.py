@@ -10,7 +10,7 @@ from eztorch_sce.interop.pickled_names import Inert, Named
 from eztorch_sce.interop.tensor_bytes import Place, Refused
 
 _DEEPEST = 100
-_MOST_VALUES = 2_000_000
+_MOST_VALUES = 500_000
 _LONGEST_LIST = 10_000  # of plain values; a longer one is counted
 _LONGEST_NAME = 4000  # characters
 _LONGEST_BYTES = 1000

@@ -13,7 +13,7 @@ from typing import Any
 from eztorch_sce.interop.pickled_names import Inert, build, call, create, named, put_all
 from eztorch_sce.interop.tensor_bytes import Refused, Stream
 
-MOST_OPERATIONS = 5_000_000
+MOST_OPERATIONS = 2_000_000
 """Of a pickle. Those of large networks with the state of their optimizer have some hundred thousand."""
 
 _OPERATIONS = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
