@@ -148,5 +148,5 @@ def _channels(value: Any, is_bgr: bool, scale: float = 1) -> Channels | None:
     """Return three stored numbers for red, green and blue, divided by a scale, or None."""
     if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(isinstance(x, (int, float)) for x in value):
         return None
-    first, second, third = (x / scale for x in value)
+    first, second, third = (round(x / scale, 6) for x in value)
     return (third, second, first) if is_bgr else (first, second, third)
