@@ -196,7 +196,8 @@ class BackboneSource(NamedTuple):
         if isinstance(config, PassedObject):
             spec = getattr(config.value, "input_spec", None) or InputSpec()
             return cls(config, spec, None, None, untrained=False)
-        return cls(config, InputSpec(), None, None, untrained=True)
+        describe = getattr(config, "input_spec", None)
+        return cls(config, describe() if callable(describe) else InputSpec(), None, None, untrained=True)
 
     def fitted(self, data: DataConfig, manifest: Manifest) -> "BackboneSource":
         """Return the same source; if nothing describes the input of the network, it is chosen as for a pretraining."""

@@ -142,7 +142,10 @@ class Backbone(nn.Module, ABC):
 
 @runtime_checkable
 class BackboneConfig(Protocol):
-    """A config dataclass that builds a backbone; `@register("backbone", name)` makes it a choice."""
+    """A config dataclass that builds a backbone; `@register("backbone", name)` makes it a choice.
+
+    It may also have a method `input_spec()` that returns the `InputSpec` of its network; data and views override it.
+    """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]  # weights files store the fields
 

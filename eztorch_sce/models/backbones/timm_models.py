@@ -3,6 +3,7 @@
 Source: Wightman, "PyTorch Image Models", github.com/huggingface/pytorch-image-models.
 """
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -59,9 +60,9 @@ class TimmConfig(Settings):
         Raises:
             ConfigError: If timm is not installed, or has no network of this name and these arguments.
         """
-        timm, name = import_timm(), self.architecture()
+        name = self.architecture()
         try:
-            network = timm.create_model(name, pretrained=False, num_classes=0, **self.options)
+            network = _create(name, self.options)
         except Exception as error:  # whatever a network of timm raises
             given = f"backbone.model={self.model} and backbone.options={self.options}"
             raise ConfigError([f"timm does not build {given}: {type(error).__name__}: {first_line(error)}"]) from error
@@ -93,6 +94,16 @@ class TimmConfig(Settings):
         size = self.options.get("img_size", published.input_size[-1])
         size = size if isinstance(size, int) else min(size)
         return InputSpec(num_frames=1, size=size, stats=name_statistics(published.mean, published.std))
+
+
+def _create(name: str, options: dict[str, Any]) -> Any:
+    """Return a network of timm without its classifier: for views of any size, if it can take them."""
+    timm = import_timm()
+    published = timm.get_pretrained_cfg(name)
+    if published is not None and published.fixed_input_size and not {"img_size", "dynamic_img_size"} & options.keys():
+        with contextlib.suppress(TypeError):  # of networks that take one size only
+            return timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True, **options)
+    return timm.create_model(name, pretrained=False, num_classes=0, **options)
 
 
 def _stages_of(network: nn.Module) -> list[str]:
