@@ -76,6 +76,8 @@ _DEEP = {(6, 64): "", (23, 64): "resnet101", (36, 64): "resnet152", (6, 128): "w
     (23, 8): "resnext101_32x8d",
 }
 """Networks of timm in torchvision's names, by the blocks of the third stage and the fan-in of a 3x3 convolution."""
+_OURS = tuple({network.backbone: None for network in LAYOUTS["torchvision"].networks})
+"""Networks of timm that are ours too."""
 
 
 def image_layouts(container: Container) -> list[Layout]:
@@ -99,6 +101,17 @@ def deep_layouts(container: Container) -> list[Layout]:
     return [Layout("torchvision_deep", "conv1.weight", networks, ((r"^network\.", ""),))] if networks else []
 
 
+def _model_of(container: Container) -> str:
+    """Return the name of the network of timm that a file names; "" if none."""
+    name = value_of(container, "architecture")
+    if name is None:
+        name = value_of(container, "arch")
+        by_timm = any(key.split(".")[-1] in ("version", "metric") for key in container.values)
+        if not by_timm and name in (*_OURS, *_DEEP.values()):  # other code bases have them and this value too
+            return ""
+    return name if isinstance(name, str) else ""
+
+
 class _Options(dict[str, Any]):
     """Options of a network of timm, as a setting that has a hash."""
 
@@ -108,15 +121,15 @@ class _Options(dict[str, Any]):
 
 def timm_layouts(container: Container) -> list[Layout]:
     """Return the layouts of the network of timm that the file names: one of our ResNets if it is that, and timm's."""
-    name = value_of(container, "architecture", "arch")
-    if not isinstance(name, str) or not name:
+    name = _model_of(container)
+    if not name:
         return []
     options = values_of(container, "model_args")
     settings: list[tuple[str, Any]] = [("model", name.split(".")[0])]
     if options:
         settings.append(("options", _Options(options)))
     layouts = []
-    if name.split(".")[0] in {network.backbone for network in LAYOUTS["torchvision"].networks} and not options:
+    if name.split(".")[0] in _OURS and not options:
         ours = [each for each in LAYOUTS["torchvision"].networks if each.backbone == name.split(".")[0]]
         layouts.append(Layout("torchvision", "conv1.weight", tuple(ours[:1])))
     published = import_timm().get_pretrained_cfg(name) if import_timm().is_model(name.split(".")[0]) else None
@@ -285,7 +298,7 @@ def timm_facts(found: "Found") -> Facts:
     mean, std, size = (_numbers(container, f"pretrained_cfg.{what}") for what in ("mean", "std", "input_size"))
     interpolation, assumed = value_of(container, "pretrained_cfg.interpolation"), ""
     if len(mean) != 3 or len(std) != 3 or len(size) != 3:
-        published = import_timm().get_pretrained_cfg(str(value_of(container, "architecture", "arch")))
+        published = import_timm().get_pretrained_cfg(_model_of(container))
         mean, std, size, interpolation = published.mean, published.std, published.input_size, published.interpolation
         assumed = f"the file has no pretrained_cfg: mean {mean}, deviation {std} and {size[-1]} px of timm are assumed"
     if interpolation not in (None, "bilinear"):

@@ -20,6 +20,7 @@ from eztorch_sce.interop.others import classes_of, other_tensors
 from eztorch_sce.interop.recognition import Found, check_backbone, recognize, unwrapped
 from eztorch_sce.interop.taking import Taker
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
+from eztorch_sce.models.backbones.timm_models import TimmConfig
 from eztorch_sce.types import InputSpec
 
 _VIDEO_FRAMES = 8  # of a network that image weights are inflated for
@@ -137,6 +138,7 @@ def _with_model(container: Container, choices: Choices) -> tuple[Container, Choi
     name, _, model = (choices.backbone or "").partition("/")
     if name != "timm" or not model:
         return container, choices
+    TimmConfig(model).architecture()  # raises ConfigError if timm has none of this name
     return container._replace(values={"architecture": model, **container.values}), replace(choices, backbone=name)
 
 

@@ -1,5 +1,6 @@
 """Tests of the formats of images: files in the layout of each code base give what its own network computes."""
 
+import itertools
 import json
 import pickle
 from collections.abc import Callable, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from formula import filled_state, hash_sym
 from reference_resnet import Source
@@ -18,10 +20,12 @@ from torch import Tensor, nn
 from torchvision.models import get_model
 
 from eztorch_sce.augment.statistics import STATISTICS
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.interop import accounting
 from eztorch_sce.interop.containers import read_container
 from eztorch_sce.interop.import_weights import Choices, Imported, import_container, import_file
 from eztorch_sce.models.backbones.base import as_backbone, build_network
+from eztorch_sce.models.backbones.timm_models import TimmConfig
 
 State = dict[str, Tensor]
 pytestmark = pytest.mark.xdist_group("image_formats")  # they share the weights
@@ -139,7 +143,7 @@ class Case:
     encoders: dict[str, bool] = field(default_factory=lambda: {"network": False})
     size: int = 224
     net: tuple[str, bool] = ("resnet18", False)
-    choices: Choices = Choices()
+    choices: Choices = field(default_factory=Choices)
     configs: dict[str, Any] = field(default_factory=dict)
     suffix: str = ".pth"
     head: int | None = None
@@ -159,7 +163,7 @@ def lightning(state: Mapping[str, Any], **more: Any) -> dict[str, Any]:
 def mlp(name: str, *widths: int, bias: bool = True) -> State:
     """Return linear layers with batch norm and ReLU between them."""
     layers: State = {}
-    for number, (num_in, num_out) in enumerate(zip(widths, widths[1:])):
+    for number, (num_in, num_out) in enumerate(itertools.pairwise(widths)):
         layers |= linear(f"{name}.{3 * number}", num_in, num_out, bias)
         layers |= norm(f"{name}.{3 * number + 1}", num_out) if number < len(widths) - 2 else {}
     return layers
@@ -533,7 +537,22 @@ def features(imported: Imported, pixels: Tensor) -> Tensor:
         return backbone((pixels - mean) / std)
 
 
-@pytest.mark.parametrize("name", CASES)
+LONG = {  # like others in what decides their function
+    "torchvision_without_counters",
+    "moco_v2_released",
+    "dino_distributed_teacher",
+    "vissl_flat",
+    "lightly_benchmark",
+    "mmselfsup_byol",
+    "detectron2_rgb",
+    "detectron2_torchvision",
+    "solo_learn_imagenet_older",
+    "barlow_twins",
+    "timm_training",
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long if name in LONG else ()) for name in CASES])
 def test_each_layout_gives_what_its_code_base_computes(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     file = write(case, tmp_path)
@@ -556,3 +575,174 @@ def test_each_layout_gives_what_its_code_base_computes(name: str, tmp_path: Path
         torch.testing.assert_close(
             features(taken, pixels), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item()
         )
+
+
+@pytest.mark.parametrize("case", ["resnet18_no_fc", "resnet18_small_input_no_fc"])
+def test_these_weights_give_the_recorded_outputs(case: str, tmp_path: Path) -> None:
+    state = resnet(small="small" in case)
+    torch.save({"state_dict": under("module.encoder_q.", state)}, tmp_path / "moco.pth")
+    imported = import_file(str(tmp_path / "moco.pth"))
+    size = 32 if "small" in case else 64
+    images = hash_sym(f"input.{case}", (2, 3, size, size))
+    expected = torch.from_numpy(np.load(VECTORS / "backbones.npz")[case]).float()
+    backbone = as_backbone(build_network(imported.config)).eval()
+    backbone.load_state_dict(imported.state)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            backbone(images.float()), expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item()
+        )
+
+
+def filled_model(model: str, **options: Any) -> tuple[Any, State]:
+    """Return a network of timm with its weights and a classifier."""
+    net = timm.create_model(model, num_classes=5, **options).eval()
+    state = filled_state({key: tuple(tensor.shape) for key, tensor in net.state_dict().items()})
+    net.load_state_dict(state)
+    return net, state
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_folder_of_timm_becomes_that_network_with_its_input(model: str, wrapped: bool, tmp_path: Path) -> None:
+    net, state = filled_model(model)
+    config = {
+        "architecture": model,
+        "num_classes": 5,
+        "pretrained_cfg": {**net.pretrained_cfg, "mean": [0.1, 0.2, 0.3]},
+    }
+    save_file(under("timm_model." if wrapped else "", state), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    imported = import_file(str(tmp_path))
+
+    assert (imported.found.format.name, imported.config) == ("timm", TimmConfig(model))
+    assert STATISTICS[imported.spec.stats].mean == (0.1, 0.2, 0.3)
+    assert imported.spec.size == net.pretrained_cfg["input_size"][-1]
+    images = hash_sym("images", (2, 3, imported.spec.size, imported.spec.size)).float()
+    backbone = imported.config.build()
+    backbone.load_state_dict(imported.state)
+    with torch.no_grad():
+        features = backbone.eval()(images)
+        expected = net.forward_head(net.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+        assert imported.head is not None
+        logits = features @ imported.head["weight"].T + imported.head["bias"]
+        torch.testing.assert_close(logits, net(images), rtol=1e-4, atol=1e-4 * logits.abs().max().item())
+
+
+def test_a_file_that_does_not_name_its_network_of_timm_needs_it_named(tmp_path: Path) -> None:
+    file = str(tmp_path / "net.pth")
+    torch.save(filled_model("test_convnext")[1], file)
+    with pytest.raises(ConfigError, match="backbone=timm/MODEL"):
+        import_file(file)
+    imported = import_file(file, Choices(backbone="timm/test_convnext"))
+    assert imported.config == TimmConfig("test_convnext")
+    assert any("are assumed" in note for note in imported.notes)
+    with pytest.raises(ConfigError, match="did you mean test_convnext"):
+        import_file(file, Choices(backbone="timm/test_convnet"))
+
+
+def test_a_network_of_timm_with_the_names_of_ours_and_another_function_is_built_by_timm(tmp_path: Path) -> None:
+    net, state = filled_model("resnetblur18")  # it blurs before it strides
+    assert state.keys() == (resnet() | linear("fc", 512, 5)).keys()
+    torch.save({"arch": "resnetblur18", "state_dict": state}, tmp_path / "net.pth")
+    imported = import_file(str(tmp_path / "net.pth"))
+    assert imported.config == TimmConfig("resnetblur18")
+    images = hash_sym("images", (1, 3, 64, 64)).float()
+    backbone = imported.config.build()
+    backbone.load_state_dict(imported.state)
+    with torch.no_grad():
+        expected = net.forward_head(net.forward_features(images), pre_logits=True)
+        torch.testing.assert_close(backbone.eval()(images), expected, rtol=1e-4, atol=1e-5)
+
+
+def written(content: Any, folder: Path) -> str:
+    torch.save(content, folder / "net.pth")
+    return str(folder / "net.pth")
+
+
+def test_an_example_of_pytorch_is_not_taken_for_timm(tmp_path: Path) -> None:
+    state = under("module.", resnet() | linear("fc", 512, 10))
+    imported = import_file(written({"epoch": 90, "arch": "resnet18", "state_dict": state, "best_acc1": 70.0}, tmp_path))
+    assert imported.found.format.name == "torchvision"
+
+
+def test_a_resnet_with_a_deep_stem_is_another_network(tmp_path: Path) -> None:
+    _, state = filled_model("resnet26d")
+    with pytest.raises(ConfigError, match=r"not those of a network we know.*backbone=timm/MODEL"):
+        import_file(written(state, tmp_path))
+
+
+REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
+    "children_without_relu": (
+        lambda state: under("backbone.", children(shortcut(state), first_stage=2)),
+        "drops the ReLU behind its first convolution",
+    ),
+    "dilated_mm": (
+        lambda state: {
+            "meta": {"config": "backbone=dict(type='ResNet', depth=18, dilations=(1, 1, 2, 4), style='pytorch')"},
+            "state_dict": under("backbone.", state) | linear("head.fc", 512, 5),
+        },
+        r"dilations 1, 1, 2, 4 instead of 1, 1, 1, 1, which ours cannot have",
+    ),
+    "segmentation": (
+        lambda state: under("backbone.", state) | {"classifier.0.weight": torch.zeros(4, 512, 3, 3)},
+        "dilated instead of strided",
+    ),
+    "projector_after_an_unknown_prefix": (
+        lambda state: under("net.trunk2.", state) | linear("proj_mlp.0", 512, 16),
+        r"2 are unexpected: proj_mlp.0.weight, proj_mlp.0.bias",
+    ),
+    "two_unknown_prefixes": (
+        lambda state: under("left.", state) | under("right.", other(state)),
+        r"holds 2 networks, left, right: name the one to take",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_ours_cannot_compute_is_refused(name: str, tmp_path: Path) -> None:
+    content, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=message):
+        import_file(written(content(resnet()), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"downsample_in_first_stage": True}, "its first stage has a stride"),
+        ({"hidden_act": "gelu"}, "its activation is gelu, and ours is relu"),
+    ],
+)
+def test_a_resnet_of_transformers_that_ours_cannot_be_is_refused(
+    config: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    save_file(transformers(resnet()), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "resnet", **config}))
+    with pytest.raises(ConfigError, match=message):
+        import_file(str(tmp_path))
+
+
+@pytest.mark.long
+def test_vision_transformers_have_the_heads_of_their_code_base(tmp_path: Path) -> None:
+    nets = {}
+    for num_heads in (6, 12):  # of DINO and MoCo v3
+        net = timm.models.vision_transformer.VisionTransformer(
+            embed_dim=384, depth=12, num_heads=num_heads, num_classes=0
+        ).eval()
+        state = filled_state({key: tuple(tensor.shape) for key, tensor in net.state_dict().items()})
+        net.load_state_dict(state)
+        nets[num_heads] = net
+    contents = {
+        12: {"state_dict": under("module.base_encoder.", state | linear("head.0", 384, 16))},
+        6: {"teacher": under("backbone.", state) | linear("head.mlp.0", 384, 16)},
+    }
+    images = hash_sym("images", (1, 3, 224, 224)).float()
+    for num_heads, content in contents.items():
+        imported = import_file(written(content, tmp_path))
+        assert imported.spec.stats == "image"
+        backbone = imported.config.build()
+        backbone.load_state_dict(imported.state)
+        with torch.no_grad():
+            expected = nets[num_heads](images)
+            torch.testing.assert_close(backbone.eval()(images), expected, rtol=1e-3, atol=1e-4)
