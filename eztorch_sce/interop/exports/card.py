@@ -1,7 +1,6 @@
 """The card of an exported network: what people and programs must know to use it, in types of JSON."""
 
 import json
-import os
 import string
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 
 from eztorch_sce import __version__
 from eztorch_sce.augment.statistics import normalization_of
+from eztorch_sce.metric_facts import HIGHER, facts_of
 from eztorch_sce.models.weights import Weights, weights_file
 from eztorch_sce.types import InputSpec
 
@@ -39,7 +39,7 @@ def card_of(weights: Weights, takes_clips: bool, run: Path, license: str | None)
         "license": license,
         "recipe": protocol.get("recipe"),
         "training": protocol.get("training"),
-        "trained_with": report.get("versions"),
+        "trained_with": {name: each for name, each in report.get("versions", {}).items() if name != "platform"} or None,
         "exported_with": {"eztorch_sce": __version__, "torch": str(torch.__version__)},
         "results": list(_results(file.parent, report, weights.sha256)) or None,
         "source_sha256": weights.sha256,
@@ -116,8 +116,8 @@ def _result(report: dict[str, Any]) -> dict[str, Any]:
     protocol = report.get("protocol", {})
     return {
         "command": report["command"],
-        "metrics": report["metrics"],
-        "data": os.path.basename(str(protocol.get("data", ""))),  # without the folders of this machine
+        "metrics": {name: value for name, value in report["metrics"].items() if facts_of(name).better == HIGHER},
+        "data": "/".join(Path(str(protocol.get("data", ""))).parts[-2:]),  # without the folders of this machine
         "records": protocol.get("records"),
     }
 

@@ -84,13 +84,13 @@ class _Names:
             if taken.weights.head and not layout.head:
                 raise ConfigError([f"format={self.name} has no classifier: export the run of the pretraining"])
             return layout
-        built = f"the backbone {name} with {_settings_in_words(taken)}"
-        raise ConfigError([f"format={self.name} has no names for {built}; it has for {', '.join(self.networks)}"])
+        known = f"it has for {', '.join(self.networks)}"
+        raise ConfigError([f"format={self.name} has no names for the backbone {_in_words(taken)}; {known}"])
 
     def _read_back(self, taken: Taken, path: Path, format_name: str) -> nn.Module:
         """Return the network that a file is for the code base; its settings must be those of the network."""
         name = name_of_network(taken.weights.network)
-        refusal = f"format={self.name} does not express the backbone {name} with {_settings_in_words(taken)}"
+        refusal = f"format={self.name} does not express the backbone {_in_words(taken)}"
         try:
             imported = import_file(str(path), Choices(format=format_name, backbone=name))
         except ConfigError as error:
@@ -105,9 +105,11 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous()
 
 
-def _settings_in_words(taken: Taken) -> str:
-    settings = taken.weights.network.get("settings", {})
-    return ", ".join(f"{key}={show(value)}" for key, value in settings.items()) or "its settings"
+def _in_words(taken: Taken) -> str:
+    """Return the name of a backbone with its settings."""
+    settings = ", ".join(f"{key}={show(value)}" for key, value in taken.weights.network["settings"].items())
+    name = name_of_network(taken.weights.network)
+    return f"{name} with {settings}" if settings else name
 
 
 def _save_flat(tensors: Tensors, card: dict[str, Any], path: Path) -> None:

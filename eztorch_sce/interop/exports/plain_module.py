@@ -174,7 +174,9 @@ def _expression(module: nn.Module) -> str:
     if _is_leaf(module):
         if next(module.children(), None) is not None:
             raise TypeError(f"{type(module).__name__} has modules inside")
-        return f"nn.{module!r}".replace("affine=True, bias=True", "affine=True")  # which earlier versions do not take
+        # Earlier versions of PyTorch do not take this default. Some networks are built with numbers of NumPy.
+        text = f"nn.{module!r}".replace("affine=True, bias=True", "affine=True")
+        return re.sub(r"\bnp\.\w+\(([^()]+)\)", r"\1", text)
     children = {name: _expression(child) for name, child in module.named_children()}
     if list(children) == [str(number) for number in range(len(children))]:
         return f"nn.Sequential(\n{_indented(f'{each},' for each in children.values())}\n)"

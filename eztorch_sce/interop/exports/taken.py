@@ -1,12 +1,15 @@
 """The network that is exported, as it was trained, and the inputs it is compared on."""
 
-from dataclasses import dataclass
+import os
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.interop.exports.card import card_of
 from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.classifier import linear_head
@@ -89,10 +92,23 @@ def open_run(run: str, license: str | None = None) -> Taken:
     Raises:
         ConfigError: If the weights cannot be read or their network cannot be built.
     """
-    weights = load_weights(run)
+    weights = _without_folders(load_weights(run))
     config = weights.config()
     network = network_of(weights, config)
     return Taken(weights, config, network, card_of(weights, network.backbone.takes_clips, Path(run), license))
+
+
+def _without_folders(weights: Weights) -> Weights:
+    """Return weights without the folders of this machine, which are nobody else's business."""
+    source = weights.source and weights.source | {"file": os.path.basename(weights.source["file"])}
+    return replace(weights, source=source, provenance=_named_only(weights.provenance))
+
+
+def _named_only(provenance: Provenance | None) -> Provenance | None:
+    if provenance is None:
+        return None
+    source, origin = (re.sub(r"\S*/", "", text) for text in (provenance.source, provenance.origin))
+    return replace(provenance, source=source, origin=origin, earlier=_named_only(provenance.earlier))
 
 
 def network_of(weights: Weights, config: BackboneConfig) -> WholeNetwork:
