@@ -1,6 +1,7 @@
 """Tests of `eztorch-sce checkpoint inspect`, `import` and `export`, run as users run them."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ class Files:
         keys = {f"module.encoder_k.{name}": tensor * 2 for name, tensor in self.backbone.state_dict().items()}
         self.moco = self.write("moco.pth.tar", {"epoch": 200, "arch": "resnet18", "state_dict": queries | keys})
 
-    def write(self, name: str, content: dict[str, object]) -> str:
+    def write(self, name: str, content: Mapping[str, object]) -> str:
         torch.save(content, self.folder / name)
         return str(self.folder / name)
 
