@@ -8,12 +8,12 @@ from eztorch_sce.settings import PathSetting, Settings, setting
 
 def import_formats() -> list[str]:
     """Return the names of the formats of other code bases."""
-    return load().formats["import"]
+    return list(load().formats["import"])
 
 
 def export_formats() -> list[str]:
     """Return the names of the formats of exports."""
-    return load().formats["export"]
+    return list(load().formats["export"])
 
 
 def _backbones() -> list[str]:

@@ -62,6 +62,21 @@ class Description:
 
 
 @dataclass
+class FormatEntry:
+    """A format of checkpoints.
+
+    Attributes:
+        title: What it is.
+        networks: The networks that it may hold, in words.
+        encoders: The encoders that a file may hold, for one that is imported; the first is taken.
+    """
+
+    title: str
+    networks: str = ""
+    encoders: list[str] = field(default_factory=list)
+
+
+@dataclass
 class Reference:
     """All settings.
 
@@ -70,14 +85,14 @@ class Reference:
         choices: Configs of the choices of each group, by name.
         configs: Nested configs, by class name.
         policies: Names of the view policies.
-        formats: Names of the formats of checkpoints of other code bases: those that are imported, and exported to.
+        formats: Formats of checkpoints by name: those of "import" and of "export".
     """
 
     commands: dict[str, Description]
     choices: dict[str, dict[str, Description]]
     configs: dict[str, Description]
     policies: list[str]
-    formats: dict[str, list[str]] = field(default_factory=dict)
+    formats: dict[str, dict[str, FormatEntry]] = field(default_factory=dict)
 
 
 def load() -> Reference:
@@ -91,7 +106,10 @@ def load() -> Reference:
         },
         {name: _description(item) for name, item in content["configs"].items()},
         content["policies"],
-        content["formats"],
+        {
+            way: {name: FormatEntry(**item) for name, item in members.items()}
+            for way, members in content["formats"].items()
+        },
     )
 
 
@@ -103,11 +121,8 @@ def build() -> Reference:
     """Derive the reference from the declarations of all commands and registered choices."""
     from eztorch_sce.augment.policies import POLICIES
     from eztorch_sce.config.compose import choice_groups, commands
-    from eztorch_sce.interop.export import EXPORTS
-    from eztorch_sce.interop.formats import FORMATS
 
-    formats = {"import": [each.name for each in FORMATS], "export": list(EXPORTS)}
-    reference = Reference({}, {}, {}, sorted(POLICIES), formats)
+    reference = Reference({}, {}, {}, sorted(POLICIES), _formats())
     for group in choice_groups():
         if choices := registry.own_choices(group):
             reference.choices[group] = {name: describe(cls, reference) for name, cls in choices.items()}
@@ -117,6 +132,23 @@ def build() -> Reference:
         reference.commands[name] = describe(cls, reference)
     reference.configs = dict(sorted(reference.configs.items()))
     return reference
+
+
+def _formats() -> dict[str, dict[str, FormatEntry]]:
+    from eztorch_sce.interop.export import EXPORTS
+    from eztorch_sce.interop.format import BY_PREFIX
+    from eztorch_sce.interop.formats import FORMATS
+    from eztorch_sce.interop.layouts import LAYOUTS
+
+    imports = {}
+    for each in FORMATS:
+        layouts = () if callable(each.layouts) else each.layouts
+        networks = [network.backbone for name in layouts for network in LAYOUTS[name].networks]
+        title = each.title + (" (taken only by name)" if each.named_only else "")
+        encoders = [name for name in each.encoders if name != BY_PREFIX]
+        imports[each.name] = FormatEntry(title, ", ".join(dict.fromkeys(networks)), encoders)
+    exports = {name: FormatEntry(each.title, each.networks) for name, each in EXPORTS.items()}
+    return {"import": imports, "export": exports}
 
 
 def describe(cls: type, reference: Reference) -> Description:
@@ -181,7 +213,7 @@ def to_json(reference: Reference) -> str:
 def _non_defaults(value: Any) -> dict[str, Any]:
     content = {}
     for item in fields(value):
-        if getattr(value, item.name) != (default_of(item) if isinstance(value, Entry) else MISSING):
+        if getattr(value, item.name) != (default_of(item) if isinstance(value, Entry | FormatEntry) else MISSING):
             content[item.name] = getattr(value, item.name)
     return content
 
