@@ -56,6 +56,11 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
     ),
     Unsupported("a network with temporal shifts (TSM)", (r"(^|\.)layer1\.\d+\.(conv1\.(conv\.)?)?net\.",), _NO_HOME),
     Unsupported("a video transformer", (r"(^|\.)patch_embed\.proj(ection)?\.", r"\.(time_attn|temporal_)"), _NO_HOME),
+    Unsupported(
+        "X3D with the names of SlowFast",
+        (r"(^|\.)s1\.pathway0_stem\.conv_xy\.",),
+        "give pytorchvideo's, whose shortcuts are those of our X3D",
+    ),
     Unsupported("I3D", (r"(^|\.)Conv3d_1a_7x7\.",), _NO_HOME),
 )
 """Networks without a home, of which we say so."""

@@ -59,6 +59,13 @@ def torchvision_video(found: "Found") -> Facts:
     return Facts(_KINETICS, size=112, num_frames=16, clip_s=16 / 15, assumed=_SQUEEZED)
 
 
+def tclr(found: "Found") -> Facts:
+    """Return the facts of TCLR, which divides the frames that OpenCV decodes, with blue first, by 255."""
+    if found.layout.name != "torchvision_dilated":
+        return Facts(refused="its last stage is not that of TCLR's networks, so its strides are not known")
+    return Facts(((0, 0, 0), (1, 1, 1)), channels="bgr", size=112, num_frames=16, frame_stride=2)
+
+
 def pytorchvideo(found: "Found") -> Facts:
     """Return the facts of pytorchvideo's networks, which take frames at 30 per second."""
     name = found.network.backbone

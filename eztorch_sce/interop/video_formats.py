@@ -9,10 +9,10 @@ _QUEUE = "queue of its pretraining"
 VIDEO: tuple[Format, ...] = (
     Format(
         "tclr",
-        "TCLR",  # RGB is never made of the frames that OpenCV decodes, and pixels are only divided by 255
-        ("torchvision_dilated",),
+        "TCLR",
+        ("torchvision_dilated", "torchvision_video"),
         {"network": r"(?:module\.|bb_state_dict\.)*(?:0\.)?"},
-        Facts(((0, 0, 0), (1, 1, 1)), channels="bgr", size=112, num_frames=16, frame_stride=4),
+        video_facts.tclr,
         evidence=(r"(^|\.)1\.fc1\.weight$",),
         ignored={r"(^|\.)1\.(fc|bn)\d\.": _PROJECTOR},
     ),
@@ -21,7 +21,7 @@ VIDEO: tuple[Format, ...] = (
         "classifier of TCLR",
         ("torchvision_dilated",),
         {"network": r"(?:module\.|bb_state_dict\.)*(?:0\.)?"},
-        Facts(((0, 0, 0), (1, 1, 1)), channels="bgr", size=112, num_frames=16, frame_stride=4),
+        video_facts.tclr,
         named_only=True,  # its tensors are those of torchvision's r3d_18
     ),
     Format(
