@@ -15,7 +15,15 @@ from torch import Tensor, nn
 from eztorch_sce import tensor_file, torch_file
 from eztorch_sce.augment.statistics import normalization_of, register_statistics, statistics_names
 from eztorch_sce.data.sources.provenance import Provenance
-from eztorch_sce.errors import ConfigError, DamagedFileError, NewerFileError, TrainingError, did_you_mean, shorten
+from eztorch_sce.errors import (
+    ConfigError,
+    DamagedFileError,
+    NewerFileError,
+    TrainingError,
+    did_you_mean,
+    first_line,
+    shorten,
+)
 from eztorch_sce.interop.accounting import summary
 from eztorch_sce.interop.containers import Container, files_of, is_container, read_container
 from eztorch_sce.interop.import_weights import Imported, import_container
@@ -23,6 +31,7 @@ from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backb
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.models.migrations import FORMAT, is_of_this_package, migrated
 from eztorch_sce.models.network_config import describe_network, name_of_network, rebuild_network
+from eztorch_sce.models.weights_content import check_content
 from eztorch_sce.objects import as_config
 from eztorch_sce.tensor_card import encode
 from eztorch_sce.types import InputSpec
@@ -321,6 +330,7 @@ def _own_weights(content: dict[str, Any], path: str, file: Path) -> Weights:
     if "progress" in content:
         raise ConfigError([f"weights={path} {_CHECKPOINT}"])
     content = migrated(content, str(file))
+    check_content(content, str(file))
     spec = InputSpec(**content["input"])
     if spec.stats not in statistics_names():
         if content["normalization"] is None:
@@ -335,9 +345,16 @@ def _own_weights(content: dict[str, Any], path: str, file: Path) -> Weights:
         content["head"],
         content["classes"],
         hash_of(file),
-        None if data is None else Provenance.from_dict(data, f"weights={path}"),
+        None if data is None else _provenance(data, path, file),
         path,
         content["method"],
         content["source"],
         content["about"],
     )
+
+
+def _provenance(data: dict[str, Any], path: str, file: Path) -> Provenance:
+    try:
+        return Provenance.from_dict(data, f"weights={path}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFileError(str(file), f"its account of the data is damaged ({first_line(error)})") from None

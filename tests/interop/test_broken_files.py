@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.interop.containers import read_container
+from eztorch_sce.models.weights import load_weights
 from tests.support import bounded_reader
 from tests.support.weights_files import CONTAINERS, STATE
 
@@ -313,3 +315,14 @@ def test_no_flipped_bit_is_accepted_in_a_file_of_torch_save(tmp_path: Path) -> N
         changed[bit // 8] ^= 1 << bit % 8
         with pytest.raises(ValueError, match=r"\w"):
             read_entries(io.BytesIO(changed))
+
+
+def test_a_config_cannot_make_timm_read_another_file(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    path = tmp_path / "f"
+    path.mkdir()
+    torch.save({"conv1.weight": torch.ones(1)}, path / "pytorch_model.bin")
+    config = {"architecture": "resnet18", "model_args": {"checkpoint_path": str(path / "pytorch_model.bin")}}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="checkpoint_path, which loads weights"):
+        load_weights(str(path))

@@ -20,6 +20,8 @@ from eztorch_sce.settings import Settings, setting
 from eztorch_sce.types import InputSpec
 
 INSTALL = "pip install 'eztorch-sce[timm]'"
+_RESERVED = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "num_classes")
+"""Arguments of `timm.create_model` that are not options; a weights file names options too, and must name no file."""
 
 
 class TimmBackbone(Backbone):
@@ -61,6 +63,9 @@ class TimmConfig(Settings):
             ConfigError: If timm is not installed, or has no network of this name and these arguments.
         """
         name = self.architecture()
+        if reserved := [option for option in self.options if option in _RESERVED]:
+            given = f"backbone.options sets {', '.join(reserved)}"
+            raise ConfigError([f"{given}, which loads weights or changes the outputs; give weights by weights=FILE"])
         try:
             network = _create(name, self.options)
         except Exception as error:  # whatever a network of timm raises
