@@ -129,7 +129,7 @@ def _pretrain(config: schema.PretrainConfig, callbacks: Sequence["Callback"], lo
         online = OnlineEvaluation(config.online, config.data, labeled, opened.spec, config.seed)
 
     method, loss = build_method(config.method, config.loss, opened.backbone)
-    going_on = go_on(method, source)
+    going_on = go_on(method, opened)
     trained = as_backbone(method.backbone, opened.spec.num_frames, opened.spec.size)
     check_savable(trained, chosen(config.backbone))
 

@@ -228,15 +228,22 @@ class BackboneSource(NamedTuple):
         return card | ({"object": str(self.config)} if isinstance(self.config, PassedObject) else {})
 
 
-def go_on(method: Method, source: BackboneSource) -> dict[str, Any]:
+def go_on(method: Method, opened: "Opened") -> dict[str, Any]:
     """Load what a pretraining goes on with beside its backbone, say so, and return it for the protocol card."""
-    if source.weights is None or not source.weights.method:
-        return {}
-    assert isinstance(method, nn.Module)  # as `check_method` has checked
-    going_on = go_on_with(method, source.weights.method)
-    for line in going_on.lines(source.weights.file) if is_first_process() else ():
+    weights, card = opened.source.weights, dict[str, Any]()
+    if weights is None or weights.source is None:
+        return card
+    lines: list[str] = []
+    if weights.method:
+        assert isinstance(method, nn.Module)  # as `check_method` has checked
+        going_on = go_on_with(method, weights.method)
+        lines, card = going_on.lines(weights.file), going_on.card()
+    if opened.spec.stats != weights.spec.stats:
+        differ = f"was trained with the statistics {weights.spec.stats}, but the views have {opened.spec.stats}"
+        lines.append(f"note: weights={weights.file} {differ}: views.*.stats=null takes the former")
+    for line in lines if is_first_process() else ():
         print_above(line)
-    return going_on.card()
+    return card
 
 
 def _say_source(weights: Weights) -> None:
@@ -416,7 +423,8 @@ def open_training(
     Raises:
         ConfigError: If the data, the views and the backbone are incompatible.
     """
-    views = [view.filled_in(source.spec) for view in views]
+    known = source.spec if source.weights is None else source.weights.spec
+    views = [view.filled_in(known) for view in views]
     check_batch_size(data, splits.train)
     return _open(data, splits, views, source, seed)
 

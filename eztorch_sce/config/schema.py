@@ -51,7 +51,10 @@ class PretrainConfig(CommandConfig):
     views: ViewsChoice = choice("views", [], help="Views of each record; an empty list chooses from the data.")
     backbone: BackboneChoice = choice("backbone", None, help="Network to pretrain; null chooses from the data.")
     weights: PathSetting = setting(
-        None, is_path=True, help="Weights file or run directory whose backbone the training starts from."
+        None,
+        is_path=True,
+        help="Weights that the training starts from: a file or run directory, or a checkpoint of other code, with its "
+        "heads, momentum encoder and queue.",
     )
     method: MethodChoice = choice(
         "method", MomentumContrastConfig(), help="Method, which determines the pairs of views that the loss compares."
@@ -88,7 +91,7 @@ class PretrainConfig(CommandConfig):
             messages += [
                 f"views.{number}.{name} is not set, and pretraining has no weights file to take it from"
                 for number, view in enumerate(self.views)
-                if getattr(view, name) is None
+                if getattr(view, name) is None and (name != "stats" or self.weights is None)
             ]
         messages += self._batch_norm_conflicts()
         messages += ramp_conflicts(self.ramps, {"loss": self.loss, "method": self.method}, "ramps")
@@ -168,7 +171,9 @@ class FinetuneConfig(CommandConfig):
 
     data: DataConfig = field(default_factory=DataConfig)
     weights: PathSetting = setting(
-        None, is_path=True, help="Weights file of a pretrained backbone, or its run directory."
+        None,
+        is_path=True,
+        help="Weights file of a pretrained backbone, its run directory, or a checkpoint of other code.",
     )
     untrained: bool = setting(False, help="Initialize the network of the weights at random instead of loading them.")
     backbone: BackboneChoice = choice("backbone", None, help="Network to train from scratch, instead of weights.")
@@ -214,7 +219,7 @@ class ClassifierTestConfig(CommandConfig):
 
     data: DataConfig = field(default_factory=DataConfig)
     weights: PathSetting = setting(
-        None, is_path=True, help="Classifier file, or the run directory of `finetune` that holds it."
+        None, is_path=True, help="Classifier file, the run directory of `finetune`, or a classifier of other code."
     )
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
     accelerator: str = setting("auto", choices=ACCELERATORS, help="Hardware to run on; auto uses a GPU if available.")

@@ -169,7 +169,7 @@ class FeaturesConfig(CommandConfig):
 
     data: DataConfig = field(default_factory=DataConfig)
     weights: PathSetting = setting(
-        None, is_path=True, help="Weights file of the backbone, or the run directory that contains it."
+        None, is_path=True, help="Weights file of the backbone, its run directory, or a checkpoint of other code."
     )
     backbone: BackboneChoice = choice(
         "backbone", None, help="Network to evaluate as initialized, without a weights file, such as a baseline."

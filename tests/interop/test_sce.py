@@ -222,9 +222,9 @@ def test_one_command_goes_on_with_a_public_pretraining(
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     started = report["protocol"]["started_from"]
     assert started["imported"]["format"] == "sce"
+    assert "was trained with the statistics mean_0.1_0.2_0.3" in err
+    assert "but the views have image: views.*.stats=null takes the former" in err
     assert started["goes_on_with"] == ["projector", "predictor", "momentum encoder", "queue"]
-    code, _, err = run(capsys, *words_of("pretrain", checkpoint, images, tmp_path / "run"))
-    assert code == 0, err  # the same command finds its run finished
     provenance = load_weights(str(tmp_path / "run")).provenance
     assert provenance is not None
     assert [each.source for each in provenance.chain()][1:] == ["public SCE code"]
@@ -241,3 +241,24 @@ def test_one_command_evaluates_a_public_checkpoint(
     card = json.loads((tmp_path / "run" / "report.json").read_text())["protocol"]["weights"]
     assert card["imported"]["encoder"] == "online"
     assert card["sha256"] == load_weights(str(checkpoint)).sha256
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_public_classifier_is_tested_on_data_with_as_many_classes(
+    num_classes: int, trunk: dict[str, Tensor], images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = prefixed("trunk.", trunk) | {"classifier.proj.weight": torch.zeros(num_classes, 512)}
+    state["classifier.proj.bias"] = torch.arange(0.0, -num_classes, -1)  # it always answers the first class
+    torch.save({"state_dict": state}, tmp_path / "tuned.ckpt")
+    settings = ["data.num_workers=0", "accelerator=cpu", "test.num_crops=1", f"run.dir={tmp_path / 'run'}"]
+    code, _, err = run(capsys, "test", f"weights={tmp_path / 'tuned.ckpt'}", f"data.root={images}", *settings)
+    if num_classes == 3:
+        assert code == 2
+        assert "tells 3 classes apart, but" in err
+        assert not (tmp_path / "run").exists()
+        return
+    assert code == 0, err
+    assert "does not name its classes: its outputs are assumed to be a, b, in the order of the data" in err
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["metrics"]["test_top1"] == 0.5
