@@ -10,7 +10,7 @@ import torch
 
 from eztorch_sce import __version__
 from eztorch_sce.augment.statistics import normalization_of
-from eztorch_sce.metric_facts import HIGHER, facts_of
+from eztorch_sce.metric_facts import HIGHER, MetricFacts, facts_of
 from eztorch_sce.models.weights import Weights, weights_file
 from eztorch_sce.types import InputSpec
 
@@ -116,10 +116,15 @@ def _result(report: dict[str, Any]) -> dict[str, Any]:
     protocol = report.get("protocol", {})
     return {
         "command": report["command"],
-        "metrics": {name: value for name, value in report["metrics"].items() if facts_of(name).better == HIGHER},
+        "metrics": {name: value for name, value in report["metrics"].items() if _measures(facts_of(name))},
         "data": "/".join(Path(str(protocol.get("data", ""))).parts[-2:]),  # without the folders of this machine
         "records": protocol.get("records"),
     }
+
+
+def _measures(facts: MetricFacts) -> bool:
+    """Return whether a metric measures the network. Those of plugins are not known, and may."""
+    return facts.better == HIGHER or facts.title == facts.name
 
 
 def _read(file: Path) -> Any:

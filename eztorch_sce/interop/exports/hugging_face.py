@@ -180,7 +180,7 @@ def _timm_network(taken: Taken, folder: Path) -> nn.Module:
     return _TimmNetwork(network, taken.network.head is not None).eval()
 
 
-HUGGING_FACE = ExportFormat(
+HUGGING_FACE: ExportFormat = ExportFormat(
     "huggingface",
     "folder for the Hugging Face Hub, which loads without this package",
     "all of timm, and those of modules and functions of PyTorch",

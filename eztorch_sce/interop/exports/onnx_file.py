@@ -60,7 +60,7 @@ def _run(path: Path, inputs: Tensor) -> list[Tensor]:
     return [torch.from_numpy(output) for output in outputs]
 
 
-ONNX = ExportFormat(
+ONNX: ExportFormat = ExportFormat(
     "onnx",
     "ONNX file, for onnxruntime and other engines",
     "all that torch.onnx converts",

@@ -222,5 +222,5 @@ def _export_of(names: _Names) -> ExportFormat:
     return ExportFormat(names.name, title, ", ".join(names.networks), names.write, names.suffixes)
 
 
-OTHER_NAMES = tuple(map(_export_of, _CODE_BASES))
+OTHER_NAMES: tuple[ExportFormat, ...] = tuple(map(_export_of, _CODE_BASES))
 """The exports under the names of other code bases."""

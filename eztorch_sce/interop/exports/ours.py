@@ -17,4 +17,6 @@ def _write(taken: Taken, path: Path) -> Written:
     return Written(difference, "the network of the file, read back")
 
 
-OURS = ExportFormat("eztorch_sce", "weights file of this package, with its card", "all", _write, (".safetensors",))
+OURS: ExportFormat = ExportFormat(
+    "eztorch_sce", "weights file of this package, with its card", "all", _write, (".safetensors",)
+)

@@ -45,7 +45,7 @@ def _marked(card: dict[str, Any]) -> dict[str, Any]:
     return {"torch": str(torch.__version__), **card}
 
 
-TORCH_EXPORT = ExportFormat(
+TORCH_EXPORT: ExportFormat = ExportFormat(
     "torch_export",
     "program of torch.export, tied to its version of PyTorch",
     "all that torch.export traces",
