@@ -12,8 +12,8 @@ from eztorch_sce.interop.exports.taken import Taken, WholeNetwork
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-_UNORDERED = "_group(\n    **{"
-"""Start of modules whose names are numbers, but not 0, 1, 2 and so on."""
+_BY_NAME = "**{"
+"""In the source of modules whose names are numbers, but not 0, 1, 2 and so on: they cannot be indexed."""
 
 _MODEL = '''\
 """{title} in plain PyTorch, for the weights in model.safetensors. Written by eztorch-sce."""
@@ -97,7 +97,7 @@ def source_of(taken: Taken) -> str:
     """
     try:
         modules, forward = "\n".join(_modules(taken.network)), _forward(taken.network)
-        if _UNORDERED not in modules:
+        if _BY_NAME not in modules:
             forward = _indexed(forward)
     except Exception as error:  # whatever its code raises when it is traced
         reason = f"{type(error).__name__}: {first_line(error)}"
@@ -182,7 +182,8 @@ def _expression(module: nn.Module) -> str:
         return f"nn.Sequential(\n{_indented(f'{each},' for each in children.values())}\n)"
     if all(name.isidentifier() for name in children):
         return f"_group(\n{_indented(f'{name}={each},' for name, each in children.items())}\n)"
-    return f"{_UNORDERED}\n{_indented((f'{name!r}: {each},' for name, each in children.items()), 8)}\n    }}\n)"
+    entries = _indented((f"{name!r}: {each}," for name, each in children.items()), 8)
+    return f"_group(\n    {_BY_NAME}\n{entries}\n    }}\n)"
 
 
 def _indented(lines: Iterator[str], num_spaces: int = 4) -> str:

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.interop.exports.card import card_of
-from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
+from eztorch_sce.models.backbones.base import (
+    Backbone,
+    BackboneConfig,
+    NetworkBackbone,
+    as_backbone,
+    build_network,
+)
 from eztorch_sce.models.classifier import linear_head
 from eztorch_sce.models.weights import Weights, load_weights
 
@@ -34,7 +40,10 @@ class WholeNetwork(nn.Module):
         Args:
             inputs: Normalized clips (B, 3, T, H, W), or images (B, 3, H, W) for a backbone that only takes images.
         """
-        features = self.backbone.features(inputs if self.backbone.takes_clips else inputs.unsqueeze(2))
+        if isinstance(self.backbone, NetworkBackbone):
+            features: Tensor = self.backbone.network(inputs)  # without the check of its output, which reads shapes
+        else:
+            features = self.backbone.features(inputs if self.backbone.takes_clips else inputs.unsqueeze(2))
         return (features,) if self.head is None else (features, self.head(features))
 
 
