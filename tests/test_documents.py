@@ -54,6 +54,7 @@ def test_the_commands_of_the_first_page_train_and_evaluate(started: Path) -> Non
     assert (started / "runs" / "tuned" / "classifier.safetensors").is_file()
 
 
+@pytest.mark.usefixtures("without_shape_checks")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_code_of_the_page_runs(page: Path, started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(started)

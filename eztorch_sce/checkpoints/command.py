@@ -52,18 +52,14 @@ def run_import(file: str, out: str, config: ImportConfig) -> bool:
 
 def run_export(run: str, out: str, config: ExportConfig) -> bool:
     """Write the network of a run for other programs; print how that compares with the network."""
-    from eztorch_sce.checkpoints.output import print_fact
+    from eztorch_sce.checkpoints.output import print_exported
     from eztorch_sce.interop.export import export
 
     if config.format is None:
         raise ConfigError(_export_mistakes(run, out, config))
     with announced(f"writing {out}"):
         exported = export(run, out, config.format, license=config.license)
-    print_fact("compared", f"{exported.compared}: largest difference {exported.difference:.2g}")
-    for note in exported.notes:
-        print_fact("note", note)
-    for path in exported.files:
-        print_line(f"written to {path}")
+    print_exported(exported, out)
     return True
 
 
@@ -126,9 +122,9 @@ _COMMANDS = (
         ),
         ExportConfig,
         (
-            "eztorch-sce checkpoint export runs/mine mine.safetensors format=eztorch_sce",
-            "eztorch-sce checkpoint export runs/mine mine.safetensors format=eztorch_sce license=cc-by-4.0",
-            "eztorch-sce checkpoint export runs/mine released.safetensors format=eztorch_sce",
+            "eztorch-sce checkpoint export runs/mine mine.onnx format=onnx",
+            "eztorch-sce checkpoint export runs/mine mine-hf format=huggingface license=cc-by-4.0",
+            "eztorch-sce checkpoint export runs/mine mine.pth format=torchvision",
         ),
         run_export,
         mistakes=_export_mistakes,

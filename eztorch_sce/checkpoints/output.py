@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -16,9 +17,10 @@ from eztorch_sce.checkpoints.inspection import Inspection
 from eztorch_sce.errors import ConfigError, counted, shorten
 from eztorch_sce.files import write_text
 from eztorch_sce.interop.accounting import MATCHED, TensorRow
+from eztorch_sce.interop.exports.format import Exported
 from eztorch_sce.models.network_config import name_of_network
 from eztorch_sce.models.weights import Weights
-from eztorch_sce.printing import PlainConsole, lines, wrapped
+from eztorch_sce.printing import PlainConsole, lines, print_line, wrapped
 from eztorch_sce.settings import show
 from eztorch_sce.types import InputSpec
 
@@ -43,6 +45,16 @@ def print_inspection(inspection: Inspection, full: bool) -> None:
         _print_table(_all_rows(inspection), inspection.container.tensors)
     elif any(row.status != MATCHED for row in inspection.rows):
         _print_summary(inspection.rows)
+
+
+def print_exported(exported: Exported, out: str) -> None:
+    """Print what an export wrote, and how it compares with the network."""
+    print_fact("compared", f"{exported.compared}: largest difference {exported.difference:.2g}")
+    for note in exported.notes:
+        print_fact("note", note)
+    others = [path.name for path in exported.files if path != Path(os.path.abspath(out))]
+    names = f": {', '.join(others)}" if others else ""
+    print_line(f"written to {out} ({_size(exported.num_bytes)}){names}")
 
 
 def write_csv(inspection: Inspection, path: str) -> None:
