@@ -61,6 +61,11 @@ UNSUPPORTED: tuple[Unsupported, ...] = (
         (r"(^|\.)s1\.pathway0_stem\.conv_xy\.",),
         "give pytorchvideo's, whose shortcuts are those of our X3D",
     ),
+    Unsupported(
+        "a ResNet with a deep stem (resnet50d and the like)",
+        (r"(^|\.)(conv1|stem)\.0\.weight$", r"(^|\.)layer1\.0\.conv1\.weight$"),
+        "for one of timm, name it: backbone=timm/resnet50d",
+    ),
     Unsupported("I3D", (r"(^|\.)Conv3d_1a_7x7\.",), _NO_HOME),
 )
 """Networks without a home, of which we say so."""

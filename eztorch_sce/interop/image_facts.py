@@ -148,7 +148,7 @@ def timm_layouts(container: Container) -> list[Layout]:
 
 def network_facts(stats: Stats | str = "image") -> Callable[["Found"], Facts]:
     """Return the facts of torchvision's ResNets for a normalization."""
-    return lambda found: _facts(found, stats)
+    return lambda found: resnet_facts(found, stats)
 
 
 def generic_facts(found: "Found") -> Facts:
@@ -160,7 +160,7 @@ def generic_facts(found: "Found") -> Facts:
     )
     if found.layout.name == "vit":
         return vit_facts()(found)
-    return _facts(found, "image", assumed=assumed if unnamed else "")
+    return resnet_facts(found, "image", assumed=assumed if unnamed else "")
 
 
 def vit_facts(num_heads: Mapping[str, int] | None = None) -> Callable[["Found"], Facts]:
@@ -172,7 +172,7 @@ def vit_facts(num_heads: Mapping[str, int] | None = None) -> Callable[["Found"],
 
     def facts(found: "Found") -> Facts:
         if found.layout.name != "vit":
-            return _facts(found, "image")
+            return resnet_facts(found, "image")
         heads = (num_heads or {}).get(dict(found.network.settings)["model"])
         settings: dict[str, Any] = {} if heads is None else {"options": {"num_heads": heads}}
         assumed = "the file does not say how many heads its attention has: those of timm are assumed"
@@ -183,7 +183,7 @@ def vit_facts(num_heads: Mapping[str, int] | None = None) -> Callable[["Found"],
 
 def simclr_facts(found: "Found") -> Facts:
     """Return the facts of code that normalizes nothing: it takes pixels in [0, 1]."""
-    return _facts(found, UNIT, small_stats=UNIT)
+    return resnet_facts(found, UNIT, small_stats=UNIT)
 
 
 def solo_learn_facts(found: "Found") -> Facts:
@@ -191,60 +191,11 @@ def solo_learn_facts(found: "Found") -> Facts:
     dataset = value_of(found.container, "data.dataset", "dataset", "pretrain_dataset")
     stats, size = _SOLO_LEARN.get(str(dataset), (IMAGENET, 224))
     if not _is_small(found):
-        return _facts(found, stats, size=size)
+        return resnet_facts(found, stats, size=size)
     if dataset not in ("cifar10", "cifar100"):
         stats = _SOLO_LEARN["cifar10"][0]
     assumed = "" if dataset in ("cifar10", "cifar100") else "the file does not name its data set: CIFAR-10 is assumed"
-    return _facts(found, stats, small_stats=stats, settings={"padding": 2}, small_assumed=assumed)
-
-
-def mm_facts(found: "Found") -> Facts:
-    """Return the facts of OpenMMLab's networks, of which files hold the text of their config."""
-    text = _mm_config(found.container)
-    settings: dict[str, Any] = {}
-    if re.search(r"""['"]?style['"]?\s*[=:]\s*['"]caffe['"]""", text):
-        settings["stride_in_1x1"] = True
-    if match := re.search(r"""['"]?(dilations|strides)['"]?\s*[=:]\s*[(\[]([\d, ]+)[)\]]""", text):
-        usual = {"dilations": "1, 1, 1, 1", "strides": "1, 2, 2, 2"}[match[1]]
-        if match[2].replace(" ", "").strip(",") != usual.replace(" ", ""):
-            return Facts(refused=f"its stages have {match[1]} {match[2]} instead of {usual}, which ours cannot have")
-    lists = {what: _list_in(text, what) for what in ("mean", "std")}
-    is_bgr = re.search(r"""['"]?(to_rgb|bgr_to_rgb)['"]?\s*[=:]\s*False""", text) is not None
-    stats: Stats | str = "image"
-    if lists["mean"] and lists["std"]:
-        mean, std = ([value / 255 for value in lists[what][:: -1 if is_bgr else 1]] for what in ("mean", "std"))
-        stats = ((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
-        if all(
-            abs(value - known) < 1e-4 for value, known in zip([*mean, *std], [*IMAGENET[0], *IMAGENET[1]], strict=True)
-        ):
-            stats = "image"
-    assumed = (
-        "" if text else "the file holds no config: stride in the 3x3 convolutions, RGB and ImageNet's mean are assumed"
-    )
-    small = None if isinstance(stats, str) else stats
-    return _facts(
-        found, stats, channels="bgr" if is_bgr else "rgb", settings=settings, assumed=assumed, small_stats=small
-    )
-
-
-def _mm_config(container: Container) -> str:
-    """Return the text of an OpenMMLab config, or the settings of one that is stored as values in the same form."""
-    texts = [
-        value
-        for name, value in container.values.items()
-        if isinstance(value, str) and name.split(".")[-1] in ("config", "cfg")
-    ]
-    if texts:
-        return "\n".join(texts)
-    pattern = re.compile(r".*(?:config|cfg)\.(?:.*\.)?(style|to_rgb|bgr_to_rgb)")
-    found = ((pattern.fullmatch(name), value) for name, value in container.values.items())
-    return "\n".join(f"{match[1]}={value!r}" for match, value in found if match)
-
-
-def _list_in(text: str, name: str) -> list[float]:
-    match = re.search(rf"""['"]?\b{name}['"]?\s*[=:]\s*[(\[]\s*([-\d., e]+)[)\]]""", text)
-    numbers = [float(number) for number in match[1].split(",") if number.strip()] if match else []
-    return numbers if len(numbers) == 3 else []
+    return resnet_facts(found, stats, small_stats=stats, settings={"padding": 2}, small_assumed=assumed)
 
 
 def detectron2_facts(found: "Found") -> Facts:
@@ -271,7 +222,7 @@ def detectron2_facts(found: "Found") -> Facts:
             "Detectron2 has by default, are assumed; otherwise name format=detectron2_rgb"
         )
     settings = {"stride_in_1x1": True} if in_1x1 and found.network.backbone == "resnet50" else {}
-    return _facts(found, stats, channels="bgr" if is_bgr else "rgb", settings=settings, assumed=assumed)
+    return resnet_facts(found, stats, channels="bgr" if is_bgr else "rgb", settings=settings, assumed=assumed)
 
 
 def transformers_facts(found: "Found") -> Facts:
@@ -289,7 +240,7 @@ def transformers_facts(found: "Found") -> Facts:
         stats = ((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
     size = value_of(container, "crop_size.height", "size.shortest_edge", "size.height", "size")
     assumed = "" if len(mean) == 3 else "there is no preprocessor_config.json: ImageNet's mean is assumed"
-    return _facts(found, stats, size=size if isinstance(size, int) else 224, settings=settings, assumed=assumed)
+    return resnet_facts(found, stats, size=size if isinstance(size, int) else 224, settings=settings, assumed=assumed)
 
 
 def timm_facts(found: "Found") -> Facts:
@@ -311,7 +262,7 @@ def _is_small(found: "Found") -> bool:
     return bool(dict(found.network.settings).get("small_input", False))
 
 
-def _facts(
+def resnet_facts(
     found: "Found",
     stats: Stats | str,
     *,

@@ -9,7 +9,6 @@ from eztorch_sce.interop.image_facts import (
     detectron2_facts,
     generic_facts,
     image_layouts,
-    mm_facts,
     network_facts,
     simclr_facts,
     solo_learn_facts,
@@ -18,6 +17,7 @@ from eztorch_sce.interop.image_facts import (
     transformers_facts,
     vit_facts,
 )
+from eztorch_sce.interop.openmmlab_facts import openmmlab_facts
 
 _PROJECTOR = "projection head: its layers are not those of our projectors"
 _PREDICTOR = "prediction head: its layers are not those of our predictors"
@@ -34,12 +34,14 @@ _DETECTOR_PARTS: Mapping[str, str] = {
 
 _MM_HEADS: Mapping[str, str] = {
     r"(^|\.)(neck|projector|pooling|encoder_[qk]\.(module\.)?1|\w+_net\.(module\.)?1)\.": _PROJECTOR,
-    r"(^|\.)head\.(?!fc\.)": _PREDICTOR,
+    r"(^|\.)head\.(?!fc\.)\w+\.": _PREDICTOR,
     r"(^|\.)\w+_head\.": _DETECTOR,
     r"(^|\.)queue\d*(_ptr)?$|(^|\.)(feature_bank|memory_bank)\.": _QUEUE,
     r"(^|\.)data_preprocessor\.": "normalization, which is among the facts",
     r"(^|\.)steps$": "counter of updates",
 }
+
+_EMA = r"(ema|model_ema|ema_model|state_dict_ema|ema_state_dict)\."
 
 _METHODS = (
     Format(
@@ -181,9 +183,9 @@ _LIBRARIES = (
             "target": r"target_net\.(module\.)?0\.",
             "momentum": r"momentum_encoder\.(module\.)?0\.",
         },
-        mm_facts,
+        openmmlab_facts,
         evidence=(
-            r"(^|\.)(neck|head|data_preprocessor|(encoder_[qk]|online_net|target_net)\.(module\.)?[01])\.|^meta\.",
+            r"(^|\.)(neck|head\.\w+|data_preprocessor|(encoder_[qk]|online_net|target_net)\.(module\.)?[01])\.|^meta\.",
         ),
         ignored=_MM_HEADS,
         head=r"(.*\.)?(?<!neck\.)head\.fc",
@@ -266,7 +268,7 @@ _LIBRARIES = (
         "timm",
         "timm",
         timm_layouts,
-        {"ema": r"(state_dict_ema|model_ema)\.", "network": r"(timm_model\.)?"},
+        {"ema": _EMA, "network": r"(timm_model\.)?"},
         timm_facts,
     ),
 )
@@ -299,7 +301,7 @@ _BY_NAME = (
     ),
 )
 
-_GENERIC = (Format("torchvision", "torchvision's names", image_layouts, {"network": ""}, generic_facts),)
+_GENERIC = (Format("torchvision", "torchvision's names", image_layouts, {"network": "", "ema": _EMA}, generic_facts),)
 
 IMAGES: tuple[Format, ...] = (*_METHODS, *_LIBRARIES, *_BY_NAME, *_GENERIC)
 """The formats of images, special ones first."""

@@ -387,7 +387,8 @@ CASES = {
         "mmselfsup",
         lambda a, b: {
             "meta": {
-                "config": "model = dict(backbone=dict(type='ResNet', depth=50, style='caffe'))\n"
+                "config": "model = dict(backbone=dict(type='ResNet', depth=50, strides=(1, 2, 2, 2), style='caffe'),\n"
+                "neck=dict(dilations=(1, 6, 12, 18)))\n"
                 "img_norm_cfg = dict(mean=[103.530, 116.280, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)"
             },
             "state_dict": under("backbone.", a) | linear("head.fc", 2048, 5),
@@ -399,8 +400,16 @@ CASES = {
     ),
     "mmpretrain_cifar": Case(
         "mmselfsup",
-        lambda a, b: {"state_dict": under("backbone.", a) | linear("head.fc", 512, 10), "meta": {"epoch": 1}},
-        CIFAR,
+        lambda a, b: {
+            "state_dict": under("backbone.", a) | linear("head.fc", 512, 10),
+            "meta": {
+                "cfg": {
+                    "model": {"backbone": {"type": "ResNet_CIFAR", "norm_cfg": {"type": "BN", "eps": 0.01}}},
+                    "data_preprocessor": {"mean": [127.5, 102.0, 51.0], "std": [51.0, 25.5, 127.5], "to_rgb": True},
+                }
+            },
+        },
+        Source((0.5, 0.4, 0.2), (0.2, 0.1, 0.5), padding=1, eps=0.01),
         {"backbone": False},
         32,
         ("resnet18", True),
@@ -669,7 +678,7 @@ def test_an_example_of_pytorch_is_not_taken_for_timm(tmp_path: Path) -> None:
 
 def test_a_resnet_with_a_deep_stem_is_another_network(tmp_path: Path) -> None:
     _, state = filled_model("resnet26d")
-    with pytest.raises(ConfigError, match=r"not those of a network we know.*backbone=timm/MODEL"):
+    with pytest.raises(ConfigError, match=r"a ResNet with a deep stem .*name it: backbone=timm/resnet50d"):
         import_file(written(state, tmp_path))
 
 
@@ -683,7 +692,7 @@ REFUSED: dict[str, tuple[Callable[[State], Any], str]] = {
             "meta": {"config": "backbone=dict(type='ResNet', depth=18, dilations=(1, 1, 2, 4), style='pytorch')"},
             "state_dict": under("backbone.", state) | linear("head.fc", 512, 5),
         },
-        r"dilations 1, 1, 2, 4 instead of 1, 1, 1, 1, which ours cannot have",
+        r"dilations 1, 1, 2, 4, which ours cannot have",
     ),
     "segmentation": (
         lambda state: under("backbone.", state) | {"classifier.0.weight": torch.zeros(4, 512, 3, 3)},
