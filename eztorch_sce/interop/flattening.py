@@ -7,7 +7,7 @@ from torch import Tensor
 
 from eztorch_sce.interop.pickled_arrays import Array
 from eztorch_sce.interop.pickled_names import Inert, Named
-from eztorch_sce.interop.tensor_bytes import Place, Refused
+from eztorch_sce.interop.tensor_bytes import Place, Refused, Storage
 
 _DEEPEST = 100
 _MOST_VALUES = 500_000
@@ -116,10 +116,10 @@ def _is_container(value: Any) -> bool:
 def _plain(value: Any) -> Any:
     """Return a plain value: text, a number, a boolean or None."""
     if isinstance(value, (bytes, bytearray)):
-        try:
-            return value.decode() if len(value) <= _LONGEST_BYTES else f"{len(value)} bytes"
-        except UnicodeDecodeError:
-            return f"{len(value)} bytes"
+        text = value.decode("utf-8", "replace") if len(value) <= _LONGEST_BYTES else ""
+        return text if text.isprintable() and "\ufffd" not in text and text else f"{len(value)} bytes"
+    if isinstance(value, Storage):
+        return f"a storage of {value.size} bytes"
     if isinstance(value, int) and value.bit_length() > _LONGEST_INT:
         return f"an integer of {value.bit_length()} bits"
     if isinstance(value, str):

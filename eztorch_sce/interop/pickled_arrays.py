@@ -38,8 +38,8 @@ class DType:
         order = state[1].decode("latin-1") if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">", "|", "="):
             raise Refused(f"an array has its bytes in the order {order!r}")
-        if any(state[2:5]) and state[2:5] != (-1, -1, 0):
-            raise Refused("an array holds records of several fields")
+        if any(state[2:5]):
+            self.kind = "V"  # of several fields
         self.big_endian = order == ">"
 
     @property
@@ -74,7 +74,7 @@ class Array:
         self.by_columns = bool(by_columns)
 
     def content(self) -> Any:
-        """Return the array as a tensor, or as a list if its elements are text or objects."""
+        """Return the array as a tensor; as a list if its elements are text or objects, or else its type in words."""
         shape, dtype, data = self._checked()
         if dtype.kind == "O":
             return data
@@ -82,7 +82,7 @@ class Array:
             order = ">" if dtype.big_endian else "<"
             return np.frombuffer(data, np.dtype(f"{order}{dtype}")).tolist() if data else []
         if (of_torch := dtype.torch) is None:
-            raise Refused(f"an array has elements of the type {dtype}")
+            return f"an array of the type {dtype}"
         flat = elements(_tensor_of(data), of_torch, dtype.big_endian)
         if self.by_columns and len(flat):
             return flat.reshape(shape[::-1]).permute(*range(len(shape) - 1, -1, -1)).contiguous()

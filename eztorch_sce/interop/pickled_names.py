@@ -4,6 +4,7 @@ import re
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from eztorch_sce.interop.tensor_bytes import Place, Refused, place, printable
 
 _LONGEST_KEY = 1000  # characters
 _MOST_EQUAL_KEYS = 100
-_RUN_CODE = "run code on your machine; nothing was run, but do not open the file in another way"
+_RUN_CODE = "opened in another way, it may run code on your machine (nothing was run now)"
 
 
 class Named(NamedTuple):
@@ -62,7 +63,7 @@ def named(module: str, name: str, rebuilders: Rebuilders) -> Any:
         return _DTYPES[name]
     if str(found) in _REBUILDERS or str(found) in rebuilders or _is_harmless(found):
         return found
-    raise Refused(f"it names {found}, which no file of weights needs, to {_RUN_CODE}")
+    raise Refused(f"it names {found}, which no file of weights needs: {_RUN_CODE}")
 
 
 def call(function: Any, args: Any, rebuilders: Rebuilders) -> Any:
@@ -74,13 +75,13 @@ def call(function: Any, args: Any, rebuilders: Rebuilders) -> Any:
     if not isinstance(args, tuple):
         raise Refused("a call in its pickle has no arguments")
     if not isinstance(function, Named):
-        raise Refused(f"its pickle calls what is no function: damaged, or made to {_RUN_CODE}")
+        raise Refused(f"its pickle calls what is no function, so it is damaged or hostile: {_RUN_CODE}")
     rebuild = rebuilders.get(str(function)) or _REBUILDERS.get(str(function))
     if rebuild is not None:
         return rebuild(*args)
     if function.is_class or function in _INERT_STANDARD or _REBUILDS_OBJECTS.search(function.name):
         return Inert(str(function), args)
-    raise Refused(f"it calls {function}, which no file of weights needs, to {_RUN_CODE}")
+    raise Refused(f"it calls {function}, which no file of weights needs: {_RUN_CODE}")
 
 
 def create(cls: Any, args: Any, rebuilders: Rebuilders) -> Any:
@@ -105,7 +106,7 @@ def build(target: Any, state: Any) -> None:
                 target.entries.append(part)
     elif not isinstance(target, (dict, Place)):  # those of state dicts and parameters hold nothing that we need
         what = "a class or function" if isinstance(target, Named) else f"a {type(target).__name__}"
-        raise Refused(f"its pickle changes {what}: damaged, or made to {_RUN_CODE}")
+        raise Refused(f"its pickle changes {what}, so it is damaged or hostile: {_RUN_CODE}")
 
 
 def put_all(target: dict[str, Any], pairs: Iterable[tuple[Any, Any]]) -> None:
@@ -125,18 +126,16 @@ def key_text(key: Any) -> str:
     """Return the text of a key.
 
     Raises:
-        Refused: If it has none, or a very long one.
+        Refused: If it is very long.
     """
     if isinstance(key, bytes):
         key = key.decode("utf-8", "backslashreplace")
-    elif isinstance(key, Named) or key is None or isinstance(key, (bool, int, float)):
+    elif isinstance(key, Named) or key is None or isinstance(key, (bool, int, float, torch.dtype)):
         key = str(key)
     elif isinstance(key, tuple) and len(key) < 10 and not any(isinstance(part, tuple) for part in key):
         key = ",".join(key_text(part) for part in key)
-    elif isinstance(key, Inert):
-        key = key.kind
-    if not isinstance(key, str):
-        raise Refused(f"a key of a dictionary is a {type(key).__name__}")
+    elif not isinstance(key, str):
+        key = key.kind if isinstance(key, Inert) else f"a {type(key).__name__}"
     if len(key) > _LONGEST_KEY:
         raise Refused(f"a key of a dictionary has {len(key)} characters")
     return printable(key)
@@ -190,7 +189,12 @@ def _is_harmless(name: Named) -> bool:
     if root in ("torch", "numpy"):
         if name in _INERT_STANDARD or (name.is_class and "." not in name.name):
             return True
-        return str(name).startswith(("torch.nn.functional.", "torch._C._nn.", "numpy.random._pickle."))
+        is_random = name.module.startswith("numpy.random.") and _REBUILDS_OBJECTS.search(name.name) is not None
+        return (
+            is_random
+            or (name.module == "torch" and name.name in _CONSTANTS)
+            or name.module in ("torch.nn.functional", "torch._C._nn")
+        )
     return True
 
 
@@ -203,10 +207,17 @@ _DTYPES: Mapping[str, torch.dtype] = {
     if isinstance(dtype, torch.dtype)
     and re.fullmatch(r"(u?int|float|bfloat|complex)(8|16|32|64|128)(_e\w+)?|bool", name)
 }
+_CONSTANTS = frozenset(
+    name
+    for name, value in vars(torch).items()
+    if isinstance(value, (torch.dtype, torch.layout, torch.memory_format, torch.qscheme))
+)
 _STORAGES: Mapping[str, torch.dtype] = {
     **{dtype: _DTYPES[dtype] for dtype in ("bfloat16", "bool")},
     **{"double": torch.float64, "float": torch.float32, "half": torch.float16, "byte": torch.uint8},
     **{"char": torch.int8, "short": torch.int16, "int": torch.int32, "long": torch.int64},
+    **{"qint8": torch.int8, "qint32": torch.int32, "quint8": torch.uint8},  # of tensors that are left out
+    **{"quint4x2": torch.uint8, "quint2x4": torch.uint8},
     **{"complexfloat": torch.complex64, "complexdouble": torch.complex128},
 }
 
@@ -227,12 +238,23 @@ def dtype_of_storage(cls: Any) -> torch.dtype | None:
     return dtype
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: Any) -> Any:
-    return place(storage, getattr(storage, "dtype", None), offset, shape, stride)
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any, *more: Any) -> Any:
+    """Return a tensor from the arguments of `_rebuild_tensor_v2`."""
+    found = place(storage, getattr(storage, "dtype", None), offset, shape, stride)
+    return _marked(found, *more[2:3])
 
 
-def _tensor_of_dtype(storage: Any, offset: Any, shape: Any, stride: Any, _: Any, __: Any, dtype: Any, *___: Any) -> Any:
-    return place(storage, dtype if isinstance(dtype, torch.dtype) else None, offset, shape, stride)
+def _tensor_of_dtype(storage: Any, offset: Any, shape: Any, stride: Any, *more: Any) -> Any:
+    """Return a tensor from the arguments of `_rebuild_tensor_v3`."""
+    dtype = more[2] if len(more) > 2 and isinstance(more[2], torch.dtype) else None
+    return _marked(place(storage, dtype, offset, shape, stride), *more[3:4])
+
+
+def _marked(found: Place, marks: Any = None) -> Place:
+    """Return a tensor whose numbers stand for their conjugates or negatives, if its marks say so."""
+    if not isinstance(marks, dict):
+        return found
+    return replace(found, conjugate=marks.get("conj") is True, negative=marks.get("neg") is True)
 
 
 def _parameter(data: Any, *_: Any) -> Any:
@@ -299,13 +321,13 @@ def _member(cls: Any, name: Any) -> Any:
         and re.fullmatch("[A-Za-z][A-Za-z0-9_]*", name)
     ):
         return Inert(str(cls), [name])
-    raise Refused(f"it calls builtins.getattr, to {_RUN_CODE}")
+    raise Refused(f"it calls builtins.getattr: {_RUN_CODE}")
 
 
 def _of_typing(generic: Any, args: Any) -> Any:
     if isinstance(generic, Named) and generic.module == "typing":
         return Named(generic.module, generic.name)
-    raise Refused(f"it calls operator.getitem, to {_RUN_CODE}")
+    raise Refused(f"it calls operator.getitem: {_RUN_CODE}")
 
 
 def _left_out(kind: str) -> Callable[..., Any]:

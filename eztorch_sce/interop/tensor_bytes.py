@@ -117,21 +117,25 @@ class Storage:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor is in a storage, in elements."""
+    """Where a tensor is in a storage, in elements, and whether it has the conjugates or negatives of those there."""
 
     storage: Storage
     dtype: torch.dtype
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+    conjugate: bool = False
+    negative: bool = False
 
     def tensor(self) -> Tensor:
         """Return the tensor."""
         flat = self.storage.block.elements(self.dtype, self.storage.start, self.storage.size)
-        return flat.as_strided(self.shape, self.stride, self.offset) if math.prod(self.shape) else self._empty()
-
-    def _empty(self) -> Tensor:
-        return torch.empty(self.shape, dtype=self.dtype)
+        if not math.prod(self.shape):
+            return torch.empty(self.shape, dtype=self.dtype)
+        tensor = flat.as_strided(self.shape, self.stride, self.offset)
+        if self.conjugate:
+            tensor = tensor.conj_physical()
+        return -tensor if self.negative else tensor
 
 
 def place(storage: Any, dtype: torch.dtype | None, offset: Any, shape: Any, stride: Any) -> Place:

@@ -256,6 +256,29 @@ def test_a_whole_module_is_read_as_its_state_dict(tmp_path: Path) -> None:
     assert container.objects == {"model": "torch.nn.modules.container.Sequential"}
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tensors_that_are_no_plain_ones_are_left_out_or_resolved(tmp_path: Path, legacy: bool) -> None:
+    wave = torch.tensor([1 + 2j, 3 - 4j])
+    content = {
+        "sparse": torch.eye(2).to_sparse(),
+        "quantized": torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+        "meta": torch.ones(2, device="meta"),
+        "conjugate": wave.conj(),
+        "negative": wave.clone().conj().imag,
+        "dates": np.array(["2020-01-01"], "M8[D]"),
+        "records": np.zeros(1, [("a", "f4")]),
+    }
+    torch.save(content, tmp_path / "file", _use_new_zipfile_serialization=not legacy)
+    container = read_container(tmp_path / "file")
+    assert {name: tensor.tolist() for name, tensor in container.tensors.items()} == {
+        "conjugate": [1 - 2j, 3 + 4j],
+        "negative": [-2.0, 4.0],
+    }
+    assert list(container.objects) == ["sparse", "quantized", "meta"]
+    assert container.values == {"dates": "an array of the type M8", "records": "an array of the type V4"}
+
+
 def test_tensors_that_share_memory_share_it_again(tmp_path: Path) -> None:
     base = torch.zeros(2, 3)
     torch.save({"a": base, "b": base.t(), "c": base[1]}, tmp_path / "file")
