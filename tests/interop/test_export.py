@@ -89,7 +89,8 @@ def test_torchvision_takes_its_names(name: str, settings: dict[str, Any], tmp_pa
     torch.testing.assert_close(load_backbone(out)(inputs), load_backbone(run)(inputs))
 
 
-@pytest.mark.parametrize("name", ["x3d_xs", pytest.param("r3d50", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["x3d_xs", "r3d50"])
 def test_pytorchvideo_takes_its_names(name: str, tmp_path: Path) -> None:
     run, out = write_run(tmp_path / "run", config_of(name), size=64), tmp_path / "out.pyth"
     export(run, str(out), "pytorchvideo")
