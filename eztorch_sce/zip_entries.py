@@ -220,4 +220,6 @@ def _descriptor_size(file: BinaryIO, record: _Record) -> int:
         expected = (b"PK\7\10", record.checksum, record.size, record.size)
         if len(data) >= descriptor.size and descriptor.unpack_from(data) == expected:
             return descriptor.size
+    if not record.size:  # some versions of PyTorch write nothing after an empty entry
+        return 0
     raise ValueError(f"its entry {record.shown} has a damaged end")

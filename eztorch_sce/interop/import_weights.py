@@ -16,6 +16,7 @@ from eztorch_sce.interop.containers import Container, read_container
 from eztorch_sce.interop.format import Facts
 from eztorch_sce.interop.inflation import FLAT, WAYS
 from eztorch_sce.interop.layouts import Network
+from eztorch_sce.interop.module_facts import contradictions
 from eztorch_sce.interop.others import classes_of, other_tensors
 from eztorch_sce.interop.recognition import Found, check_backbone, recognize, unwrapped
 from eztorch_sce.interop.taking import Taker
@@ -129,6 +130,9 @@ def examine(container: Container, file: str, choices: Choices = Choices()) -> Im
     config, spec = network.config(facts.settings), _spec(found, facts, network)
     if network != found.network and spec.num_frames != facts.num_frames:
         notes.append(f"clips of {spec.num_frames} frames over {spec.clip_s} s are assumed for the inflated network")
+    if not refused and network == found.network and (differing := contradictions(found, config)):
+        what = f"its layers are not those of {network.backbone}: {shorten(differing)}"
+        refused = f"{file} ({found.format.title}): {what}"
     head, classes = others.head, classes_of(container, others.head)
     return Imported(found, config, spec, state, head, classes, others.method, rows, notes, refused)
 
