@@ -1,6 +1,5 @@
 """Tests of pickled modules: what their layers compute must be what ours do, whatever their tensors are called."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,7 +42,7 @@ def test_a_pickled_module_is_imported_as_its_state_dict(container: Container, mo
         ({"conv1.padding.1": 2}, r"conv1.padding=\(3, 2\) instead of 3"),
         ({"layer2.0.bn1.eps": 1e-3}, "layer2.0.bn1.eps=0.001 instead of 1e-05"),
         ({"layer4.1.conv2.dilation.0": 2, "layer4.1.conv2.dilation.1": 2}, "layer4.1.conv2.dilation=2 instead of 1"),
-        ({"layer1.0.conv1.padding_mode": "reflect"}, "padding_mode=reflect instead of zeros"),
+        ({"layer1.0.conv1.padding_mode": "reflect"}, "layer1.0.conv1.padding_mode=reflect instead of zeros"),
     ],
 )
 def test_a_pickled_module_whose_layers_compute_something_else_is_refused(
