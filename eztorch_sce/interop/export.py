@@ -15,7 +15,8 @@ from eztorch_sce.interop.exports.other_names import OTHER_NAMES
 from eztorch_sce.interop.exports.ours import OURS
 from eztorch_sce.interop.exports.taken import Taken, open_run
 from eztorch_sce.interop.exports.torch_export import TORCH_EXPORT
-from eztorch_sce.models.weights import weights_file
+from eztorch_sce.models.weights import WEIGHTS_IN_FOLDER, weights_file
+from eztorch_sce.tensor_file import is_tensor_file
 
 _ALL = (OURS, HUGGING_FACE, *OTHER_NAMES, ONNX, TORCH_EXPORT)
 
@@ -84,7 +85,7 @@ def _misplaced(chosen: ExportFormat, run: Path, path: Path, typed: str) -> Itera
     elif chosen.is_folder:
         if path.is_file():
             yield f"OUT={typed} is a file; format={chosen.name} writes a folder: give the path of a new one"
-        elif path.is_dir() and any(entry.name not in FILES for entry in path.iterdir()):
+        elif path.is_dir() and not _is_export(path):
             yield f"OUT={typed} is a folder with other files, which stay as they are: give the path of a new one"
     elif path.is_dir():
         yield f"OUT={typed} is a folder; format={chosen.name} writes a file: give {path / f'NAME{chosen.suffixes[0]}'}"
@@ -92,3 +93,10 @@ def _misplaced(chosen: ExportFormat, run: Path, path: Path, typed: str) -> Itera
         yield f"OUT={typed} must end in {' or '.join(chosen.suffixes)} for format={chosen.name}"
     if path.resolve() == source or (chosen.is_folder and source.parent == path.resolve()):
         yield f"OUT={typed} is where the weights are read from: give another path"
+
+
+def _is_export(folder: Path) -> bool:
+    """Return whether a folder is empty, or holds what an earlier export wrote and nothing else."""
+    names = [entry.name for entry in folder.iterdir()]
+    own = WEIGHTS_IN_FOLDER in names and is_tensor_file(folder / WEIGHTS_IN_FOLDER)
+    return not names or (own and set(names) <= set(FILES))

@@ -2,12 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 import yaml
@@ -22,17 +20,8 @@ from eztorch_sce.errors import ConfigError
 from eztorch_sce.interop.export import export
 from eztorch_sce.models.weights import load_backbone, load_weights
 
-pytestmark = [pytest.mark.xdist_group("exports"), pytest.mark.usefixtures("without_shape_checks")]
+pytestmark = pytest.mark.xdist_group("exports")
 _BACKBONES = [name for name in registry.choices("backbone") if name != "timm"]
-
-
-@pytest.fixture
-def without_shape_checks() -> Iterator[None]:
-    """Leave out the shape checks of the tests, which do not take the proxies of torch.fx for tensors."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def fields_of(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 import re
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import jaxtyping
 from torch import fx, nn
 
 from eztorch_sce.errors import ConfigError, first_line
@@ -150,9 +152,21 @@ def _is_leaf(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.modules.") and not isinstance(module, _CONTAINERS)
 
 
+@contextmanager
+def _without_shape_checks() -> Iterator[None]:
+    """Leave out the checks of annotated shapes, if they are on: the tracer passes no tensors."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
 def _forward(network: WholeNetwork) -> str:
     """Return the body of the method `forward`."""
-    code: Any = _Tracer().trace(network).python_code("self")
+    with _without_shape_checks():
+        code: Any = _Tracer().trace(network).python_code("self")
     lines = [re.sub(r";  [\w, =]+ = None$", "", line) for line in code.src.strip().splitlines()[1:]]
     text = re.sub(r"\bself\.head\b", f"self.{head_name(network)}", "\n".join(lines))
     return textwrap.indent(re.sub(r"\bself\.backbone\b", "self", text), " " * 4)
