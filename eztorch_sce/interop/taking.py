@@ -48,7 +48,7 @@ class Taker:
         """Return what becomes of the second name of a tensor, which must hold the same."""
         first, second = self.found.container.tensors[theirs], self.found.container.tensors[twin]
         if first.shape == second.shape and bool((first == second).all()):
-            return TensorRow(twin, "", accounting.IGNORED, f"the same layer as {theirs}")
+            return TensorRow(twin, "", accounting.IGNORED, "second name of a layer, with the same numbers")
         return TensorRow(twin, "", accounting.MISFIT, f"differs from {theirs}, which is the same layer")
 
     def _tensor(self, theirs: str, ours: str, shape: torch.Size) -> tuple[Tensor | None, TensorRow]:

@@ -62,7 +62,7 @@ def torchvision_video(found: "Found") -> Facts:
 def tclr(found: "Found") -> Facts:
     """Return the facts of TCLR, which divides the frames that OpenCV decodes, with blue first, by 255."""
     if found.layout.name != "torchvision_dilated":
-        return Facts(refused="its last stage is not that of TCLR's networks, so its strides are not known")
+        return _refused("its last stage is not that of TCLR's networks, so its strides are not known")
     return Facts(((0, 0, 0), (1, 1, 1)), channels="bgr", size=112, num_frames=16, frame_stride=2)
 
 
@@ -82,12 +82,12 @@ def slowfast(found: "Found") -> Facts:
     """Return the facts of SlowFast's networks from the `cfg` that it stores, or its defaults."""
     names = [name for name in found.container.tensors if name.startswith(found.prefix)]
     if any(".pathway1_" in name for name in names):
-        return Facts(refused="two pathways (SlowFast), of which ours have one: give a network of MODEL.ARCH slow")
+        return _refused("two pathways (SlowFast), of which ours have one: give a network of MODEL.ARCH slow")
     if any("_nonlocal" in name for name in names):
-        return Facts(refused="non-local blocks, which our networks do not have")
+        return _refused("non-local blocks, which our networks do not have")
     cfg = slowfast_settings(found.container)
     if others := differing(cfg, _SLOWFAST):
-        return Facts(refused=f"{', '.join(others)} in its cfg, which our networks cannot express")
+        return _refused(f"{', '.join(others)} in its cfg, which our networks cannot express")
     num_frames, step = int(_number(cfg, "DATA.NUM_FRAMES", 8)), _number(cfg, "DATA.SAMPLING_RATE", 8)
     is_bgr = cfg.get("DATA.REVERSE_INPUT_CHANNEL") is True
     mean, std = _channels(cfg.get("DATA.MEAN"), is_bgr), _channels(cfg.get("DATA.STD"), is_bgr)
@@ -106,7 +106,7 @@ def mmaction(found: "Found") -> Facts:
     names, network = list(found.container.tensors), found.network.backbone
     for pattern, reason in _MMACTION_REFUSED.items():
         if any(re.search(pattern, name) for name in names):
-            return Facts(refused=f"{reason}, which our networks do not have")
+            return _refused(f"{reason}, which our networks do not have")
     config = openmmlab_config(found.container)
     is_video = not network.startswith("resnet")
     strides = {"temporal_strides": (1, 2, 2, 2)} if network.startswith("r2plus1d") else {}
@@ -116,7 +116,7 @@ def mmaction(found: "Found") -> Facts:
     if not settings and norm_eps not in (None, 1e-5):
         others.append(f"eps={norm_eps} of batch norm")
     if others:
-        return Facts(refused=f"{', '.join(others)} in its config, which {network} cannot express")
+        return _refused(f"{', '.join(others)} in its config, which {network} cannot express")
     is_bgr = option(config, "to_bgr") is True
     mean, std = (_channels(option(config, name), is_bgr, 255) for name in ("mean", "std"))
     clip = {name: option(config, name) for name in ("clip_len", "frame_interval")}
@@ -128,6 +128,11 @@ def mmaction(found: "Found") -> Facts:
         settings=settings,
         assumed="" if config else f"it holds no config: that of the published {network} is taken",
     )
+
+
+def _refused(reason: str) -> Facts:
+    """Return the facts of a network for videos that ours cannot express."""
+    return Facts("video", num_frames=8, refused=reason)
 
 
 def _options(config: str) -> dict[str, Any]:
