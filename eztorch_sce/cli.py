@@ -149,7 +149,8 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
     if command not in (known := help_pages.command_names()):
         from eztorch_sce.config.mistyped import unknown_command
 
-        raise ConfigError([unknown_command(command, known) + registry.remarks()])
+        groups = {name: group.name for group in GROUPS.values() for name in group.commands}
+        raise ConfigError([unknown_command(command, known, groups) + registry.remarks()])
     if any(word in _HELP_WORDS for word in words):
         topics = without_plugins(words)
         first = next(number for number, word in enumerate(topics) if word in _HELP_WORDS)

@@ -221,6 +221,8 @@ def _entries(command: PositionalCommand) -> dict[str, Entry]:
     for name, entry in describe(command.config, reference).settings.items():
         nested = reference.configs[entry.config].settings if entry.config else {}
         entries |= {f"{name}.{inner}": each for inner, each in nested.items()} or {name: entry}
+    if "backbone" in entries:
+        entries["backbone"].choices = list(load().choices["backbone"])  # a network of timm is allowed, too
     return entries
 
 

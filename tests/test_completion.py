@@ -107,6 +107,7 @@ def test_tab_completes_in_a_real_shell(shell: str, folder: Path, capsys: pytest.
         (["data", "check", "kinetics4"], ["kinetics400"]),
         (["checkpoint", "i"], ["inspect", "import"]),
         (["checkpoint", "import", "a.pth", "inflate=c"], ["inflate=center"]),
+        (["checkpoint", "import", "a.pth", "backbone=r3d5"], ["backbone=r3d50"]),
         (["checkpoint", "import", "a.pth", "format=pytorchv"], ["format=pytorchvideo"]),
         (["checkpoint", "export", "a", "b", "format=ez"], ["format=eztorch_sce"]),
         (["compare", "runs/m"], ["runs/mine/"]),

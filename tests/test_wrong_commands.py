@@ -73,6 +73,7 @@ WRONG = {
     "completion": ["the name of the shell is missing: write eztorch-sce completion bash|zsh|fish"],
     "completion bash zsh": ["one shell is expected, got bash zsh"],
     "data doctr images": ["data doctr is not a command; did you mean doctor?"],
+    "import a b": ["import is not a command; did you mean checkpoint import?"],
     "checkpoint imprt a b": ["checkpoint imprt is not a command; did you mean import?"],
     "checkpoint inspect imagse": ["FILE=imagse does not exist; did you mean images?"],
     "checkpoint export images out": ["format is missing: choose one of eztorch_sce"],

@@ -147,7 +147,10 @@ def write(inspection: Inspection, out: str | Path) -> None:
 def _inspected(file: str, choices: Choices, is_refused: bool) -> Inspection:
     """Return what a file holds; that no network is recognized is a remark if `is_refused`, else an error."""
     path = weights_file(file)
-    content = read_weights(file)
+    try:
+        content = read_weights(file)
+    except ConfigError as error:
+        raise ConfigError([problem.removeprefix("weights=") for problem in error.problems]) from error
     num_bytes = sum(each.stat().st_size for each in files_of(path))
     if isinstance(content, Weights):
         return _own(file, content, choices, num_bytes)

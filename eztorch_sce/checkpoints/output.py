@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from eztorch_sce import registry
+from eztorch_sce.augment.statistics import normalization_of
 from eztorch_sce.checkpoints.inspection import Inspection
 from eztorch_sce.errors import ConfigError, counted, shorten
 from eztorch_sce.files import write_text
@@ -20,7 +21,7 @@ from eztorch_sce.interop.accounting import MATCHED, TensorRow
 from eztorch_sce.interop.exports.format import Exported
 from eztorch_sce.models.network_config import name_of_network
 from eztorch_sce.models.weights import Weights
-from eztorch_sce.printing import PlainConsole, lines, print_line, wrapped
+from eztorch_sce.printing import PlainConsole, lines, print_line, visible, wrapped
 from eztorch_sce.settings import show
 from eztorch_sce.types import InputSpec
 
@@ -67,7 +68,8 @@ def write_csv(inspection: Inspection, path: str) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("in_the_file", "here", "shape", "became", "note"))
     for row in _all_rows(inspection):
-        writer.writerow((row.theirs, row.ours, _shape(row, inspection.container.tensors), row.status, row.note))
+        cells = (row.theirs, row.ours, _shape(row, inspection.container.tensors), row.status, row.note)
+        writer.writerow(map(visible, cells))
     try:
         write_text(Path(path), text.getvalue())
     except OSError as error:
@@ -134,9 +136,12 @@ def _changed_settings(network: dict[str, Any]) -> Iterator[str]:
 
 
 def _input(spec: InputSpec) -> str:
-    span = f"every {counted(spec.frame_stride, 'frame')}" if spec.frame_stride else f"over {spec.clip_s:g} s"
+    span = f"every {counted(spec.frame_stride, 'frame')}" if spec.frame_stride else f"over {spec.clip_s:.3g} s"
     frames = "an image" if spec.num_frames == 1 else f"{spec.num_frames} frames {span}"
-    return f"{frames}, {spec.size} x {spec.size} pixels, normalized as {spec.stats}"
+    numbers = normalization_of(spec.stats) or {}
+    exact = ", ".join(f"{name} {' '.join(f'{value:.4g}' for value in values)}" for name, values in numbers.items())
+    named = exact if spec.stats.startswith("mean_") else f"{spec.stats} ({exact})" if exact else spec.stats
+    return f"{frames}, {spec.size} x {spec.size} pixels, normalized by {named}"
 
 
 def _short_values(values: Mapping[str, Any]) -> list[str]:

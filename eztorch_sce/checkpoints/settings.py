@@ -16,10 +16,6 @@ def export_formats() -> list[str]:
     return list(load().formats["export"])
 
 
-def _backbones() -> list[str]:
-    return list(load().choices["backbone"])
-
-
 @dataclass
 class InspectConfig(Settings):
     """Settings of `checkpoint inspect`."""
@@ -39,7 +35,9 @@ class ImportConfig(InspectConfig):
         None, help="Which of several encoders to take, by the names that inspect shows; null takes the first."
     )
     backbone: str | None = setting(
-        None, choices=_backbones, help="Network of this package; null recognizes it. Inflating needs one for video."
+        None,
+        help="Network of this package, such as r3d50, or timm/MODEL for one of timm; null recognizes it. Inflating "
+        "needs one for video.",
     )
     allow: list[str] = setting(
         [], help="Tensors or modules that may be missing, unexpected or of another shape, such as [fc]."

@@ -203,8 +203,16 @@ def _all_paths(reference: Reference, description: Description, prefix: str = "",
             yield from _all_paths(reference, choice, f"{path}.", depth + 1)
 
 
-def unknown_command(word: str, known: Sequence[str]) -> str:
-    """Return the message for a first word that is not a command."""
+def unknown_command(word: str, known: Sequence[str], groups: Mapping[str, str]) -> str:
+    """Return the message for a first word that is not a command.
+
+    Args:
+        word: The word.
+        known: The first words that are commands.
+        groups: The first word of each command of two words, by the second one.
+    """
+    if word in groups:
+        return f"{word} is not a command; did you mean {groups[word]} {word}?"
     if word.startswith("--") and (cure := did_you_mean(word, _OPTIONS)):
         return f"{word} is not an option{cure}"
     if "=" in word or word.startswith("-") or os.path.exists(word):

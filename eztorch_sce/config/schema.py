@@ -51,10 +51,7 @@ class PretrainConfig(CommandConfig):
     views: ViewsChoice = choice("views", [], help="Views of each record; an empty list chooses from the data.")
     backbone: BackboneChoice = choice("backbone", None, help="Network to pretrain; null chooses from the data.")
     weights: PathSetting = setting(
-        None,
-        is_path=True,
-        help="Weights that the training starts from: a file or run directory, or a checkpoint of other code, with its "
-        "heads, momentum encoder and queue.",
+        None, is_path=True, help="Run, file or checkpoint of other code to start from, with its heads."
     )
     method: MethodChoice = choice(
         "method", MomentumContrastConfig(), help="Method, which determines the pairs of views that the loss compares."

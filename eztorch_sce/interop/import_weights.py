@@ -1,7 +1,7 @@
 """Import of a file of another code base: every tensor accounted for, or an error that names those that are not."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -125,7 +125,7 @@ def examine(container: Container, file: str, choices: Choices = Choices()) -> Im
     _initialize(state, rows, network)
     refused = f"{file} ({found.format.title}): {facts.refused}" if facts.refused else ""
     if not refused and (problems := accounting.problems(rows)):
-        refused = _refusal(file, found, problems)
+        refused = _refusal(file, found, problems, [row for row in rows if row not in problems])
     notes = [note for note in (facts.assumed, *others.notes) if note]
     config, spec = network.config(facts.settings), _spec(found, facts, network)
     if network != found.network and spec.num_frames != facts.num_frames:
@@ -216,10 +216,12 @@ def _initialize(state: dict[str, Tensor], rows: Sequence[TensorRow], network: Ne
     state |= {name: initial[name] for name in missing if name in initial}
 
 
-def _refusal(file: str, found: Found, problems: Sequence[TensorRow]) -> str:
+def _refusal(file: str, found: Found, problems: Sequence[TensorRow], others: Sequence[TensorRow]) -> str:
     """Return which tensors are not accounted for, and the cure."""
     what = f"{file} ({found.format.title}, {found.network.backbone}) cannot be taken as it is"
-    names = list(dict.fromkeys(_module_of(row) for row in problems))
+    taken = {name for row in others if row.ours for name in (row.theirs, row.ours)}
+    taken = {name.rsplit(".", number)[0] for name in taken for number in range(name.count(".") + 1)}
+    names = list(dict.fromkeys(_module_of(row, taken) for row in problems))
     allow = f"allow=[{','.join(names[:3])}{',...' if len(names) > 3 else ''}]"
     command = f"eztorch-sce checkpoint import {shlex.quote(file)} OUT {allow}"
     return f"{what}: {'; '.join(_by_status(problems))}; if that is meant, allow it by name: `{command}`"
@@ -235,6 +237,13 @@ def _by_status(problems: Sequence[TensorRow]) -> Iterator[str]:
             yield f"{len(rows)} are {status}: {shorten(names, num=8)}"
 
 
-def _module_of(row: TensorRow) -> str:
-    """Return the outermost name that tells a tensor from those of the network, for the cure."""
-    return (row.theirs or row.ours).rpartition(".")[0] or row.theirs or row.ours
+def _module_of(row: TensorRow, taken: Collection[str]) -> str:
+    """Return the outermost module of a tensor that holds none that is taken, or the tensor itself, for the cure.
+
+    Args:
+        row: What became of the tensor.
+        taken: Names of the tensors that are taken, and of the modules that hold them.
+    """
+    parts = (row.theirs or row.ours).split(".")
+    modules = (".".join(parts[:number]) for number in range(1, len(parts) + 1))
+    return next((name for name in modules if name not in taken), ".".join(parts))
