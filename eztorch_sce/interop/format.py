@@ -133,7 +133,7 @@ class Unsupported:
 IGNORED_ALWAYS: Mapping[str, str] = {
     r"(^|\.)optimizers?(_states?|_state_dict)?\.": "state of an optimizer",
     r"(^|\.)(lr_)?schedulers?\.|(^|\.)lr_schedulers\.": "state of a schedule",
-    r"(^|\.)(grad_|loss_)?scaler\.": "state of a gradient scaler",
+    r"(^|\.)(\w+_)?scaler\.": "state of a gradient scaler",
     r"(^|\.)(rng_state|cuda_rng_state|random_state)(s)?(\.|$)": "state of a random generator",
     r"^(callbacks|loops|hooks|message_hub)\.": "state of a training loop",
 }

@@ -194,6 +194,7 @@ def _is_harmless(name: Named) -> bool:
             is_random
             or (name.module == "torch" and name.name in _CONSTANTS)
             or name.module in ("torch.nn.functional", "torch._C._nn")
+            or name.name == "_refresh_per_optimizer_state"  # of a gradient scaler, the default of a dictionary
         )
     return True
 

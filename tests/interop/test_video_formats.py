@@ -225,6 +225,14 @@ def test_tclr_keeps_its_frames_and_takes_blue_first(tclr: nn.Module, prefix: str
     assert_equal_outputs(imported, frames, expected)
 
 
+def test_the_gradient_scaler_in_files_of_tclr_is_no_obstacle(tmp_path: Path) -> None:
+    scaler = torch.amp.GradScaler("cpu")
+    torch.save({"state_dict": {"a": torch.ones(2)}, "amp_scaler": scaler}, tmp_path / "model_temp.pth")
+    container = read_container(tmp_path / "model_temp.pth")
+    assert list(container.tensors) == ["state_dict.a"]
+    assert container.objects == {"amp_scaler": "torch.amp.grad_scaler.GradScaler"}
+
+
 def test_a_classifier_of_tclr_is_told_by_its_name_only(tclr: nn.Module) -> None:
     content = contained({"state_dict": with_module(as_saved(tclr), "module.")})
     assert import_container(content, "file").found.format.name == "torchvision_video"
