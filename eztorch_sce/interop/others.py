@@ -158,7 +158,12 @@ class _Account:
         if layout.head:
             yield from [name for name in names if name == self.found.prefix + layout.head]
         if pattern:
-            yield from [name for name in names if re.fullmatch(WRAPPERS + pattern, name)]
+            yield from [name for name in names if re.fullmatch(WRAPPERS + pattern, name) and self._is_alone(name)]
+
+    def _is_alone(self, name: str) -> bool:
+        """Return whether a linear layer is all that its module holds: other classifiers than linear ones hold more."""
+        parent = name.rpartition(".")[0]
+        return all(other.startswith(f"{name}.") for other in self.left if other.startswith(f"{parent}."))
 
     def _take(self, name: str, ours: str, fault: str = "") -> None:
         del self.left[name]

@@ -103,9 +103,9 @@ PARTIAL: dict[str, tuple[Callable[[], State], list[str]]] = {
         lambda: state_of() | prefixed("module.", without(state_of(), r"^fc\.")),
         ["100 are unexpected: module.conv1.weight"],
     ),
-    "a detector holds it": (
-        lambda: prefixed("backbone.body.", without(state_of(), r"^fc\.")) | {"rpn.head.weight": torch.ones(2)},
-        ["1 are unexpected: rpn.head.weight"],
+    "another network holds it": (
+        lambda: prefixed("eye.", without(state_of(), r"^fc\.")) | {"arm.head.weight": torch.ones(2)},
+        ["1 are unexpected: arm.head.weight"],
     ),
 }
 

@@ -17,6 +17,7 @@ from torchvision.models import get_model
 
 from eztorch_sce import registry
 from eztorch_sce.augment.statistics import STATISTICS
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.interop.containers import read_container
 from eztorch_sce.interop.import_weights import Choices, import_container, import_file
 from eztorch_sce.methods.going_on import go_on_with
@@ -140,6 +141,15 @@ def test_the_classifier_of_a_fine_tuning_is_taken(trunk: dict[str, Tensor], name
     assert torch.equal(imported.head["bias"], torch.arange(7.0))
 
 
+@pytest.mark.parametrize("others", [{"layers.3.weight": (7, 512), "layers.3.bias": (7,)}, {"bn.running_mean": (512,)}])
+def test_a_classifier_that_is_not_linear_is_refused(trunk: dict[str, Tensor], others: dict[str, Any]) -> None:
+    name = "layers.0" if "bn.running_mean" not in others else "proj"
+    shapes = {f"{name}.weight": (512, 512), f"{name}.bias": (512,), **others}
+    tensors = prefixed("trunk.", trunk) | prefixed("classifier.", filled_state(shapes))
+    with pytest.raises(ConfigError, match=rf"{len(shapes)} are unexpected: classifier\.{name}\.weight"):
+        import_container(container(tensors), "tuned.ckpt")
+
+
 def method(**settings: Any) -> Any:
     config = MomentumContrastConfig(
         projector=ProjectorConfig(hidden_dim=48, num_hidden=1, output_dim=DIM), **{"queue_size": QUEUE, **settings}
@@ -255,10 +265,12 @@ def test_a_public_classifier_is_tested_on_data_with_as_many_classes(
     code, _, err = run(capsys, "test", f"weights={tmp_path / 'tuned.ckpt'}", f"data.root={images}", *settings)
     if num_classes == 3:
         assert code == 2
-        assert "tells 3 classes apart, but" in err
+        assert "classifies 3 classes, but" in " ".join(err.split())
         assert not (tmp_path / "run").exists()
         return
     assert code == 0, err
-    assert "does not name its classes: its outputs are assumed to be a, b, in the order of the data" in err
+    assert "does not name its classes: its outputs are assumed to be a, b, in the order of the data" in " ".join(
+        err.split()
+    )
     report = json.loads((tmp_path / "run" / "report.json").read_text())
     assert report["metrics"]["test_top1"] == 0.5
