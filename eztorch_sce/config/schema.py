@@ -57,9 +57,7 @@ class PretrainConfig(CommandConfig):
         "method", MomentumContrastConfig(), help="Method, which determines the pairs of views that the loss compares."
     )
     loss: LossChoice = choice("loss", SCEConfig(), help="Loss on the embeddings of two views.")
-    optimizer: OptimizerChoice = choice(
-        "optimizer", None, help="Optimizer; null chooses from the length of the training."
-    )
+    optimizer: OptimizerChoice = choice("optimizer", None, help="Optimizer; null chooses by the length of training.")
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup_epochs=None))
     adjust: dict[str, Any] = setting({}, help=ADJUST_HELP)
     ramps: list[Ramp] = setting([], help="Settings of the loss or the method that change during training.")
