@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bounded_reader
 import numpy as np
 import pytest
 import torch
+from weights_files import CONTAINERS, STATE
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.interop.containers import read_container
 from eztorch_sce.models.weights import load_weights
-from tests.support import bounded_reader
-from tests.support.weights_files import CONTAINERS, STATE
 
 pytestmark = pytest.mark.xdist_group("broken files")
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from weights_files import CONTAINERS, STATE, folder, folder_of_parts, torch_tar
 
 from eztorch_sce.errors import DamagedFileError
 from eztorch_sce.interop.containers import read_container
-from tests.support.weights_files import CONTAINERS, STATE, folder, folder_of_parts, torch_tar
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
