@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from eztorch_sce.augment.statistics import STATISTICS, Channels
+from eztorch_sce.errors import ConfigError
 from eztorch_sce.interop.containers import Container
 from eztorch_sce.interop.format import Facts
 from eztorch_sce.interop.layouts import LAYOUTS, Layout, Network
@@ -112,6 +113,9 @@ def _model_of(container: Container) -> str:
     return name if isinstance(name, str) else ""
 
 
+_LARGEST = 16_384  # of an argument of a network, such as its width, depth or size
+
+
 class _Options(dict[str, Any]):
     """Options of a network of timm, as a setting that has a hash."""
 
@@ -125,6 +129,8 @@ def timm_layouts(container: Container) -> list[Layout]:
     if not name:
         return []
     options = values_of(container, "model_args")
+    if large := [f"{key}={value}" for key, value in options.items() if isinstance(value, int) and value > _LARGEST]:
+        raise ConfigError([f"model_args of the file set {', '.join(large)}, larger than any network of timm"])
     settings: list[tuple[str, Any]] = [("model", name.split(".")[0])]
     if options:
         settings.append(("options", _Options(options)))
@@ -135,7 +141,8 @@ def timm_layouts(container: Container) -> list[Layout]:
     published = import_timm().get_pretrained_cfg(name) if import_timm().is_model(name.split(".")[0]) else None
     if published is None:
         return layouts
-    first = value_of(container, "first_conv") or published.first_conv
+    first = value_of(container, "first_conv")
+    first = first if isinstance(first, str) else published.first_conv
     head = value_of(container, "classifier") or published.classifier
     anchor = f"{first if isinstance(first, str) else first[0]}.weight"
     network = Network("timm", tuple(settings))

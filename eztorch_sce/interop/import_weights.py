@@ -2,7 +2,8 @@
 
 import shlex
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import inf, isfinite
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from eztorch_sce.interop.recognition import Found, check_backbone, recognize, un
 from eztorch_sce.interop.taking import Taker
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.backbones.timm_models import TimmConfig
+from eztorch_sce.models.weights_content import problems_of_input
 from eztorch_sce.types import InputSpec
 
 _VIDEO_FRAMES = 8  # of a network that image weights are inflated for
@@ -180,8 +182,14 @@ def _network_of(found: Found, file: str, choices: Choices) -> Network:
 
 def _spec(found: Found, facts: Facts, network: Network) -> InputSpec:
     num_frames = facts.num_frames if network == found.network else max(facts.num_frames, _VIDEO_FRAMES)
+    numbers = None if isinstance(facts.stats, str) else facts.stats
+    if numbers and not all(isfinite(mean) and 0 < std < inf for mean, std in zip(*numbers, strict=True)):
+        raise ConfigError([f"{found.format.title}: the file says the mean and standard deviation {numbers}"])
     stats = facts.stats if isinstance(facts.stats, str) else name_statistics(*facts.stats)
-    return InputSpec(num_frames, facts.clip_s, facts.size, stats, "rgb", facts.frame_stride)
+    spec = InputSpec(num_frames, facts.clip_s, facts.size, stats, "rgb", facts.frame_stride)
+    if problems := list(problems_of_input(asdict(spec))):
+        raise ConfigError([f"{found.format.title}: the file says that {', '.join(problems)}"])
+    return spec
 
 
 def _allowed(row: TensorRow, allow: Sequence[str]) -> TensorRow:

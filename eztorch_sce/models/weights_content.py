@@ -37,7 +37,7 @@ def _problems(content: Mapping[str, Any]) -> Iterator[str]:
         yield "backbone does not describe a network"
     elif "object" not in network and not isinstance(network.get("settings"), dict):
         yield "backbone has no settings"
-    yield from _problems_of_input(content["input"])
+    yield from problems_of_input(content["input"])
     numbers = content["normalization"]
     if numbers is not None and not _are_statistics(numbers):
         yield "normalization is not a mean and a standard deviation of three channels"
@@ -57,7 +57,8 @@ def _problems(content: Mapping[str, Any]) -> Iterator[str]:
         yield "data and source are not dictionaries"
 
 
-def _problems_of_input(spec: Any) -> Iterator[str]:
+def problems_of_input(spec: Any) -> Iterator[str]:
+    """Yield what is wrong with the fields of an `InputSpec`."""
     if not isinstance(spec, dict) or not spec.keys() <= {field.name for field in fields(InputSpec)}:
         yield "input is no input specification"
         return

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import pickle
 import random
@@ -18,6 +19,7 @@ import bounded_reader
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from weights_files import CONTAINERS, STATE
 
 from eztorch_sce.errors import ConfigError
@@ -325,3 +327,26 @@ def test_a_config_cannot_make_timm_read_another_file(tmp_path: Path) -> None:
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ConfigError, match="checkpoint_path, which loads weights"):
         load_weights(str(path))
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("model_args", "depth", 10**9, "model_args of the file set depth=1000000000"),
+        ("pretrained_cfg", "mean", [math.nan] * 3, "mean and standard deviation .*nan"),
+        ("pretrained_cfg", "std", [0, 1, 1], "mean and standard deviation"),
+        ("pretrained_cfg", "input_size", [3, 10**9, 10**9], "input.size is '1000000000'"),
+        ("pretrained_cfg", "input_size", [3, 0, 0], "input.size is '0'"),
+    ],
+)
+def test_the_config_of_a_folder_cannot_be_absurd(
+    tmp_path: Path, part: str, name: str, value: Any, message: str
+) -> None:
+    timm = pytest.importorskip("timm")
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "model.safetensors")
+    config: dict[str, Any] = {"architecture": "test_resnet", "model_args": {}}
+    config["pretrained_cfg"] = {"mean": [0.5] * 3, "std": [0.5] * 3, "input_size": [3, 160, 160]}
+    config[part][name] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=message):
+        load_weights(str(tmp_path))
