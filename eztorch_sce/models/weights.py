@@ -245,6 +245,8 @@ def hash_of(file: Path) -> str:
 def _why_absent(file: Path) -> str:
     """Return why there is no weights file at a path, and the cure."""
     written = f"the run directory of `pretrain`, with {BACKBONE_FILE}, or of `finetune`, with {CLASSIFIER_FILE}"
+    if file.exists() and not file.is_dir():
+        return f"is neither a file nor a folder: give {written}, or a file of other code"
     if not file.is_dir():
         siblings = [str(other) for other in file.parent.iterdir()] if file.parent.is_dir() else []
         return f"does not exist{did_you_mean(str(file), siblings)}; give {written}, or a file of other code"

@@ -1,6 +1,7 @@
 """Tests of `eztorch-sce checkpoint inspect`, `import` and `export`, run as users run them."""
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -75,6 +76,15 @@ def test_inspect_says_why_a_file_cannot_be_used(files: Files, capsys: pytest.Cap
     assert code == 1
     assert "not recognized" in printed
     assert "2x3" in printed
+
+
+def test_inspect_refuses_what_is_neither_a_file_nor_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code, _, error = run(capsys, "checkpoint", "inspect", str(tmp_path / "pipe"))
+    assert code == 2
+    assert "pipe is neither a file nor a folder" in error
 
 
 def test_inspect_shows_a_file_of_this_package_of_any_version(capsys: pytest.CaptureFixture[str]) -> None:
