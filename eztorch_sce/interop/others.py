@@ -55,6 +55,7 @@ def other_tensors(found: Found, rows: list[TensorRow], taker: Taker) -> Others:
             account.leave_out_method()
     account.leave_out_encoders()
     account.leave_out(IGNORED_ALWAYS)
+    account.leave_out_numbers()
     account.leave_out({rf"(^|\.){COUNTER}$": "counter of batch norm"})
     account.rows += [TensorRow(name, "", accounting.UNEXPECTED) for name in account.left]
     return others
@@ -143,6 +144,12 @@ class _Account:
         match = re.match(WRAPPERS + self.found.format.encoders.get(encoder, ""), prefix)
         outer = match.group() if match else prefix
         return outer if outer and not self.found.prefix.startswith(outer) else prefix
+
+    def leave_out_numbers(self) -> None:
+        """Leave out single numbers beside the state dict, such as the best accuracy so far."""
+        if self.found.prefix:
+            numbers = [name for name, tensor in self.left.items() if "." not in name and tensor.numel() == 1]
+            self.leave_out({rf"^{re.escape(name)}$": "number of the training" for name in numbers})
 
     def leave_out(self, patterns: Mapping[str, str]) -> None:
         """Leave out the tensors whose names match a pattern, with the reason."""

@@ -5,6 +5,9 @@ from eztorch_sce.interop.format import Facts, Format
 
 _PROJECTOR = "projector of its pretraining"
 _QUEUE = "queue of its pretraining"
+_EMA = {"ema": r"(?:\w+_)?ema(?:_\w+)?\."}
+"""The moving average of a supervised network."""
+_EMA_COUNTERS = {r"(^|\.)(n_averaged|steps)$": "counter of a moving average"}
 
 VIDEO: tuple[Format, ...] = (
     Format(
@@ -59,8 +62,9 @@ VIDEO: tuple[Format, ...] = (
         "torchvision_video",
         "torchvision's video networks",
         ("torchvision_video", "torchvision_s3d"),
-        {"network": r"(?:backbone\.)?"},
+        {"network": r"(?:backbone\.)?"} | _EMA,
         video_facts.torchvision_video,
+        ignored=_EMA_COUNTERS,
     ),
     Format(
         "slowfast_ssl",
@@ -76,21 +80,29 @@ VIDEO: tuple[Format, ...] = (
             r"(^|\.)swav_prototypes(\.weight)?$": "prototypes of SwAV",
         },
     ),
-    Format("slowfast", "SlowFast", ("slowfast",), {"network": ""}, video_facts.slowfast),
+    Format("slowfast", "SlowFast", ("slowfast",), {"network": ""} | _EMA, video_facts.slowfast),
     Format(
         "mmaction",
         "mmaction2",
         ("mmaction", "mmaction_r2plus1d", "mmaction_without_conv", "mmaction_images", "torchvision"),
-        {"backbone": r"(?:backbone\.)?"},
+        {  # OpenMMLab stores a moving average as `state_dict`, and the network itself as `ema_state_dict`
+            "backbone": r"(?:backbone\.)?",
+            "raw": r"ema_state_dict\.(?:module\.)?(?:backbone\.)?",
+        },
         video_facts.mmaction,
         evidence=(r"(^|\.)(cls_head|roi_head)\.|\.(conv|net)\.weight$|\.conv_s\.",),
+        ignored={
+            r"(^|\.)data_preprocessor\.": "normalization, which is among the facts",
+            r"(^|\.)ema_state_dict\.(module\.)?cls_head\.": "classifier of the network that was averaged",
+            **_EMA_COUNTERS,
+        },
         head=r"cls_head\.fc_cls",
     ),
     Format(
         "pytorchvideo",
         "pytorchvideo",
         ("pytorchvideo", "pytorchvideo_x3d"),
-        {"network": ""},
+        {"network": ""} | _EMA,
         video_facts.pytorchvideo,
         head=r"head\.proj",  # of the public SCE code, around such networks
     ),

@@ -240,6 +240,19 @@ def test_a_classifier_of_tclr_is_told_by_its_name_only(tclr: nn.Module) -> None:
     assert named.config.dilate_last is True  # type: ignore[attr-defined]
 
 
+def test_averages_and_numbers_beside_the_network_are_accounted_for() -> None:
+    state = ones(names_of(Network("mc3_18"), "torchvision_video")) | linear("fc", 400, 512)
+    average = {"n_averaged": torch.tensor(9)} | with_module(
+        {name: tensor / 2 for name, tensor in state.items()}, "module."
+    )
+    content = contained({"model": state, "model_ema": average, "best_acc1": torch.tensor([82.5])})
+    network = import_container(content, "file")
+    assert list(network.found.encoders) == ["network", "ema"]
+    assert {row.note for row in network.rows if row.theirs == "best_acc1"} == {"number of the training"}
+    average_of = import_container(content, "file", Choices(encoder="ema"))
+    assert torch.equal(average_of.state["stem.0.weight"], network.state["stem.0.weight"] / 2)
+
+
 # The slow network of 50 layers under several names
 
 
