@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from eztorch_sce import registry
-from eztorch_sce.errors import ConfigError, did_you_mean, shorten
+from eztorch_sce.errors import ConfigError, did_you_mean, first_line, shorten
 from eztorch_sce.interop.containers import Container
 from eztorch_sce.interop.format import BY_PREFIX, WRAPPERS, Facts, Format
 from eztorch_sce.interop.formats import FORMATS, UNSUPPORTED
@@ -50,8 +50,20 @@ class Found(NamedTuple):
 
     @property
     def facts(self) -> Facts:
-        """What the network computes beyond names and shapes."""
-        return self.format.facts if isinstance(self.format.facts, Facts) else self.format.facts(self)
+        """What the network computes beyond names and shapes.
+
+        Raises:
+            ConfigError: If the file says nonsense about it, such as an infinite size.
+        """
+        if isinstance(self.format.facts, Facts):
+            return self.format.facts
+        try:
+            return self.format.facts(self)
+        except ConfigError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            what = f"the settings beside the weights cannot be those of {self.format.title}"
+            raise ConfigError([f"{what} ({first_line(error)})"]) from error
 
 
 def unwrapped(container: Container) -> Container:

@@ -336,6 +336,7 @@ def test_a_config_cannot_make_timm_read_another_file(tmp_path: Path) -> None:
         ("pretrained_cfg", "mean", [math.nan] * 3, "mean and standard deviation .*nan"),
         ("pretrained_cfg", "std", [0, 1, 1], "mean and standard deviation"),
         ("pretrained_cfg", "input_size", [3, 10**9, 10**9], "input.size is '1000000000'"),
+        ("pretrained_cfg", "input_size", [3, math.inf, math.inf], "settings beside the weights .*infinity"),
         ("pretrained_cfg", "input_size", [3, 0, 0], "input.size is '0'"),
     ],
 )
