@@ -80,9 +80,12 @@ class Imported:
     @property
     def title(self) -> str:
         """What was recognized, in a few words."""
-        encoders = f", encoder={self.found.encoder} of {', '.join(self.found.encoders)}"
-        named = encoders if len(self.found.encoders) > 1 else ""
-        return f"{self.found.format.title}, {registry.name_of(self.config)}{named}"
+        found = self.found
+        others = [name for name in found.encoders if name != found.encoder]
+        is_first = found.encoder == next(iter(found.format.encoders)) or len(found.format.encoders) == 1
+        named = "" if is_first and not others else f", encoder={found.encoder}"
+        named += f" (also {', '.join(others)})" if others else ""
+        return f"{found.format.title}, {registry.name_of(self.config)}{named}"
 
 
 def import_file(file: str, choices: Choices = Choices()) -> Imported:
@@ -122,7 +125,7 @@ def examine(container: Container, file: str, choices: Choices = Choices()) -> Im
     taker = Taker(found, network, facts.channels, choices.inflate)
     state, rows = taker.network(found.prefix)
     others = other_tensors(found, rows, taker)
-    rows = [_allowed(row, choices.allow) for row in others.rows]
+    rows = [_allowed(row, choices.allow, taker.shapes) for row in others.rows]
     _check_choices(found, rows, file, choices)
     _initialize(state, rows, network)
     refused = f"{file} ({found.format.title}): {facts.refused}" if facts.refused else ""
@@ -192,10 +195,10 @@ def _spec(found: Found, facts: Facts, network: Network) -> InputSpec:
     return spec
 
 
-def _allowed(row: TensorRow, allow: Sequence[str]) -> TensorRow:
+def _allowed(row: TensorRow, allow: Sequence[str], of_network: Collection[str]) -> TensorRow:
     if row.status not in accounting.PROBLEMS or not accounting.is_allowed(row, allow):
         return row
-    random = ": initialized at random" if row.ours else ""
+    random = ": initialized at random" if row.ours in of_network else ""
     return row._replace(status=accounting.ALLOWED, note=f"{row.note or row.status}, as allowed{random}")
 
 

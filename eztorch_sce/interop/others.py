@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from eztorch_sce.interop import accounting
@@ -92,8 +93,11 @@ class _Account:
             weight, bias = self.left[f"{name}.weight"], self.left.get(f"{name}.bias")
             if bias is None or bias.ndim != 1 or weight.flatten(1).shape != (len(bias), taker.num_features):
                 continue
-            for part, tensor in (("weight", weight), ("bias", bias)):
-                self._take(f"{name}.{part}", f"classifier.{part}", fault_of(tensor, part))
+            faults = [fault_of(weight, "weight"), fault_of(bias, "bias")]
+            for part, fault in zip(("weight", "bias"), faults, strict=True):
+                self._take(f"{name}.{part}", f"classifier.{part}", fault)
+            if any(faults):
+                return None
             return {"weight": in_float32(weight.flatten(1)), "bias": in_float32(bias)}  # some are convolutions
         return None
 
@@ -105,8 +109,10 @@ class _Account:
                 if match := re.fullmatch(f"{WRAPPERS}(?P<inner>{move.theirs})", name):
                     ours = re.sub(move.theirs, move.ours, match["inner"])
                     tensor = move.change(self.left[name])
-                    state[ours] = in_float32(tensor)
-                    self._take(name, ours, fault_of(tensor, ours) if tensor.is_floating_point() else "")
+                    fault = "" if tensor.dtype == torch.int64 else fault_of(tensor, ours)  # counters and positions
+                    self._take(name, ours, fault)
+                    if not fault:
+                        state[ours] = in_float32(tensor)
         return state
 
     def leave_out_method(self) -> None:
@@ -122,14 +128,19 @@ class _Account:
         if prefix is None or name == self.found.encoder:
             return {}
         state, rows = taker.network(prefix)
-        if faults := accounting.problems(rows):
-            notes.append(f"its encoder {name} is left out, since {faults[0].theirs or faults[0].ours} {faults[0].note}")
-            return {}
+        is_whole = not accounting.problems(rows)
         for row in rows:
             self.left.pop(row.theirs, None)
             ours = MOMENTUM_BACKBONE + row.ours if row.ours else ""
-            status = accounting.RENAMED if row.status == accounting.MATCHED else row.status
-            self.rows.append(row._replace(ours=ours, status=status))
+            if row.status in accounting.PROBLEMS or is_whole or not row.theirs:
+                status = accounting.RENAMED if row.status == accounting.MATCHED else row.status
+                self.rows.append(row._replace(ours=ours, status=status))
+            else:
+                reason = f"of the encoder {name}, which is not whole"
+                self.rows.append(TensorRow(row.theirs, "", accounting.IGNORED, reason))
+        if not is_whole:
+            notes.append(f"its encoder {name} is not whole, and left out")
+            return {}
         return {MOMENTUM_BACKBONE + name: tensor for name, tensor in state.items()}
 
     def leave_out_encoders(self) -> None:

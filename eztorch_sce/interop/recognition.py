@@ -191,10 +191,10 @@ def _shapes_by_their_names(layout: Layout, network: Network) -> Mapping[tuple[st
 
 def _unknown(container: Container, file: str, format_name: str | None, backbones: Collection[str]) -> str:
     """Return that no network was found, with what the file holds and the cure."""
-    words = [f"format={format_name}" if format_name else "", " or ".join(backbones)]
-    asked = "".join(f", {word}" for word in words if word)
+    asked = f" in format={format_name}" if format_name else ""
+    network = " or ".join(backbones) or "a network we know"
     if not container.tensors:
-        return f"{file} holds no tensors{asked}: give a file with the weights of a network"
+        return f"{file} holds no tensors: give a file with the weights of a network"
     for each in UNSUPPORTED:
         if all(any(re.search(pattern, name) for name in container.tensors) for pattern in each.evidence):
             return f"{file} holds {each.title}, for which there is no backbone here{asked}: {each.cure}"
@@ -202,4 +202,4 @@ def _unknown(container: Container, file: str, format_name: str | None, backbones
     cure = (
         "see `eztorch-sce checkpoint inspect`, or name format=... and backbone=..., for one of timm backbone=timm/MODEL"
     )
-    return f"{file} holds {held} that are not those of a network we know{asked}: {cure}"
+    return f"{file} holds {held} that are not those of {network}{asked}: {cure}"

@@ -77,7 +77,8 @@ def fault_of(tensor: Tensor, name: str) -> str:
     """Return why the numbers of a tensor cannot be those of a network, as a predicate; "" if they can."""
     if tensor.dtype not in _PRECISIONS:
         kind = str(tensor.dtype).removeprefix("torch.")
-        return f"holds {kind} numbers, as of a quantized network, instead of floating-point ones"
+        quantized = "" if tensor.is_complex() else ", as of a quantized network,"
+        return f"holds {kind} numbers{quantized} instead of floating-point ones"
     if not bool(tensor.isfinite().all()):
         return "holds numbers that are NaN or infinite"
     if name.endswith("running_var") and bool((tensor < 0).any()):

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from eztorch_sce.models.heads import PredictorConfig, ProjectorConfig
 from eztorch_sce.settings import show
 
 _PARTS = {
@@ -87,6 +89,8 @@ def _difference(part: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tens
     if not theirs:
         cure = "; method.predictor=null goes on without" if part == "predictor" else ""
         return f"the checkpoint has none{cure}"
+    if part in ("projector", "predictor") and (name := _inexpressible(part, theirs)):
+        return f"it has other layers than the settings can express ({name})"
     wanted, actual = _settings(part, theirs), _settings(part, ours)
     differences = [f"{name}={show(value)}" for name, value in wanted.items() if actual.get(name, value) != value]
     if not ours:
@@ -97,7 +101,23 @@ def _difference(part: str, theirs: Mapping[str, Tensor], ours: Mapping[str, Tens
         return reason
     names = [*(theirs.keys() - ours.keys()), *(ours.keys() - theirs.keys())]
     names += [name for name, tensor in theirs.items() if name in ours and ours[name].shape != tensor.shape]
-    return f"it has other layers ({min(names)}), which the settings cannot express" if names else ""
+    return f"it has other layers than the method ({min(names)})" if names else ""
+
+
+def _inexpressible(part: str, theirs: Mapping[str, Tensor]) -> str:
+    """Return a layer of a head that no setting of ours makes; "" if there is none."""
+    prefix = _PARTS[part]
+    settings = {name.rpartition(".")[2]: value for name, value in _settings(part, theirs).items()}
+    inputs = [tensor.shape[1] for name, tensor in theirs.items() if name.endswith(".weight") and tensor.ndim == 2]
+    if not inputs:
+        return min(theirs)
+    with torch.device("meta"):
+        if part == "projector":
+            head: nn.Module = ProjectorConfig(**settings).build(inputs[0])
+        else:
+            head = PredictorConfig(**settings).build(inputs[0], inputs[0])
+    shapes = {prefix + name: tensor.shape for name, tensor in head.state_dict().items()}
+    return min((name for name in {**shapes, **theirs} if name not in shapes or name not in theirs), default="")
 
 
 def _difference_of_keys(theirs: Tensor, ours: Tensor) -> str:

@@ -175,7 +175,7 @@ def test_of_several_unknown_networks_the_user_names_one() -> None:
 
 
 def test_what_is_no_network_is_said_to_be_none() -> None:
-    with pytest.raises(ConfigError, match=r"net.pth holds 2 tensors \(a, b\) that are not those of a network we know"):
+    with pytest.raises(ConfigError, match=r"net.pth holds 2 tensors \(a, b\) that are not those of a network we"):
         imported({"a": torch.ones(2), "b": torch.ones(2)})
     with pytest.raises(ConfigError, match=r"net.pth holds no tensors: give a file with the weights of a network"):
         imported({})

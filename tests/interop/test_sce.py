@@ -103,6 +103,28 @@ def test_the_momentum_encoder_is_taken_by_name_and_alone(checkpoint: Path) -> No
     assert not imported.method
 
 
+def test_a_momentum_encoder_that_is_not_whole_is_refused(checkpoint: Path) -> None:
+    content = read_container(checkpoint)
+    lacking = dict(content.tensors)
+    del lacking["state_dict.momentum_trunk.layer4.1.bn2.bias"]
+    missing = r"1 are missing: momentum_encoder\.encoder\.backbone\.layer4\.1\.bn2\.bias;"
+    with pytest.raises(ConfigError, match=missing):
+        import_container(container(lacking), "cut.ckpt")
+    taken = import_container(container(lacking), "cut.ckpt", Choices(allow=["momentum_encoder"]))
+    assert "its encoder momentum is not whole, and left out" in taken.notes
+    assert_accounted_for(taken, lacking)
+    assert {name.partition(".")[0] for name in taken.method} == {"online", "momentum_encoder", "queue"}
+    assert not any(".backbone." in name for name in taken.method)
+
+
+def test_heads_and_queues_of_damaged_numbers_are_not_taken(checkpoint: Path) -> None:
+    damaged = dict(read_container(checkpoint).tensors)
+    damaged["state_dict.queue"] = torch.full((DIM, QUEUE), torch.inf)
+    with pytest.raises(ConfigError, match=r"1 do not fit: state_dict\.queue holds numbers that are NaN or infinite"):
+        import_container(container(damaged), "bad.ckpt")
+    assert "queue.keys" not in import_container(container(damaged), "bad.ckpt", Choices(allow=["queue"])).method
+
+
 CASES = {  # our network, its settings, what the public code has before its names, and the classes of its classifier
     "r3d18_no_fc": ("r3d18", "model.", 0),
     "r3d50_slow_no_fc": ("r3d50", "model.", 0),
@@ -187,6 +209,14 @@ def test_what_does_not_fit_a_method_is_left_out_with_the_setting_to_change(check
     reason = "its keys are no unit vectors, as the loss expects them"
     assert go_on_with(method(predictor=None), long_keys).left_out["queue"] == reason
     assert going_on.left_out["queue"] == "it belongs to the momentum encoder, which is left out"
+
+
+def test_a_head_that_no_setting_makes_is_left_out(checkpoint: Path) -> None:
+    state = import_file(str(checkpoint)).method | {"online.projector.0.bias": torch.zeros(48)}
+    going_on = go_on_with(method(predictor=PredictorConfig(hidden_dim=24)), state)
+    reason = "it has other layers than the settings can express (online.projector.0.bias)"
+    assert going_on.left_out["projector"] == reason
+    assert not going_on.taken
 
 
 def test_a_momentum_encoder_that_a_file_lacks_starts_as_a_copy(checkpoint: Path) -> None:
