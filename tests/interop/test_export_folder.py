@@ -166,6 +166,15 @@ class Scaled(nn.Module):
         return features
 
 
+class Halved(ByTheMean):
+    """A network that reads the shape of its input."""
+
+    def forward(self, clips: Tensor) -> Tensor:
+        maps = nn.functional.max_pool3d(self.layer(clips), [min(2, size) for size in clips.shape[2:]])
+        features: Tensor = maps.reshape(maps.size(0), 2, -1).mean(dim=2)
+        return features
+
+
 def export_own(network: type[nn.Module], folder: Path) -> float:
     """Return the difference of the export of a network that a user registers."""
 
@@ -179,9 +188,10 @@ def export_own(network: type[nn.Module], folder: Path) -> float:
 
 
 @pytest.mark.usefixtures("own_registrations")
-def test_networks_of_users_have_folders(tmp_path: Path) -> None:
-    assert export_own(Scaled, tmp_path) == 0
-    assert "network.scale" in load_backbone(tmp_path / "folder").state_dict()
+@pytest.mark.parametrize(("network", "tensor"), [(Scaled, "network.scale"), (Halved, "network.layer.weight")])
+def test_networks_of_users_have_folders(network: type[nn.Module], tensor: str, tmp_path: Path) -> None:
+    assert export_own(network, tmp_path) == 0
+    assert tensor in load_backbone(tmp_path / "folder").state_dict()
 
 
 @pytest.mark.usefixtures("own_registrations")

@@ -7,7 +7,16 @@ from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-_START = "import sys; sys.path[:0] = [{folder!r}, ''.join(sys.argv[1:2])]; exec(sys.stdin.read())"
+from eztorch_sce.compat import declare_missing_torchvision_operators
+
+_START = "import sys; sys.path[:0] = [{folder!r}, sys.argv[1]]; exec(sys.stdin.read())"
+_REPAIR = """
+import torch
+library = torch.library.Library("torchvision", "FRAGMENT")
+library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+"""
+"""What `compat` does where a CUDA build of torchvision is installed beside a CPU build of torch."""
 
 
 def run_fresh(code: str, packages: list[str], cwd: Path, folder: Path) -> str:
@@ -22,7 +31,10 @@ def run_fresh(code: str, packages: list[str], cwd: Path, folder: Path) -> str:
     Returns:
         What the code prints.
     """
-    for found in _closure(packages):
+    all_packages = list(_closure(packages))
+    if "torchvision" in {found.name for found in all_packages} and declare_missing_torchvision_operators():
+        code = _REPAIR + code
+    for found in all_packages:
         for name in {Path(str(file)).parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
             link = folder / name
             if not link.exists():

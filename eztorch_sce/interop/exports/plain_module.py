@@ -3,16 +3,14 @@
 import re
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import jaxtyping
-from torch import fx, nn
+from torch import Tensor, nn
 
 from eztorch_sce.errors import ConfigError, first_line
+from eztorch_sce.interop.exports.check import EXAMPLE_SIZE
 from eztorch_sce.interop.exports.taken import Taken, WholeNetwork
-
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+from eztorch_sce.interop.exports.tracing import is_leaf, traced
 
 _BY_NAME = "**{"
 """In the source of modules whose names are numbers, but not 0, 1, 2 and so on: they cannot be indexed."""
@@ -98,7 +96,7 @@ def source_of(taken: Taken) -> str:
         ConfigError: If the network does more than modules and functions of PyTorch do, or depends on its input.
     """
     try:
-        modules, forward = "\n".join(_modules(taken.network)), _forward(taken.network)
+        modules, forward = "\n".join(_modules(taken.network)), _forward(taken.network, taken.inputs(EXAMPLE_SIZE))
         if _BY_NAME not in modules:
             forward = _indexed(forward)
     except Exception as error:  # whatever its code raises when it is traced
@@ -140,33 +138,9 @@ def _indexed(forward: str) -> str:
     return changed if changed == forward else _indexed(changed)
 
 
-class _Tracer(fx.Tracer):
-    """Tracer that keeps the modules of PyTorch, other than containers, as calls."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Return whether a module is called as it is."""
-        return _is_leaf(m)
-
-
-def _is_leaf(module: nn.Module) -> bool:
-    return type(module).__module__.startswith("torch.nn.modules.") and not isinstance(module, _CONTAINERS)
-
-
-@contextmanager
-def _without_shape_checks() -> Iterator[None]:
-    """Leave out the checks of annotated shapes, if they are on: the tracer passes no tensors."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", before)
-
-
-def _forward(network: WholeNetwork) -> str:
+def _forward(network: WholeNetwork, example: Tensor) -> str:
     """Return the body of the method `forward`."""
-    with _without_shape_checks():
-        code: Any = _Tracer().trace(network).python_code("self")
+    code: Any = traced(network, example).python_code("self")
     lines = [re.sub(r";  [\w, =]+ = None$", "", line) for line in code.src.strip().splitlines()[1:]]
     text = re.sub(r"\bself\.head\b", f"self.{head_name(network)}", "\n".join(lines))
     return textwrap.indent(re.sub(r"\bself\.backbone\b", "self", text), " " * 4)
@@ -179,13 +153,13 @@ def _modules(network: WholeNetwork) -> Iterator[str]:
     if network.head is not None:
         yield f"self.{head_name(network)} = {_expression(network.head)}"
     for path, module in network.backbone.named_modules():
-        if not _is_leaf(module):
+        if not is_leaf(module):
             yield from _own_tensors(path, module)
 
 
 def _expression(module: nn.Module) -> str:
     """Return the expression that makes a module."""
-    if _is_leaf(module):
+    if is_leaf(module):
         if next(module.children(), None) is not None:
             raise TypeError(f"{type(module).__name__} has modules inside")
         # Earlier versions of PyTorch do not take this default. Some networks are built with numbers of NumPy.
