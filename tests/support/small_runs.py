@@ -35,7 +35,7 @@ def write_run(folder: Path, config: BackboneConfig, size: int = 32, has_classes:
             nn.init.uniform_(module.running_mean, -0.1, 0.1)  # type: ignore[arg-type]  # None without statistics
             nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
     classifier = Classifier(backbone, len(CLASSES)) if has_classes else None
-    whole = InputSpec(num_frames=4 if backbone.takes_clips else 1, size=size, **spec)
+    whole = InputSpec(**{"num_frames": 4 if backbone.takes_clips else 1, "size": size, **spec})
     file = folder / ("classifier.safetensors" if has_classes else "backbone.safetensors")
     save_weights(file, backbone, config, whole, classifier, CLASSES if has_classes else [])
     return str(folder)

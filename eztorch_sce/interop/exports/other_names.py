@@ -4,6 +4,7 @@ The names are those of `layouts.py`, so what is exported is also what is importe
 code base, whose facts may differ under equal names: it is kept only if its network is the same.
 """
 
+import copy
 import json
 import pickle
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.errors import ConfigError, first_line, shorten
 from eztorch_sce.interop.exports.check import difference_from
 from eztorch_sce.interop.exports.format import ExportFormat, Written
 from eztorch_sce.interop.exports.taken import Taken, network_of, outputs_of
@@ -144,10 +145,14 @@ def _run_torchvision(taken: Taken, layout: Layout, tensors: Tensors, inputs: Ten
     if absent := [name for name in missing if head is not None or not name.startswith(f"{layout.head}.")]:
         raise ConfigError([f"format=torchvision: its {taken.name} has more tensors: {shorten(absent)}"])
     network.eval()
-    with torch.no_grad():
-        logits = [] if head is None else [network(inputs)]
-        network.set_submodule(layout.head, nn.Identity())
-        return [network(inputs), *logits]
+    features = copy.deepcopy(network)
+    features.set_submodule(layout.head, nn.Identity())
+    try:
+        with torch.no_grad():
+            return [features(inputs)] if head is None else [features(inputs), network(inputs)]
+    except RuntimeError as error:
+        reason = f"its {taken.name} does not take inputs {tuple(inputs.shape)}: {first_line(error)}"
+        raise ConfigError([f"format=torchvision: {reason}"]) from None
 
 
 def _use_torchvision(taken: Taken) -> str:
