@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eztorch_sce import registry
+from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone
 from eztorch_sce.models.backbones.small import SmallR2Plus1DConfig
 from eztorch_sce.models.classifier import Classifier
@@ -37,7 +39,9 @@ def write_run(folder: Path, config: BackboneConfig, size: int = 32, has_classes:
     classifier = Classifier(backbone, len(CLASSES)) if has_classes else None
     whole = InputSpec(**{"num_frames": 4 if backbone.takes_clips else 1, "size": size, **spec})
     file = folder / ("classifier.safetensors" if has_classes else "backbone.safetensors")
-    save_weights(file, backbone, config, whole, classifier, CLASSES if has_classes else [])
+    trained = np.array([2, 3, 5])
+    records = Provenance("videos", "", 3, False, None, 1, trained, trained[:0], np.array([[2, 7]]))  # as runs have
+    save_weights(file, backbone, config, whole, classifier, CLASSES if has_classes else [], records)
     return str(folder)
 
 

@@ -52,7 +52,8 @@ class _Home(NamedTuple):
 def _write(taken: Taken, folder: Path) -> Written:
     name = _timm_name(taken)
     home = _plain_home(taken) if name is None else _timm_home(taken, name)
-    write_weights(folder / WEIGHTS_IN_FOLDER, replace(taken.weights, about=taken.card, method={}), home.name_of)
+    alone = replace(taken.weights, about=taken.card, method={}, provenance=None)  # no tensors but those of the network
+    write_weights(folder / WEIGHTS_IN_FOLDER, alone, home.name_of)
     config = home.settings | {"eztorch_sce": taken.card}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     page = readme_of(taken, home.library, home.snippet)
