@@ -11,6 +11,7 @@ from eztorch_sce.interop.image_facts import IMAGENET, Stats, resnet_facts
 if TYPE_CHECKING:
     from eztorch_sce.interop.recognition import Found
 
+DEFAULT_EPS = 1e-5  # of batch norm in PyTorch
 _USUAL = {"dilations": [1, 1, 1, 1], "strides": [1, 2, 2, 2]}
 _KEY = r"""['"]?\b(?:{})['"]?\s*[=:]\s*"""  # in a dict of Python
 _NUMBERS = r"[(\[]\s*([-\d., e]+)[)\]]"
@@ -18,21 +19,19 @@ _NUMBERS = r"[(\[]\s*([-\d., e]+)[)\]]"
 
 def openmmlab_facts(found: "Found") -> Facts:
     """Return the facts of a network of mmselfsup, mmpretrain or mmcls."""
-    text = _config_text(found.container)
-    backbone = _backbone_text(text)
+    text = config_text(found.container)
+    backbone = backbone_text(text)
     settings: dict[str, Any] = {}
     if re.search(_KEY.format("style") + r"""['"]caffe['"]""", backbone):
         settings["stride_in_1x1"] = True
-    if match := re.search(
-        _KEY.format("norm_cfg") + r"(?:dict\(|\{)[^)}]*" + _KEY.format("eps") + r"([\d.e-]+)", backbone
-    ):
-        settings["norm_eps"] = float(match[1])
+    if (eps := norm_eps(backbone)) not in (None, DEFAULT_EPS):
+        settings["norm_eps"] = eps
     for name, usual in _USUAL.items():
         if (numbers := _numbers_in(backbone, name)) and numbers != usual:
             shown = ", ".join(f"{number:g}" for number in numbers)
             return Facts(refused=f"its stages have {name} {shown}, which ours cannot have")
     is_bgr = re.search(_KEY.format("to_rgb|bgr_to_rgb") + "False", text) is not None
-    stats = _stats_in(text, is_bgr)
+    stats = stats_in(text, is_bgr)
     assumed = "" if text else "the file has no config: strides in 3x3 convolutions, RGB and ImageNet's mean are assumed"
     channels = "bgr" if is_bgr else "rgb"
     return resnet_facts(
@@ -40,7 +39,7 @@ def openmmlab_facts(found: "Found") -> Facts:
     )
 
 
-def _config_text(container: Container) -> str:
+def config_text(container: Container) -> str:
     """Return the text of a config; one that is stored as values is written in the same form."""
     texts = [
         value
@@ -77,7 +76,7 @@ def _lines_of(container: Container) -> Iterator[str]:
         yield f"backbone=dict({', '.join(backbone)})"
 
 
-def _backbone_text(text: str) -> str:
+def backbone_text(text: str) -> str:
     """Return what a config says of the backbone, to the end of its parentheses."""
     match = re.search(_KEY.format("backbone") + r"(?:dict\(|\{)", text)
     if match is None:
@@ -90,7 +89,16 @@ def _backbone_text(text: str) -> str:
     return text[match.start() :]
 
 
-def _stats_in(text: str, is_bgr: bool) -> Stats | None:
+def norm_eps(backbone: str) -> float | None:
+    """Return the epsilon of batch norm by what a config says of the backbone; None if it does not say."""
+    norm = re.search(_KEY.format("norm_cfg") + r"(?:dict\(|\{)([^)}]*)", backbone)
+    if norm is None:
+        return None
+    eps = re.search(_KEY.format("eps") + r"([\d.e-]+)", norm[1])
+    return DEFAULT_EPS if eps is None else float(eps[1])
+
+
+def stats_in(text: str, is_bgr: bool) -> Stats | None:
     """Return the mean and standard deviation of RGB pixels in [0, 1]; None if the config has none."""
     mean, std = (_numbers_in(text, name) for name in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3:

@@ -27,23 +27,18 @@ def slowfast_settings(container: Container) -> dict[str, Any]:
     return settings
 
 
-def openmmlab_config(container: Container) -> str:
-    """Return the Python text of the config that OpenMMLab stores in a file, or ""."""
-    return next((value for value in container.values.values() if _is_text(value) and "dict(" in value), "")
-
-
 def option(config: str, name: str) -> Any:
     """Return the first value of an option in the text of an OpenMMLab config, or None.
 
     >>> option("model = dict(backbone=dict(depth=50, dilations=(1, 1, 1, 2)))", "dilations")
     (1, 1, 1, 2)
     """
-    found = re.search(rf"\b{name}\s*=\s*(\([^()]*\)|\[[^\[\]]*\]|'[^']*'|\"[^\"]*\"|[^\s,()\[\]]+)", config)
+    found = re.search(rf"\b{name}['\"]?\s*[=:]\s*(\([^()]*\)|\[[^\[\]]*\]|'[^']*'|\"[^\"]*\"|[^\s,()\[\]]+)", config)
     return None if found is None else _plain(found[1])
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST and ("\n" in value or "dict(" in value)
+    return isinstance(value, str) and len(value) <= _LONGEST and "\n" in value
 
 
 def _from_yaml(text: str) -> dict[str, Any]:

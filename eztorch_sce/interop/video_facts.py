@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from eztorch_sce.augment.statistics import Channels
 from eztorch_sce.interop.format import Facts
-from eztorch_sce.interop.stored_settings import differing, openmmlab_config, option, slowfast_settings
+from eztorch_sce.interop.openmmlab_facts import DEFAULT_EPS, backbone_text, config_text, norm_eps, stats_in
+from eztorch_sce.interop.stored_settings import differing, option, slowfast_settings
 
 if TYPE_CHECKING:
     from eztorch_sce.interop.recognition import Found
@@ -107,21 +108,25 @@ def mmaction(found: "Found") -> Facts:
     for pattern, reason in _MMACTION_REFUSED.items():
         if any(re.search(pattern, name) for name in names):
             return _refused(f"{reason}, which our networks do not have")
-    config = openmmlab_config(found.container)
+    config = config_text(found.container)
+    backbone = backbone_text(config)
     is_video = not network.startswith("resnet")
-    strides = {"temporal_strides": (1, 2, 2, 2)} if network.startswith("r2plus1d") else {}
-    others = differing(_options(config), _MMACTION | strides) if is_video else []
-    norm_eps = _norm_eps(config)
-    settings = {"norm_eps": 1e-3 if norm_eps is None else norm_eps} if network == "r2plus1d_34" else {}
-    if not settings and norm_eps not in (None, 1e-5):
-        others.append(f"eps={norm_eps} of batch norm")
+    stored, eps = _options(backbone), norm_eps(backbone)
+    settings: dict[str, Any] = {}
+    expected = _MMACTION | ({"temporal_strides": (1, 2, 2, 2)} if network.startswith("r2plus1d") else {})
+    if network == "resnet50" and stored.get("style") == "caffe":
+        settings["stride_in_1x1"] = True
+    if network == "r2plus1d_34" or (not is_video and eps is not None):
+        settings["norm_eps"] = 1e-3 if eps is None else eps
+    others = differing(stored, expected if is_video else {"dilations": expected["dilations"]})
+    if eps not in (None, DEFAULT_EPS) and "norm_eps" not in settings:
+        others.append(f"eps={eps} of batch norm")
     if others:
         return _refused(f"{', '.join(others)} in its config, which {network} cannot express")
     is_bgr = option(config, "to_bgr") is True
-    mean, std = (_channels(option(config, name), is_bgr, 255) for name in ("mean", "std"))
     clip = {name: option(config, name) for name in ("clip_len", "frame_interval")}
     return Facts(
-        "image" if mean is None or std is None else (mean, std),
+        stats_in(config, is_bgr) or "image",
         channels="bgr" if is_bgr else "rgb",
         num_frames=int(_number(clip, "clip_len", 8)) if is_video else 1,
         frame_stride=int(_number(clip, "frame_interval", 8)) if is_video else None,
@@ -138,16 +143,9 @@ def _refused(reason: str) -> Facts:
 def _options(config: str) -> dict[str, Any]:
     """Return the options of an OpenMMLab config that decide what a network computes, as far as it sets them."""
     found = {name: option(config, name) for name in _MMACTION}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _norm_eps(config: str) -> float | None:
-    """Return the epsilon of batch norm in an OpenMMLab config; None if it does not say."""
-    found = re.search(r"norm_cfg\s*=\s*dict\(([^()]*)\)", config)
-    if found is None:
-        return None
-    eps = option(found[1], "eps")
-    return eps if isinstance(eps, float) else 1e-5
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value is not None
+    }
 
 
 def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
@@ -156,9 +154,9 @@ def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else default
 
 
-def _channels(value: Any, is_bgr: bool, scale: float = 1) -> Channels | None:
-    """Return three stored numbers for red, green and blue, divided by a scale, or None."""
+def _channels(value: Any, is_bgr: bool) -> Channels | None:
+    """Return three stored numbers for red, green and blue, or None."""
     if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(isinstance(x, (int, float)) for x in value):
         return None
-    first, second, third = (round(x / scale, 6) for x in value)
+    first, second, third = (float(x) for x in value)
     return (third, second, first) if is_bgr else (first, second, third)

@@ -476,6 +476,14 @@ def test_segment_networks_of_mmaction_are_resnets_for_images(with_conv: bool) ->
     assert_equal_outputs(imported, images, expected)
 
 
+def test_the_config_of_a_segment_network_decides_its_strides() -> None:
+    state = ones(names_of(Network("resnet50"), "mmaction_images", "backbone.")) | linear("cls_head.fc_cls")
+    config = {"model": {"backbone": {"type": "ResNet", "style": "caffe", "norm_cfg": {"type": "BN", "eps": 1e-3}}}}
+    imported = import_container(contained({"state_dict": state, "meta": {"config": config}}), "file")
+    assert imported.config.stride_in_1x1 is True  # type: ignore[attr-defined]
+    assert imported.config.norm_eps == 1e-3  # type: ignore[attr-defined]
+
+
 class Split:
     """A (2+1)D network of basic blocks, computed from the names of its tensors.
 
@@ -524,7 +532,7 @@ class Split:
 
 @pytest.mark.parametrize(
     "config",
-    [pytest.param("", marks=pytest.mark.long), "norm_cfg=dict(type='SyncBN', eps=1e-2), backbone=dict()"],
+    [pytest.param("", marks=pytest.mark.long), "model=dict(backbone=dict(norm_cfg=dict(type='SyncBN', eps=1e-2)))"],
 )
 def test_split_networks_of_mmaction_give_the_outputs_of_its_layers(config: str) -> None:
     small = Network("r2plus1d_34", (("num_blocks", (2, 2, 2, 2)),))
