@@ -16,7 +16,7 @@ from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.settings import Setting, invalid_settings, problem_with, show
 
-_SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that contains "=" must start with "/" or "."
+_SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that begins so must exist, or start with "/" or "."
 _ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list; quotes protect commas
 
 
@@ -121,8 +121,8 @@ def parse(command: PositionalCommand, words: Sequence[str]) -> CommandLine:
     """
     hints = dict(_settings_of(command.config)) if command.config else {}
     words, messages = _without_flags(command, words, hints)
-    overrides = [word for word in words if _SETTING.match(word)]
-    arguments = [word for word in words if not _SETTING.match(word)]
+    overrides = [word for word in words if _is_setting(word, hints)]
+    arguments = [word for word in words if not _is_setting(word, hints)]
     for number, argument in enumerate(_one_for_each(command, arguments)):
         if argument.choices is None:  # a path
             arguments[number] = os.path.expanduser(arguments[number])
@@ -138,6 +138,13 @@ def parse(command: PositionalCommand, words: Sequence[str]) -> CommandLine:
         more = command.mistakes(*arguments, config) if command.mistakes and not lacks_argument else []
         raise ConfigError([*messages, *more])
     return CommandLine(arguments, config, [])
+
+
+def _is_setting(word: str, hints: Mapping[str, Any]) -> bool:
+    """Return whether a word is key=value, and not a file such as epoch=3.ckpt."""
+    key = word.partition("=")[0]
+    is_known = key in hints or key.removeprefix("data.") in hints
+    return _SETTING.match(word) is not None and (is_known or not os.path.exists(word))
 
 
 def _read_settings(

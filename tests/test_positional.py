@@ -42,6 +42,13 @@ def test_a_path_may_contain_an_equals_sign(tmp_path: Path) -> None:
     assert parse(CHECK, ["list", str(folder), "list=a=b.csv"]).config.list == "a=b.csv"
 
 
+def test_a_file_of_a_name_like_a_setting_is_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "epoch=3.ckpt").touch()
+    line = parse(GROUPS["checkpoint"].commands["import"], ["epoch=3.ckpt", "out.safetensors", "backbone=r3d50"])
+    assert (line.arguments, line.config.backbone) == (["epoch=3.ckpt", "out.safetensors"], "r3d50")
+
+
 def test_the_settings_of_bench_are_returned_as_overrides(tmp_path: Path) -> None:
     line = parse(BENCH, [str(tmp_path), "data.num_frames=2"])
     assert (line.arguments, line.config, line.overrides) == ([str(tmp_path)], None, ["data.num_frames=2"])

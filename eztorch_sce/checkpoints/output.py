@@ -107,8 +107,8 @@ def _facts_of_network(weights: Weights, num_parameters: int | None) -> Iterator[
         named = f" ({shorten(weights.classes, _MAX_CLASSES)})" if weights.classes else ", without names"
         yield "classifier", f"{counted(len(weights.head['bias']), 'class', 'classes')}{named}"
     if weights.method:
-        parts = Counter(name.split(".")[0] for name in weights.method)
-        held = ", ".join(f"{name} ({counted(count, 'tensor')})" for name, count in parts.items())
+        names = (name.removeprefix("online.").split(".")[0].replace("_", " ") for name in weights.method)
+        held = ", ".join(f"{name} ({counted(count, 'tensor')})" for name, count in Counter(names).items())
         yield "training", f"{held}: a pretraining with the same method goes on from them"
     if weights.provenance is not None and weights.provenance.num_records:
         yield "trained on", f"{counted(weights.provenance.num_records, 'record')} of {weights.provenance.source}"
