@@ -277,7 +277,7 @@ def test_one_command_evaluates_a_public_checkpoint(
 ) -> None:
     code, out, err = run(capsys, *words_of(command, checkpoint, images, tmp_path / "run"))
     assert code == 0, err
-    assert "unknown (trained by other code: public SCE code)" in " ".join(out.split())
+    assert "test records seen in pretraining: unknown (trained by other code)" in out
     card = json.loads((tmp_path / "run" / "report.json").read_text())["protocol"]["weights"]
     assert card["imported"]["encoder"] == "online"
     assert card["sha256"] == load_weights(str(checkpoint)).sha256

@@ -224,8 +224,8 @@ def seen_card(records: Records, provenance: Provenance | None) -> dict[str, Any]
 def _why_unknown(provenance: Provenance | None) -> str:
     if provenance is None:
         return "weights file of an earlier version"
-    if foreign := [training.source for training in provenance.chain() if training.num_records == 0]:
-        return f"trained by other code: {foreign[0]}"
+    if any(training.num_records == 0 for training in provenance.chain()):
+        return "trained by other code"
     return f"trained on more than {MAX_RECORDS} records, which are not remembered"
 
 
