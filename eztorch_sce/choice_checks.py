@@ -38,6 +38,7 @@ COMMANDS = (
     "watch",
     "replay",
     "recipes",
+    "checkpoint",
     "completion",
     "env",
 )
