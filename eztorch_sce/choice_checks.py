@@ -33,6 +33,7 @@ COMMANDS = (
     "study",
     "show-views",
     "data",
+    "checkpoint",
     "compare",
     "report",
     "watch",
