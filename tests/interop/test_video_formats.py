@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from formula import filled, filled_state, hash_sym
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -17,7 +18,6 @@ from eztorch_sce.interop.containers import Container, read_container
 from eztorch_sce.interop.import_weights import Choices, Imported, examine, import_container
 from eztorch_sce.interop.layouts import LAYOUTS, Network, shapes_of
 from eztorch_sce.models.backbones.base import as_backbone, build_network
-from tests.support.formula import filled, filled_state, hash_sym
 
 pytestmark = pytest.mark.xdist_group("video_formats")
 
