@@ -5,11 +5,11 @@ import tempfile
 import eztorch_sce as sce
 import torch
 
-EPOCHS = 15
+EPOCHS = 16
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        sce.write_moving_shapes(folder, sce.MovingShapes(num_train=256, num_test=128), num_processes=2)
+        sce.write_moving_shapes(folder, sce.MovingShapes(num_train=160, num_test=128), num_processes=2)
         data = sce.DataConfig(root=folder, num_frames=8, clip_s=0.5, batch_size=32, num_workers=2)
         loader = sce.training_loader(data, sce.views("motion", size=32))  # each iteration is a new epoch
 

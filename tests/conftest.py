@@ -2,6 +2,7 @@
 
 import gc
 import ipaddress
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -39,6 +40,12 @@ sys.modules["shape_checker"] = _checker
 install_import_hook([f"eztorch_sce.{name}" for name in _CHECKED], "shape_checker.check")
 
 torch.set_num_threads(1)  # tests may run in parallel, one per core, and their networks are small
+
+# `nohup` and jobs in the background of a script ignore these, and so would the commands that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
