@@ -12,6 +12,7 @@ from checkout import ROOT, copy_checkout
 pytestmark = pytest.mark.xdist_group("examples")  # fixtures take long: once, in one worker
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LONG = {"barlow_twins", "feature_maps"}  # whose parts other examples try, too
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,11 @@ def project_with(example: Path, folder: Path) -> str:
     return example.name
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(path, marks=pytest.mark.long if path.stem in LONG else []) for path in EXAMPLES],
+    ids=lambda path: path.stem,
+)
 def test_the_example_runs_in_a_project_of_its_own(example: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     printed = run_python(project_with(example, tmp_path), folder=tmp_path, environment=environment)
     assert printed.strip(), "an example must print its result"
@@ -46,6 +51,7 @@ def test_the_example_runs_in_a_project_of_its_own(example: Path, tmp_path: Path,
         assert pretrained > untrained + 0.1
 
 
+@pytest.mark.long
 def test_the_loop_runs_on_two_processes(tmp_path: Path, environment: dict[str, str]) -> None:
     example = project_with(ROOT / "examples" / "own_loop.py", tmp_path)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

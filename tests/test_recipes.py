@@ -132,8 +132,24 @@ ALIKE = {  # recipes that differ from another one in numbers only: a run at toy 
 }
 COMMANDS = {name: header["command"] for name, header in recipes().items()}
 OURS = {"demo", "small_motion", "small_motion_finetune"}  # not published; docs/results.md has their numbers
-PLANNED_ALWAYS = {"imagenet_resnet50_100ep", "k400_r3d50", "cifar10_resnet18"}  # the others by `make long`
+# In every run of the tests; the others by `make long`.
+PLANNED_ALWAYS = {"imagenet_resnet50_100ep", "k400_r3d50", "cifar10_resnet18"}
+TRAINED_ALWAYS = {
+    "imagenet_resnet50_multicrop",
+    "k400_r2plus1d18",
+    "k400_x3d_s",
+    "k400_moco_v3",
+    "cifar10_resnet18",
+    "cifar10_byol",
+    "cifar10_simclr",
+}
 UNTRAINED = {"ucf101_retrieval", "hmdb51_retrieval"}
+
+
+def long_but(names: list[str], always: set[str]) -> list[Any]:
+    """Return names as parameters, marked as long unless they are always tried."""
+    assert always <= set(names)
+    return [pytest.param(name, marks=[] if name in always else pytest.mark.long) for name in names]
 
 
 @cache
@@ -242,11 +258,7 @@ def test_baselines_differ_from_sce_only_in_method_and_loss(name: str, baseline: 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[] if name in PLANNED_ALWAYS else pytest.mark.long)
-        for name in COMMANDS
-        if COMMANDS[name] == "pretrain" and name not in OURS
-    ],
+    long_but([name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in OURS], PLANNED_ALWAYS),
 )
 def test_a_recipe_fits_the_memory_and_hours_of_its_header(name: str) -> None:
     """The batch fits into memory, and the hours are close to the estimate of `plan`."""
@@ -349,7 +361,10 @@ def test_a_recipe_that_is_not_run_differs_from_one_that_is_in_numbers_only(name:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in ALIKE])
+@pytest.mark.parametrize(
+    "name",
+    long_but([name for name in COMMANDS if COMMANDS[name] == "pretrain" and name not in ALIKE], TRAINED_ALWAYS),
+)
 def test_pretraining_runs_two_steps_and_an_online_evaluation(
     name: str, images: Path, videos: Path, tmp_path: Path
 ) -> None:

@@ -118,7 +118,7 @@ print(*(f"{run.run_dir}={list(run.metrics.values())[0]:.6f}" for run in runs), f
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_script_repeated_by_lightning_gets_the_same_directories_and_numbers(
     weights: Path, images: Path, tmp_path: Path
 ) -> None:
