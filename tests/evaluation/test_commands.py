@@ -148,7 +148,8 @@ def test_damaged_features_are_reported(tmp_path: Path) -> None:
     place = data.find(bank.features.numpy().tobytes())
     data[place + 9] ^= 4
     (tmp_path / "features_train.pt").write_bytes(data)
-    with pytest.raises(ConfigError, match=r"features_train\.pt is damaged \(Bad CRC.*run `extract` again"):
+    message = r"features_train\.pt is damaged \(the checksum .* differs\); run `extract` again"
+    with pytest.raises(ConfigError, match=message):
         api.evaluate(composed("knn", tmp_path))
     torch.save({"else": 1}, tmp_path / "features_train.pt")
     with pytest.raises(ConfigError, match=r"features_train\.pt is damaged \(it holds no features\)"):
