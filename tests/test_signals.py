@@ -78,7 +78,10 @@ def has_one_sentence(ended: Ended, *parts: str) -> bool:
     return is_single and all(part in ended.sentences[0] for part in parts)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), pytest.param(signal.SIGHUP, 75, marks=pytest.mark.long), (signal.SIGINT, 130)],
+)
 def test_a_training_saves_at_its_next_step_and_goes_on_by_the_same_command(
     number: int, code: int, start: Start
 ) -> None:

@@ -193,7 +193,7 @@ def errors_of(folder: Path, *texts: str) -> list[set[tuple[int, str]]]:
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_mypy_finds_every_mistake_and_passes_correct_code(tmp_path: Path) -> None:
     mistakes, correct = HEADER + MISTAKES, HEADER + CORRECT
     expected = {
