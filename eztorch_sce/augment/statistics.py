@@ -64,7 +64,7 @@ def register_statistics(name: str, mean: Sequence[float], std: Sequence[float]) 
 
 
 def name_statistics(mean: Sequence[float], std: Sequence[float]) -> str:
-    """Return the name of a mean and standard deviation; numbers without a name are registered under one made of them.
+    """Return the name of a mean and standard deviation. Unknown numbers are registered under a name that states them.
 
     Raises:
         ConfigError: As `register_statistics` does.

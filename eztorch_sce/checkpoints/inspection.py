@@ -5,14 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from eztorch_sce import tensor_file
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.interop.accounting import MATCHED, TensorRow
 from eztorch_sce.interop.containers import Container, files_of
 from eztorch_sce.interop.import_weights import Choices, examine
-from eztorch_sce.models.backbones.base import as_backbone, build_network
+from eztorch_sce.models.backbones.base import built_on_meta
 from eztorch_sce.models.weights import Weights, hash_of, imported_weights, read_weights, weights_file, write_weights
 
 SUFFIX = tensor_file.SUFFIX
@@ -52,8 +50,7 @@ class Inspection:
         if self.weights is None:
             return None
         try:
-            with torch.device("meta"):
-                network = as_backbone(build_network(self.weights.config()))
+            network = built_on_meta(self.weights.config())
         except ConfigError:
             return None
         return sum(parameter.numel() for parameter in network.parameters())

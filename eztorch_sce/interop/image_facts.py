@@ -103,7 +103,7 @@ def deep_layouts(container: Container) -> list[Layout]:
 
 
 def _model_of(container: Container) -> str:
-    """Return the name of the network of timm that a file names; "" if none."""
+    """Return the timm model that a file names; "" if it names none."""
     name = value_of(container, "architecture")
     if name is None:
         name = value_of(container, "arch")

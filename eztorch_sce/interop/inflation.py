@@ -1,11 +1,12 @@
 """Inflation of image networks to video networks: 2-D convolutions become 3-D ones."""
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from eztorch_sce.interop.layouts import AS_IMAGES, Renames, renamed
 
 WAYS = ("repeat", "center")
 
@@ -15,34 +16,18 @@ class Flat(NamedTuple):
 
     Attributes:
         backbone: Its registered name.
-        renames: Pairs of a pattern in the names of the video network and its replacement in those of the image network,
-            applied in order by `re.sub`.
+        renames: From the names of the video network to those of the image network.
     """
 
     backbone: str
-    renames: tuple[tuple[str, str], ...]
+    renames: Renames
 
     def name(self, name: str) -> str:
         """Return the name in the image network of a tensor of the video network."""
-        for pattern, replacement in self.renames:
-            name = re.sub(pattern, replacement, name)
-        return name
+        return renamed(name, self.renames)
 
 
-_OF_BLOCKS = (
-    (r"^blocks\.0\.conv\.", "conv1."),
-    (r"^blocks\.0\.norm\.", "bn1."),
-    (r"^blocks\.(\d)\.res_blocks\.", r"layer\1."),
-    (r"\.branch1_conv\.", ".downsample.0."),
-    (r"\.branch1_norm\.", ".downsample.1."),
-    (r"\.branch2\.(conv|norm)_a\.", r".\1_1."),
-    (r"\.branch2\.(conv|norm)_b\.", r".\1_2."),
-    (r"\.branch2\.(conv|norm)_c\.", r".\1_3."),
-    (r"\.conv_(\d)\.", r".conv\1."),
-    (r"\.norm_(\d)\.", r".bn\1."),
-)
-
-FLAT: Mapping[str, Flat] = {"r3d18": Flat("resnet18", _OF_BLOCKS), "r3d50": Flat("resnet50", _OF_BLOCKS)}
+FLAT: Mapping[str, Flat] = {"r3d18": Flat("resnet18", AS_IMAGES), "r3d50": Flat("resnet50", AS_IMAGES)}
 """The image networks that video networks are inflated from, by the name of the video network."""
 
 

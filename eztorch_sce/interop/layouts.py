@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from eztorch_sce import registry
-from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, as_backbone, build_network
+from eztorch_sce.models.backbones.base import Backbone, BackboneConfig, built_on_meta
+
+Renames = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+"""Pairs of a pattern in names and its replacement, applied in order by `re.sub`."""
 
 COUNTER = "num_batches_tracked"
 """Last part of the name of a counter of batch norm, which no output depends on and many files lack."""
@@ -39,9 +42,7 @@ class Network(NamedTuple):
 
 @cache
 def _built(network: Network) -> Backbone:
-    """Return a network without numbers."""
-    with torch.device("meta"):
-        return as_backbone(build_network(network.config()))
+    return built_on_meta(network.config())
 
 
 @cache
@@ -55,6 +56,13 @@ def width_of(network: Network) -> int:
     return _built(network).num_features
 
 
+def renamed(name: str, renames: Renames) -> str:
+    """Return a name after all replacements."""
+    for pattern, replacement in renames:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 @dataclass(frozen=True)
 class Layout:
     """The names that a code base gives to the tensors of networks.
@@ -64,32 +72,51 @@ class Layout:
         anchor: Their name of the first convolution's weight, by which a network is found in a file.
         networks: The networks that have such names, in the order in which they are tried. Of several that fit a file,
             the first is taken unless the user names another.
-        renames: Pairs of a pattern in our names and its replacement, applied in order by `re.sub`.
+        renames: From our names to theirs.
         head: Their name of the linear classifier, without ".weight"; "" if there is none.
-        twins: Pairs of a pattern in their names and its replacement that give the second name of a tensor, for a code
-            base that registers layers twice. A file may have either name, or both with the same content.
+        twins: From their names to the second names of tensors, for a code base that registers layers twice. A file may
+            have either name, or both with the same content.
     """
 
     name: str
     anchor: str
     networks: tuple[Network, ...]
-    renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
+    renames: Renames = ()
     head: str = "fc"
-    twins: tuple[tuple[str, str], ...] = ()
+    twins: Renames = ()
 
     def theirs(self, name: str) -> str:
         """Return the name that a tensor of ours has in this layout."""
-        for pattern, replacement in self.renames:
-            name = re.sub(pattern, replacement, name)
-        return name
+        return renamed(name, self.renames)
 
     def names(self, theirs: str) -> tuple[str, ...]:
         """Return a name of theirs, and its twin if it has one."""
-        twin = theirs
-        for pattern, replacement in self.twins:
-            twin = re.sub(pattern, replacement, twin)
+        twin = renamed(theirs, self.twins)
         return (theirs,) if twin == theirs else (theirs, twin)
 
+
+AS_IMAGES: Renames = (
+    (r"^blocks\.0\.conv\.", "conv1."),
+    (r"^blocks\.0\.norm\.", "bn1."),
+    (r"^blocks\.(\d)\.res_blocks\.", r"layer\1."),
+    (r"\.branch1_conv\.", ".downsample.0."),
+    (r"\.branch1_norm\.", ".downsample.1."),
+    (r"\.branch2\.(conv|norm)_a\.", r".\1_1."),
+    (r"\.branch2\.(conv|norm)_b\.", r".\1_2."),
+    (r"\.branch2\.(conv|norm)_c\.", r".\1_3."),
+    (r"\.conv_(\d)\.", r".conv\1."),
+    (r"\.norm_(\d)\.", r".bn\1."),
+)
+"""From the names of R3D-18 and R3D-50 to those of torchvision's ResNets for images."""
+_OPENMMLAB: Renames = (
+    (r"^conv1\.", "conv1.conv."),
+    (r"^bn1\.", "conv1.bn."),
+    (r"^(layer\d\.\d+)\.conv(\d)\.", r"\1.conv\2.conv."),
+    (r"^(layer\d\.\d+)\.bn(\d)\.", r"\1.conv\2.bn."),
+    (r"\.downsample\.0\.", ".downsample.conv."),
+    (r"\.downsample\.1\.", ".downsample.bn."),
+)
+"""From torchvision's names to those of mmcv's `ConvModule`."""
 
 _RESNETS = tuple(
     Network(name, settings)
@@ -159,8 +186,6 @@ _IMAGES = (
     ),
 )
 
-_LAYERS = tuple((rf"^blocks\.{block}\.res_blocks\.", f"layer{block}.") for block in range(1, 5))
-"""From pytorchvideo's names of the stages of a ResNet to torchvision's."""
 _COCLR_BLOCKS = {0: (1, 0), 2: (2, 1), 3: (2, 2), 5: (3, 1), 6: (3, 2)}
 _COCLR_BLOCKS |= {block: (4, block - 7) for block in range(8, 13)} | {14: (5, 1), 15: (5, 2)}
 _COCLR_TWINS = {(1, 0): "Conv_1a", (2, 1): "Conv_2b", (2, 2): "Conv_2c", (3, 1): "Mixed_3b", (3, 2): "Mixed_3c"}
@@ -213,15 +238,7 @@ _VIDEO = (
         "mmaction",
         "conv1.conv.weight",
         (Network("r3d50"),),
-        renames=(
-            *_LAYERS,
-            (r"^blocks\.0\.conv\.", "conv1.conv."),
-            (r"^blocks\.0\.norm\.", "conv1.bn."),
-            (r"\.branch1_conv\.", ".downsample.conv."),
-            (r"\.branch1_norm\.", ".downsample.bn."),
-            *((rf"\.branch2\.conv_{letter}\.", f".conv{number}.conv.") for number, letter in enumerate("abc", 1)),
-            *((rf"\.branch2\.norm_{letter}\.", f".conv{number}.bn.") for number, letter in enumerate("abc", 1)),
-        ),
+        renames=(*AS_IMAGES, *_OPENMMLAB),
         head="",
     ),
     Layout(
@@ -264,29 +281,14 @@ _VIDEO = (
         "mmaction_without_conv",  # as torchvision names the 2-D ResNet
         "conv1.weight",
         (Network("r3d50"),),
-        renames=(
-            *_LAYERS,
-            (r"^blocks\.0\.conv\.", "conv1."),
-            (r"^blocks\.0\.norm\.", "bn1."),
-            (r"\.branch1_conv\.", ".downsample.0."),
-            (r"\.branch1_norm\.", ".downsample.1."),
-            *((rf"\.branch2\.conv_{letter}\.", f".conv{number}.") for number, letter in enumerate("abc", 1)),
-            *((rf"\.branch2\.norm_{letter}\.", f".bn{number}.") for number, letter in enumerate("abc", 1)),
-        ),
+        renames=AS_IMAGES,
         head="fc",
     ),
     Layout(
         "mmaction_images",
         "conv1.conv.weight",
         _RESNETS,
-        renames=(
-            (r"^conv1\.", "conv1.conv."),
-            (r"^bn1\.", "conv1.bn."),
-            (r"^(layer\d\.\d+)\.conv(\d)\.", r"\1.conv\2.conv."),
-            (r"^(layer\d\.\d+)\.bn(\d)\.", r"\1.conv\2.bn."),
-            (r"\.downsample\.0\.", ".downsample.conv."),
-            (r"\.downsample\.1\.", ".downsample.bn."),
-        ),
+        renames=_OPENMMLAB,
         head="",
     ),
     Layout(

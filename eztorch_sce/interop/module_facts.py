@@ -3,11 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from eztorch_sce.interop.recognition import Found
-from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
+from eztorch_sce.models.backbones.base import BackboneConfig, built_on_meta
 
 _ATTRIBUTES = ("stride", "padding", "dilation", "groups", "padding_mode", "eps")
 
@@ -22,9 +21,8 @@ def contradictions(found: Found, config: BackboneConfig) -> list[str]:
     values = found.container.values
     if not any(name.startswith(found.prefix) and name.endswith((".eps", ".stride.0")) for name in values):
         return []  # a state dict, which says nothing of its layers
-    with torch.device("meta"):
-        network = as_backbone(build_network(config))
-    return [text for name, module in network.named_modules() for text in _differences(found, name, module, values)]
+    modules = built_on_meta(config).named_modules()
+    return [text for name, module in modules for text in _differences(found, name, module, values)]
 
 
 def _differences(found: Found, name: str, module: nn.Module, values: Mapping[str, Any]) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Taker:
         self.theirs = {name: found.layout.theirs(name if flat is None else flat.name(name)) for name in self.shapes}
 
     def network(self, prefix: str) -> tuple[dict[str, Tensor], list[TensorRow]]:
-        """Return the state dict of the network whose names in the file have a prefix, and what became of its tensors.
+        """Return the state dict of the network whose names in the file begin with `prefix`, and its account.
 
         Tensors that are missing or do not fit are left out of the state dict.
         """

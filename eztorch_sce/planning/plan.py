@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
-import torch
-
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.models.backbones.base import as_backbone, build_network
+from eztorch_sce.models.backbones.base import built_on_meta
 from eztorch_sce.objects import title_of
 from eztorch_sce.planning.cost import Flops, Shape, Size, TrainingSettings, loss_cost, network_cost
 from eztorch_sce.planning.devices import DEVICES, Measurement, find_measurement
@@ -268,8 +266,7 @@ def _largest(memory: dict[str, Size], usable: float) -> int:
 
 
 def _view_shapes(config: TrainingSettings) -> list[Shape]:
-    with torch.device("meta"):
-        takes_clips = as_backbone(build_network(chosen(config.backbone))).takes_clips
+    takes_clips = built_on_meta(chosen(config.backbone)).takes_clips
     num_frames = config.data.num_frames or (InputSpec().num_frames if takes_clips else 1)
     if num_frames > 1 and not takes_clips:
         raise ConfigError(

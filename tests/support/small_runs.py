@@ -1,4 +1,4 @@
-"""Run directories with nothing but the weights of small networks, and what their networks compute."""
+"""Run directories that hold only the weights of a small network, and the outputs of that network."""
 
 from pathlib import Path
 from typing import Any

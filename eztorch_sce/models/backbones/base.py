@@ -7,6 +7,7 @@ from dataclasses import Field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -259,6 +260,16 @@ def as_backbone(
     name = name or type(network).__name__
     takes_clips, num_features = probe(network, name, num_frames, size)
     return NetworkBackbone(name, num_features, network, takes_clips, stage_names)
+
+
+def built_on_meta(config: BackboneConfig) -> Backbone:
+    """Return a network whose tensors have shapes but no memory, on the "meta" device.
+
+    Raises:
+        ConfigError: As `as_backbone` does.
+    """
+    with torch.device("meta"):
+        return as_backbone(build_network(config))
 
 
 def _with_axes_of(clips: Tensor, stage: Tensor) -> Tensor:
