@@ -27,11 +27,14 @@ _PACKAGES = {
     "loss": "losses",
     "method": "methods",
     "optimizer": "optim",
+    "runner": "jobs.runners",
     "source": "data.sources",
     "views": "augment",
 }
 GROUPS = tuple(_PACKAGES)
-Group: TypeAlias = Literal["backbone", "decoder", "evaluation", "loss", "method", "optimizer", "source", "views"]
+Group: TypeAlias = Literal[
+    "backbone", "decoder", "evaluation", "loss", "method", "optimizer", "runner", "source", "views"
+]
 _CHOICES: dict[str, dict[str, Any]] = {}
 _PLACES: dict[Any, tuple[str, str]] = {}  # of replaced classes too, whose objects may still be in use
 _remarks: list[str] = []

@@ -1,0 +1,69 @@
+"""Receipts: what a worker states about a shard that it has finished, in `receipts/` in the folder of a job."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+
+from eztorch_sce.jobs.store import Store
+
+FOLDER = "receipts"
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Statement that a shard is done. It is written after the output, and names it.
+
+    Attributes:
+        shard: Number of the shard.
+        inputs: Digest of the records of the shard, with the sizes and times of their files.
+        settings: Digest of the settings that decide the output.
+        version: Version of this package.
+        num_inputs: Records of the shard.
+        num_outputs: Rows of the output.
+        output: Name of the output in the folder of the job; it holds a digest of the content.
+        failures: Reason by key of each record that has no row.
+        host: Machine of the worker.
+        seconds: Duration of the work.
+        finished: When the work ended, in seconds since 1970.
+    """
+
+    shard: int
+    inputs: str
+    settings: str
+    version: str
+    num_inputs: int
+    num_outputs: int
+    output: str
+    failures: dict[str, str] = field(default_factory=dict)
+    host: str = ""
+    seconds: float = 0.0
+    finished: float = 0.0
+
+
+def name_of(shard: int) -> str:
+    """Return the name of the receipt of a shard.
+
+    >>> name_of(12)
+    'receipts/000012.json'
+    """
+    return f"{FOLDER}/{shard:06d}.json"
+
+
+def write_receipt(store: Store, receipt: Receipt) -> None:
+    """Write a receipt in the place of an earlier one of the shard."""
+    store.write(name_of(receipt.shard), (json.dumps(asdict(receipt)) + "\n").encode())
+
+
+def read_receipt(store: Store, shard: int) -> Receipt | None:
+    """Return the receipt of a shard, or None if there is none or it cannot be read as one."""
+    try:
+        content = json.loads(store.read(name_of(shard)))
+        return Receipt(**{item.name: content[item.name] for item in fields(Receipt)})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def read_receipts(store: Store) -> dict[int, Receipt]:
+    """Return all receipts by shard."""
+    names = [name for name in store.names(FOLDER) if name.endswith(".json")]
+    receipts = [read_receipt(store, int(name.removesuffix(".json"))) for name in names]
+    return {receipt.shard: receipt for receipt in receipts if receipt is not None}

@@ -1,0 +1,69 @@
+"""The interface between a job and what it does with the records of its shards: inspect, copy or embed them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+Settings = dict[str, Any]
+
+
+class Shard(NamedTuple):
+    """The records of a shard.
+
+    Attributes:
+        number: Number of the shard, from 0.
+        rows: Arrow table of its records, in the order of the job. The column `key` (large_binary) names each.
+    """
+
+    number: int
+    rows: Any
+
+
+class Output(NamedTuple):
+    """The result for a shard.
+
+    Attributes:
+        number: Number of the shard.
+        table: Arrow table with a row per record, in the order of the shard, without those that failed. It has the
+            column `key`.
+        failures: Reason by key of each record without a row.
+    """
+
+    number: int
+    table: Any
+    failures: dict[str, str]
+
+
+class Work(ABC):
+    """A pure function of (shard, settings): the same records and settings give the same output on every machine.
+
+    Attributes:
+        command: The command that starts such jobs, such as "data doctor".
+    """
+
+    command: str
+
+    @abstractmethod
+    def settings(self) -> Settings:
+        """Return the settings that decide the output, as JSON stores them. Numbers of workers are not among them."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, settings: Settings) -> "Work":
+        """Return the work of these settings, in a worker process on any machine."""
+
+    @abstractmethod
+    def process(
+        self, shards: Iterable[Shard], num_workers: int | None, advance: Callable[[int], None]
+    ) -> Iterator[Output]:
+        """Yield the output of each shard as it completes, in any order.
+
+        The shards are read one after the other, so that no worker process is idle between them. A record that cannot
+        be read is a failure with a reason; an error that is raised (such as a full disk) leaves the shards that have
+        not been yielded undone.
+
+        Args:
+            shards: The shards.
+            num_workers: Worker processes; None starts one per core.
+            advance: To be called with the number of records that are done since the last call.
+        """

@@ -1,0 +1,106 @@
+"""Tests of jobs: shards, receipts, interruption, merging."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from eztorch_sce.errors import ConfigError
+from eztorch_sce.jobs.driver import run_job
+from eztorch_sce.jobs.job import Job, file_states
+from eztorch_sce.jobs.merge import merge
+from eztorch_sce.jobs.runners.local import LocalRunner
+from eztorch_sce.jobs.sharding import shard_of
+from eztorch_sce.jobs.work import Output, Shard, Work
+
+
+class CountLetters(Work):
+    """Counts the letters of files; a file without letters is a failure."""
+
+    command = "count letters"
+
+    def __init__(self, letters: str) -> None:
+        self.letters = letters
+        self.calls: list[str] = []
+
+    def settings(self) -> dict[str, str]:
+        return {"letters": self.letters}
+
+    @classmethod
+    def load(cls, settings: dict[str, str]) -> "CountLetters":
+        return cls(settings["letters"])
+
+    def process(
+        self, shards: Iterable[Shard], num_workers: int | None, advance: Callable[[int], None]
+    ) -> Iterator[Output]:
+        for number, rows in shards:
+            keys = [os.fsdecode(key) for key in rows["key"].to_pylist()]
+            texts = {key: Path(key).read_text() for key in keys}
+            self.calls += keys
+            counts = {key: sum(text.count(letter) for letter in self.letters) for key, text in texts.items()}
+            kept = [key for key in keys if counts[key]]
+            columns = {"key": pa.array(map(os.fsencode, kept), pa.large_binary(), size=len(kept))}
+            columns["count"] = pa.array([counts[key] for key in kept], pa.int64())
+            yield Output(number, pa.table(columns), {key: "no letters" for key in keys if not counts[key]})
+
+
+def records_of(paths: Sequence[str]) -> pa.Table:
+    sizes, times = zip(*file_states(list(paths)), strict=True)
+    keys = pa.array(map(os.fsencode, paths), pa.large_binary(), size=len(paths))
+    return pa.table({"key": keys, "size": pa.array(sizes), "time_ns": pa.array(times)})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(50):
+        (folder / f"{number:02d}.txt").write_text("a" * (number % 5))
+    return sorted(map(str, folder.iterdir()))
+
+
+def test_records_keep_their_shard_when_others_are_added() -> None:
+    keys = [f"class {number % 7}/{number}.mp4".encode() for number in range(20_000)]
+    counts = [0] * 10
+    for key in keys:
+        counts[shard_of(key, 10)] += 1
+    assert min(counts) > 1800  # a hash spreads them evenly
+    assert shard_of(keys[0], 10) == shard_of(keys[0], 10)
+
+
+def test_a_job_does_each_record_once_and_only_what_has_changed_again(tmp_path: Path, files: list[str]) -> None:
+    work = CountLetters("a")
+    job = Job.create(tmp_path / "job", work, records_of(files), per_shard=10)
+    merged = run_job(job, work, LocalRunner(), None)
+    assert sorted(work.calls) == files
+    assert [os.fsdecode(key) for key in merged.table["key"].to_pylist()] == [f for f in files if Path(f).read_text()]
+    assert merged.table["count"].to_pylist() == [number % 5 for number in range(50) if number % 5]
+    assert set(merged.failures) == {file for file in files if not Path(file).read_text()}
+
+    Path(files[7]).write_text("aaaaaaa")
+    again = CountLetters("a")
+    job = Job.create(tmp_path / "job", again, records_of(files), per_shard=10)
+    merged = run_job(job, again, LocalRunner(), None)
+    assert set(again.calls) == {file for file in files if shard_of(file.encode(), 5) == shard_of(files[7].encode(), 5)}
+    assert 7 in merged.table["count"].to_pylist()
+
+    other = CountLetters("ab")
+    job = Job.create(tmp_path / "job", other, records_of(files), per_shard=10)
+    run_job(job, other, LocalRunner(), None)
+    assert sorted(other.calls) == files
+
+
+def test_a_missing_shard_and_a_damaged_output_are_named(tmp_path: Path, files: list[str]) -> None:
+    work = CountLetters("a")
+    job = Job.create(tmp_path / "job", work, records_of(files), per_shard=10)
+    run_job(job, work, LocalRunner(), None)
+    receipt = job.receipts()[3]
+    output = tmp_path / "job" / "outputs" / receipt.output
+    output.write_bytes(output.read_bytes()[:-100] + bytes(100))
+    with pytest.raises(ConfigError, match=r"shard 3 .* is damaged"):
+        merge(job)
+    output.unlink()
+    with pytest.raises(ConfigError, match="1 of 5 shards are not done"):
+        merge(job)
