@@ -24,7 +24,7 @@ def run_job(job: Job, work: Work, runner: Runner, num_workers: int | None) -> Me
         Stopped: If a signal asks the command to end; what is done stays.
     """
     pending = job.pending()
-    num_done = job.num_records - sum(job.num_inputs(number) for number in pending)
+    num_done = job.num_records - sum(job.num_inputs(number) - job.num_unchanged(number) for number in pending)
     if num_done:
         print_above(f"{num_done} of {job.num_records} records are done and unchanged")
     if pending:

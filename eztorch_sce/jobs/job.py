@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.jobs.receipts import Receipt, read_receipts, write_receipt
+from eztorch_sce.jobs.receipts import Receipt, read_receipt, read_receipts, write_receipt
 from eztorch_sce.jobs.sharding import num_shards, shard_of
 from eztorch_sce.jobs.store import Store
 from eztorch_sce.jobs.work import Output, Shard, Work
@@ -25,6 +25,7 @@ OUTPUTS = "outputs"
 ROW = "row"
 """Column of the inputs: position of the record in the data set, which changes when others are added."""
 _DIGESTS_KEY = b"eztorch_sce.digests"
+_PER_TASK = 256  # files that a thread examines in one go
 
 
 def version() -> str:
@@ -148,6 +149,40 @@ class Job:
         done = self.receipts()
         return [number for number in range(self.count) if number not in done]
 
+    def unchanged(self, number: int) -> Any:
+        """Return the rows of the last output of a shard whose records are the same, or None if there are none.
+
+        They are those of a shard in which other records have been added, changed or removed since, if the work keeps
+        rows.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        receipt = read_receipt(self.store, number)
+        if receipt is None or (receipt.settings, receipt.version) != (self.settings_digest, self.version):
+            return None
+        try:
+            content = self.store.read(f"{OUTPUTS}/{receipt.output}")
+        except OSError:
+            return None
+        columns = [name for name in self._inputs.schema.names if name != ROW]
+        if receipt.output != output_name(number, content):
+            return None
+        table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
+        if not set(columns) <= set(table.column_names):
+            return None
+        rows = self.shard(number).rows
+        place = pc.index_in(table["key"], value_set=rows["key"])
+        is_same = pc.is_valid(place)
+        for name in columns:
+            is_same = pc.and_(is_same, pc.fill_null(pc.equal(table[name], rows[name].take(place)), False))
+        return table.filter(is_same) if pc.any(is_same).as_py() else None
+
+    def num_unchanged(self, number: int) -> int:
+        """Return the number of rows of `unchanged`."""
+        rows = self.unchanged(number)
+        return 0 if rows is None else len(rows)
+
     def save(self, output: Output, receipt: Receipt) -> Receipt:
         """Write the output of a shard, then its receipt, and return the receipt with the name of the output."""
         import pyarrow as pa
@@ -156,11 +191,15 @@ class Job:
         with pa.ipc.new_file(sink, output.table.schema) as writer:
             writer.write_table(output.table.combine_chunks())
         content = sink.getvalue()
-        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        receipt = replace(receipt, output=f"{output.number:06d}-{digest}.arrow")
+        receipt = replace(receipt, output=output_name(output.number, content))
         self.store.write(f"{OUTPUTS}/{receipt.output}", content)
         write_receipt(self.store, receipt)
         return receipt
+
+
+def output_name(number: int, content: Any) -> str:
+    """Return the name of the output of a shard, which holds a digest of its content (bytes or a buffer)."""
+    return f"{number:06d}-{hashlib.blake2b(content, digest_size=16).hexdigest()}.arrow"
 
 
 def file_states(paths: list[str], stat: Callable[[str], os.stat_result] = os.stat) -> list[tuple[int, int]]:
@@ -177,8 +216,11 @@ def file_states(paths: list[str], stat: Callable[[str], os.stat_result] = os.sta
             return 0, 0
         return status.st_size, status.st_mtime_ns
 
+    def states(start: int) -> list[tuple[int, int]]:
+        return [state(path) for path in paths[start : start + _PER_TASK]]
+
     with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(state, paths, chunksize=256))
+        return [pair for part in pool.map(states, range(0, len(paths), _PER_TASK)) for pair in part]
 
 
 def _write_inputs(store: Store, records: Any, count: int) -> None:

@@ -1,11 +1,10 @@
 """Merging the outputs of a job, and the proof that each record is present once, or named as failed."""
 
-import hashlib
 import os
 from typing import Any, NamedTuple
 
 from eztorch_sce.errors import ConfigError, shorten
-from eztorch_sce.jobs.job import OUTPUTS, ROW, Job
+from eztorch_sce.jobs.job import OUTPUTS, ROW, Job, output_name
 from eztorch_sce.jobs.receipts import Receipt
 
 
@@ -55,8 +54,7 @@ def proven_output(job: Job, receipt: Receipt) -> Any:
     cure = f"delete {job.store.address(f'receipts/{receipt.shard:06d}.json')} and run the same command again"
     with job.store.open(f"{OUTPUTS}/{receipt.output}") as file:
         content = file.read_buffer()
-        digest = hashlib.blake2b(content, digest_size=16).hexdigest()
-        if receipt.output != f"{receipt.shard:06d}-{digest}.arrow":
+        if receipt.output != output_name(receipt.shard, content):
             raise ConfigError([f"{where}: the output {receipt.output} is damaged; {cure}"])
         table = pa.ipc.open_file(pa.BufferReader(content)).read_all()
     rows = job.shard(receipt.shard).rows

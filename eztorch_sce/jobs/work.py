@@ -39,9 +39,12 @@ class Work(ABC):
 
     Attributes:
         command: The command that starts such jobs, such as "data doctor".
+        keeps_rows: Whether the row of a record depends on nothing but this record and the settings, bit for bit, so
+            that it is kept when other records of the shard change. Its shard then has only the changed ones.
     """
 
     command: str
+    keeps_rows: bool = False
 
     @abstractmethod
     def settings(self) -> Settings:

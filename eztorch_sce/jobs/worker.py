@@ -5,10 +5,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from eztorch_sce.jobs.job import Job
+from eztorch_sce.jobs.job import ROW, Job
 from eztorch_sce.jobs.receipts import Receipt
-from eztorch_sce.jobs.work import Shard, Work
+from eztorch_sce.jobs.work import Output, Shard, Work
 
 
 def work_on(job_folder: str, shards: Sequence[int], num_workers: int | None) -> None:
@@ -43,14 +44,18 @@ def finish_shards(
     """
     started = time.perf_counter()
     digests: dict[int, str] = {}
+    kept: dict[int, Any] = {}
 
     def rows() -> Iterator[Shard]:
         for number in shards:
             shard = job.shard(number)
             digests[number] = job.digest(number)
-            yield shard
+            kept[number] = job.unchanged(number) if work.keeps_rows else None
+            yield shard if kept[number] is None else Shard(number, _without(shard.rows, kept[number]))
 
     for output in work.process(rows(), num_workers, advance):
+        if work.keeps_rows:
+            output = _with_kept(output, job.shard(output.number).rows, kept.pop(output.number))
         receipt = Receipt(
             shard=output.number,
             inputs=digests[output.number],
@@ -66,3 +71,26 @@ def finish_shards(
         )
         job.save(output, receipt)
         started = time.perf_counter()
+
+
+def _without(rows: Any, kept: Any) -> Any:
+    """Return the records that have no row yet."""
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.invert(pc.is_in(rows["key"], value_set=kept["key"])))
+
+
+def _with_kept(output: Output, rows: Any, kept: Any) -> Output:
+    """Return an output with the columns of its records, and with the rows that were kept, in the order of the shard."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    table = output.table
+    place = pc.index_in(table["key"], value_set=rows["key"])
+    for name in rows.column_names:
+        if name not in (*table.column_names, ROW):
+            table = table.append_column(name, rows[name].take(place))
+    if kept is not None:
+        table = pa.concat_tables([kept.select(table.column_names), table])
+        table = table.take(pc.sort_indices(pc.index_in(table["key"], value_set=rows["key"])))
+    return output._replace(table=table)

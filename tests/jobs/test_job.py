@@ -92,6 +92,30 @@ def test_a_job_does_each_record_once_and_only_what_has_changed_again(tmp_path: P
     assert sorted(other.calls) == files
 
 
+class KeepsCounts(CountLetters):
+    keeps_rows = True
+
+
+def test_rows_of_unchanged_records_are_kept_when_others_of_their_shard_change(
+    tmp_path: Path, files: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def counts(work: Work, paths: Sequence[str]) -> dict[str, int]:
+        job = Job.create(tmp_path / "job", work, records_of(paths), per_shard=25)
+        table = run_job(job, work, LocalRunner(), None).table
+        return dict(zip(map(os.fsdecode, table["key"].to_pylist()), table["count"].to_pylist(), strict=True))
+
+    first = counts(KeepsCounts("a"), files)
+    Path(files[7]).write_text("aaaaaaa")
+    Path(files[9]).unlink()
+    second = KeepsCounts("a")
+    capsys.readouterr()
+    assert counts(second, [*files[:9], *files[10:]]) == {
+        file: 7 if file == files[7] else count for file, count in first.items() if file != files[9]
+    }
+    assert set(second.calls) - {file for file in files if int(Path(file).stem) % 5 == 0} == {files[7]}  # and failures
+    assert "38 of 49 records are done and unchanged" in capsys.readouterr().err
+
+
 def test_a_missing_shard_and_a_damaged_output_are_named(tmp_path: Path, files: list[str]) -> None:
     work = CountLetters("a")
     job = Job.create(tmp_path / "job", work, records_of(files), per_shard=10)
