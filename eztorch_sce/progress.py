@@ -39,38 +39,47 @@ def track(items: Iterable[T], total: int, title: str) -> Iterator[T]:
 
 
 @contextmanager
-def counting(total: int, title: str) -> Iterator[Callable[..., None]]:
+def counting(total: int, title: str, done: int = 0, unit: str = "") -> Iterator[Callable[..., None]]:
     """Yield a function to call after each item: `advance()`, or `advance("status")` to show a status too.
 
-    Like every item of `track`, its call is a place where a signal may end the command, see `signals.poll`.
-    """
-    with _shown(total, title) as show:
+    Like every item of `track`, its call is a place where a signal may end the command, see `signals.poll`. After
+    several items at once, call `advance("status", count)`; a count of 0 only changes the status.
 
-        def advance(status: str = "") -> None:
+    Args:
+        total: Number of items.
+        title: Title of the work.
+        done: Number of items that were done before.
+        unit: What an item is, such as "records", to show how many are done per second; empty shows no rate.
+    """
+    with _shown(total, title, done, unit) as show:
+
+        def advance(status: str = "", count: int = 1) -> None:
             signals.poll()
-            show(status)
+            show(status, count)
 
         yield advance
 
 
 @contextmanager
-def _shown(total: int, title: str) -> Iterator[Callable[[str], None]]:
+def _shown(total: int, title: str, done: int, unit: str) -> Iterator[Callable[[str, int], None]]:
     if not is_first_process():
-        yield lambda status: None
+        yield lambda status, count: None
     elif console.is_terminal:
         title_column = TextColumn("{task.description}", markup=False)
         columns = (title_column, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         status_column = TextColumn("{task.fields[status]}", markup=False)
         with Progress(*columns, status_column, console=console, transient=True) as bar:
-            task, clock = bar.add_task(visible(title), total=total, status=""), Clock(total)
+            task = bar.add_task(visible(title), total=total, completed=done, status="")
+            clock = Clock(total, done)
 
-            def show(status: str) -> None:
-                clock.announce(clock.done + 1, title, f"{total}")
-                bar.update(task, advance=1, status=visible(status))
+            def show(status: str, count: int) -> None:
+                clock.announce(clock.done + count, title, f"{total}")
+                words = ", ".join(part for part in (clock.rate(unit), status) if part)
+                bar.update(task, completed=clock.done, status=visible(words))
 
             yield show
     else:
-        lines = _Lines(total, title)
+        lines = _Lines(Clock(total, done), title, unit)
         with announced(f"{visible(title)}: {total}"):
             yield lines.advance
         lines.end()
@@ -89,11 +98,13 @@ class Clock:
     def __init__(self, total: int, done: int = 0) -> None:
         self.total, self.done = total, done
         self._started = self._first = time.perf_counter()
-        self._done_at_first = done
+        self._done_at_first = self._done_before = done
         self._announced = False
 
     def update(self, done: int) -> None:
         """Note the number of steps done by now."""
+        if done == self.done:
+            return
         if self._first == self._started:
             self._first, self._done_at_first = time.perf_counter(), done
         self.done = done
@@ -115,9 +126,18 @@ class Clock:
 
     def left_s(self) -> float:
         """Return the predicted seconds until all steps are done; 0 while none is done."""
-        now, since_first = time.perf_counter(), self.done - self._done_at_first
-        step_s = (now - self._first) / since_first if since_first else self._first - self._started
-        return max(0.0, (self.total - self.done) * step_s)
+        return max(0.0, (self.total - self.done) * self._step_s())
+
+    def rate(self, unit: str) -> str:
+        """Return how many steps are done per second, such as "812 records/s"; empty while none is done."""
+        step_s = self._step_s()
+        return f"{in_digits(1 / step_s)} {unit}/s" if unit and step_s else ""
+
+    def _step_s(self) -> float:
+        """Return the seconds per step, 0 while none is done."""
+        if since_first := self.done - self._done_at_first:
+            return (time.perf_counter() - self._first) / since_first
+        return (self._first - self._started) / max(1, self._done_at_first - self._done_before)
 
     def left(self) -> str:
         """Return the predicted time left, such as "about 3 min left"; empty for work that takes little time in all."""
@@ -141,22 +161,32 @@ def in_words(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
-class _Lines:
-    def __init__(self, total: int, title: str) -> None:
-        self.clock, self.title, self.status = Clock(total), title, ""
-        self.started = self.shown = time.perf_counter()
+def in_digits(per_s: float) -> str:
+    """Return a rate with at most three digits after rounding, if it is below 1000.
 
-    def advance(self, status: str) -> None:
+    >>> in_digits(0.0314), in_digits(8.123), in_digits(1234.5)
+    ('0.03', '8.1', '1234')
+    """
+    return f"{per_s:.0f}" if per_s >= 100 else f"{per_s:.1f}" if per_s >= 1 else f"{per_s:.2f}"
+
+
+class _Lines:
+    def __init__(self, clock: Clock, title: str, unit: str) -> None:
+        self.clock, self.title, self.unit, self.status = clock, title, unit, ""
+        self.started = self.shown = time.perf_counter()
+        self.done_before = clock.done
+
+    def advance(self, status: str, count: int) -> None:
         self.status = status
-        self.clock.announce(self.clock.done + 1, self.title, f"{self.clock.total}")
+        self.clock.announce(self.clock.done + count, self.title, f"{self.clock.total}")
         if time.perf_counter() - self.shown > _LINE_EVERY_S:
             self.shown = time.perf_counter()
-            self._print(f"{self.clock.done} of {self.clock.total}", self.clock.left())
+            self._print(f"{self.clock.done} of {self.clock.total}", self.clock.rate(self.unit), self.clock.left())
 
     def end(self) -> None:
         took_s = time.perf_counter() - self.started
         if took_s > _SHORT_S:
-            self._print(f"{self.clock.done} in {in_words(took_s)}")
+            self._print(f"{self.clock.done - self.done_before} in {in_words(took_s)}")
 
     def _print(self, *parts: str) -> None:
         print_above(f"{self.title}: {', '.join(part for part in (*parts, self.status) if part)}")

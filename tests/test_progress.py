@@ -43,6 +43,31 @@ def test_progress_prints_lines_without_a_terminal(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("terminal", [False, True])
+def test_progress_advances_by_several_items_and_shows_their_rate(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    stream, now = record_console(monkeypatch, terminal), [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 5.0)
+    with progress.counting(10_000, "data doctor", done=4000, unit="records") as advance:
+        for now[0], count in ((10.0, 2000), (20.0, 2000), (30.0, 0), (40.0, 1000)):
+            advance("3 failed", count)
+    text = stream.getvalue()
+    if terminal:
+        assert "9000/10000" in text
+        assert "100 records/s, 3 failed" in text
+    else:
+        assert text.splitlines() == [
+            "data doctor: 6000 of 10000, 200 records/s, about 20 s left, 3 failed",
+            "data doctor: about 30 s for 10000",
+            "data doctor: 8000 of 10000, 200 records/s, about 10 s left, 3 failed",
+            "data doctor: 8000 of 10000, 100 records/s, about 20 s left, 3 failed",
+            "data doctor: 9000 of 10000, 100 records/s, about 10 s left, 3 failed",
+            "data doctor: 5000 in 40 s, 3 failed",
+        ]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
 def test_long_work_is_announced_with_its_predicted_time(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     stream = record_console(monkeypatch, terminal)
     now = iter(range(0, 10_000, 2))  # every look at the clock finds it two seconds later

@@ -1,11 +1,13 @@
 """Receipts: what a worker states about a shard that it has finished, in `receipts/` in the folder of a job."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 
 from eztorch_sce.jobs.store import Store
 
 FOLDER = "receipts"
+_NUM_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,35 @@ def read_receipt(store: Store, shard: int) -> Receipt | None:
     """Return the receipt of a shard, or None if there is none or it cannot be read as one."""
     try:
         content = json.loads(store.read(name_of(shard)))
-        return Receipt(**{item.name: content[item.name] for item in fields(Receipt)})
+        receipt = Receipt(**{item.name: content[item.name] for item in fields(Receipt)})
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
+    return receipt if receipt.shard == shard else None
 
 
 def read_receipts(store: Store) -> dict[int, Receipt]:
     """Return all receipts by shard."""
-    names = [name for name in store.names(FOLDER) if name.endswith(".json")]
-    receipts = [read_receipt(store, int(name.removesuffix(".json"))) for name in names]
-    return {receipt.shard: receipt for receipt in receipts if receipt is not None}
+    return {receipt.shard: receipt for receipt in ReceiptReader(store).changed()}
+
+
+class ReceiptReader:
+    """Reads the receipts of a job again and again, each of them once unless it is replaced."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._states: dict[str, str] = {}
+
+    def changed(self) -> list[Receipt]:
+        """Return the receipts that have been written since the last call, without damaged ones."""
+        states = self._store.states(FOLDER)
+        changed = [name for name, state in states.items() if state != self._states.get(name) and _shard_of(name) >= 0]
+        self._states = states
+        with ThreadPoolExecutor(_NUM_THREADS) as pool:  # a network answers after a millisecond
+            receipts = pool.map(lambda name: read_receipt(self._store, _shard_of(name)), changed)
+            return [receipt for receipt in receipts if receipt is not None]
+
+
+def _shard_of(name: str) -> int:
+    """Return the shard of the name of a receipt, or -1 for another file."""
+    number = name.removesuffix(".json")
+    return int(number) if name.endswith(".json") and number.isdecimal() else -1

@@ -1,6 +1,8 @@
 """The folder of a job: files written at once or not at all, on a local or shared file system or behind a URL."""
 
 import os
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,32 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(name for name in found if name and not name.startswith("."))
+
+    def states(self, folder: str) -> dict[str, str]:
+        """Return a text for each file in a folder, by name, that differs after the file has been replaced."""
+        if self._system is not None:
+            try:
+                self._system.invalidate_cache()
+                entries = self._system.ls(self._path(folder), detail=True)
+            except FileNotFoundError:
+                return {}
+            return {entry["name"].rpartition("/")[2]: repr(entry) for entry in entries}
+        states = {}
+        with suppress(FileNotFoundError), os.scandir(self.address(folder)) as files:
+            for file in files:
+                with suppress(FileNotFoundError):  # replaced meanwhile
+                    status = file.stat()
+                    states[file.name] = f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+        return states
+
+    def refresh(self, folder: str) -> None:
+        """See to it that the next listing of a folder shows what other machines have written.
+
+        NFS answers from memory for up to a minute, unless this machine itself changes the folder.
+        """
+        if self._system is None:
+            with suppress(OSError), tempfile.NamedTemporaryFile(dir=self.address(folder), prefix="."):
+                pass
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists."""

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 Settings = dict[str, Any]
 
@@ -32,6 +32,13 @@ class Output(NamedTuple):
     number: int
     table: Any
     failures: dict[str, str]
+
+
+class Advance(Protocol):
+    """Function that is told of progress."""
+
+    def __call__(self, num_records: int, num_failures: int = 0) -> None:
+        """Add records that are done and, once their shard is finished, how many of them have failed."""
 
 
 class Work(ABC):

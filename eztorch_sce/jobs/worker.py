@@ -4,23 +4,33 @@ import importlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from eztorch_sce.errors import describe_disk, first_line
 from eztorch_sce.jobs.job import ROW, Job
 from eztorch_sce.jobs.receipts import Receipt
-from eztorch_sce.jobs.work import Output, Shard, Work
+from eztorch_sce.jobs.work import Advance, Output, Shard, Work
+
+_MOST_ERRORS = 3  # in a row, as when the disk is full; further shards would only be computed in vain
 
 
-def work_on(job_folder: str, shards: Sequence[int], num_workers: int | None) -> None:
+def work_on(job_folder: str, shards: Sequence[int], num_workers: int | None) -> dict[int, str]:
     """Finish shards of the job in a folder: what a task of a cluster calls.
+
+    Returns:
+        Machine and reason, by number, of each shard that failed because of files, such as a full disk.
 
     Raises:
         ConfigError: If the job was started by another version of this package, or its settings cannot be used here.
-        OSError: If an output cannot be written.
     """
-    job = Job.open(job_folder)
-    finish_shards(job, load_work(job), shards, num_workers, lambda count: None)
+    try:
+        job = Job.open(job_folder)
+    except OSError as error:
+        return dict.fromkeys(shards, _describe(error, job_folder))
+    return finish_shards(job, load_work(job), shards, num_workers, lambda num_records, num_failures=0: None)
 
 
 def load_work(job: Job) -> Work:
@@ -31,46 +41,117 @@ def load_work(job: Job) -> Work:
 
 
 def finish_shards(
-    job: Job, work: Work, shards: Sequence[int], num_workers: int | None, advance: Callable[[int], None]
-) -> None:
+    job: Job, work: Work, shards: Sequence[int], num_workers: int | None, advance: Advance
+) -> dict[int, str]:
     """Write output and receipt of each shard as it completes.
+
+    A shard whose files cannot be read or written fails, and the others go on, unless several fail one after the other.
 
     Args:
         job: The job.
         work: What to do.
         shards: Numbers of the shards.
         num_workers: Worker processes; None starts one per core.
-        advance: Called with the number of records that are done since the last call.
+        advance: Called with the number of records that are done since the last call, and with that of failures.
+
+    Returns:
+        Machine and reason, by number, of each shard that failed.
     """
-    started = time.perf_counter()
-    digests: dict[int, str] = {}
-    kept: dict[int, Any] = {}
+    writer = _Writer(job, work, num_workers, advance)
+    waiting = deque(shards)
+    while waiting and writer.num_errors < _MOST_ERRORS:
+        writer.finish(waiting)
+    if waiting:
+        reason = f"not tried after {_MOST_ERRORS} errors in a row, the last one {writer.reason}"
+        writer.failed |= dict.fromkeys(waiting, reason)
+    return writer.failed
 
-    def rows() -> Iterator[Shard]:
-        for number in shards:
-            shard = job.shard(number)
-            digests[number] = job.digest(number)
-            kept[number] = job.unchanged(number) if work.keeps_rows else None
-            yield shard if kept[number] is None else Shard(number, _without(shard.rows, kept[number]))
 
-    for output in work.process(rows(), num_workers, advance):
-        if work.keeps_rows:
-            output = _with_kept(output, job.shard(output.number).rows, kept.pop(output.number))
+class _Writer:
+    """Writes what a work yields.
+
+    Attributes:
+        failed: Reason by number of each shard that failed.
+        num_errors: Errors since the last shard that was written.
+        reason: The last error in words.
+    """
+
+    def __init__(self, job: Job, work: Work, num_workers: int | None, advance: Advance) -> None:
+        self.job, self.work, self.num_workers, self.advance = job, work, num_workers, advance
+        self.failed: dict[int, str] = {}
+        self.num_errors, self.reason = 0, ""
+        self.kept: dict[int, Any] = {}  # rows of unchanged records, by shard
+        self.started = time.perf_counter()
+
+    def finish(self, waiting: deque[int]) -> None:
+        """Work on shards until all are done, or files cannot be read; remove from `waiting` those that were begun."""
+        begun: set[int] = set()
+
+        def shards() -> Iterator[Shard]:
+            while waiting and self.num_errors < _MOST_ERRORS:
+                number = waiting.popleft()
+                begun.add(number)
+                yield self.changed(self.job.shard(number))
+
+        try:
+            for output in self.work.process(shards(), self.num_workers, self.advance):
+                begun.remove(output.number)
+                self.write(self.completed(output))
+        except OSError as error:
+            self.note(error, sorted(begun))
+        else:
+            assert not begun, f"{self.job.work} yielded no output for shards {sorted(begun)}"
+
+    def changed(self, shard: Shard) -> Shard:
+        """Return a shard without the records whose rows are kept."""
+        kept = self.job.unchanged(shard.number) if self.work.keeps_rows else None
+        if kept is None:
+            return shard
+        self.kept[shard.number] = kept
+        self.advance(len(kept))
+        return Shard(shard.number, _without(shard.rows, kept))
+
+    def completed(self, output: Output) -> Output:
+        """Return an output with the rows that are kept."""
+        if not self.work.keeps_rows:
+            return output
+        return _with_kept(output, self.job.shard(output.number).rows, self.kept.pop(output.number, None))
+
+    def write(self, output: Output) -> None:
+        """Write the output and the receipt of a shard."""
         receipt = Receipt(
             shard=output.number,
-            inputs=digests[output.number],
-            settings=job.settings_digest,
-            version=job.version,
-            num_inputs=job.num_inputs(output.number),
+            inputs=self.job.digest(output.number),
+            settings=self.job.settings_digest,
+            version=self.job.version,
+            num_inputs=self.job.num_inputs(output.number),
             num_outputs=len(output.table),
             output="",
             failures=output.failures,
             host=f"{socket.gethostname()}:{os.getpid()}",
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - self.started,
             finished=time.time(),
         )
-        job.save(output, receipt)
-        started = time.perf_counter()
+        self.started = time.perf_counter()
+        try:
+            self.job.save(output, receipt)
+        except OSError as error:
+            self.note(error, [output.number])
+        else:
+            self.num_errors = 0
+            self.advance(0, len(output.failures))
+
+    def note(self, error: OSError, shards: list[int]) -> None:
+        """Note an error that made shards fail."""
+        self.num_errors += 1
+        self.reason = _describe(error, self.job.store.folder)
+        self.failed |= dict.fromkeys(shards, self.reason)
+
+
+def _describe(error: OSError, job_folder: str) -> str:
+    """Return the machine and what is wrong with its files."""
+    words = describe_disk(error, Path(job_folder)) or first_line(error)
+    return f"on {socket.gethostname()}: {words}"
 
 
 def _without(rows: Any, kept: Any) -> Any:

@@ -1,64 +1,24 @@
 """Tests of jobs: shards, receipts, interruption, merging."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from toy_job import CountLetters, records_of, write_files
 
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.jobs.driver import run_job
-from eztorch_sce.jobs.job import Job, file_states
+from eztorch_sce.jobs.job import Job
 from eztorch_sce.jobs.merge import merge
 from eztorch_sce.jobs.runners.local import LocalRunner
 from eztorch_sce.jobs.sharding import shard_of
-from eztorch_sce.jobs.work import Output, Shard, Work
-
-
-class CountLetters(Work):
-    """Counts the letters of files; a file without letters is a failure."""
-
-    command = "count letters"
-
-    def __init__(self, letters: str) -> None:
-        self.letters = letters
-        self.calls: list[str] = []
-
-    def settings(self) -> dict[str, str]:
-        return {"letters": self.letters}
-
-    @classmethod
-    def load(cls, settings: dict[str, str]) -> "CountLetters":
-        return cls(settings["letters"])
-
-    def process(
-        self, shards: Iterable[Shard], num_workers: int | None, advance: Callable[[int], None]
-    ) -> Iterator[Output]:
-        for number, rows in shards:
-            keys = [os.fsdecode(key) for key in rows["key"].to_pylist()]
-            texts = {key: Path(key).read_text() for key in keys}
-            self.calls += keys
-            counts = {key: sum(text.count(letter) for letter in self.letters) for key, text in texts.items()}
-            kept = [key for key in keys if counts[key]]
-            columns = {"key": pa.array(map(os.fsencode, kept), pa.large_binary(), size=len(kept))}
-            columns["count"] = pa.array([counts[key] for key in kept], pa.int64())
-            yield Output(number, pa.table(columns), {key: "no letters" for key in keys if not counts[key]})
-
-
-def records_of(paths: Sequence[str]) -> pa.Table:
-    sizes, times = zip(*file_states(list(paths)), strict=True)
-    keys = pa.array(map(os.fsencode, paths), pa.large_binary(), size=len(paths))
-    return pa.table({"key": keys, "size": pa.array(sizes), "time_ns": pa.array(times)})
+from eztorch_sce.jobs.work import Work
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    folder = tmp_path / "files"
-    folder.mkdir()
-    for number in range(50):
-        (folder / f"{number:02d}.txt").write_text("a" * (number % 5))
-    return sorted(map(str, folder.iterdir()))
+    return write_files(tmp_path / "files", 50)
 
 
 def test_records_keep_their_shard_when_others_are_added() -> None:
@@ -100,7 +60,7 @@ def test_rows_of_unchanged_records_are_kept_when_others_of_their_shard_change(
     tmp_path: Path, files: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     def counts(work: Work, paths: Sequence[str]) -> dict[str, int]:
-        job = Job.create(tmp_path / "job", work, records_of(paths), per_shard=25)
+        job = Job.create(tmp_path / "job", work, records_of(paths), per_shard=50)
         table = run_job(job, work, LocalRunner(), None).table
         return dict(zip(map(os.fsdecode, table["key"].to_pylist()), table["count"].to_pylist(), strict=True))
 

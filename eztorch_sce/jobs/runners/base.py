@@ -1,7 +1,7 @@
 """The interface of runners: where the shards of a job are worked on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from eztorch_sce.settings import Settings, setting
 
 if TYPE_CHECKING:
     from eztorch_sce.jobs.job import Job
-    from eztorch_sce.jobs.work import Work
+    from eztorch_sce.jobs.work import Advance, Work
 
 
 class Runner(ABC):
@@ -27,19 +27,23 @@ class Runner(ABC):
 
     @abstractmethod
     def run(
-        self, job: "Job", work: "Work", shards: Sequence[int], num_workers: int | None, advance: Callable[[int], None]
+        self, job: "Job", work: "Work", shards: Sequence[int], num_workers: int | None, advance: "Advance"
     ) -> dict[int, str]:
         """Work on shards, and return when each has a receipt or has failed.
+
+        A runner of other machines starts its tasks, which call `worker.work_on`, and leaves the waiting to
+        `watching.watch_receipts`. Whatever ends the waiting, such as `Stopped`, the runner ends its tasks.
 
         Args:
             job: The job.
             work: What to do.
             shards: Numbers of the shards.
             num_workers: Worker processes per machine; None starts one per core that the worker may use.
-            advance: To be called with the number of records that are done since the last call.
+            advance: To be called with the number of records that are done since the last call, and with that of
+                failures.
 
         Returns:
-            Reason by number of each shard that failed, which the job tries again.
+            Reason by number of each shard that failed, which names the machine. The job tries these shards again.
         """
 
     def describe(self, job_folder: str, num_shards: int) -> list[str]:

@@ -1,6 +1,6 @@
 """The work on shards by the processes of this machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ from eztorch_sce.registry import register
 
 if TYPE_CHECKING:
     from eztorch_sce.jobs.job import Job
-    from eztorch_sce.jobs.work import Work
+    from eztorch_sce.jobs.work import Advance, Work
 
 
 class LocalRunner(Runner):
@@ -21,13 +21,12 @@ class LocalRunner(Runner):
         """Check nothing: this process is the machine."""
 
     def run(
-        self, job: "Job", work: "Work", shards: Sequence[int], num_workers: int | None, advance: Callable[[int], None]
+        self, job: "Job", work: "Work", shards: Sequence[int], num_workers: int | None, advance: "Advance"
     ) -> dict[int, str]:
-        """See `Runner.run`. Errors, such as a full disk, are raised."""
+        """See `Runner.run`."""
         from eztorch_sce.jobs.worker import finish_shards
 
-        finish_shards(job, work, shards, num_workers, advance)
-        return {}
+        return finish_shards(job, work, shards, num_workers, advance)
 
 
 @register("runner", "local")
