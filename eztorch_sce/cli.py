@@ -152,9 +152,7 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
         groups = {name: group.name for group in GROUPS.values() for name in group.commands}
         raise ConfigError([unknown_command(command, known, groups) + registry.remarks()])
     if any(word in _HELP_WORDS for word in words):
-        topics = without_plugins(words)
-        first = next(number for number, word in enumerate(topics) if word in _HELP_WORDS)
-        return print(help_pages.command_help(command, topics[first + 1 :]))
+        return print(help_pages.command_help(command, _topics(without_plugins(words))))
     if _DRY_RUN in words:
         return _dry_run(command, [word for word in words if word != _DRY_RUN])
     with _loading("loading PyTorch"):
@@ -166,6 +164,11 @@ def _run_with_settings(command: str, rest: list[str]) -> None:
         run_by_hydra(command, words, _start)
     else:
         _start(command, config)
+
+
+def _topics(words: Sequence[str]) -> Sequence[str]:
+    """Return the words after `--help`."""
+    return words[next(number for number, word in enumerate(words) if word in _HELP_WORDS) + 1 :]
 
 
 def _dry_run(command: str, words: list[str]) -> None:
@@ -235,7 +238,7 @@ def _run_positional(name: str, words: list[str]) -> None:
 
     command = COMMANDS[name]
     if any(word in _HELP_WORDS for word in words):
-        return print(help_pages.positional_help(command))
+        return print(help_pages.positional_help(command, _topics(words)))
     refuse_several(name)
     line = parse(command, words)
     assert command.run is not None
@@ -255,7 +258,7 @@ def _run_group(group: CommandGroup, words: list[str]) -> None:
         raise ConfigError([f"{group.name} {name} is not a command{cure}"])
     command = group.commands[name]
     if any(word in _HELP_WORDS for word in rest):
-        return print(help_pages.positional_help(command))
+        return print(help_pages.positional_help(command, _topics(rest)))
     refuse_several(f"{group.name} {name}")
     line = parse(command, rest)
     if command.run is None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from eztorch_sce.commands import COMMANDS, GROUPS
 from eztorch_sce.config import help as help_pages
 from eztorch_sce.config.recipes import recipes
-from eztorch_sce.config.reference import Description, Entry, Reference, describe, load
+from eztorch_sce.config.reference import Description, Entry, Reference, load, reference_of
 from eztorch_sce.errors import ConfigError, did_you_mean
 from eztorch_sce.positional import PositionalCommand
 
@@ -199,7 +199,7 @@ def _values(key: str, value: str, entry: Entry, reference: Reference, command: s
 def _of_positional(command: PositionalCommand, before: Sequence[str], current: str) -> Iterator[Candidate]:
     """Yield what a positional argument may be, and settings or the values of one."""
     key, equals, value = current.partition("=")
-    entries = _entries(command)
+    entries = _entries(command, before)
     if equals and key in entries:
         yield from _values(key, value, entries[key], Reference({}, {}, {}, []), "")
         return
@@ -212,14 +212,19 @@ def _of_positional(command: PositionalCommand, before: Sequence[str], current: s
     yield from (Candidate(f"{name}=", entry.help[:_SHORT_HELP]) for name, entry in entries.items())
 
 
-def _entries(command: PositionalCommand) -> dict[str, Entry]:
-    """Return the settings of a command by path."""
+def _entries(command: PositionalCommand, before: Sequence[str]) -> dict[str, Entry]:
+    """Return the settings of a command by path, which depend on the choices made by the words before."""
     if command.config is None:
         return {f"data.{name}": entry for name, entry in load().configs["DataConfig"].settings.items()}
-    reference = Reference({}, {}, {}, [])
+    typed = dict(word.split("=", 1) for word in before if "=" in word)
+    description, reference = reference_of(command.config)
     entries = dict[str, Entry]()
-    for name, entry in describe(command.config, reference).settings.items():
+    for name, entry in description.settings.items():
         nested = reference.configs[entry.config].settings if entry.config else {}
+        if entry.group:
+            members = reference.choices[entry.group]
+            chosen = members.get(typed.get(name, entry.default))
+            entries[name], nested = entry, chosen.settings if chosen else {}
         entries |= {f"{name}.{inner}": each for inner, each in nested.items()} or {name: entry}
     if "backbone" in entries:
         entries["backbone"].choices = list(load().choices["backbone"])  # a network of timm is allowed, too

@@ -8,13 +8,14 @@ import re
 import typing
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eztorch_sce.errors import ConfigError, did_you_mean
+from eztorch_sce import registry
+from eztorch_sce.errors import ConfigError, did_you_mean, nearest
 from eztorch_sce.home_folders import with_home_folders
-from eztorch_sce.settings import Setting, invalid_settings, problem_with, show
+from eztorch_sce.settings import Setting, declaration, default_of, invalid_settings, problem_with, show
 
 _SETTING = re.compile(r"[A-Za-z_][\w.]*=")  # a path that begins so must exist, or start with "/" or "."
 _ITEM = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list; quotes protect commas
@@ -117,9 +118,9 @@ def parse(command: PositionalCommand, words: Sequence[str]) -> CommandLine:
 
     Raises:
         ConfigError: With all mistakes at once: missing arguments, folders that do not exist, unknown settings with the
-            nearest known name, invalid values, and flags of earlier versions with their replacements.
+            nearest known name, unknown choices, invalid values, and flags of earlier versions with their replacements.
     """
-    hints = dict(_settings_of(command.config)) if command.config else {}
+    hints = dict(_settings_of_all_choices(command.config)) if command.config else {}
     words, messages = _without_flags(command, words, hints)
     overrides = [word for word in words if _is_setting(word, hints)]
     arguments = [word for word in words if not _is_setting(word, hints)]
@@ -132,9 +133,9 @@ def parse(command: PositionalCommand, words: Sequence[str]) -> CommandLine:
             raise ConfigError(messages)
         return CommandLine(arguments, None, overrides)
     lacks_argument = len(arguments) < len(command.arguments)
-    values, unknown = _read_settings(command, overrides, hints, lacks_argument)
-    config = with_home_folders(_nested(command.config, values))
-    if messages := messages + unknown + invalid_settings(config):
+    read = _Settings(command, overrides, lacks_argument)
+    config = with_home_folders(read.config())
+    if messages := messages + read.messages + invalid_settings(config):
         more = command.mistakes(*arguments, config) if command.mistakes and not lacks_argument else []
         raise ConfigError([*messages, *more])
     return CommandLine(arguments, config, [])
@@ -147,49 +148,149 @@ def _is_setting(word: str, hints: Mapping[str, Any]) -> bool:
     return _SETTING.match(word) is not None and (is_known or not os.path.exists(word))
 
 
-def _read_settings(
-    command: PositionalCommand, overrides: Sequence[str], hints: Mapping[str, Any], lacks_argument: bool
-) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of the settings by name, and one message per unknown setting, which may be a folder."""
-    values: dict[str, Any] = {}
-    messages: list[str] = []
-    for override in overrides:
-        key, text = override.split("=", 1)
-        name = key if key in hints else key.removeprefix("data.")
-        if name in hints:
-            value = parse_value(text, hints[name])
-            if values.setdefault(name, value) != value:
-                messages.append(
-                    f"{name} is set several times ({name}={show(values[name])}, {override}): keep one of them"
-                )
-        else:
-            known = f"its settings are {', '.join(hints)}" if hints else "it has no settings"
-            known += did_you_mean(name, hints) or (
-                f"; for a folder of that name, write ./{override}" if lacks_argument else ""
-            )
-            messages.append(f"{key} is not a setting of {command.title}; {known}")
-    return values, messages
+class _Settings:
+    """The settings that are typed on a command line, in any order.
+
+    Attributes:
+        messages: One message per unknown setting, which may be a folder, and per unknown choice.
+    """
+
+    def __init__(self, command: PositionalCommand, overrides: Sequence[str], lacks_argument: bool) -> None:
+        assert command.config is not None
+        self.command, self.lacks_argument = command, lacks_argument
+        self.messages: list[str] = []
+        self.default: Any = command.config()
+        self.groups = {path: declared for path, declared in _choices_of(command.config)}
+        self.chosen: dict[str, Any] = {}  # configs by path
+        self.unclear: list[str] = []  # paths of choices that are not known
+        self.values: dict[str, Any] = {}
+        typed = [override.split("=", 1) for override in overrides]
+        for key, text in typed:
+            if (path := self._name(key, self.groups)) is not None:
+                self._set(path, _unquoted(text), key, text)
+        for path, declared in self.groups.items():
+            if path in self.values:
+                self._choose(path, declared, self.values.pop(path))
+        self.hints = dict(_settings_of(self._with_choices()))
+        for key, text in typed:
+            if self._name(key, self.groups) is not None or self._is_unclear(key):
+                continue
+            name = self._name(key, self.hints)
+            if name is None:
+                self._reject(key, text)
+            else:
+                self._set(name, parse_value(text, self.hints[name]), key, text)
+
+    def config(self) -> Any:
+        """Return the config with the typed settings."""
+        return _with_values(self._with_choices(), self.values)
+
+    def _name(self, key: str, known: Mapping[str, Any]) -> str | None:
+        """Return the setting that a key means, or None if it is not known."""
+        return next((name for name in (key, key.removeprefix("data.")) if name in known), None)
+
+    def _is_unclear(self, key: str) -> bool:
+        return any(key.removeprefix("data.").startswith(f"{path}.") for path in self.unclear)
+
+    def _set(self, name: str, value: Any, key: str, text: str) -> None:
+        if self.values.setdefault(name, value) != value:
+            first = f"{name}={show(self.values[name])}"
+            self.messages.append(f"{name} is set several times ({first}, {key}={text}): keep one of them")
+
+    def _choose(self, path: str, declared: Setting, name: str) -> None:
+        """Take a choice by name; in place of an unknown one the nearest, so that its settings are checked, too."""
+        assert declared.group is not None
+        if name == "null" and declared.optional:
+            self.chosen[path] = None
+            return
+        known = registry.choices(declared.group)
+        default = _at(self.default, path)
+        if name not in known:
+            self.messages.append(registry.unknown_choice(path, name, declared.group))
+            guess = nearest(name, known)
+            if guess is None:
+                self.unclear.append(path)
+                return
+            name = guess
+        self.chosen[path] = default if default is not None and name == registry.name_of(default) else known[name]()
+
+    def _with_choices(self) -> Any:
+        return _with_values(self.default, self.chosen)
+
+    def _reject(self, key: str, text: str) -> None:
+        """Add a message about a setting that there is not."""
+        not_one = f"{key} is not a setting of {self.command.title}"
+        name = key.removeprefix("data.")
+        path = next((path for path in self.groups if name.startswith(f"{path}.")), None)
+        if path is not None:
+            self.messages.append(f"{not_one}; {self._choices_with(path, name.removeprefix(f'{path}.'))}")
+            return
+        known = [each for each in self.hints if not any(each.startswith(f"{path}.") for path in self.groups)]
+        cure = f"its settings are {', '.join(known)}" if known else "it has no settings"
+        cure += did_you_mean(name, known) or (
+            f"; for a folder of that name, write ./{key}={text}" if self.lacks_argument else ""
+        )
+        self.messages.append(f"{not_one}; {cure}")
+
+    def _choices_with(self, path: str, name: str) -> str:
+        """Return in words which choices have a setting, or else the settings of the one that is chosen."""
+        if others := registry.choices_with(path, self.groups[path].group or "", name):
+            return f"{others} has it"
+        own = [each.removeprefix(f"{path}.") for each in self.hints if each.startswith(f"{path}.")]
+        if guess := nearest(name, own):
+            return f"did you mean {path}.{guess}?"
+        chosen = _at(self._with_choices(), path)
+        title = path if chosen is None else f"{path}={registry.name_of(chosen)}"
+        return f"the settings of {title} are {', '.join(own)}" if own else f"{title} has no settings"
 
 
-def _settings_of(config: type[Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path and the type of each setting of a config, such as "data.root", also of nested ones."""
-    for name, hint in typing.get_type_hints(config).items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            yield from _settings_of(hint, f"{prefix}{name}.")
-        else:
-            yield prefix + name, hint
+def _choices_of(config_class: type[Any], prefix: str = "") -> Iterator[tuple[str, Setting]]:
+    """Yield the path and the declaration of each setting that takes a choice of a group, such as "runner"."""
+    for item in fields(config_class):
+        declared, default = declaration(item), default_of(item)
+        if declared is not None and declared.group is not None:
+            yield f"{prefix}{item.name}", declared
+        elif is_dataclass(default) and not isinstance(default, type):
+            yield from _choices_of(type(default), f"{prefix}{item.name}.")
 
 
-def _nested(config: type[Any], values: Mapping[str, Any]) -> Any:
-    """Return a config with these values of its settings, by path."""
-    made: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(config).items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            inside = {path.removeprefix(f"{name}."): value for path, value in values.items()}
-            made[name] = _nested(hint, {path: value for path, value in inside.items() if path not in values})
-        elif name in values:
-            made[name] = values[name]
-    return config(**made)
+def _settings_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the type of each setting of a config, such as "data.root", also of the configs inside it."""
+    hints = typing.get_type_hints(type(config))
+    for item in fields(config):
+        path, value, declared = f"{prefix}{item.name}", getattr(config, item.name), declaration(item)
+        is_choice = declared is not None and declared.group is not None
+        if is_choice or not is_dataclass(value):
+            yield path, hints[item.name]
+        if is_dataclass(value):
+            yield from _settings_of(value, f"{path}.")
+
+
+def _settings_of_all_choices(config_class: type[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the path and the type of each setting of a config, and of each choice."""
+    yield from _settings_of(config_class())
+    for path, declared in _choices_of(config_class):
+        for choice in registry.choices(declared.group or "").values():
+            yield from _settings_of(choice(), f"{path}.")
+
+
+def _with_values(config: Any, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """Return a copy of a config with these values of its settings, by path."""
+    changed: dict[str, Any] = {}
+    for item in fields(config):
+        path, value = f"{prefix}{item.name}", getattr(config, item.name)
+        if path in values:
+            changed[item.name] = values[path]
+        elif is_dataclass(value) and not isinstance(value, type):
+            changed[item.name] = _with_values(value, values, f"{path}.")
+    return replace(config, **changed)
+
+
+def _at(config: Any, path: str) -> Any:
+    """Return the value of a setting by its path."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
 
 
 def _one_for_each(command: PositionalCommand, values: Sequence[str]) -> list[Argument]:

@@ -11,6 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
@@ -119,6 +120,18 @@ def unknown_choice(path: str, name: str, group: str) -> str:
     elif not cure and not _remarks:
         message += f"; if a plugin registers {name}, name it with plugins=..."
     return message + remarks()
+
+
+def choices_with(path: str, group: str, name: str) -> str:
+    """Return the choices that have a setting, such as "optimizer=adamw" for the setting `betas`, or an empty string.
+
+    Args:
+        path: Path of the choice, such as "optimizer".
+        group: The group of its choices.
+        name: The setting.
+    """
+    owners = [other for other, cls in choices(group).items() if name in {item.name for item in fields(cls)}]
+    return " or ".join(f"{path}={other}" for other in owners)
 
 
 def remark(sentence: str) -> None:

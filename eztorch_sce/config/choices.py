@@ -65,9 +65,3 @@ def named_parts(config_class: type, prefix: str = "") -> Iterator[str]:
             if registry.place_of(default) is not None:
                 yield f"{prefix}{item.name}"
             yield from named_parts(type(default), f"{prefix}{item.name}.")
-
-
-def choices_with(choice: ChoiceField, name: str) -> str:
-    """Return the choices that have a setting, such as "optimizer=adamw" for the setting `betas`, or an empty string."""
-    owners = [other for other, cls in registry.choices(choice.group).items() if name in {f.name for f in fields(cls)}]
-    return " or ".join(f"{choice.path}={other}" for other in owners)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from eztorch_sce import registry
 from eztorch_sce.config.adjust import needs_names, open_group
-from eztorch_sce.config.choices import VIEWS, choice_fields, choices_with
+from eztorch_sce.config.choices import VIEWS, choice_fields
 from eztorch_sce.config.compose import INVALID, NO_CHANGES, Changes, commands, compose_by_hydra, prepare, to_config
 from eztorch_sce.config.overrides import parsed, quoted
 from eztorch_sce.config.renamed import renamed
@@ -234,7 +234,7 @@ class _Explanation:
         """Return the choices that have a setting, such as "optimizer=adamw" for `optimizer.betas`."""
         for path, choice in choice_fields(commands()[self.command]).items():
             if key.startswith(f"{path}.") and choice.group != VIEWS:
-                return choices_with(choice, key.removeprefix(f"{path}.").split(".")[0])
+                return registry.choices_with(path, choice.group, key.removeprefix(f"{path}.").split(".")[0])
         return ""
 
     def _nearest_key(self, word: str) -> str:

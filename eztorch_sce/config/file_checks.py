@@ -8,7 +8,7 @@ from typing import Any
 
 from eztorch_sce import registry
 from eztorch_sce.augment.view import ViewConfig
-from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField, choices_with
+from eztorch_sce.config.choices import OWN_VIEWS, VIEWS, ChoiceField
 from eztorch_sce.config.renamed import renamed
 from eztorch_sce.config.starting import OBJECT, StartingPoint
 from eztorch_sce.errors import did_you_mean
@@ -108,7 +108,9 @@ class _Checker:
 
     def _cure(self, path: str, name: str, known: list[str], prefix: str) -> str:
         for choice in self.choices.values():
-            if prefix == f"{choice.path}." and choice.group != VIEWS and (others := choices_with(choice, name)):
+            if prefix != f"{choice.path}." or choice.group == VIEWS:
+                continue
+            if others := registry.choices_with(choice.path, choice.group, name):
                 return f" of {choice.path}={self.start.own(choice)}; {others} has it"
         return did_you_mean(path, [f"{prefix}{each}" for each in known])
 

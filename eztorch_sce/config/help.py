@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from eztorch_sce.config.added import with_added
-from eztorch_sce.config.reference import Description, Reference, describe, load
+from eztorch_sce.config.reference import Description, Reference, load, reference_of
 from eztorch_sce.errors import ConfigError, did_you_mean, shorten
 from eztorch_sce.positional import CommandGroup, PositionalCommand
 
@@ -223,18 +223,36 @@ def group_overview(group: CommandGroup) -> str:
     return "\n".join([*lines, "", f"`eztorch-sce {group.name} <command> --help` shows the settings of a command."])
 
 
-def positional_help(command: PositionalCommand) -> str:
-    """Return the help of a command that takes positional arguments."""
+def positional_help(command: PositionalCommand, topics: Sequence[str] = ()) -> str:
+    """Return the help of a command that takes positional arguments.
+
+    Args:
+        command: The command.
+        topics: Empty for its page, "all" for that of every choice, too, or the name of a group, choice or setting.
+
+    Raises:
+        ConfigError: If there is no such topic.
+    """
     lines = [*textwrap.wrap(command.summary, _width()), "", f"usage: {command.usage()}", "", "examples:"]
     lines += [f"  {example}" for example in command.examples]
     arguments = [Row(argument.name, "", argument.help) for argument in command.arguments]
     lines += Section("arguments", rows=arguments).full(_width())
     if command.config is None:
         return "\n".join([*lines, "", f"settings: the same as those of `eztorch-sce {command.settings_of}`."])
-    empty = Reference({}, {}, {}, [])
-    sections = list(_sections(describe(command.config, empty), empty))
+    description, reference = reference_of(command.config)
+    sections = list(_sections(description, reference))
+    choices = _choice_sections(description, reference)
+    if topics and topics[0] != "all":
+        return "\n".join(_topic_lines(topics[0], sections + choices))
     rows = [row for section in sections for row in section.rows]
-    return "\n".join([*lines, *(Section("settings", rows=rows).full(_width()) if rows else [])])
+    lines += Section("settings", rows=rows).full(_width()) if rows else []
+    if "all" in topics:
+        lines += _all_lines(choices)
+    elif choices:
+        names = list(dict.fromkeys(section.name.partition("=")[0] for section in choices))
+        shown = " and ".join(f"`--help {name}`" for name in names)
+        lines += ["", f"{shown} explains the settings of each choice."]
+    return "\n".join(lines)
 
 
 def _width() -> int:

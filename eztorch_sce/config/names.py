@@ -106,6 +106,7 @@ RetrieveRecipe: TypeAlias = Literal[
     "hmdb51_retrieval",
     "ucf101_retrieval",
 ]
+RunnerName: TypeAlias = Literal["local"]
 ViewsName: TypeAlias = Literal[
     "byol",
     "cifar",
