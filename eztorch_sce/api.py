@@ -16,7 +16,7 @@ from eztorch_sce.augment.view import View
 from eztorch_sce.augment.views import Views
 from eztorch_sce.chance import Chance, chance_levels
 from eztorch_sce.config import schema
-from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_to_data, fit_to_plan
+from eztorch_sce.config.fit import fit_finetuning, fit_input, fit_network, fit_to_data, fit_to_plan
 from eztorch_sce.config.set_where import names_origins
 from eztorch_sce.data.loading import input_spec
 from eztorch_sce.data.sources.provenance import Provenance
@@ -59,6 +59,7 @@ from eztorch_sce.types import InputSpec, Report
 if TYPE_CHECKING:
     from eztorch_sce.config.names import LossName, MethodName
     from eztorch_sce.curation.bench import BenchResult
+    from eztorch_sce.curation.rates import Rates
     from eztorch_sce.data.sources.source import Source, SourceConfig
     from eztorch_sce.losses.pairs import Loss, LossConfig
     from eztorch_sce.methods.base import Method, MethodConfig
@@ -443,8 +444,10 @@ def show_views(config: schema.ShowViewsConfig) -> Report:
 
 
 @signals.watched()
-def bench(config: schema.PretrainConfig) -> "BenchResult":
+def bench(config: schema.PretrainConfig) -> "tuple[BenchResult, Rates]":
     """Measure the decoders on clips sampled as in pretraining, and store the fastest for `data.decoder=auto`.
+
+    The speeds of checking, copying and reading files, and of the network, are stored beside it for `data plan`.
 
     Raises:
         ConfigError: If settings are invalid or files are missing.
@@ -456,7 +459,7 @@ def bench(config: schema.PretrainConfig) -> "BenchResult":
     splits = config.data.open_for_pretraining(config.seed)
     summarize(splits, config.data.seen_by_pretraining(splits))
     manifest = splits.train
-    config = fit_input(config, manifest)
-    data = config.data
-    spec = input_spec(data, manifest, InputSpec(), config.views[0])
-    return bench_decoders(data, manifest, config.views, spec, config.seed)
+    config = fit_network(config, manifest)
+    assert config.backbone is not None  # chosen if it was not set
+    spec = input_spec(config.data, manifest, InputSpec(), config.views[0])
+    return bench_decoders(config.data, manifest, config.views, spec, config.backbone, config.seed)

@@ -276,7 +276,7 @@ def _bench(folder: str, overrides: list[str]) -> None:
         from eztorch_sce.curation.command import print_bench
 
     # Decoding uses no GPU, so the batch need not divide among the GPUs of this machine.
-    print_bench(api.bench(compose("pretrain", [f"data.root={quoted(folder)}", "trainer.accelerator=cpu", *overrides])))
+    print_bench(*api.bench(compose("pretrain", [f"data.root={quoted(folder)}", "trainer.accelerator=cpu", *overrides])))
 
 
 def _start(command: str, config: object) -> None:

@@ -79,6 +79,19 @@ def print_wrapped(text: str) -> None:
         console.print(line, soft_wrap=True)
 
 
+def in_bytes(count: float) -> str:
+    """Return a number of bytes with three digits and a decimal unit.
+
+    >>> in_bytes(900), in_bytes(1_234_567), in_bytes(999_900), in_bytes(42e12)
+    ('900 B', '1.23 MB', '1 MB', '42 TB')
+    """
+    units = ("B", "KB", "MB", "GB", "TB", "PB")
+    value, unit = float(count), 0
+    while unit < len(units) - 1 and float(f"{value:.3g}") >= 1000:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.4g} {units[unit]}" if value >= 1000 else f"{value:.3g} {units[unit]}"
+
+
 def accept_any_text() -> None:
     """Write characters that the encoding of stdout or stderr lacks as escapes, instead of failing on them."""
     for stream in (sys.stdout, sys.stderr):

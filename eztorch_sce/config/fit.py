@@ -125,6 +125,16 @@ def fit_input(config: schema.PretrainConfig, manifest: Manifest) -> schema.Pretr
     return config
 
 
+def fit_network(config: schema.PretrainConfig, manifest: Manifest) -> schema.PretrainConfig:
+    """Return a config with views, clips and backbone chosen as `fit_to_data` does, for commands that do not train."""
+    if config.backbone is not None:
+        return fit_input(config, manifest)
+    config = copy.deepcopy(config)
+    records = survey(manifest, config.data.build_decoder())
+    announce([*_choose_input(config, records), *_choose_backbone(config, records)])
+    return config
+
+
 def fit_finetuning(config: schema.FinetuneConfig, manifest: Manifest) -> schema.FinetuneConfig:
     """Return a validated config of a fine-tuning with its batch and, without weights, its crops and clips chosen.
 

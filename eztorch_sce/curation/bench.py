@@ -1,4 +1,4 @@
-"""Comparison of the decoders on the files of a run, sampled as the run samples them."""
+"""Comparison of the decoders on the files of a run, sampled as the run samples them, and the speeds of data work."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import torch
 
 from eztorch_sce.augment.view import ViewConfig
 from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.curation.measure import measure_rates
+from eztorch_sce.curation.rates import Rates, write_rates
 from eztorch_sce.data.config import DECODER_FILE, DataConfig
 from eztorch_sce.data.datamodule import TrainingData
 from eztorch_sce.data.dataset import TrainingClips
@@ -21,6 +23,7 @@ from eztorch_sce.data.sources.media_table import check_writable
 from eztorch_sce.data.sources.records import KINDS, Records
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.files import write_text
+from eztorch_sce.models.backbones.base import BackboneConfig
 from eztorch_sce.progress import track
 from eztorch_sce.registry import choices
 from eztorch_sce.types import ClipSpan, Failure, InputSpec
@@ -67,7 +70,7 @@ class BenchResult:
         num_workers: Smallest number of worker processes that is nearly as fast as the best number.
         threads: Decoding threads per worker.
         by_workers: Clips per second by number of workers.
-        decoders: Measurements of each decoder.
+        decoders: Measurements of each decoder; empty if there are no videos.
     """
 
     decoder: str
@@ -75,6 +78,11 @@ class BenchResult:
     threads: int
     by_workers: dict[int, float]
     decoders: list[DecoderResult]
+
+    def scaling(self) -> float:
+        """Return the speed of the largest number of workers, over that of one times their number."""
+        most = max(self.by_workers)
+        return self.by_workers[most] / (most * self.by_workers[min(self.by_workers)])
 
 
 class _Sample(NamedTuple):
@@ -87,31 +95,52 @@ class _Sample(NamedTuple):
     seed: int
 
 
-def bench(config: DataConfig, manifest: Manifest, views: list[ViewConfig], spec: InputSpec, seed: int) -> BenchResult:
-    """Measure every decoder on a sample of a run's videos, one decoder at a time and on one thread.
+def bench(
+    config: DataConfig,
+    manifest: Manifest,
+    views: list[ViewConfig],
+    spec: InputSpec,
+    backbone: BackboneConfig,
+    seed: int,
+) -> tuple[BenchResult, Rates]:
+    """Measure every decoder on a sample of a run's videos, one decoder at a time and on one thread, then the data work.
+
+    Args:
+        config: The settings of the data.
+        manifest: The files. Without videos, decoders are not compared.
+        views: The views of a training.
+        spec: Frames, length and size of a clip.
+        backbone: The network that computes features.
+        seed: Seed of the clips.
 
     Raises:
-        ConfigError: If no video can be read, or the result cannot be written to their folder.
+        ConfigError: If no video can be read, or the results cannot be written to their folder.
     """
     check_writable(config.folder())
     reference = replace(config, decoder="pyav").build_decoder()
     sample = _Sample(config, _readable_sample(manifest, reference, spec), views, spec, seed)
-    results = [_measure(name, reference, sample) for name in choices("decoder")]
-    fastest = max((result for result in results if result.usable), key=lambda result: result.clips_per_s)
-    by_workers = _rates_by_workers(sample, fastest.decoder)
+    results = []
+    if sample.manifest.records.num_by_kind()["video"]:
+        results = [_measure(name, reference, sample) for name in choices("decoder")]
+    fastest = max((each for each in results if each.usable), key=lambda each: each.clips_per_s, default=None)
+    decoder = fastest.decoder if fastest else "pyav"
+    by_workers = _rates_by_workers(sample, decoder)
     sufficient_rate = _NEARLY_BEST * max(by_workers.values())
     num_workers = next(number for number, rate in by_workers.items() if rate >= sufficient_rate)
-    result = BenchResult(fastest.decoder, num_workers, threads=1, by_workers=by_workers, decoders=results)
+    result = BenchResult(decoder, num_workers, threads=1, by_workers=by_workers, decoders=results)
     write_text(config.folder() / DECODER_FILE, json.dumps(asdict(result), indent=2) + "\n")
-    return result
+    rates = measure_rates(replace(config, decoder=decoder), manifest, spec, backbone, result.scaling())
+    write_rates(config.folder(), rates)
+    return result, rates
 
 
 def _readable_sample(manifest: Manifest, reference: Decoder, spec: InputSpec) -> Manifest:
-    """Return a few videos, evenly spaced in the manifest, that the reference decoder can read."""
-    videos = manifest.records.where(manifest.records.kind_codes == KINDS.index("video"))
-    if not len(videos):
-        raise ConfigError([f"{manifest.source} holds no videos: data bench compares the decoders of videos"])
-    candidates = videos[:: max(1, len(videos) // _NUM_FILES)][:_NUM_FILES]
+    """Return a few videos, evenly spaced in the manifest, that the reference decoder can read; or else a few images."""
+    records = manifest.records.where(manifest.records.kind_codes == KINDS.index("video"))
+    if not len(records):
+        images = manifest.records[:: max(1, len(manifest.records) // _NUM_FILES)][:_NUM_FILES]
+        return replace(manifest, records=images)
+    candidates = records[:: max(1, len(records) // _NUM_FILES)][:_NUM_FILES]
     is_readable = [_can_read(reference, path, spec) for path in candidates.paths()]
     if not any(is_readable):
         cure = f"run `eztorch-sce data doctor` on {manifest.source}"

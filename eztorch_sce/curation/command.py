@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
-from eztorch_sce.errors import typed
+from eztorch_sce.errors import counted, typed
 from eztorch_sce.files import write_text
 from eztorch_sce.positional import Argument, PositionalCommand
-from eztorch_sce.printing import PlainConsole, print_line, print_wrapped
+from eztorch_sce.printing import PlainConsole, in_bytes, print_line, print_wrapped
 
 if TYPE_CHECKING:
     from eztorch_sce.curation.bench import BenchResult
     from eztorch_sce.curation.check import CheckResult
     from eztorch_sce.curation.doctor import Diagnosis
     from eztorch_sce.curation.prepare import Prepared
+    from eztorch_sce.curation.rates import Rates, Speed
 
 _MAX_SHOWN = 20  # lines per list; the rest is counted
 
@@ -78,18 +79,52 @@ def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
     return all(result.complete for result in results.values())
 
 
-def print_bench(result: "BenchResult") -> None:
+def print_bench(result: "BenchResult", rates: "Rates") -> None:
     """Print the measurements of `data bench` and the settings they suggest."""
+    console = PlainConsole()
     table = Table("decoder", "clips/s, one process", "usable", "remark", title_justify="left")
     for row in result.decoders:
         rate = f"{row.clips_per_s:.1f}" if row.clips_per_s else "-"
         table.add_row(row.decoder, rate, "yes" if row.usable else "no", row.remark)
-    PlainConsole().print(table)
-    rates = ", ".join(f"{number}: {rate:.1f}" for number, rate in result.by_workers.items())
-    print_wrapped(f"clips/s by number of workers: {rates}")
-    threads = f"{result.threads} decoding thread each"
-    print_line(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
-    print_line("data.decoder=auto now selects this decoder")
+    if table.rows:
+        console.print(table)
+    console.print(_table_of_rates(rates))
+    by_workers = ", ".join(f"{number}: {rate:.1f}" for number, rate in result.by_workers.items())
+    print_wrapped(f"clips/s by number of workers: {by_workers}")
+    if result.decoders:
+        threads = f"{result.threads} decoding thread each"
+        print_line(f"fastest: data.decoder={result.decoder} data.num_workers={result.num_workers} ({threads})")
+        print_line("data.decoder=auto now selects this decoder")
+    else:
+        print_line(f"no videos, so decoders are not compared; fastest: data.num_workers={result.num_workers}")
+    print_line("data plan now knows the speeds of this machine on these files")
+
+
+def _table_of_rates(rates: "Rates") -> Table:
+    """Return the measured speeds of data work in one process, and the facts about the files, as a table."""
+    reading, network = rates.reading, rates.network
+    device = network.device if not network.threads else f"CPU, {counted(network.threads, 'thread')}"
+    shown = f"{counted(network.num_frames, 'frame')} of {network.size} px"
+    rows = [("doctor", f"{rates.doctor.records_per_s:.1f} files/s", _bytes_of(rates.doctor))]
+    if rates.prepare is not None:
+        rows.append(("prepare", f"{rates.prepare.records_per_s:.2f} videos/s", _bytes_of(rates.prepare)))
+    for num_clips, speed in ((1, reading.one_clip), (reading.num_clips, reading.clips)):
+        if speed is not None:
+            name = f"reading {counted(num_clips, 'clip')} x {reading.num_crops} crops"
+            rows.append((name, f"{speed.records_per_s:.2f} files/s", _bytes_of(speed)))
+    rows.append((f"features, {device}", f"{network.views_per_s:.1f} views/s", f"{network.backbone}, {shown}"))
+    rows.append(("opening a file", f"{1e3 * rates.open_s:.3f} ms", "status and first bytes"))
+    rows.append(("merging", f"{rates.merge.rows_per_s:.0f} records/s", "by the process that starts a job"))
+    table = Table("data work, one process", "speed", "remark", title_justify="left")
+    table.columns[1].justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _bytes_of(speed: "Speed") -> str:
+    written = f", {in_bytes(speed.bytes_written)} written" if speed.bytes_written else ""
+    return f"{in_bytes(speed.bytes_read)} read{written} per file"
 
 
 def _print_diagnosis(diagnosis: "Diagnosis") -> None:
@@ -181,8 +216,8 @@ _COMMANDS = (
     ),
     PositionalCommand(
         "data bench",
-        "Find the fastest decoder and number of workers for the files of a folder, sampled as pretraining does.",
-        (Argument("FOLDER", "Folder of videos.", is_folder=True),),
+        "Find the fastest decoder and number of workers for the files of a folder, and measure what `data plan` needs.",
+        (Argument("FOLDER", "Folder of videos or images, sampled as pretraining does.", is_folder=True),),
         None,
         (
             "eztorch-sce data bench videos",

@@ -179,6 +179,17 @@ def _findings_about_timestamps(times_s: Collection[float]) -> Iterator[str]:
             yield f"variable frame rate: {num_uneven / len(intervals_s):.0%} of the frames"
 
 
+def examine(path: str, kind: str, full: bool) -> MediaRow:
+    """Return the row of a file; one that cannot be read has a finding that says why.
+
+    Args:
+        path: The file or frame folder.
+        kind: "video", "image" or "frames".
+        full: Decode every frame.
+    """
+    return _examine(_Job(path, kind, full))
+
+
 def _examine(job: _Job) -> MediaRow:
     try:
         if job.kind == "video":

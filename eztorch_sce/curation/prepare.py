@@ -201,13 +201,18 @@ def _copy(job: _Job) -> _Copied:
         if job.config.to == "frames":
             _write_frame_folder(job.source, Path(job.target), job.config)
             return _Copied()
-        _encode(job.source, Path(job.target), job.config)
+        encode(job.source, Path(job.target), job.config)
         return _Copied(speedup=_speedup(job.source, job.target) if job.timed else None)
     except MediaError as error:
         return _Copied(failure=error.reason)
 
 
-def _encode(source: str, target: Path, config: PrepareConfig) -> None:
+def encode(source: str, target: Path, config: PrepareConfig) -> None:
+    """Write a copy of a video as h264, and compare its frames with those of the source.
+
+    Raises:
+        MediaError: If the source cannot be read, or its copy differs.
+    """
     frames = PyAVDecoder().frames(source, config.short_side)
     if config.fps is not None:
         frames = _at_rate(frames, config.fps)

@@ -15,7 +15,9 @@ _ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".z
 
 PREPARED_FILE = "prepare.json"
 """File in which `data prepare` records its settings, in the folder of the copies."""
-OWN_FILES = frozenset({"manifest.arrow", "manifest.parquet", "decoder.json", PREPARED_FILE, "unpack.json"})
+RATES_FILE = "rates.json"
+"""File in which `data bench` stores the speeds that `data plan` predicts from."""
+OWN_FILES = frozenset({"manifest.arrow", "manifest.parquet", "decoder.json", RATES_FILE, PREPARED_FILE, "unpack.json"})
 """Files written by the `data` commands."""
 
 
