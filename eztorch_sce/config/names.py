@@ -106,7 +106,10 @@ RetrieveRecipe: TypeAlias = Literal[
     "hmdb51_retrieval",
     "ucf101_retrieval",
 ]
-RunnerName: TypeAlias = Literal["local"]
+RunnerName: TypeAlias = Literal[
+    "local",
+    "slurm",
+]
 ViewsName: TypeAlias = Literal[
     "byol",
     "cifar",

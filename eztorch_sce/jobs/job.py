@@ -9,7 +9,7 @@ receipts/         a receipt per finished shard, which names its output
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -148,6 +148,16 @@ class Job:
         """Return the shards that have no valid receipt, ascending."""
         done = self.receipts()
         return [number for number in range(self.count) if number not in done]
+
+    def not_done(self, shards: Sequence[int]) -> list[int]:
+        """Return those of some shards that have no valid receipt, reading no receipts of others."""
+        outputs = set(self.store.names(OUTPUTS))
+        receipts = [read_receipt(self.store, number) for number in shards]
+        return [
+            number
+            for number, receipt in zip(shards, receipts, strict=True)
+            if receipt is None or not self.is_valid(receipt) or receipt.output not in outputs
+        ]
 
     def unchanged(self, number: int) -> Any:
         """Return the rows of the last output of a shard whose records are the same, or None if there are none.
