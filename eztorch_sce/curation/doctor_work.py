@@ -1,7 +1,7 @@
 """The work of `data doctor` on shards of files: a row per file, whatever its condition."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from eztorch_sce.cores import num_usable_cores
@@ -13,7 +13,7 @@ from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.frame_names import split_frames_path
 from eztorch_sce.errors import MediaError
-from eztorch_sce.jobs.work import Output, Settings, Shard, Work
+from eztorch_sce.jobs.work import Advance, Output, Settings, Shard, Work
 from eztorch_sce.types import MediaInfo
 
 _LIMIT_S = 60.0  # a file that takes longer counts as hung
@@ -77,9 +77,7 @@ class DoctorWork(Work):
         """See `Work.load`."""
         return cls(settings["folder"], settings["full"])
 
-    def process(
-        self, shards: Iterable[Shard], num_workers: int | None, advance: Callable[[int], None]
-    ) -> Iterator[Output]:
+    def process(self, shards: Iterable[Shard], num_workers: int | None, advance: Advance) -> Iterator[Output]:
         """See `Work.process`. Every record has a row: what is wrong with its file is a finding.
 
         Raises:
