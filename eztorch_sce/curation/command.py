@@ -135,15 +135,15 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
         table.add_row(finding, str(count), path)
     if table.rows:
         PlainConsole().print(table)
-    num_unusable = diagnosis.num_unusable
-    for row in diagnosis.rows.unusable(_MAX_SHOWN):
+    unusable = [row for row in diagnosis.rows if not row.usable]
+    for row in unusable[:_MAX_SHOWN]:
         print_wrapped(f"unusable: {row.path}: {'; '.join(row.findings)}")
-    if num_unusable > _MAX_SHOWN:
-        print_line(f"and {num_unusable - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
+    if len(unusable) > _MAX_SHOWN:
+        print_line(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
     if diagnosis.skipped:
         print_wrapped(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
     rate = len(diagnosis.rows) / max(diagnosis.seconds, 1e-9)
-    counts = f"{len(diagnosis.rows)} files, {num_unusable} unusable"
+    counts = f"{len(diagnosis.rows)} files, {len(unusable)} unusable"
     print_line(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s)")
     print_line(f"written to {diagnosis.table}")
 

@@ -16,7 +16,7 @@ import torch
 from eztorch_sce.augment.view import View, evaluation_view
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.cores import num_usable_cores
-from eztorch_sce.curation.doctor_work import DoctorRow, Examinee, examine
+from eztorch_sce.curation.doctor import examine
 from eztorch_sce.curation.prepare import encode
 from eztorch_sce.curation.rates import MergeSpeed, NetworkSpeed, Rates, Reading, Speed
 from eztorch_sce.curation.settings import PrepareConfig
@@ -24,6 +24,7 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EvaluationClips, EvaluationSampling
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.manifest import Manifest
+from eztorch_sce.data.sources.media_table import MediaRow
 from eztorch_sce.distributed import local_device
 from eztorch_sce.errors import MediaError, counted
 from eztorch_sce.evaluation.memory import InChunks
@@ -68,7 +69,7 @@ def measure_rates(
     open_s = _seconds_to_open(manifest)  # before anything else has read the files
     sample = _sample(manifest, _NUM_FILES)
     records = list(sample.records)
-    rows: list[DoctorRow] = []
+    rows: list[MediaRow] = []
     with _one_thread():
         doctor = _speed_of(lambda index: _examine(records[index], rows), len(records), "doctor")
         prepare = _prepare_speed([record.path for record in records if record.kind == "video"])
@@ -162,9 +163,9 @@ def _bytes_read_so_far() -> int:
         return 0
 
 
-def _examine(record: MediaRecord, rows: list[DoctorRow]) -> int:
+def _examine(record: MediaRecord, rows: list[MediaRow]) -> int:
     """Inspect a record, and append its row."""
-    rows.append(examine(Examinee(record.path, record.kind, full=False)))
+    rows.append(examine(record.path, record.kind, full=False))
     return 0
 
 
@@ -180,7 +181,7 @@ def _prepare_speed(videos: list[str]) -> Speed | None:
                 encode(videos[index], target, PrepareConfig())
             except MediaError:
                 return 0  # named by `data prepare` when it runs
-            examine(Examinee(str(target), "video", full=False))
+            examine(str(target), "video", full=False)
             return target.stat().st_size
 
         return _speed_of(copy, len(videos), "prepare")

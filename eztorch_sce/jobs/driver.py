@@ -16,7 +16,13 @@ _SILENT = "(its worker died without a message, as when the system kills it for l
 
 
 def run_job(job: Job, work: Work, runner: Runner, num_workers: int | None) -> Merged:
-    """Finish all shards of a job that have no valid receipt, and return the merged outputs.
+    """Finish a job, see `finish_job`, and return the merged outputs."""
+    finish_job(job, work, runner, num_workers)
+    return merge(job)
+
+
+def finish_job(job: Job, work: Work, runner: Runner, num_workers: int | None) -> None:
+    """Finish all shards of a job that have no valid receipt.
 
     Args:
         job: The job.
@@ -25,7 +31,7 @@ def run_job(job: Job, work: Work, runner: Runner, num_workers: int | None) -> Me
         num_workers: Worker processes per machine; None starts one per core.
 
     Raises:
-        ConfigError: If the runner cannot start, shards have failed several times, or the outputs do not prove complete.
+        ConfigError: If the runner cannot start, or shards have failed several times.
         Stopped: If a signal asks the command to end; what is done stays.
     """
     signals.keep(lambda: "finished shards are kept")
@@ -48,7 +54,6 @@ def run_job(job: Job, work: Work, runner: Runner, num_workers: int | None) -> Me
         pending = job.pending()
     if pending:
         raise ConfigError(_describe_failed(reasons, pending))
-    return merge(job)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Merging the outputs of a job, and the proof that each record is present once, or named as failed."""
 
 import os
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from eztorch_sce.errors import ConfigError, shorten
@@ -29,17 +30,27 @@ def merge(job: Job) -> Merged:
     """
     import pyarrow as pa
 
+    tables = []
+    failures: dict[str, str] = {}
+    for receipt, table in proven_outputs(job):
+        tables.append(table)
+        failures |= receipt.failures
+    table = pa.concat_tables(tables)
+    return Merged(table.take(pa.compute.sort_indices(table[ROW])), failures)
+
+
+def proven_outputs(job: Job) -> Iterator[tuple[Receipt, Any]]:
+    """Yield the receipt and the output of each shard, see `proven_output`, so that one is in memory at a time.
+
+    Raises:
+        ConfigError: As `merge`.
+    """
     receipts = job.receipts()
     if missing := [str(number) for number in range(job.count) if number not in receipts]:
         cure = "run the same command again"
         raise ConfigError([f"{len(missing)} of {job.count} shards are not done ({shorten(missing)}): {cure}"])
-    tables = []
-    failures: dict[str, str] = {}
     for number in range(job.count):
-        tables.append(proven_output(job, receipts[number]))
-        failures |= receipts[number].failures
-    table = pa.concat_tables(tables)
-    return Merged(table.take(pa.compute.sort_indices(table[ROW])), failures)
+        yield receipts[number], proven_output(job, receipts[number])
 
 
 def proven_output(job: Job, receipt: Receipt) -> Any:
