@@ -21,7 +21,7 @@ test: .venv/test
 # Kills 40 trainings at random instants, starts them again, and compares what they leave: about 10 minutes.
 survival: export OMP_NUM_THREADS = 1
 survival: .venv/test
-	$(BIN)/pytest -m long -vv tests/test_survival.py tests/test_signals.py tests/training/test_nodes.py tests/report/test_run_lock.py
+	$(BIN)/pytest -m long -vv tests/test_survival.py tests/test_signals.py tests/training/test_nodes.py tests/test_locks.py
 
 # Every test that `make test` leaves out for its time: about 20 minutes.
 long: export OMP_NUM_THREADS = 1

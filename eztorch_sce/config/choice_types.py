@@ -11,6 +11,7 @@ from eztorch_sce.augment.view import ViewConfig
 if TYPE_CHECKING:
     from eztorch_sce.config.names import BackboneName, LossName, MethodName, OptimizerName, RunnerName, ViewsName
     from eztorch_sce.jobs.runners.base import RunnerConfig
+    from eztorch_sce.jobs.runners.local import LocalConfig
     from eztorch_sce.losses.pairs import LossConfig
     from eztorch_sce.losses.sce import SCEConfig
     from eztorch_sce.methods.base import MethodConfig
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     LossChoice: TypeAlias = Choice[SCEConfig, LossConfig | LossName | None]
     MethodChoice: TypeAlias = Choice[MomentumContrastConfig, MethodConfig | MethodName]
     OptimizerChoice: TypeAlias = Choice[OptimizerConfig | None, OptimizerConfig | OptimizerName | None]
-    RunnerChoice: TypeAlias = Choice[RunnerConfig, RunnerConfig | RunnerName]
+    RunnerChoice: TypeAlias = Choice[LocalConfig, RunnerConfig | RunnerName]
     SGDChoice: TypeAlias = Choice[SGDConfig, OptimizerConfig | OptimizerName]
     ViewsChoice: TypeAlias = Choice[list[ViewConfig], list[ViewConfig] | ViewsName]
 else:

@@ -12,7 +12,6 @@ from rich.table import Table
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
 from eztorch_sce.errors import counted, typed
 from eztorch_sce.files import write_text
-from eztorch_sce.planning.data_settings import DataPlanConfig
 from eztorch_sce.positional import Argument, PositionalCommand
 from eztorch_sce.printing import PlainConsole, in_bytes, print_line, print_wrapped
 
@@ -80,16 +79,6 @@ def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
     return all(result.complete for result in results.values())
 
 
-def run_plan(folder: str, config: DataPlanConfig) -> bool:
-    """Predict time and bytes of data work from the speeds that `data bench` measured."""
-    from eztorch_sce.curation.rates import read_rates
-    from eztorch_sce.planning.data_plan import plan_data
-    from eztorch_sce.planning.data_tables import print_data_plan
-
-    print_data_plan(plan_data(config, read_rates(Path(folder))))
-    return True
-
-
 def print_bench(result: "BenchResult", rates: "Rates") -> None:
     """Print the measurements of `data bench` and the settings they suggest."""
     console = PlainConsole()
@@ -146,15 +135,15 @@ def _print_diagnosis(diagnosis: "Diagnosis") -> None:
         table.add_row(finding, str(count), path)
     if table.rows:
         PlainConsole().print(table)
-    unusable = [row for row in diagnosis.rows if not row.usable]
-    for row in unusable[:_MAX_SHOWN]:
+    num_unusable = diagnosis.num_unusable
+    for row in diagnosis.rows.unusable(_MAX_SHOWN):
         print_wrapped(f"unusable: {row.path}: {'; '.join(row.findings)}")
-    if len(unusable) > _MAX_SHOWN:
-        print_line(f"and {len(unusable) - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
+    if num_unusable > _MAX_SHOWN:
+        print_line(f"and {num_unusable - _MAX_SHOWN} more; see the column `usable` of {diagnosis.table}")
     if diagnosis.skipped:
         print_wrapped(f"skipped, neither a video nor an image by suffix: {shorten(diagnosis.skipped)}")
     rate = len(diagnosis.rows) / max(diagnosis.seconds, 1e-9)
-    counts = f"{len(diagnosis.rows)} files, {len(unusable)} unusable"
+    counts = f"{len(diagnosis.rows)} files, {num_unusable} unusable"
     print_line(f"{counts}, {diagnosis.seconds:.1f} s ({rate:.0f} files/s)")
     print_line(f"written to {diagnosis.table}")
 
@@ -237,18 +226,6 @@ _COMMANDS = (
         ),
         None,
         settings_of="pretrain",
-    ),
-    PositionalCommand(
-        "data plan",
-        "Predict hours, bytes and bottlenecks of doctor, prepare and extract on many machines, from `data bench`.",
-        (Argument("FOLDER", "Folder of a sample of the files, which `data bench` has measured.", is_folder=True),),
-        DataPlanConfig,
-        (
-            "eztorch-sce data plan videos",
-            "eztorch-sce data plan videos records=650000 nodes=32 cores=32",
-            "eztorch-sce data plan videos records=100000000 nodes=512 cores=64 storage_gbps=1000",
-        ),
-        run_plan,
     ),
     PositionalCommand(
         "data check",

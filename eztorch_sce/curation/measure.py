@@ -1,6 +1,5 @@
 """Measurement of the speeds that `data plan` predicts from, on a few files of a folder, a few seconds each."""
 
-import hashlib
 import os
 import platform
 import statistics
@@ -17,7 +16,7 @@ import torch
 from eztorch_sce.augment.view import View, evaluation_view
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.cores import num_usable_cores
-from eztorch_sce.curation.doctor import examine
+from eztorch_sce.curation.doctor_work import DoctorRow, Examinee, examine
 from eztorch_sce.curation.prepare import encode
 from eztorch_sce.curation.rates import MergeSpeed, NetworkSpeed, Rates, Reading, Speed
 from eztorch_sce.curation.settings import PrepareConfig
@@ -25,14 +24,13 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EvaluationClips, EvaluationSampling
 from eztorch_sce.data.decoders.base import Decoder
 from eztorch_sce.data.sources.manifest import Manifest
-from eztorch_sce.data.sources.media_table import MediaRow
 from eztorch_sce.distributed import local_device
 from eztorch_sce.errors import MediaError, counted
 from eztorch_sce.evaluation.memory import InChunks
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.jobs.merge import merge
 from eztorch_sce.jobs.runners.base import RunnerConfig
-from eztorch_sce.jobs.work import Output, Settings, Shard, Work
+from eztorch_sce.jobs.work import Advance, Output, Settings, Shard, Work
 from eztorch_sce.jobs.worker import work_on
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.memory_format import to_channels_last
@@ -70,7 +68,7 @@ def measure_rates(
     open_s = _seconds_to_open(manifest)  # before anything else has read the files
     sample = _sample(manifest, _NUM_FILES)
     records = list(sample.records)
-    rows: list[MediaRow] = []
+    rows: list[DoctorRow] = []
     with _one_thread():
         doctor = _speed_of(lambda index: _examine(records[index], rows), len(records), "doctor")
         prepare = _prepare_speed([record.path for record in records if record.kind == "video"])
@@ -81,14 +79,11 @@ def measure_rates(
         machine=_cpu_name(),
         cores=num_usable_cores(),
         num_gpus=torch.cuda.device_count(),
-        folder_records=len(manifest.records),
         num_records=len(records),
         videos=sum(record.kind == "video" for record in records) / len(records),
         bytes_per_record=statistics.fmean(row.bytes for row in rows),
-        spread_bytes=statistics.pstdev(row.bytes for row in rows),
         duration_s=statistics.fmean(row.duration_s for row in rows),
         open_s=open_s,
-        hash_bytes_per_s=_hash_speed([record.path for record in records]),
         scaling=min(1.0, scaling),
         doctor=doctor,
         prepare=prepare,
@@ -167,32 +162,10 @@ def _bytes_read_so_far() -> int:
         return 0
 
 
-def _examine(record: MediaRecord, rows: list[MediaRow]) -> int:
+def _examine(record: MediaRecord, rows: list[DoctorRow]) -> int:
     """Inspect a record, and append its row."""
-    rows.append(examine(record.path, record.kind, full=False))
+    rows.append(examine(Examinee(record.path, record.kind, full=False)))
     return 0
-
-
-def _hash_speed(paths: list[str]) -> float:
-    """Return the bytes per second of computing the digest of files, as for files of equal size; 0 if none can be read.
-
-    Frame folders and members of shards are left out.
-    """
-    seconds, num_bytes = 0.0, 0
-    for path in paths:
-        started = time.perf_counter()
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.blake2b(digest_size=16)
-                while block := file.read(1 << 20):
-                    digest.update(block)
-                num_bytes += file.tell()
-        except OSError:
-            continue
-        seconds += time.perf_counter() - started
-        if seconds > _LIMIT_S:
-            break
-    return num_bytes / seconds if num_bytes else 0.0
 
 
 def _prepare_speed(videos: list[str]) -> Speed | None:
@@ -207,7 +180,7 @@ def _prepare_speed(videos: list[str]) -> Speed | None:
                 encode(videos[index], target, PrepareConfig())
             except MediaError:
                 return 0  # named by `data prepare` when it runs
-            examine(str(target), "video", full=False)
+            examine(Examinee(str(target), "video", full=False))
             return target.stat().st_size
 
         return _speed_of(copy, len(videos), "prepare")
@@ -282,9 +255,7 @@ class Blank(Work):
         """Return the work."""
         return cls()
 
-    def process(
-        self, shards: Iterable[Shard], num_workers: int | None, advance: Callable[[int], None]
-    ) -> Iterator[Output]:
+    def process(self, shards: Iterable[Shard], num_workers: int | None, advance: Advance) -> Iterator[Output]:
         """Yield the records of each shard with a column of bytes."""
         import pyarrow as pa
 
@@ -307,8 +278,7 @@ def _merge_speed() -> MergeSpeed:
         started = time.perf_counter()
         table = merge(job).table
         seconds += time.perf_counter() - started
-        row_bytes = table.nbytes / len(table)
-        return MergeSpeed(len(table) / seconds, row_bytes, row_bytes - _ROW_BYTES, len(table))
+        return MergeSpeed(len(table) / seconds, table.nbytes / len(table), len(table))
 
 
 def _cpu_name() -> str:

@@ -3,8 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from eztorch_sce.settings import Settings, setting
+from eztorch_sce.jobs.runners.local import LocalConfig
+from eztorch_sce.settings import Settings, choice, setting
+
+if TYPE_CHECKING:
+    from eztorch_sce.config.choice_types import RunnerChoice
+else:
+    RunnerChoice = Any  # that module imports torch
 
 
 @dataclass
@@ -21,7 +28,8 @@ class DoctorConfig(Settings):
         is_path=True,
         help="List files, such as [train.csv,test.csv]; files whose content is in more than one list are reported.",
     )
-    workers: int | None = setting(None, at_least=1, help="Worker processes; null starts one per core.")
+    runner: RunnerChoice = choice("runner", LocalConfig(), help="Where files are inspected; FOLDER is seen there, too.")
+    workers: int | None = setting(None, at_least=1, help="Worker processes per machine; null starts one per core.")
 
 
 @dataclass

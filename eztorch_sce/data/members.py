@@ -7,10 +7,22 @@ never copied to disk.
 import re
 from typing import Any
 
-from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.errors import ConfigError, MediaError, first_line
 
 # A "#" may be part of the name of the member, or of a folder.
 _MEMBER = re.compile(r"(?P<shard>.+?\.tar|.+)#(?P<name>.+)@(?P<start>\d+)\+(?P<size>\d+)", re.DOTALL)
+
+_PLUG_INS = {
+    "s3": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+    "hf": "huggingface_hub",
+    "http": "'eztorch-sce[shards]'",
+    "https": "'eztorch-sce[shards]'",
+}
+"""Package that lets fsspec open the URLs of a protocol."""
 
 
 def member_path(shard: str, name: str, start: int, size: int) -> str:
@@ -64,7 +76,7 @@ def file_system(address: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path or URL, and the address in the form that file system expects.
 
     Raises:
-        ConfigError: If fsspec lacks the plug-in for the protocol.
+        ConfigError: If fsspec lacks the plug-in for the protocol, or does not know it.
     """
     import fsspec
 
@@ -73,5 +85,9 @@ def file_system(address: str) -> tuple[Any, str]:
     try:
         system, path = fsspec.core.url_to_fs(address)
     except ImportError as error:
-        raise ConfigError([f"{address}: {error}; for http run pip install 'eztorch-sce[shards]'"]) from error
+        package = _PLUG_INS.get(address.partition("://")[0])
+        cure = f"; run pip install {package}" if package else ""
+        raise ConfigError([f"{address}: {first_line(error)}{cure}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{address}: {first_line(error)}; such URLs begin with s3://, gs:// or https://"]) from error
     return system, str(path)

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from eztorch_sce import signals
-from eztorch_sce.errors import ConfigError, counted, first_messages
-from eztorch_sce.jobs.job import Job
-from eztorch_sce.jobs.merge import Merged, merge
+from eztorch_sce.errors import ConfigError, counted, first_messages, shorten
+from eztorch_sce.jobs.job import DAMAGED, Job
+from eztorch_sce.jobs.leftovers import remove_leftovers
+from eztorch_sce.jobs.merge import Merged, UnprovenError, merge
 from eztorch_sce.jobs.runners.base import Runner
 from eztorch_sce.jobs.work import Advance, Work
 from eztorch_sce.progress import counting, print_above
@@ -16,13 +17,26 @@ _SILENT = "(its worker died without a message, as when the system kills it for l
 
 
 def run_job(job: Job, work: Work, runner: Runner, num_workers: int | None) -> Merged:
-    """Finish a job, see `finish_job`, and return the merged outputs."""
-    finish_job(job, work, runner, num_workers)
-    return merge(job)
+    """Finish a job, see `finish_job`, and return the merged outputs. Damaged outputs are computed again.
+
+    Raises:
+        ConfigError: As `finish_job`, or if the outputs do not prove complete after several tries.
+        Stopped: If a signal asks the command to end; what is done stays.
+    """
+    with job.held():
+        for _ in range(_NUM_TRIES - 1):
+            finish_job(job, work, runner, num_workers)
+            try:
+                return _merged(job)
+            except UnprovenError as error:
+                for problem in error.problems:
+                    print_above(f"done again: {problem.rpartition(';')[0]}")
+        finish_job(job, work, runner, num_workers)
+        return _merged(job)
 
 
 def finish_job(job: Job, work: Work, runner: Runner, num_workers: int | None) -> None:
-    """Finish all shards of a job that have no valid receipt.
+    """Finish all shards of a job that have no valid receipt, while no other process works on the job.
 
     Args:
         job: The job.
@@ -31,29 +45,46 @@ def finish_job(job: Job, work: Work, runner: Runner, num_workers: int | None) ->
         num_workers: Worker processes per machine; None starts one per core.
 
     Raises:
-        ConfigError: If the runner cannot start, or shards have failed several times.
+        ConfigError: If another process works on the job, the runner cannot start, or shards have failed several times.
         Stopped: If a signal asks the command to end; what is done stays.
     """
     signals.keep(lambda: "finished shards are kept")
-    pending = job.pending()
-    num_done = job.num_records - sum(job.num_inputs(number) - job.num_unchanged(number) for number in pending)
+    with job.held():
+        pending = _pending(job)
+        if pending:
+            runner.check(job.store.folder, num_workers)
+            remove_leftovers(job)
+        reasons: dict[int, str] = {}
+        for number in range(_NUM_TRIES):
+            if not pending:
+                return
+            if number:
+                words = f"{counted(len(pending), 'shard')} failed and will be tried again"
+                print_above(f"{words}: {_first_of(reasons, pending)}")
+            with _shown(job, pending) as advance:
+                reasons = runner.run(job, work, pending, num_workers, advance)
+            job.confirm_lock()
+            pending = job.pending()
+        if pending:
+            raise ConfigError(_describe_failed(reasons, pending))
+
+
+def _merged(job: Job) -> Merged:
+    merged = merge(job)
+    remove_leftovers(job)
+    return merged
+
+
+def _pending(job: Job) -> list[int]:
+    """Return the shards to work on, and say what is done, and what is done again for another reason than its files."""
+    _, reasons = job.state()
+    num_done = job.num_records - sum(job.num_inputs(number) - job.num_unchanged(number) for number in reasons)
     if num_done:
         print_above(f"{num_done} of {job.num_records} records are done and unchanged")
-    if pending:
-        runner.check(job.store.folder, num_workers)
-    reasons: dict[int, str] = {}
-    for number in range(_NUM_TRIES):
-        if not pending:
-            break
-        if number:
-            print_above(
-                f"{counted(len(pending), 'shard')} failed and will be tried again: {_first_of(reasons, pending)}"
-            )
-        with _shown(job, pending) as advance:
-            reasons = runner.run(job, work, pending, num_workers, advance)
-        pending = job.pending()
-    if pending:
-        raise ConfigError(_describe_failed(reasons, pending))
+    damaged = [str(number) for number, reason in reasons.items() if reason in DAMAGED]
+    if damaged:
+        print_above(f"done again, since files of {job.store.folder} are missing or damaged: shard {shorten(damaged)}")
+    return list(reasons)
 
 
 @contextmanager

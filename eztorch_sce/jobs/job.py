@@ -9,15 +9,19 @@ receipts/         a receipt per finished shard, which names its output
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from eztorch_sce.errors import ConfigError
-from eztorch_sce.jobs.receipts import Receipt, read_receipt, read_receipts, write_receipt
-from eztorch_sce.jobs.sharding import num_shards, shard_of
+from eztorch_sce.errors import ConfigError, describe_disk
+from eztorch_sce.jobs.locking import JobLock, lock_job
+from eztorch_sce.jobs.receipts import FOLDER as RECEIPTS
+from eztorch_sce.jobs.receipts import Receipt, name_of, read_receipt, read_receipts, write_receipt
+from eztorch_sce.jobs.sharding import hash_of, num_shards
 from eztorch_sce.jobs.store import Store
-from eztorch_sce.jobs.work import LOADING, Output, Shard, Work
+from eztorch_sce.jobs.work import Output, Shard, Work
 
 JOB_FILE = "job.json"
 INPUTS_FILE = "inputs.arrow"
@@ -25,6 +29,10 @@ OUTPUTS = "outputs"
 ROW = "row"
 """Column of the inputs: position of the record in the data set, which changes when others are added."""
 _DIGESTS_KEY = b"eztorch_sce.digests"
+_SIZES_KEY = b"eztorch_sce.sizes"
+NOT_DONE = "not done"
+DAMAGED = ("receipt damaged", "output missing")
+"""Why a shard has no valid receipt, though it has been done."""
 _PER_TASK = 256  # files that a thread examines in one go
 
 
@@ -43,30 +51,34 @@ class Job:
         command: The command, such as "data doctor".
         work: Module and class of the work, such as "eztorch_sce.curation.doctor_work:DoctorWork".
         settings: The settings of the work.
-        settings_digest: Digest of the command and of the settings that decide the output.
+        settings_digest: Digest of the command and the settings.
         version: Version of this package.
         count: Number of shards.
     """
 
-    def __init__(self, store: Store, description: dict[str, Any]) -> None:
+    def __init__(self, store: Store, description: dict[str, Any], lock: JobLock | None = None) -> None:
         self.store = store
         self.command: str = description["command"]
         self.work: str = description["work"]
         self.settings: dict[str, Any] = description["settings"]
         self.version: str = description["version"]
         self.count: int = description["shards"]
-        deciding = {name: value for name, value in self.settings.items() if name != LOADING}
-        self.settings_digest = _digest_of([self.command, deciding])
+        self.settings_digest = _digest_of([self.command, self.settings])
         import pyarrow as pa
 
         self._inputs = pa.ipc.open_file(store.open(INPUTS_FILE))
         self._digests: list[str] = json.loads(self._inputs.schema.metadata[_DIGESTS_KEY])
+        self._sizes: list[int] = json.loads(self._inputs.schema.metadata[_SIZES_KEY])
+        self._num_holds = 0
+        self._lock: JobLock | None = None
+        self._keep(lock)
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str], work: Work, records: Any, per_shard: int) -> "Job":
         """Write the description of a job, or that of a job that exists anew, and return it.
 
         A job that exists keeps its number of shards, and with it the receipts of shards whose records are the same.
+        The job is locked until its work is finished, or this object is gone.
 
         Args:
             folder: Folder of the job.
@@ -74,8 +86,23 @@ class Job:
             records: Arrow table of all records in their order, with a unique `key` (large_binary) each, and whatever
                 columns the work needs; each column decides whether a receipt is valid.
             per_shard: Records per shard of a new job.
+
+        Raises:
+            ConfigError: If another process works on the job, or its folder cannot be written.
         """
         store = Store(folder)
+        lock = lock_job(store)
+        try:
+            return cls(store, cls._describe(store, work, records, per_shard), lock)
+        except BaseException as error:
+            lock.release()
+            if isinstance(error, OSError) and (words := describe_disk(error, store.path)):
+                raise ConfigError([words]) from error
+            raise
+
+    @staticmethod
+    def _describe(store: Store, work: Work, records: Any, per_shard: int) -> dict[str, Any]:
+        """Write the description and the records of a job, and return the description."""
         count = _earlier_count(store) or num_shards(len(records), per_shard)
         description = {
             "command": work.command,
@@ -87,7 +114,7 @@ class Job:
         }
         _write_inputs(store, records, count)
         store.write(JOB_FILE, (json.dumps(description, indent=2) + "\n").encode())
-        return cls(store, description)
+        return description
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Job":
@@ -108,10 +135,38 @@ class Job:
             )
         return cls(store, description)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock of the job until the outermost such block ends.
+
+        Raises:
+            ConfigError: If another process works on the job.
+        """
+        if self._lock is None:
+            self._keep(lock_job(self.store))
+        self._num_holds += 1
+        try:
+            yield
+        finally:
+            self._num_holds -= 1
+            if not self._num_holds and self._lock is not None:
+                self._lock.release()
+                self._lock = None
+
+    def confirm_lock(self) -> None:
+        """Raise ConfigError if another process has taken the lock, as after a long pause of this one."""
+        if self._lock is not None:
+            self._lock.confirm()
+
+    def _keep(self, lock: JobLock | None) -> None:
+        self._lock = lock
+        if lock is not None:
+            weakref.finalize(self, lock.release)
+
     @property
     def num_records(self) -> int:
         """Number of records of all shards."""
-        return sum(self.num_inputs(number) for number in range(self.count))
+        return sum(self._sizes)
 
     def shard(self, number: int) -> Shard:
         """Return the records of a shard."""
@@ -121,7 +176,7 @@ class Job:
 
     def num_inputs(self, number: int) -> int:
         """Return the number of records of a shard."""
-        return len(self._inputs.get_batch(number))
+        return self._sizes[number]
 
     def digest(self, number: int) -> str:
         """Return the digest of the records of a shard."""
@@ -129,26 +184,46 @@ class Job:
 
     def is_valid(self, receipt: Receipt) -> bool:
         """Return whether a receipt is one of the present records, settings and version."""
-        return (
-            receipt.shard < self.count
-            and receipt.inputs == self.digest(receipt.shard)
-            and receipt.settings == self.settings_digest
-            and receipt.version == self.version
-        )
+        return not self._staleness(receipt)
+
+    def _staleness(self, receipt: Receipt) -> str:
+        """Return in what a receipt differs from the job; empty if it is valid."""
+        if receipt.shard >= self.count:
+            return f"beyond the {self.count} shards of the job"
+        differences = {
+            "records changed": receipt.inputs != self.digest(receipt.shard),
+            "settings differ": receipt.settings != self.settings_digest,
+            f"done by eztorch_sce {receipt.version}": receipt.version != self.version,
+        }
+        return " and ".join(words for words, differs in differences.items() if differs)
 
     def receipts(self) -> dict[int, Receipt]:
         """Return the valid receipts whose outputs exist, by shard."""
-        outputs = set(self.store.names(OUTPUTS))
-        return {
-            number: receipt
-            for number, receipt in read_receipts(self.store).items()
-            if self.is_valid(receipt) and receipt.output in outputs
-        }
+        return self.state()[0]
 
     def pending(self) -> list[int]:
         """Return the shards that have no valid receipt, ascending."""
-        done = self.receipts()
-        return [number for number in range(self.count) if number not in done]
+        return list(self.state()[1])
+
+    def state(self) -> tuple[dict[int, Receipt], dict[int, str]]:
+        """Return the valid receipts whose outputs exist, by shard, and why each of the other shards has none."""
+        names = self.store.names(RECEIPTS)
+        outputs, receipts = set(self.store.names(OUTPUTS)), read_receipts(self.store)
+        done: dict[int, Receipt] = {}
+        reasons: dict[int, str] = {}
+        written = {name_of(number).partition("/")[2]: number for number in range(self.count)}
+        damaged = {written[name] for name in names if name in written} - receipts.keys()
+        for number in range(self.count):
+            receipt = receipts.get(number)
+            if receipt is None:
+                reasons[number] = DAMAGED[0] if number in damaged else NOT_DONE
+            elif words := self._staleness(receipt):
+                reasons[number] = words
+            elif receipt.output not in outputs:
+                reasons[number] = DAMAGED[1]
+            else:
+                done[number] = receipt
+        return done, reasons
 
     def not_done(self, shards: Sequence[int]) -> list[int]:
         """Return those of some shards that have no valid receipt, reading no receipts of others."""
@@ -159,6 +234,10 @@ class Job:
             for number, receipt in zip(shards, receipts, strict=True)
             if receipt is None or not self.is_valid(receipt) or receipt.output not in outputs
         ]
+
+    def discard(self, number: int) -> None:
+        """Remove the receipt of a shard, which is then done again."""
+        self.store.remove(name_of(number))
 
     def unchanged(self, number: int) -> Any:
         """Return the rows of the last output of a shard whose records are the same, or None if there are none.
@@ -239,17 +318,16 @@ def _write_inputs(store: Store, records: Any, count: int) -> None:
     import numpy as np
     import pyarrow as pa
 
-    keys = records["key"].to_pylist()
-    if len(set(keys)) != len(keys):
-        raise AssertionError("records of a job need unique keys")
-    of_record = np.fromiter((shard_of(key, count) for key in keys), np.int64, len(keys))
+    hashes = _hashes(records["key"])
+    of_record = (hashes % np.uint64(count)).astype(np.int64)
     order = np.argsort(of_record, kind="stable")
     ends = np.searchsorted(of_record[order], np.arange(count), side="right")
-    table = records.append_column(ROW, pa.array(np.arange(len(keys)))).take(pa.array(order)).combine_chunks()
+    table = records.append_column(ROW, pa.array(np.arange(len(records)))).take(pa.array(order)).combine_chunks()
     starts = [0, *ends[:-1].tolist()]
     slices = [table.slice(start, end - start) for start, end in zip(starts, ends.tolist(), strict=True)]
-    digests = json.dumps([_digest_of_rows(rows.drop_columns([ROW])) for rows in slices])
-    schema = table.schema.with_metadata({_DIGESTS_KEY: digests})
+    digests = [_digest_of_rows(rows.drop_columns([ROW])) for rows in slices]
+    metadata = {_DIGESTS_KEY: json.dumps(digests), _SIZES_KEY: json.dumps([len(rows) for rows in slices])}
+    schema = table.schema.with_metadata(metadata)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, schema) as writer:
         for rows in slices:
@@ -258,12 +336,29 @@ def _write_inputs(store: Store, records: Any, count: int) -> None:
     store.write(INPUTS_FILE, sink.getvalue())
 
 
+def _hashes(keys: Any) -> Any:
+    """Return the hash of each key, uint64 (N,), after checking that no key is there twice."""
+    import numpy as np
+
+    hashes = np.empty(len(keys), np.uint64)
+    start = 0
+    for chunk in keys.chunks:
+        hashes[start : start + len(chunk)] = np.fromiter(map(hash_of, chunk.to_pylist()), np.uint64, len(chunk))
+        start += len(chunk)
+    ranked = np.argsort(hashes)
+    twice = ranked[1:][hashes[ranked[1:]] == hashes[ranked[:-1]]]
+    if len(twice):
+        same = keys.filter(np.isin(hashes, hashes[twice])).to_pylist()
+        if len(set(same)) != len(same):
+            raise AssertionError(f"records of a job need unique keys; {max(same, key=same.count)!r} is there twice")
+    return hashes
+
+
 def _digest_of_rows(rows: Any) -> str:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    compact = rows.take(pa.array(range(len(rows)), pa.int64()))  # without the offsets of a slice
-    compact = compact.replace_schema_metadata(None)
+    compact = rows.take(pa.array(range(len(rows)))).replace_schema_metadata(None)  # without the offsets of a slice
     with pa.ipc.new_stream(sink, compact.schema) as writer:
         writer.write_table(compact.combine_chunks())
     return hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()

@@ -22,4 +22,9 @@ def shard_of(key: bytes, count: int) -> int:
     >>> shard_of(b"a.mp4", 16), shard_of(b"a.mp4", 16), shard_of(b"b.mp4", 16)
     (4, 4, 2)
     """
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") % count
+    return hash_of(key) % count
+
+
+def hash_of(key: bytes) -> int:
+    """Return the hash that decides the shard of a record, in [0, 2^64)."""
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little")

@@ -11,11 +11,11 @@ from eztorch_sce.config.saved import saved_settings
 from eztorch_sce.config.starting import OBJECT
 from eztorch_sce.errors import ConfigError, first_line, shorten, typed
 from eztorch_sce.files import open_text
+from eztorch_sce.locks import LOCK_FILE
 from eztorch_sce.models.weights import hash_of, is_weights, weights_file
 from eztorch_sce.report.finished_runs import flat
 from eztorch_sce.report.run_changes import Change, changes_between
 from eztorch_sce.report.run_history import History
-from eztorch_sce.report.run_lock import LOCK_FILE
 from eztorch_sce.training.checkpoint_files import checkpoint_files
 
 HEADER = "# eztorch-sce "  # of config.yaml, before the command
@@ -25,9 +25,6 @@ AGAIN = "again"
 """A run that left nothing to go on from."""
 GOING_ON = "going on"
 FINISHED = "finished"
-
-SHARDS = ".extract"
-"""Folder of the job of an `extract`, in its run directory."""
 
 _LOGS = (".txt", ".log", ".out", ".err")  # files that a job may write into the directory of its run beforehand
 _RESULTS = ("report.json", "checkpoints", "last.ckpt", "history.json")
@@ -70,7 +67,7 @@ def decide(command: str, config: Any) -> Decision:
         raise ConfigError([f"run.dir={run_dir} already contains a run of {earlier}: choose another directory"])
     saved, report = settings_or_none(run_dir), _report(run_dir)
     has_checkpoints = bool(checkpoint_files(run_dir))
-    if saved is None or (report is None and not has_checkpoints and not (run_dir / SHARDS).is_dir()):
+    if saved is None or (report is None and not has_checkpoints):
         _check_without_results(run_dir, is_damaged=saved is None)
         return Decision(run_dir, AGAIN, config)
     config, history = resumed(command, config, run_dir), History.read(run_dir)

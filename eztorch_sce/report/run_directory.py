@@ -23,6 +23,7 @@ from eztorch_sce.data.sources.records import Records
 from eztorch_sce.errors import ConfigError, first_line, typed
 from eztorch_sce.files import open_text, remove_all_partials, replacing, write_text
 from eztorch_sce.launch import is_first_process
+from eztorch_sce.locks import LOCK_FILE, FolderLock
 from eztorch_sce.progress import print_above
 from eztorch_sce.report.run_changes import batch_norm_note, table_of
 from eztorch_sce.report.run_decision import (
@@ -37,7 +38,6 @@ from eztorch_sce.report.run_decision import (
     hash_of_weights,
 )
 from eztorch_sce.report.run_history import History
-from eztorch_sce.report.run_lock import LOCK_FILE, RunLock
 from eztorch_sce.report.run_session import FinishedRun, begin, history_of, hold, lock_of
 from eztorch_sce.report.unfinished import where
 from eztorch_sce.report.versions import installed_versions
@@ -174,20 +174,20 @@ def _check(command: str, config: CommandConfig) -> _Place:
     return _Place(str(run_dir), decision.kind)
 
 
-def _lock_if_writable(run_dir: Path) -> RunLock | None:
+def _lock_if_writable(run_dir: Path) -> FolderLock | None:
     """Return the lock of a run directory, or None for one that can only be read, in which no process can work."""
     try:
-        return RunLock(run_dir)
+        return FolderLock(run_dir)
     except OSError as error:
         if isinstance(error, PermissionError) or error.errno == errno.EROFS:
             return None
         raise
 
 
-def _lock(run_dir: Path) -> RunLock:
+def _lock(run_dir: Path) -> FolderLock:
     """Return the lock of a run directory, and raise ConfigError if it cannot be written."""
     try:
-        return RunLock(run_dir)
+        return FolderLock(run_dir)
     except OSError as error:
         reason = error.strerror or first_line(error)
         raise ConfigError([f"run.dir={run_dir} cannot be written ({reason}): choose another directory"]) from None
@@ -348,13 +348,12 @@ def _going_on(run_dir: Path, progress: Progress | None, decision: Decision, conf
     if decision.kind == AGAIN:
         why = "before its first checkpoint" if hasattr(config, "trainer") else "before it had finished"
         return [f"starting again: the run in {run_dir} ended {why}"]
-    if decision.kind == NEW:
+    if decision.kind == NEW or progress is None:
         return []
-    place = "" if progress is None else f" from {where(progress, config.trainer.epochs)}"
-    lines = [f"going on with {run_dir}{place}"]
+    lines = [f"going on with {run_dir} from {where(progress, config.trainer.epochs)}"]
     if decision.changes:
         lines += ["with settings that have changed (history.json notes them):", *table_of(decision.changes)]
-        lines += [] if progress is None else batch_norm_note(decision.changes, config)
+        lines += batch_norm_note(decision.changes, config)
     return lines
 
 

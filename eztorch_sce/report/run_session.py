@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple, ParamSpec
 
 from eztorch_sce.errors import ConfigError, first_line
+from eztorch_sce.locks import FolderLock
 from eztorch_sce.progress import print_above
 from eztorch_sce.report.run_history import History
-from eztorch_sce.report.run_lock import RunLock
 from eztorch_sce.types import EarlierReport, Report
 
 P = ParamSpec("P")
@@ -35,7 +35,7 @@ class Session(NamedTuple):
         history: Its history; None until the session has begun.
     """
 
-    lock: RunLock
+    lock: FolderLock
     history: History | None = None
 
 
@@ -56,12 +56,12 @@ def in_run_directory(command: Callable[P, Report]) -> Callable[P, Report]:
     return run
 
 
-def lock_of(run_dir: Path) -> RunLock | None:
+def lock_of(run_dir: Path) -> FolderLock | None:
     """Return the lock of a run directory that this process holds, or None."""
-    return next((session.lock for session in _sessions if session.lock.run_dir == run_dir), None)
+    return next((session.lock for session in _sessions if session.lock.folder == run_dir), None)
 
 
-def hold(lock: RunLock) -> None:
+def hold(lock: FolderLock) -> None:
     """Keep a lock until the command ends, see `in_run_directory`."""
     _sessions.append(Session(lock))
 
@@ -69,13 +69,13 @@ def hold(lock: RunLock) -> None:
 def begin(run_dir: Path, history: History) -> None:
     """Begin a session in a run directory whose lock is held."""
     for number, session in enumerate(_sessions):
-        if session.lock.run_dir == run_dir:
+        if session.lock.folder == run_dir:
             _sessions[number] = session._replace(history=history)
 
 
 def history_of(run_dir: Path) -> History | None:
     """Return the history of a run that this process works on, or None."""
-    return next((each.history for each in _sessions if each.lock.run_dir == run_dir), None)
+    return next((each.history for each in _sessions if each.lock.folder == run_dir), None)
 
 
 @contextmanager
@@ -98,7 +98,7 @@ def _leave(session: Session, how: str) -> None:
         if session.history is not None:
             session.history.end(how)
     except OSError as error:  # such as a full disk, of which the command tells
-        print_above(f"note: the history of {session.lock.run_dir} cannot be written: {first_line(error)}")
+        print_above(f"note: the history of {session.lock.folder} cannot be written: {first_line(error)}")
     finally:
         session.lock.release()
 

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 from eztorch_sce.errors import typed
+from eztorch_sce.locks import holder_of, is_locked
 from eztorch_sce.progress import in_words
 from eztorch_sce.report.run_decision import command_of
 from eztorch_sce.report.run_history import History
-from eztorch_sce.report.run_lock import holder_of, is_locked
 from eztorch_sce.training.checkpoint_files import Progress, progress_of
 
 

@@ -12,8 +12,9 @@ from image_files import encoded, jpeg, smooth, wide_png
 from PIL import Image
 
 from eztorch_sce import cli
-from eztorch_sce.curation import doctor
-from eztorch_sce.curation.doctor import diagnose, judge
+from eztorch_sce.curation import doctor_work
+from eztorch_sce.curation.doctor import diagnose
+from eztorch_sce.curation.findings import judge
 from eztorch_sce.curation.inspection import inspect_video
 from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.data.config import DECODER_FILE, DataConfig
@@ -71,7 +72,7 @@ def kinds(row: MediaRow) -> list[str]:
 def test_broken_files_have_the_expected_findings(
     full: bool, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "_FULL_LIMIT_S" if full else "_LIMIT_S", 10.0)  # a slower file is reported
+    monkeypatch.setattr(doctor_work, "_FULL_LIMIT_S" if full else "_LIMIT_S", 10.0)  # a slower file is reported
     shutil.copytree(shared / "data" / "broken", tmp_path / "broken", symlinks=True)
     os.chmod(tmp_path / "broken", 0o755)
     diagnosis = diagnose(tmp_path / "broken", DoctorConfig(full=full))
@@ -194,14 +195,14 @@ def test_a_bug_in_a_library_is_reported_in_the_row_of_its_file(tree: Path, monke
     def faulty(*_: object) -> None:
         raise IndexError("list index out of range")
 
-    monkeypatch.setattr(doctor, "inspect_video", faulty)
-    row = doctor._examine(doctor._Job(str(tree / "a" / "one.mp4"), "video", full=False))
+    monkeypatch.setattr(doctor_work, "inspect_video", faulty)
+    row = doctor_work.examine(doctor_work.Examinee(str(tree / "a" / "one.mp4"), "video", full=False))
     assert row.findings == ["unreadable: IndexError: list index out of range; please report this file"]
     assert not row.usable
 
 
 def test_a_file_that_hangs_costs_only_its_own_row(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_LIMIT_S", 0.0)
+    monkeypatch.setattr(doctor_work, "_LIMIT_S", 0.0)
     rows = diagnose(tree).rows
     assert [row.findings[0] for row in rows] == ["unreadable: took longer than 0 s"] * 5
 

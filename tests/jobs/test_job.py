@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 from toy_job import CountLetters, records_of, write_files
 
-from eztorch_sce.errors import ConfigError
 from eztorch_sce.jobs.driver import run_job
 from eztorch_sce.jobs.job import Job
-from eztorch_sce.jobs.merge import merge
 from eztorch_sce.jobs.runners.local import LocalRunner
 from eztorch_sce.jobs.sharding import shard_of
 from eztorch_sce.jobs.work import Work
@@ -74,17 +72,3 @@ def test_rows_of_unchanged_records_are_kept_when_others_of_their_shard_change(
     }
     assert set(second.calls) - {file for file in files if int(Path(file).stem) % 5 == 0} == {files[7]}  # and failures
     assert "38 of 49 records are done and unchanged" in capsys.readouterr().err
-
-
-def test_a_missing_shard_and_a_damaged_output_are_named(tmp_path: Path, files: list[str]) -> None:
-    work = CountLetters("a")
-    job = Job.create(tmp_path / "job", work, records_of(files), per_shard=10)
-    run_job(job, work, LocalRunner(), None)
-    receipt = job.receipts()[3]
-    output = tmp_path / "job" / "outputs" / receipt.output
-    output.write_bytes(output.read_bytes()[:-100] + bytes(100))
-    with pytest.raises(ConfigError, match=r"shard 3 .* is damaged"):
-        merge(job)
-    output.unlink()
-    with pytest.raises(ConfigError, match="1 of 5 shards are not done"):
-        merge(job)

@@ -40,6 +40,7 @@ def test_records_and_failures_are_reported_as_the_receipts_of_tasks_appear(tmp_p
     assert sorted(records for records, _ in reports if records) == sorted(sizes)
     assert sum(failures for _, failures in reports) == sum(len(receipt.failures) for receipt in job.receipts().values())
 
+    del job  # and its lock
     job = Job.create(tmp_path / "job", CountLetters("ab"), records_of(files), per_shard=10)
     reports.clear()
     watch_receipts(job, range(5), advance, lambda: False)

@@ -17,12 +17,12 @@ from eztorch_sce.config.compose import compose
 from eztorch_sce.config.saved import saved_settings
 from eztorch_sce.config.schema import PretrainConfig, validate
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.locks import FolderLock
 from eztorch_sce.models.weights import load_weights
 from eztorch_sce.report import run_directory
 from eztorch_sce.report.run_changes import batch_norm_note
 from eztorch_sce.report.run_decision import AGAIN, FINISHED, GOING_ON, NEW, Decision
 from eztorch_sce.report.run_directory import open_run, planned_run_dir, write_by_class
-from eztorch_sce.report.run_lock import RunLock
 from eztorch_sce.report.unfinished import ago
 from eztorch_sce.training.config import TrainerConfig
 
@@ -281,7 +281,7 @@ def test_weights_of_an_unfinished_run_say_how_far_it_is_and_how_it_goes_on(folde
     assert "its training has not finished; it is at step 4 of 4 (epoch 2 of 2), saved " in message
     assert "pretrain data.root=images backbone=r2plus1d_small" in message.partition("; to go on: ")[2]
     assert message.endswith("run.dir=" + str(folder / "run") + f" (in {history_folder()})")
-    lock = RunLock(Path("run"))
+    lock = FolderLock(Path("run"))
     lock.sign()
     with pytest.raises(ConfigError, match=rf"its training is running \(process {os.getpid()} on "):
         load_weights("run")

@@ -147,23 +147,35 @@ def write_table(
 
     if times_ns is None:
         times_ns = folder_times(folder, [os.path.join(folder, row.path) for row in rows])
-    codes: dict[str, int] = {}
-    folder_of, names = [], []
-    for row in rows:
-        parent, _, name = row.path.rpartition("/")
-        folder_of.append(codes.setdefault(parent, len(codes)))
-        names.append(name)
-    kinds = pa.array([KINDS.index(row.kind) for row in rows], pa.int8())
-    columns = {
-        "folder": pa.DictionaryArray.from_arrays(pa.array(folder_of, pa.int32()), _text(list(codes))),
-        "name": _text(names),
-        "kind": pa.DictionaryArray.from_arrays(kinds, pa.array(KINDS)),
-    }
+    columns = location_columns([row.path for row in rows], [row.kind for row in rows])
     for field in ("usable", *MediaRow._fields[4:]):
         columns[field] = pa.array([getattr(row, field) for row in rows])
     findings = [[finding.encode("utf-8", "backslashreplace").decode() for finding in row.findings] for row in rows]
     columns["findings"] = pa.array(findings, pa.list_(pa.string()))  # they may quote a path that is not valid UTF-8
     return write_columns(folder, pa.table(columns), times_ns, ignored)
+
+
+def location_columns(paths: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
+    """Return the columns that locate media, `folder`, `name` and `kind`, as Arrow arrays.
+
+    Args:
+        paths: Paths relative to the folder of the table, with forward slashes.
+        kinds: A member of `KINDS` per path.
+    """
+    import pyarrow as pa
+
+    codes: dict[str, int] = {}
+    folder_of, names = [], []
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        folder_of.append(codes.setdefault(parent, len(codes)))
+        names.append(name)
+    codes_of_kinds = pa.array([KINDS.index(kind) for kind in kinds], pa.int8())
+    return {
+        "folder": pa.DictionaryArray.from_arrays(pa.array(folder_of, pa.int32()), _text(list(codes))),
+        "name": _text(names),
+        "kind": pa.DictionaryArray.from_arrays(codes_of_kinds, pa.array(KINDS)),
+    }
 
 
 def write_columns(

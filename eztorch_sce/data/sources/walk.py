@@ -19,7 +19,9 @@ RATES_FILE = "rates.json"
 """File in which `data bench` stores the speeds that `data plan` predicts from."""
 OWN_FILES = frozenset({"manifest.arrow", "manifest.parquet", "decoder.json", RATES_FILE, PREPARED_FILE, "unpack.json"})
 """Files written by the `data` commands."""
-
+DOCTOR_FOLDER, PREPARE_FOLDER = ".doctor", ".prepare"
+"""Folders of the jobs of `data doctor` and `data prepare`, in the inspected folder and in that of the copies."""
+OWN_FOLDERS = frozenset({DOCTOR_FOLDER, PREPARE_FOLDER})
 
 RUNS = "run directories"
 """Why a run directory is left out: it may hold images, such as those of the views that a training used."""
@@ -87,6 +89,8 @@ def list_folder(folder: str, skipped: Skipped | None = None) -> tuple[list[str],
     files: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name in OWN_FOLDERS:
+                continue
             if reason := skipped_as(entry.name):
                 if skipped is not None:
                     skipped.counts[folder][reason] += 1

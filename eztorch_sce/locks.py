@@ -1,4 +1,4 @@
-"""The lock of a run directory, which one process holds while its run lives."""
+"""The lock of a folder, such as a run directory, which one process holds while its work lives."""
 
 import contextlib
 import errno
@@ -16,7 +16,7 @@ from eztorch_sce.files import open_text
 from eztorch_sce.progress import print_above
 
 LOCK_FILE = ".lock"
-"""Name of the lock file in a run directory. It stays there; the lock on it ends with the process that holds it."""
+"""Name of the lock file in a folder. It stays there; the lock on it ends with the process that holds it."""
 
 _WAIT_S = 2.0  # for a process that only looks, or that is about to end
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of file systems that have none
@@ -24,22 +24,24 @@ _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # of f
 _handles: set[int] = set()  # of the locks that this process holds
 
 
-class RunLock:
-    """The lock of a run directory, held until `release`, or until this process ends, however it does.
+class FolderLock:
+    """The lock of a folder, held until `release`, or until this process ends, however it does.
 
     The lock belongs to the open file, so that it is gone with a process that was killed, and it holds between machines
     on network file systems that pass locks on. Where the file system has no locks, a note says so.
 
     Args:
-        run_dir: The run directory, which exists.
+        folder: The folder, which exists.
+        setting: The setting that names the folder, for messages; empty if none does.
 
     Raises:
         ConfigError: If another process holds the lock; names it.
-        OSError: If the directory cannot be written.
+        OSError: If the folder cannot be written.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self.run_dir, self.handle = run_dir, os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    def __init__(self, folder: Path, setting: str = "run.dir") -> None:
+        self.folder, self.setting = folder, setting
+        self.handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         _handles.add(self.handle)
         try:
             self._lock()
@@ -58,8 +60,8 @@ class RunLock:
                 return fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 if error.errno in _NO_LOCKS:
-                    where = f"the file system of {self.run_dir} has no locks"
-                    return print_above(f"note: {where}: make sure that no other process uses this run directory")
+                    where = f"the file system of {self.folder} has no locks"
+                    return print_above(f"note: {where}: make sure that no other process uses this folder")
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise
                 if time.monotonic() > stop:
@@ -68,10 +70,8 @@ class RunLock:
 
     def sign(self) -> None:
         """Write who holds the lock, for the message of others."""
-        started = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
         os.ftruncate(self.handle, 0)
-        os.pwrite(self.handle, json.dumps(owner).encode(), 0)
+        os.pwrite(self.handle, json.dumps(this_process()).encode(), 0)
 
     def release(self) -> None:
         """Release the lock. Do nothing if it was released before."""
@@ -80,28 +80,43 @@ class RunLock:
             os.close(self.handle)
 
     def _in_use(self) -> str:
-        cure = "wait until it ends, or choose another directory"
-        return f"run.dir={self.run_dir} is in use by {holder_of(self.run_dir)}: {cure}"
+        place = f"{self.setting}={self.folder}" if self.setting else str(self.folder)
+        cure = "wait until it ends, or choose another directory" if self.setting else "wait until it ends"
+        return f"{place} is in use by {holder_of(self.folder)}: {cure}"
 
 
-def holder_of(run_dir: Path) -> str:
-    """Return who holds the lock of a run directory, in words, as far as the lock file says it."""
-    owner: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError), open_text(run_dir / LOCK_FILE) as stream:
-        owner = json.load(stream)
+def this_process() -> dict[str, Any]:
+    """Return what a lock says about its holder."""
+    started = f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return {"host": socket.gethostname(), "pid": os.getpid(), "started": started}
+
+
+def in_words(owner: object) -> str:
+    """Return a holder in words, as far as its lock says it.
+
+    >>> in_words({"host": "n1", "pid": 12, "started": "2026-05-04 12:30 UTC"}), in_words(None)
+    ('process 12 on n1, which started at 2026-05-04 12:30 UTC', 'another process')
+    """
     if not isinstance(owner, dict) or not {"host", "pid", "started"} <= owner.keys():
         return "another process"
     return f"process {owner['pid']} on {owner['host']}, which started at {owner['started']}"
 
 
-def is_locked(run_dir: Path) -> bool:
-    """Return whether a process holds the lock of a run directory; False if that cannot be told."""
+def holder_of(folder: Path) -> str:
+    """Return who holds the lock of a folder, in words, as far as the lock file says it."""
+    with contextlib.suppress(OSError, ValueError), open_text(folder / LOCK_FILE) as stream:
+        return in_words(json.load(stream))
+    return in_words(None)
+
+
+def is_locked(folder: Path) -> bool:
+    """Return whether a process holds the lock of a folder; False if that cannot be told."""
     if sys.platform == "win32":
         return False
     import fcntl
 
     with contextlib.suppress(OSError):
-        handle = os.open(run_dir / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,13 +12,13 @@ import pytest
 from racing import race
 
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.report.run_lock import RunLock, is_locked
+from eztorch_sce.locks import FolderLock, is_locked
 
 HOLDS = """
 import multiprocessing, sys, time
 from pathlib import Path
-from eztorch_sce.report.run_lock import RunLock
-lock = RunLock(Path(sys.argv[1]))
+from eztorch_sce.locks import FolderLock
+lock = FolderLock(Path(sys.argv[1]))
 lock.sign()
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
 child.start()
@@ -50,10 +50,10 @@ def test_a_lock_ends_with_a_killed_process_even_if_its_workers_live_on(tmp_path:
         child = int(holder.stdout.readline())
         assert is_locked(tmp_path)
         with pytest.raises(ConfigError, match=rf"is in use by process {holder.pid} on .*: wait until it ends"):
-            RunLock(tmp_path)
+            FolderLock(tmp_path)
         holder.send_signal(signal.SIGKILL)
     try:
-        lock = RunLock(tmp_path)
+        lock = FolderLock(tmp_path)
         assert is_locked(tmp_path)
         lock.release()
         assert not is_locked(tmp_path)
@@ -68,5 +68,5 @@ def test_a_file_system_without_locks_is_noted(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", has_no_locks)
-    RunLock(tmp_path).release()
+    FolderLock(tmp_path).release()
     assert f"note: the file system of {tmp_path} has no locks: make sure that no" in capsys.readouterr().err
