@@ -108,6 +108,7 @@ RetrieveRecipe: TypeAlias = Literal[
 ]
 RunnerName: TypeAlias = Literal[
     "local",
+    "ray",
     "slurm",
 ]
 ViewsName: TypeAlias = Literal[

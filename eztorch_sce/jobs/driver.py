@@ -1,7 +1,7 @@
 """The course of a job: find what is not done, work on it by a runner, try again what failed, merge."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 from eztorch_sce import signals
 from eztorch_sce.errors import ConfigError, counted, first_messages, shorten
@@ -49,7 +49,7 @@ def finish_job(job: Job, work: Work, runner: Runner, num_workers: int | None) ->
         Stopped: If a signal asks the command to end; what is done stays.
     """
     signals.keep(lambda: "finished shards are kept")
-    with job.held():
+    with job.held(), closing(runner):
         pending = _pending(job)
         if pending:
             runner.check(job.store.folder, num_workers)

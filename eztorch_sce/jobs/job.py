@@ -358,7 +358,7 @@ def _digest_of_rows(rows: Any) -> str:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    compact = rows.take(pa.array(range(len(rows)))).replace_schema_metadata(None)  # without the offsets of a slice
+    compact = rows.take(pa.array(range(len(rows)), pa.int64())).replace_schema_metadata(None)  # without the offsets of a slice
     with pa.ipc.new_stream(sink, compact.schema) as writer:
         writer.write_table(compact.combine_chunks())
     return hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()

@@ -46,6 +46,9 @@ class Runner(ABC):
             Reason by number of each shard that failed, which names the machine. The job tries these shards again.
         """
 
+    def close(self) -> None:  # noqa: B027  # most runners hold nothing
+        """Release what `check` has acquired, such as the connection to a cluster."""
+
     def describe(self, job_folder: str, num_shards: int) -> list[str]:
         """Return lines that tell what `run` would start, such as a job script, for `--dry-run`."""
         return []
