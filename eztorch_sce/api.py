@@ -28,7 +28,14 @@ from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
 from eztorch_sce.evaluation.svm import SvmConfig
-from eztorch_sce.extraction import features_of_splits, open_classifier, records_card, start_from_probe, views_of
+from eztorch_sce.extraction import (
+    extract_to_run,
+    features_of_splits,
+    open_classifier,
+    records_card,
+    start_from_probe,
+    views_of,
+)
 from eztorch_sce.launch import is_first_process, refuse_several
 from eztorch_sce.linear_on_views import linear_on_views
 from eztorch_sce.methods.base import build_method
@@ -312,24 +319,17 @@ test.__test__ = False  # type: ignore[attr-defined]  # pytest would collect it f
 def extract(config: ExtractConfig, **objects: Unpack[Objects]) -> Report:
     """Write the features of the train and test splits to `features_train.pt` and `features_test.pt`.
 
-    Labeled data without a test split are divided as for an evaluation; unlabeled data have one split. The arguments are
-    those of `evaluate`.
+    Labeled data without a test split are divided as for an evaluation; unlabeled data have one split. A command that
+    was interrupted goes on in its run directory. If files cannot be read, `failed.csv` names all of them. The arguments
+    are those of `evaluate`.
 
     Raises:
         ConfigError: If settings are invalid or files are missing; raised before any expensive work starts.
-        MediaError: If a file cannot be read.
+        MediaError: If files cannot be read, unless `unreadable` is "omit"; raised when all others have been.
     """
     config = check_run("extract", with_objects(config, ExtractConfig, objects))
     device = distributed.join_on(config.accelerator)
-    train, test, run_dir = features_of_splits(config, "extract", device, objects.get("backbone"), labeled=False)
-    metrics = {"train_records": float(len(train.features)), "features": float(train.features.shape[1])}
-    if test is not None:
-        metrics["test_records"] = float(len(test.features))
-    if is_first_process():
-        train.save(run_dir / "features_train.pt")
-        if test is not None:
-            test.save(run_dir / "features_test.pt")
-    return finish(Report("extract", metrics, train.protocol, run_dir), config)
+    return finish(extract_to_run(config, objects.get("backbone"), device), config)
 
 
 @distributed.ends_together
@@ -356,8 +356,7 @@ def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
         return linear_on_views(config, objects.get("backbone"))
     command = title_of(config)
     device = distributed.join_on(config.accelerator)
-    train, test, run_dir = features_of_splits(config, command, device, objects.get("backbone"), labeled=True)
-    assert test is not None  # labeled data always have a test split
+    train, test, run_dir = features_of_splits(config, command, device, objects.get("backbone"))
     scores = checked_scores(config, config.evaluate(train, test, device), train, test)
     protocol = test.protocol | {"train": train_card(train.protocol)} | evaluation_card(config)
     ways = config.ways if isinstance(config, FewShotConfig) else None

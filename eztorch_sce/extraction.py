@@ -1,20 +1,26 @@
 """Features of both splits for an evaluation: extracted with a network, or read from the files that `extract` wrote."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from eztorch_sce import distributed, registry
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.config.schema import ClassifierTestConfig, FinetuneConfig
 from eztorch_sce.data.sources.labels import with_classes
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import local_device
-from eztorch_sce.errors import ConfigError
-from eztorch_sce.evaluation.base import EvaluationConfig, FeaturesConfig
-from eztorch_sce.evaluation.features import RecordViews, read_features, record_features, record_views
+from eztorch_sce.errors import ConfigError, MediaError
+from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, FeaturesConfig
+from eztorch_sce.evaluation.features import RecordViews, read_features, record_features, record_views, views_card
 from eztorch_sce.evaluation.linear import Probe, train_heads
+from eztorch_sce.extraction_merge import merged_banks
+from eztorch_sce.extraction_work import SPLITS, ExtractWork, needs_this_process, records_table, splits_of
+from eztorch_sce.jobs.driver import finish_job
+from eztorch_sce.jobs.job import Job
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.opening import (
     BackboneSource,
@@ -31,28 +37,98 @@ from eztorch_sce.opening import (
 )
 from eztorch_sce.precision import precision_on
 from eztorch_sce.report.protocol import seen_card
+from eztorch_sce.report.run_decision import SHARDS
 from eztorch_sce.report.run_directory import open_run
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, Report
 
 
 def features_of_splits(
-    config: FeaturesConfig, command: str, device: torch.device, backbone: Network | None, labeled: bool
-) -> tuple[FeatureBank, FeatureBank | None, Path]:
+    config: EvaluationConfig, command: str, device: torch.device, backbone: Network | None
+) -> tuple[FeatureBank, FeatureBank, Path]:
     """Read or extract the features of both splits, after opening the run directory."""
     if config.features is not None:
-        banks = read_features(config.features, labeled)
-        if isinstance(config, EvaluationConfig):
-            config.check_records(banks[0].labels, banks[1].labels, banks[0].classes)
+        banks = read_features(config.features, labeled=True)
+        config.check_records(banks[0].labels, banks[1].labels, banks[0].classes)
         banks[1].protocol["data_summary"] = summarize_features(*banks, config.features)
         return banks[0], banks[1], open_run(command, config)
 
-    opened, summary = open_for_features(config, backbone, labeled)
+    opened, summary = open_for_features(config, backbone, labeled=True)
     run_dir = open_run(command, config)
     train = _extract(opened, opened.train, config, device, "train split")
-    test = None if opened.test is None else _extract(opened, opened.test, config, device, "test split")
-    for bank in [train] if test is None else [train, test]:
+    test = _extract(opened, opened.labeled_test, config, device, "test split")
+    for bank in (train, test):
         bank.protocol |= records_card(opened, summary)
     return train, test, run_dir
+
+
+def extract_to_run(config: ExtractConfig, backbone: Network | None, device: torch.device) -> Report:
+    """Compute the features of both splits in shards, write them to the run directory, and return the report.
+
+    A run that was interrupted goes on with the shards that it has not done. Every process that was launched calls this.
+
+    Raises:
+        ConfigError: If settings are invalid, files are missing, features are NaN or infinite, or shards have failed.
+        MediaError: If files cannot be read, and are not omitted.
+    """
+    opened, summary = open_for_features(config, backbone, labeled=False)
+    check_runner(config, opened)
+    run_dir = open_run("extract", config)
+    job = _work_on_shards(config, opened, str(run_dir / SHARDS))
+    precision = precision_on(device, config.precision)
+    cards = [
+        views_card(config.data, config.test, opened.spec, split, precision) | records_card(opened, summary)
+        for split in splits_of(opened)
+    ]
+    report, error = Report("extract", {}, cards[0], run_dir), None
+    if job is not None:
+        try:
+            banks = merged_banks(job, splits_of(opened), cards, config, run_dir)
+            for name, bank in zip(SPLITS, banks, strict=False):
+                bank.save(run_dir / f"features_{name}.pt")
+                report.metrics[f"{name}_records"] = float(len(bank.features))
+                report.metrics["features"] = float(bank.features.shape[1])
+            shutil.rmtree(run_dir / SHARDS)
+        except (ConfigError, MediaError) as problem:
+            error = problem
+    distributed.raise_together(error)
+    return report
+
+
+def check_runner(config: ExtractConfig, opened: Opened) -> None:
+    """Raise ConfigError if the runner is not this machine, but the work is bound to it."""
+    if config.runner.build().is_local:
+        return
+    name = registry.name_of(config.runner)
+    if what := needs_this_process(opened):
+        cure = "other processes build their work from settings alone; use runner=local"
+        raise ConfigError([f"runner={name} cannot extract features with {what}: {cure}"])
+    if distributed.world_size() > 1:
+        count = f"but {distributed.world_size()} were launched: start the command once"
+        raise ConfigError([f"runner={name} starts its own processes, {count}"])
+
+
+def _work_on_shards(config: ExtractConfig, opened: Opened, folder: str) -> Job | None:
+    """Finish the job in a folder by all processes, and return it in the first one."""
+    work, num_workers = ExtractWork.of(config, opened), config.data.num_workers
+
+    def create() -> str:
+        records = records_table(splits_of(opened), str(config.data.folder()))
+        return Job.create(folder, work, records, config.runner.shard_records).store.folder
+
+    job = Job.open(distributed.decide_together(create))
+    error = None
+    if distributed.rank() == 0:
+        try:
+            finish_job(job, work, config.runner.build(), num_workers)
+        except ConfigError as problem:
+            if not work.is_between:  # the others compute a shard; they end with this process
+                raise
+            error = problem
+        work.end()
+    else:
+        work.follow(job.shard, num_workers)
+    distributed.raise_together(error)
+    return job if distributed.rank() == 0 else None
 
 
 def open_for_features(config: FeaturesConfig, backbone: Network | None, labeled: bool) -> tuple[Opened, dict[str, Any]]:

@@ -166,7 +166,7 @@ def _extract(run: RunFiles, overrides: Sequence[str]) -> dict[str, Any]:
                 "paths": [chosen.records.path(record) for record in records.tolist()],
                 "index": torch.from_numpy(rows)[records],
                 "split": torch.full((len(records),), split, dtype=torch.uint8),
-                "segments": bank_of(features, records, views).segments,
+                "segments": bank_of(features, records, views.manifest, views.protocol).segments,
             }
         )
     joined: dict[str, Any] = {

@@ -148,7 +148,7 @@ def setting(
     return _declared_field(default, declared)
 
 
-def choice(group: str, default: Any, *, help: str) -> Any:
+def choice(group: str, default: Any, *, resumable: bool = False, help: str) -> Any:
     """Declare a field whose value is a config dataclass of a registry group, such as `optimizer=lars`.
 
     Any other dataclass with a `build` method is allowed too. If the config class inherits `Settings`, the name of a
@@ -158,11 +158,11 @@ def choice(group: str, default: Any, *, help: str) -> Any:
         group: The registry group.
         default: Config object; a list of configs if the choices of the group are lists, as the views are; or None if
             the choice is optional.
-        help: One sentence: what the choice determines.
+        resumable, help: As for `setting`.
     """
-    if isinstance(default, list):
-        return _declared_field(default, Setting(named=group, help=help))
-    return _declared_field(default, Setting(group=group, optional=default is None, named=group, help=help))
+    of_one = None if isinstance(default, list) else group
+    declared = Setting(group=of_one, optional=default is None, named=group, resumable=resumable, help=help)
+    return _declared_field(default, declared)
 
 
 def _declared_field(default: T, declared: Setting) -> T:

@@ -16,7 +16,7 @@ FLOORS = (
     {"methods", "config.parts", "config.choice_types", "training.config"},
     {"training", "evaluation", "curation", "planning"},
     {"config", "opening", "report"},
-    {"extraction", "linear_on_views", "results"},
+    {"extraction", "extraction_merge", "extraction_work", "linear_on_views", "results"},
     {"run_records", "thumbnails", "pages", "rehearsal", "watch", "replaying"},
     {"api"},
     {"demo", "studies", "replay_words", "checkpoints"},

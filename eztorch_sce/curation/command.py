@@ -12,6 +12,7 @@ from rich.table import Table
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
 from eztorch_sce.errors import counted, typed
 from eztorch_sce.files import write_text
+from eztorch_sce.planning.data_settings import DataPlanConfig
 from eztorch_sce.positional import Argument, PositionalCommand
 from eztorch_sce.printing import PlainConsole, in_bytes, print_line, print_wrapped
 
@@ -77,6 +78,16 @@ def run_unpack(source: str, out: str, _: UnpackConfig) -> bool:
     for name, result in results.items():
         _print_check(name, result)
     return all(result.complete for result in results.values())
+
+
+def run_plan(folder: str, config: DataPlanConfig) -> bool:
+    """Predict time and bytes of data work from the speeds that `data bench` measured."""
+    from eztorch_sce.curation.rates import read_rates
+    from eztorch_sce.planning.data_plan import plan_data
+    from eztorch_sce.planning.data_tables import print_data_plan
+
+    print_data_plan(plan_data(config, read_rates(Path(folder))))
+    return True
 
 
 def print_bench(result: "BenchResult", rates: "Rates") -> None:
@@ -226,6 +237,18 @@ _COMMANDS = (
         ),
         None,
         settings_of="pretrain",
+    ),
+    PositionalCommand(
+        "data plan",
+        "Predict hours, bytes and bottlenecks of doctor, prepare and extract on many machines, from `data bench`.",
+        (Argument("FOLDER", "Folder of a sample of the files, which `data bench` has measured.", is_folder=True),),
+        DataPlanConfig,
+        (
+            "eztorch-sce data plan videos",
+            "eztorch-sce data plan videos records=650000 nodes=32 cores=32",
+            "eztorch-sce data plan videos records=100000000 nodes=512 cores=64 storage_gbps=1000",
+        ),
+        run_plan,
     ),
     PositionalCommand(
         "data check",

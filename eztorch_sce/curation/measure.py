@@ -1,5 +1,6 @@
 """Measurement of the speeds that `data plan` predicts from, on a few files of a folder, a few seconds each."""
 
+import hashlib
 import os
 import platform
 import statistics
@@ -30,7 +31,7 @@ from eztorch_sce.evaluation.memory import InChunks
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.jobs.merge import merge
 from eztorch_sce.jobs.runners.base import RunnerConfig
-from eztorch_sce.jobs.work import Advance, Output, Settings, Shard, Work
+from eztorch_sce.jobs.work import Output, Settings, Shard, Work
 from eztorch_sce.jobs.worker import work_on
 from eztorch_sce.models.backbones.base import BackboneConfig, as_backbone, build_network
 from eztorch_sce.models.memory_format import to_channels_last
@@ -79,11 +80,14 @@ def measure_rates(
         machine=_cpu_name(),
         cores=num_usable_cores(),
         num_gpus=torch.cuda.device_count(),
+        folder_records=len(manifest.records),
         num_records=len(records),
         videos=sum(record.kind == "video" for record in records) / len(records),
         bytes_per_record=statistics.fmean(row.bytes for row in rows),
+        spread_bytes=statistics.pstdev(row.bytes for row in rows),
         duration_s=statistics.fmean(row.duration_s for row in rows),
         open_s=open_s,
+        hash_bytes_per_s=_hash_speed([record.path for record in records]),
         scaling=min(1.0, scaling),
         doctor=doctor,
         prepare=prepare,
@@ -166,6 +170,28 @@ def _examine(record: MediaRecord, rows: list[DoctorRow]) -> int:
     """Inspect a record, and append its row."""
     rows.append(examine(Examinee(record.path, record.kind, full=False)))
     return 0
+
+
+def _hash_speed(paths: list[str]) -> float:
+    """Return the bytes per second of computing the digest of files, as for files of equal size; 0 if none can be read.
+
+    Frame folders and members of shards are left out.
+    """
+    seconds, num_bytes = 0.0, 0
+    for path in paths:
+        started = time.perf_counter()
+        try:
+            with open(path, "rb") as file:
+                digest = hashlib.blake2b(digest_size=16)
+                while block := file.read(1 << 20):
+                    digest.update(block)
+                num_bytes += file.tell()
+        except OSError:
+            continue
+        seconds += time.perf_counter() - started
+        if seconds > _LIMIT_S:
+            break
+    return num_bytes / seconds if num_bytes else 0.0
 
 
 def _prepare_speed(videos: list[str]) -> Speed | None:
@@ -255,7 +281,9 @@ class Blank(Work):
         """Return the work."""
         return cls()
 
-    def process(self, shards: Iterable[Shard], num_workers: int | None, advance: Advance) -> Iterator[Output]:
+    def process(
+        self, shards: Iterable[Shard], num_workers: int | None, advance: Callable[[int], None]
+    ) -> Iterator[Output]:
         """Yield the records of each shard with a column of bytes."""
         import pyarrow as pa
 
@@ -278,7 +306,8 @@ def _merge_speed() -> MergeSpeed:
         started = time.perf_counter()
         table = merge(job).table
         seconds += time.perf_counter() - started
-        return MergeSpeed(len(table) / seconds, table.nbytes / len(table), len(table))
+        row_bytes = table.nbytes / len(table)
+        return MergeSpeed(len(table) / seconds, row_bytes, row_bytes - _ROW_BYTES, len(table))
 
 
 def _cpu_name() -> str:

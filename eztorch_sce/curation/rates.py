@@ -72,12 +72,14 @@ class MergeSpeed:
 
     Attributes:
         rows_per_s: Records per second.
-        bytes_per_row: Bytes of the merged table per record, with the key and 100 bytes of columns.
+        bytes_per_row: Bytes of the merged table per record, with 100 bytes of columns.
+        key_bytes: Those of the key and the position of the record.
         num_rows: Records that were timed.
     """
 
     rows_per_s: float
     bytes_per_row: float
+    key_bytes: float
     num_rows: int
 
 
@@ -91,11 +93,15 @@ class Rates:
         machine: Model of the CPU.
         cores: Cores that the process could use.
         num_gpus: GPUs of the machine.
+        folder_records: Records of the folder.
         num_records: Records of the sample.
         videos: Fraction of its records that are videos, which `data prepare` copies.
         bytes_per_record: Mean size of a record on disk.
+        spread_bytes: Standard deviation of the sizes.
         duration_s: Mean duration of a record; 0 for images.
         open_s: Mean seconds to ask for the status of a file, open it and read its first bytes.
+        hash_bytes_per_s: Bytes per second of reading a file and computing its digest, which the doctor does to files of
+            equal size.
         scaling: Speed of as many loader processes as there are cores, over that of one times their number; at most 1.
         doctor, reading, network, merge: Speeds.
         prepare: Speed on videos, with the default settings and the check of the copy; None without videos.
@@ -106,11 +112,14 @@ class Rates:
     machine: str
     cores: int
     num_gpus: int
+    folder_records: int
     num_records: int
     videos: float
     bytes_per_record: float
+    spread_bytes: float
     duration_s: float
     open_s: float
+    hash_bytes_per_s: float
     scaling: float
     doctor: Speed
     prepare: Speed | None

@@ -17,6 +17,7 @@ from eztorch_sce.cores import num_local_processes, spare_cores
 from eztorch_sce.data.collate import collate
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.dataset import EpochSampler, EvaluationClips, EvaluationSampling, TrainingClips
+from eztorch_sce.data.shard_batches import ShardBatches, ShardClips, ShardSize
 from eztorch_sce.data.shared_memory import Supply, batch_bytes, clip_bytes, fitted
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.worker_processes import WatchedDataset, WatchedIterator, begin_worker, starting
@@ -146,14 +147,52 @@ def evaluation_loader(
         sampling = sampling._replace(num_clips=1)  # an image has no time to spread clips over
     dataset = EvaluationClips(manifest, spec, config.build_decoder(), sampling)
     sampler = EpochSampler(len(manifest.records), seed=0, shuffle=False)
-    batch_size = 1  # videos of different length are covered by different numbers of clips, which cannot be stacked
-    if sampling.clips == "even":
-        batch_size = evaluation_batch_size(spec, sampling.num_clips * sampling.num_crops)
-    num_processes = num_local_processes()
-    wanted = Supply(min(config.workers(num_processes), -(-len(sampler) // batch_size)), config.prefetch)
-    batch_size = min(batch_size, wanted.largest_batch(dataset.sample_bytes, num_processes))
-    supply = _fitted(wanted, batch_bytes(batch_size, dataset.sample_bytes), num_processes, "evaluation", or_none=True)
+    batch_size = _batch_size_of(spec, sampling)
+    supply, batch_size = _evaluation_supply(config, dataset.sample_bytes, batch_size, len(sampler))
     return TimedLoader(dataset, config.timeout_s, **_settings(sampler, batch_size, supply, is_training=False))
+
+
+def shard_loader(
+    config: DataConfig,
+    manifest: Manifest,
+    spec: InputSpec,
+    samplings: Sequence[EvaluationSampling],
+    sizes: Sequence[ShardSize],
+) -> tuple[TimedLoader, ShardBatches]:
+    """Return a loader of the clips and crops of the records of shards, and the batches that its pieces make up.
+
+    The sizes of the batches are those of `evaluation_loader`. Call `feed` before an iteration.
+
+    Args:
+        config: Settings of the loader.
+        manifest: The records of all shards, one shard after the other.
+        spec: The input of the network.
+        samplings: Clips and crops of the records of each split.
+        sizes: The records of each shard.
+    """
+    decoder = config.build_decoder()
+    dataset = ShardClips([EvaluationClips(manifest, spec, decoder, sampling) for sampling in samplings])
+    batch_sizes = [_batch_size_of(spec, sampling) for sampling in samplings]
+    num_records = -(-len(manifest.records) // distributed.world_size())
+    supply, piece_size = _evaluation_supply(config, dataset.sample_bytes, max(batch_sizes), num_records)
+    batches = ShardBatches(sizes, batch_sizes, piece_size)
+    settings: dict[str, Any] = {"batch_sampler": batches, "collate_fn": collate, **_workers_of(supply)}
+    return TimedLoader(dataset, config.timeout_s, **settings), batches
+
+
+def _batch_size_of(spec: InputSpec, sampling: EvaluationSampling) -> int:
+    if sampling.clips != "even":
+        return 1  # videos of different length are covered by different numbers of clips, which cannot be stacked
+    return evaluation_batch_size(spec, sampling.num_clips * sampling.num_crops)
+
+
+def _evaluation_supply(config: DataConfig, sample_bytes: int, batch_size: int, num_records: int) -> tuple[Supply, int]:
+    """Return the workers of an evaluation and the records that each loads at once, so that shared memory suffices."""
+    num_processes = num_local_processes()
+    wanted = Supply(min(config.workers(num_processes), -(-num_records // batch_size)), config.prefetch)
+    batch_size = min(batch_size, wanted.largest_batch(sample_bytes, num_processes))
+    needed = batch_bytes(batch_size, sample_bytes)
+    return _fitted(wanted, needed, num_processes, "evaluation", or_none=True), batch_size
 
 
 def evaluation_batch_size(spec: InputSpec, num_views: int) -> int:
@@ -361,9 +400,15 @@ def _settings(sampler: EpochSampler, batch_size: int, supply: Supply, is_trainin
     return {
         "batch_size": batch_size,
         "sampler": sampler,
-        "num_workers": supply.num_workers,
-        "prefetch_factor": supply.prefetch if supply.num_workers else None,
+        **_workers_of(supply),
         "collate_fn": collate,
         "drop_last": is_training,
         "persistent_workers": is_training and supply.num_workers > 0,
+    }
+
+
+def _workers_of(supply: Supply) -> dict[str, Any]:
+    return {
+        "num_workers": supply.num_workers,
+        "prefetch_factor": supply.prefetch if supply.num_workers else None,
     }

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from eztorch_sce.config.choice_types import BackboneChoice
+from eztorch_sce.config.choice_types import BackboneChoice, RunnerChoice
 from eztorch_sce.config.parts import (
     ACCELERATORS,
     PRECISION_HELP,
@@ -25,6 +25,7 @@ from eztorch_sce.config.parts import (
 )
 from eztorch_sce.data.config import DataConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.jobs.runners.local import LocalConfig
 from eztorch_sce.precision import PRECISIONS
 from eztorch_sce.registry import wrong_result
 from eztorch_sce.settings import PathSetting, choice, setting, show
@@ -230,6 +231,23 @@ def _changed(config: Any) -> list[tuple[str, Any]]:
 @dataclass
 class ExtractConfig(FeaturesConfig):
     """Write the features of the train and test splits to files that the evaluations can read."""
+
+    runner: RunnerChoice = choice(
+        "runner", LocalConfig(), resumable=True, help="Where the features are computed: on this machine or a cluster."
+    )
+    unreadable: str = setting(
+        "stop",
+        choices=["stop", "omit"],
+        resumable=True,
+        help="Handling of files that cannot be read, all of which failed.csv names in the end: stop ends the command "
+        "with an error and without features, omit writes the features of the others.",
+    )
+
+    def conflicts(self, prefix: str) -> list[str]:
+        """Return one message per conflict, and one if features are set, which this command computes."""
+        if self.features is not None:
+            return [f"features={self.features} were extracted before: set weights and data.root, or remove features"]
+        return super().conflicts(prefix)
 
 
 @dataclass

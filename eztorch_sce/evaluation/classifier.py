@@ -52,7 +52,7 @@ def features_and_probabilities(
     records, outputs = records[order], outputs[order]
     probabilities = outputs[:, num_features:].unflatten(1, network.shape)
     views.check_finite(probabilities, records)
-    return bank_of(outputs[:, :num_features], records, views), probabilities
+    return bank_of(outputs[:, :num_features], records, views.manifest, views.protocol), probabilities
 
 
 class _Both(nn.Module):

@@ -81,22 +81,32 @@ def record_views(
         title: Title of the progress bar.
         precision: Precision of the network, one of `precision.PRECISIONS`; the protocol names it if it is not float32.
     """
+    loader = evaluation_loader(data, manifest, spec, sampling_of(views, spec))
+    protocol = views_card(data, views, spec, manifest, precision)
+    return RecordViews(manifest, spec, loader, protocol, title, precision)
+
+
+def sampling_of(views: EvaluationViewsConfig, spec: InputSpec) -> EvaluationSampling:
+    """Return the clips and crops of each record, with the short side chosen."""
     short_side = views.short_side or spec.test_short_side
-    sampling = EvaluationSampling(views.num_clips, views.num_crops, short_side, views.clips)
-    loader = evaluation_loader(data, manifest, spec, sampling)
+    return EvaluationSampling(views.num_clips, views.num_crops, short_side, views.clips)
+
+
+def views_card(
+    data: DataConfig, views: EvaluationViewsConfig, spec: InputSpec, manifest: Manifest, precision: str
+) -> dict[str, Any]:
+    """Return the description of the clips and crops of a split, for the report; see `record_views`."""
     num_clips = 1 if manifest.records.all_images() else views.num_clips
-    protocol = {
+    card = {
         "data": manifest.source,
         "records": len(manifest.records),
         "input": asdict(spec),
         "clips": num_clips if views.clips == "even" else views.clips,
         "crops": views.num_crops,
-        "short_side": short_side,
+        "short_side": sampling_of(views, spec).short_side,
         "decoder": data.decoder_name(),
     }
-    if precision != "32-true":
-        protocol["precision"] = precision
-    return RecordViews(manifest, spec, loader, protocol, title, precision)
+    return card if precision == "32-true" else card | {"precision": precision}
 
 
 def extract_features(
@@ -203,23 +213,33 @@ def record_features(backbone: torch.nn.Module, views: RecordViews, device: torch
     features, records = mean_over_views(backbone, lambda output: output, views, device)
     order = records.argsort()  # processes interleave
     records, features = records[order], features[order]
-    bank = bank_of(features, records, views)
+    bank = bank_of(features, records, views.manifest, views.protocol)
     if messages := bank_messages(bank, views.manifest.source, labeled=False):
         raise ConfigError(messages)
     return bank
 
 
-def bank_of(features: Float[Tensor, "N F"], records: Int64[Tensor, " N"], views: RecordViews) -> FeatureBank:
-    """Return the features of some records of a manifest with their labels, paths, groups and segments."""
-    groups, segments = views.manifest.records.groups, views.manifest.records.segments
+def bank_of(
+    features: Float[Tensor, "N F"], records: Int64[Tensor, " N"], manifest: Manifest, protocol: dict[str, Any]
+) -> FeatureBank:
+    """Return the features of some records of a manifest with their labels, paths, groups and segments.
+
+    Args:
+        features: Features.
+        records: Indices of the records in the manifest.
+        manifest: The records of the split.
+        protocol: How the features were extracted.
+    """
+    index, all_records = records.numpy(), manifest.records
+    groups, segments = all_records.groups, all_records.segments
     return FeatureBank(
         features,
-        views.labels(records),
-        [views.manifest.records.path(index) for index in records.tolist()],
-        views.manifest.classes,
-        views.protocol,
-        None if groups is None else torch.from_numpy(groups[records.numpy()]),
-        None if segments is None else torch.from_numpy(segments[records.numpy()]),
+        torch.from_numpy(all_records.labels[index]).long(),
+        [all_records.path(each) for each in records.tolist()],
+        manifest.classes,
+        protocol,
+        None if groups is None else torch.from_numpy(groups[index]),
+        None if segments is None else torch.from_numpy(segments[index]),
     )
 
 
@@ -246,14 +266,38 @@ def _read_bank(run_dir: str, split: str) -> FeatureBank:
         raise ConfigError([f"features={run_dir}: {file} is damaged ({reason}); run `extract` again"]) from error
 
 
+class MeanOverViews:
+    """The mean of `finish(network(view))` over the clips and crops of each record of a batch.
+
+    All views of a batch go through the network together, in chunks that fit in the memory of the device. Call it in
+    evaluation mode, without gradients and within `autocast`.
+
+    Args:
+        network: Maps (B, C, T, S, S) to (B, ...). It is moved to the device.
+        finish: Function applied to each output, in float32, before averaging, such as softmax.
+        spec: The input of the network.
+        device: The device to compute on.
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, finish: Callable[[Tensor], Tensor], spec: InputSpec, device: torch.device
+    ) -> None:
+        self._outputs_of, self._device = InChunks(_on_raw_clips(network, finish, spec, device)), device
+
+    def __call__(self, batch: Batch) -> Float[Tensor, "B ..."]:
+        """Return the means of a batch that has frames, on the device, without waiting for it."""
+        frames = batch.to(self._device, non_blocking=True).frames
+        outputs = self._outputs_of(torch.cat(frames))  # (V * B, ...), one view after another
+        return outputs.unflatten(0, (len(frames), -1)).mean(dim=0)
+
+
 @torch.no_grad()
 def mean_over_views(
     network: torch.nn.Module, finish: Callable[[Tensor], Tensor], views: RecordViews, device: torch.device
 ) -> tuple[Float[Tensor, "N ..."], Int64[Tensor, " N"]]:
     """Return the mean of `finish(network(view))` over the clips and crops of each record, and the records.
 
-    All views of a batch go through the network together, in chunks that fit in the memory of the device, and the
-    results stay there until the end: the host does not wait for the device in between.
+    The results stay on the device until the end: the host does not wait for it in between.
 
     Args:
         network: Maps (B, C, T, S, S) to (B, ...). It is moved to the device, and runs in evaluation mode.
@@ -264,7 +308,7 @@ def mean_over_views(
     Raises:
         MediaError: If a file cannot be read.
     """
-    outputs_of = InChunks(_on_raw_clips(network, finish, views.spec, device))
+    means_of = MeanOverViews(network, finish, views.spec, device)
     views.loader.feed(device)
     means = Rows(device)
     records: list[Tensor] = []
@@ -276,9 +320,7 @@ def mean_over_views(
                 break
             if not batch.frames:
                 continue
-            clips = torch.cat(batch.to(device, non_blocking=True).frames)  # (V * B, C, T, S, S), one view after another
-            outputs = outputs_of(clips).unflatten(0, (len(batch.frames), -1))  # (V, B, ...)
-            means.append(outputs.mean(dim=0))
+            means.append(means_of(batch))
             records.append(batch.record)
     raise_together(unreadable)
     rows, indices = (gather_rows_of_some(parts, device) for parts in (means.parts(), records))

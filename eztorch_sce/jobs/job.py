@@ -21,7 +21,7 @@ from eztorch_sce.jobs.receipts import FOLDER as RECEIPTS
 from eztorch_sce.jobs.receipts import Receipt, name_of, read_receipt, read_receipts, write_receipt
 from eztorch_sce.jobs.sharding import hash_of, num_shards
 from eztorch_sce.jobs.store import Store
-from eztorch_sce.jobs.work import Output, Shard, Work
+from eztorch_sce.jobs.work import LOADING, Output, Shard, Work
 
 JOB_FILE = "job.json"
 INPUTS_FILE = "inputs.arrow"
@@ -51,7 +51,7 @@ class Job:
         command: The command, such as "data doctor".
         work: Module and class of the work, such as "eztorch_sce.curation.doctor_work:DoctorWork".
         settings: The settings of the work.
-        settings_digest: Digest of the command and the settings.
+        settings_digest: Digest of the command and of the settings that decide the output.
         version: Version of this package.
         count: Number of shards.
     """
@@ -63,7 +63,8 @@ class Job:
         self.settings: dict[str, Any] = description["settings"]
         self.version: str = description["version"]
         self.count: int = description["shards"]
-        self.settings_digest = _digest_of([self.command, self.settings])
+        deciding = {name: value for name, value in self.settings.items() if name != LOADING}
+        self.settings_digest = _digest_of([self.command, deciding])
         import pyarrow as pa
 
         self._inputs = pa.ipc.open_file(store.open(INPUTS_FILE))
@@ -358,7 +359,8 @@ def _digest_of_rows(rows: Any) -> str:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
-    compact = rows.take(pa.array(range(len(rows)), pa.int64())).replace_schema_metadata(None)  # without the offsets of a slice
+    compact = rows.take(pa.array(range(len(rows)), pa.int64()))  # without the offsets of a slice
+    compact = compact.replace_schema_metadata(None)
     with pa.ipc.new_stream(sink, compact.schema) as writer:
         writer.write_table(compact.combine_chunks())
     return hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()

@@ -6,6 +6,9 @@ from typing import Any, NamedTuple, Protocol
 
 Settings = dict[str, Any]
 
+LOADING = "loading"
+"""Key of the settings that a worker needs, but that do not decide the output, such as the time that a file may take."""
+
 
 class Shard(NamedTuple):
     """The records of a shard.
@@ -55,7 +58,7 @@ class Work(ABC):
 
     @abstractmethod
     def settings(self) -> Settings:
-        """Return the settings that decide the output, as JSON stores them. Numbers of workers are not among them."""
+        """Return the settings that decide the output, as JSON stores them; others are below the key `LOADING`."""
 
     @classmethod
     @abstractmethod

@@ -26,6 +26,9 @@ AGAIN = "again"
 GOING_ON = "going on"
 FINISHED = "finished"
 
+SHARDS = ".extract"
+"""Folder of the job of an `extract`, in its run directory."""
+
 _LOGS = (".txt", ".log", ".out", ".err")  # files that a job may write into the directory of its run beforehand
 _RESULTS = ("report.json", "checkpoints", "last.ckpt", "history.json")
 
@@ -67,7 +70,7 @@ def decide(command: str, config: Any) -> Decision:
         raise ConfigError([f"run.dir={run_dir} already contains a run of {earlier}: choose another directory"])
     saved, report = settings_or_none(run_dir), _report(run_dir)
     has_checkpoints = bool(checkpoint_files(run_dir))
-    if saved is None or (report is None and not has_checkpoints):
+    if saved is None or (report is None and not has_checkpoints and not (run_dir / SHARDS).is_dir()):
         _check_without_results(run_dir, is_damaged=saved is None)
         return Decision(run_dir, AGAIN, config)
     config, history = resumed(command, config, run_dir), History.read(run_dir)

@@ -348,12 +348,13 @@ def _going_on(run_dir: Path, progress: Progress | None, decision: Decision, conf
     if decision.kind == AGAIN:
         why = "before its first checkpoint" if hasattr(config, "trainer") else "before it had finished"
         return [f"starting again: the run in {run_dir} ended {why}"]
-    if decision.kind == NEW or progress is None:
+    if decision.kind == NEW:
         return []
-    lines = [f"going on with {run_dir} from {where(progress, config.trainer.epochs)}"]
+    place = "" if progress is None else f" from {where(progress, config.trainer.epochs)}"
+    lines = [f"going on with {run_dir}{place}"]
     if decision.changes:
         lines += ["with settings that have changed (history.json notes them):", *table_of(decision.changes)]
-        lines += batch_norm_note(decision.changes, config)
+        lines += [] if progress is None else batch_norm_note(decision.changes, config)
     return lines
 
 

@@ -246,8 +246,9 @@ def test_a_machine_without_slurm_is_told_before_work_starts(tmp_path: Path, monk
     with pytest.raises(ConfigError) as caught:
         SlurmRunner(SlurmConfig()).check(str(tmp_path / "job"), None)
     assert caught.value.problems == [
-        "runner=slurm: this machine has no SLURM (sbatch, srun, squeue, scancel not found): run the same command on a "
-        "login node of the cluster, or set runner=local; runner.executor=local tries the tasks on this machine"
+        "runner=slurm: this machine has no SLURM (sbatch, srun, squeue, scontrol, scancel not found): run the same "
+        "command on a login node of the cluster, or set runner=local; runner.executor=local tries the tasks on this "
+        "machine"
     ]
     assert SlurmRunner(SlurmConfig()).describe(str(tmp_path), 3)[-1] == caught.value.problems[0]
     SlurmRunner(LOCAL).check(str(tmp_path / "job"), None)

@@ -58,6 +58,8 @@ class Runner(ABC):
 class RunnerConfig(Settings, ABC):
     """Settings of all runners."""
 
+    RESUMABLE = True
+
     shard_records: int = setting(
         2000,
         at_least=1,

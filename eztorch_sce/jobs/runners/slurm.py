@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eztorch_sce.jobs.work import Advance, Work
 
 _INSTALL = "pip install 'eztorch-sce[slurm]'"
-_PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
+_PROGRAMS = ("sbatch", "srun", "squeue", "scontrol", "scancel")
 _NAME = "eztorch-sce"  # of the array, in squeue
 _SIGNAL_S = 90  # between the signal to a task and its end
 _OWN = {  # options of sbatch that settings write
@@ -134,6 +134,7 @@ class SlurmRunner(Runner):
                 tasks = [ShardTask(job.store.folder, part, workers) for part in parts]
                 array.submit(tasks, self._parameters(), max_timeouts=max(3, len(parts[0])))
             watch_receipts(job, shards, advance, array.is_running)
+        array.refuse_cancelled(job.not_done(shards))
         return array.reasons()
 
     def describe(self, job_folder: str, num_shards: int) -> list[str]:

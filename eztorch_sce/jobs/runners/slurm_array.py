@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eztorch_sce.errors import ConfigError, counted, first_line
+from eztorch_sce.errors import ConfigError, counted, first_line, shorten
 from eztorch_sce.files import write_text
 from eztorch_sce.jobs.job import JOB_FILE, Job
 from eztorch_sce.jobs.store import Store
@@ -22,10 +22,12 @@ from eztorch_sce.progress import print_above
 
 _QUEUE_S = 10.0  # between two questions to SLURM
 _END_S = 10.0  # that tasks have to end after their last shard
+_CANCELLED = "CANCELLED"
 _STATES = {  # of SLURM, for a task without a result
-    "CANCELLED": "was cancelled",
+    _CANCELLED: "was cancelled",
     "NODE_FAIL": "lost its node",
     "OUT_OF_MEMORY": "ran out of memory: raise runner.mem_gb",
+    "PREEMPTED": "was preempted, and its partition does not queue it again",
     "TIMEOUT": "ran out of time: raise runner.time_min",
 }
 _TOO_OFTEN = "timed-out too many times"  # as submitit says it
@@ -88,6 +90,7 @@ class Array:
         self.folder, self.is_slurm, self.settings = folder, is_slurm, settings
         self.tasks: list[_Task] = []
         self.running: list[_Task] = []
+        self._states: dict[str, str] = {}  # of SLURM, by the numbers of tasks that left no result
         self._queue: set[str] | None = None  # numbers of the tasks that SLURM knows; None before its first answer
         self._asked_s = float("-inf")
 
@@ -120,17 +123,18 @@ class Array:
         """
         from submitit import LocalExecutor, SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
-        from submitit.helpers import clean_env
 
         executor_class = SlurmExecutor if self.is_slurm else LocalExecutor
         self.folder.mkdir(parents=True, exist_ok=True)
         executor = executor_class(self.folder, max_num_timeout=max_timeouts)
         executor.update_parameters(**parameters)
-        printed = io.StringIO()  # submitit prints the errors of sbatch, too
+        before = set(self.folder.iterdir())
         try:
-            with clean_env(), contextlib.redirect_stderr(printed):
+            with _outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):  # submitit prints the errors, too
                 jobs = executor.submit_array(tasks)
         except (FailedJobError, FailedSubmissionError) as error:
+            for file in set(self.folder.iterdir()) - before:
+                file.unlink()
             reason = " ".join(str(error).replace("sbatch: error: ", "").split())
             cure = "; lower runner.max_tasks" if "array" in reason else ""
             raise ConfigError([f"SLURM refused the job array: {reason}{cure}"]) from None
@@ -167,7 +171,9 @@ class Array:
         deadline = time.monotonic() + _END_S
         while self.is_running() and time.monotonic() < deadline:
             time.sleep(0.1)
-        self._cancel(self.running)
+        if self.is_slurm:  # a task that was preempted in its last moment waits for a turn that it does not need
+            self._ask()
+        self._cancel([task for task in self.tasks if self._is_listed(task)] if self.is_slurm else self.running)
         self._forget()
 
     def is_running(self) -> bool:
@@ -179,9 +185,19 @@ class Array:
         over = [task for task in self.running if not self._runs(task)]
         self.running = [task for task in self.running if task not in over]
         for task in over:
-            if (result := self._result(task)) and result[0] == "success" and result[1]["refused"]:
+            result = self._result(task)
+            if result is None and self.is_slurm:
+                self._states[task.job.job_id] = _state(task.job.job_id)
+            elif result is not None and result[0] == "success" and result[1]["refused"]:
                 raise ConfigError(result[1]["refused"])
         return bool(self.running)
+
+    def refuse_cancelled(self, pending: Sequence[int]) -> None:
+        """Raise ConfigError if tasks with shards that are not done were cancelled: they are not wanted any more."""
+        cancelled = [task for task in self.tasks if self._states.get(task.job.job_id) == _CANCELLED]
+        if any(not set(pending).isdisjoint(task.shards) for task in cancelled):
+            numbers = shorten([task.job.job_id for task in cancelled])
+            raise ConfigError([f"SLURM cancelled tasks ({numbers}): run the same command again to go on"])
 
     def reasons(self) -> dict[int, str]:
         """Return why the shards of tasks that have ended may lack a receipt."""
@@ -229,6 +245,9 @@ class Array:
             return False
         if time.monotonic() > self._asked_s + _QUEUE_S:
             self._ask()
+        return self._is_listed(task)
+
+    def _is_listed(self, task: _Task) -> bool:
         return self._queue is not None and task.job.job_id in self._queue
 
     def _ask(self) -> None:
@@ -260,10 +279,23 @@ class Array:
             return f"{host}: its task {task.job.job_id} ran out of time again and again: raise runner.time_min"
         if trace:
             return f"{host}: {trace.strip().splitlines()[-1]}; see {paths.stderr}"
-        state = task.job.state.partition(" ")[0].rstrip("+") if self.is_slurm else ""
-        words = _STATES.get(state, "ended without a result, as when it is killed")
+        words = _STATES.get(self._states.get(task.job.job_id, ""), "ended without a result, as when it is killed")
         log = f"see {paths.stderr}" if paths.stderr.exists() else f"it wrote no log: does the node see {self.folder}?"
         return f"{host}: its task {task.job.job_id} {words}; {log}"
+
+
+@contextlib.contextmanager
+def _outside_of_jobs() -> Iterator[None]:
+    """Hide the variables of the SLURM job in which this process may be, which would change what it submits."""
+    from submitit.helpers import clean_env
+
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    of_user = {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or name.startswith("SBATCH_")}
+    with clean_env():
+        os.environ.update(of_user)
+        yield
 
 
 def _ids(tasks: Sequence[_Task]) -> str:
@@ -279,6 +311,17 @@ def _queue() -> set[str] | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return set(answer.stdout.split())
+
+
+def _state(number: str) -> str:
+    """Return the state of a task that has ended, which SLURM tells for some minutes; an empty text after that."""
+    command = ["scontrol", "--oneliner", "show", "job", number]
+    try:
+        answer = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    found = re.search(r" JobState=(\w+)", answer.stdout)
+    return found[1] if found else ""
 
 
 def _host_in(log: Path) -> str:
