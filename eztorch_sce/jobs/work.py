@@ -1,7 +1,7 @@
 """The interface between a job and what it does with the records of its shards: inspect, copy or embed them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 Settings = dict[str, Any]
@@ -66,9 +66,7 @@ class Work(ABC):
         """Return the work of these settings, in a worker process on any machine."""
 
     @abstractmethod
-    def process(
-        self, shards: Iterable[Shard], num_workers: int | None, advance: Callable[[int], None]
-    ) -> Iterator[Output]:
+    def process(self, shards: Iterable[Shard], num_workers: int | None, advance: Advance) -> Iterator[Output]:
         """Yield the output of each shard as it completes, in any order.
 
         The shards are read one after the other, so that no worker process is idle between them. A record that cannot
