@@ -13,7 +13,7 @@ from eztorch_sce.curation.shared_folder import check_visible
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.frame_names import split_frames_path
 from eztorch_sce.errors import MediaError
-from eztorch_sce.jobs.work import Advance, Output, Settings, Shard, Work
+from eztorch_sce.jobs.work import LOADING, Advance, Output, Settings, Shard, Work
 from eztorch_sce.types import MediaInfo
 
 _LIMIT_S = 60.0  # a file that takes longer counts as hung
@@ -66,12 +66,12 @@ class DoctorWork(Work):
 
     def settings(self) -> Settings:
         """See `Work.settings`."""
-        return {"folder": self.folder, "full": self.full}
+        return {"full": self.full, LOADING: {"folder": self.folder}}
 
     @classmethod
     def load(cls, settings: Settings) -> "DoctorWork":
         """See `Work.load`."""
-        return cls(settings["folder"], settings["full"])
+        return cls(settings[LOADING]["folder"], settings["full"])
 
     def process(self, shards: Iterable[Shard], num_workers: int | None, advance: Advance) -> Iterator[Output]:
         """See `Work.process`. Every record has a row: what is wrong with its file is a finding.

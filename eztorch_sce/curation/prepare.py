@@ -15,7 +15,7 @@ from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.copying import speedup
 from eztorch_sce.curation.prepare_work import LIMIT_S, PrepareWork, is_current, target_of
 from eztorch_sce.curation.settings import PrepareConfig
-from eztorch_sce.curation.shared_folder import records_of_files
+from eztorch_sce.curation.shared_folder import records_of_files, relative_paths
 from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.sources.media_kinds import Listing, all_media
 from eztorch_sce.data.sources.records import KINDS, Records
@@ -83,8 +83,7 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
         _record_settings(root, out, config)
         are_current = _are_current(pairs)
         missing = [pair for pair, current in zip(pairs, are_current, strict=True) if not current]
-        remove_partials(Path(pair.target) for pair in missing)
-        merged = _copy_all(root, out, records, are_current, config)
+        merged = _copy_all(root, out, records, missing, config)
     except OSError as error:  # from the file system; an unreadable source is a failure
         cure = "finished copies are kept; run the same command again to continue"
         raise ConfigError([f"OUT={out} cannot be written to ({error}); {cure}"]) from error
@@ -99,14 +98,13 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     )
 
 
-def _copy_all(root: Path, out: Path, records: Records, are_current: Sequence[bool], config: PrepareConfig) -> Merged:
-    """Copy each video without a current copy."""
+def _copy_all(root: Path, out: Path, records: Records, missing: Sequence[_Pair], config: PrepareConfig) -> Merged:
+    """Copy the videos that have no current copy."""
     work = PrepareWork(str(root), str(out), config)
     table = records_of_files(records, str(root))
     job = Job.create(out / PREPARE_FOLDER, work, table, config.runner.shard_records)
-    job.discard_shards_of(
-        key for key, current in zip(table["key"].to_pylist(), are_current, strict=True) if not current
-    )
+    remove_partials(Path(pair.target) for pair in missing)
+    job.discard_shards_of(relative_paths([pair.source for pair in missing], str(root)).to_pylist())
     return run_job(job, work, config.runner.build(), config.workers)
 
 

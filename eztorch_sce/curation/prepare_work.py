@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.curation.shard_tasks import Task, finished_shards
 from eztorch_sce.curation.shared_folder import check_visible
 from eztorch_sce.errors import MediaError
-from eztorch_sce.jobs.work import Advance, Output, Settings, Shard, Work
+from eztorch_sce.jobs.work import LOADING, Advance, Output, Settings, Shard, Work
 
 LIMIT_S = 3600.0
 """Seconds after which a copy counts as hung."""
@@ -47,14 +46,13 @@ class PrepareWork(Work):
 
     def settings(self) -> Settings:
         """See `Work.settings`."""
-        return {"folder": self.folder, "out": self.out, **self.config.format_settings()}
+        return {**self.config.format_settings(), LOADING: {"folder": self.folder, "out": self.out}}
 
     @classmethod
     def load(cls, settings: Settings) -> "PrepareWork":
         """See `Work.load`."""
-        known = {item.name for item in fields(PrepareConfig)}
-        config = PrepareConfig(**{name: value for name, value in settings.items() if name in known})
-        return cls(settings["folder"], settings["out"], config)
+        config = PrepareConfig(**{name: value for name, value in settings.items() if name != LOADING})
+        return cls(settings[LOADING]["folder"], settings[LOADING]["out"], config)
 
     def process(self, shards: Iterable[Shard], num_workers: int | None, advance: Advance) -> Iterator[Output]:
         """See `Work.process`. A copy is named by `target`, relative to the folder of the copies, and has `bytes`.
