@@ -27,6 +27,7 @@ from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
+from eztorch_sce.evaluation.sharded_rows import as_listed, scores_as_listed
 from eztorch_sce.evaluation.svm import SvmConfig
 from eztorch_sce.extraction import (
     extract_to_run,
@@ -358,6 +359,7 @@ def evaluate(config: EvaluationConfig, **objects: Unpack[Objects]) -> Report:
     device = distributed.join_on(config.accelerator)
     train, test, run_dir = features_of_splits(config, command, device, objects.get("backbone"))
     scores = checked_scores(config, config.evaluate(train, test, device), train, test)
+    scores, train, test = scores_as_listed(scores, train, test), as_listed(train), as_listed(test)
     protocol = test.protocol | {"train": train_card(train.protocol)} | evaluation_card(config)
     ways = config.ways if isinstance(config, FewShotConfig) else None
     chance = chance_levels(scores.metrics, train.labels, test.labels, len(test.classes), ways)

@@ -1,5 +1,7 @@
 """Features of both splits for an evaluation: extracted with a network, or read from the files that `extract` wrote."""
 
+import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +19,11 @@ from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, FeaturesConfig
 from eztorch_sce.evaluation.features import RecordViews, read_features, record_features, record_views, views_card
 from eztorch_sce.evaluation.linear import Probe, train_heads
-from eztorch_sce.extraction_merge import merged_banks
+from eztorch_sce.evaluation.sharded_rows import INDEX_FILE
+from eztorch_sce.extraction_merge import Result, failed_records, merged_banks, report_failed, stored_banks
 from eztorch_sce.extraction_work import SPLITS, ExtractWork, needs_this_process, records_table, splits_of
+from eztorch_sce.files import write_text
+from eztorch_sce.host_memory import total_bytes
 from eztorch_sce.jobs.driver import finish_job
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.models.classifier import Classifier
@@ -36,6 +41,7 @@ from eztorch_sce.opening import (
     summarize_features,
 )
 from eztorch_sce.precision import precision_on
+from eztorch_sce.progress import print_above
 from eztorch_sce.report.protocol import seen_card
 from eztorch_sce.report.run_decision import SHARDS
 from eztorch_sce.report.run_directory import open_run
@@ -73,7 +79,7 @@ def extract_to_run(config: ExtractConfig, backbone: Network | None, device: torc
     opened, summary = open_for_features(config, backbone, labeled=False)
     check_runner(config, opened)
     run_dir = open_run("extract", config)
-    job = _work_on_shards(config, opened, str(run_dir / SHARDS))
+    job = _work_on_shards(config, opened, config.out or str(run_dir / SHARDS))
     precision = precision_on(device, config.precision)
     cards = [
         views_card(config.data, config.test, opened.spec, split, precision) | records_card(opened, summary)
@@ -82,16 +88,34 @@ def extract_to_run(config: ExtractConfig, backbone: Network | None, device: torc
     report, error = Report("extract", {}, cards[0], run_dir), None
     if job is not None:
         try:
-            banks = merged_banks(job, splits_of(opened), cards, config, run_dir)
+            failed = failed_records(job)
+            report_failed(failed, job.num_records, config, run_dir)
+            banks = _write_features(Result(job, splits_of(opened), cards, failed), config, opened, run_dir)
             for name, bank in zip(SPLITS, banks, strict=False):
-                bank.save(run_dir / f"features_{name}.pt")
                 report.metrics[f"{name}_records"] = float(len(bank.features))
                 report.metrics["features"] = float(bank.features.shape[1])
-            shutil.rmtree(run_dir / SHARDS)
         except (ConfigError, MediaError) as problem:
             error = problem
     distributed.raise_together(error)
     return report
+
+
+def _write_features(result: Result, config: ExtractConfig, opened: Opened, run_dir: Path) -> list[FeatureBank]:
+    """Write the features as files of the run directory, or leave them in shards if they are large or `out` is set."""
+    num_features = opened.backbone.num_features
+    if config.out is None and 4 * num_features * result.job.num_records <= total_bytes() // 2:
+        banks = merged_banks(result)
+        for name, bank in zip(SPLITS, banks, strict=False):
+            bank.save(run_dir / f"features_{name}.pt")
+        shutil.rmtree(run_dir / SHARDS)
+        return banks
+    banks = stored_banks(result, num_features)
+    folder = SHARDS if config.out is None else config.out
+    if "://" not in folder and config.out is not None:
+        folder = os.path.abspath(folder)
+    write_text(run_dir / INDEX_FILE, json.dumps({"folder": folder}) + "\n")
+    print_above(f"the features stay in shards in {result.job.store.folder}: read them with features={run_dir}")
+    return banks
 
 
 def check_runner(config: ExtractConfig, opened: Opened) -> None:

@@ -4,6 +4,8 @@ import csv
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +18,10 @@ from eztorch_sce.errors import ConfigError, MediaError, shorten
 from eztorch_sce.evaluation.banks import bank_messages
 from eztorch_sce.evaluation.base import ExtractConfig
 from eztorch_sce.evaluation.features import bank_of
+from eztorch_sce.evaluation.sharded_rows import Part, ShardedRows, write_index
 from eztorch_sce.extraction_work import COMPUTED
 from eztorch_sce.files import open_text, replacing
-from eztorch_sce.jobs.job import Job
+from eztorch_sce.jobs.job import OUTPUTS, Job
 from eztorch_sce.jobs.merge import proven_outputs
 from eztorch_sce.jobs.receipts import Receipt
 from eztorch_sce.progress import print_above
@@ -41,45 +44,111 @@ class Failed(NamedTuple):
     reason: str
 
 
-def merged_banks(
-    job: Job, splits: Sequence[Manifest], cards: Sequence[dict[str, Any]], config: ExtractConfig, run_dir: Path
-) -> list[FeatureBank]:
-    """Return the features of each split in the order of its records.
+class Result(NamedTuple):
+    """The features of the splits of a finished job.
 
-    Args:
-        job: The finished job.
-        splits: The splits.
+    Attributes:
+        job: The job.
+        splits: The splits, train first.
         cards: Protocol of each split.
-        config: The settings of the command.
-        run_dir: Gets failed.csv if records could not be read.
+        failed: Records that have no features.
+    """
+
+    job: Job
+    splits: Sequence[Manifest]
+    cards: Sequence[dict[str, Any]]
+    failed: Sequence[Failed]
+
+    @property
+    def is_present(self) -> npt.NDArray[np.bool_]:
+        """Whether each record of the job has features, (N,)."""
+        present = np.ones(sum(len(split.records) for split in self.splits), np.bool_)
+        present[[each.row for each in self.failed]] = False
+        return present
+
+    @property
+    def starts(self) -> list[int]:
+        """Position of the first record of each split in the job, and the number of all records."""
+        return [0, *np.cumsum([len(split.records) for split in self.splits]).tolist()]
+
+    def card(self, split: int) -> dict[str, Any]:
+        """Return the protocol of a split, with the number of records that have no features if there are any."""
+        start, stop = self.starts[split : split + 2]
+        count = sum(start <= each.row < stop for each in self.failed)
+        return {**self.cards[split], **({"unreadable": count} if count else {})}
+
+
+def merged_banks(result: Result) -> list[FeatureBank]:
+    """Return the features of each split in memory, in the order of its records.
 
     Raises:
         ConfigError: If the outputs do not prove complete, machines of several kinds computed them, all records of a
             split have failed, or features are NaN or infinite.
-        MediaError: If records could not be read, and are not omitted.
     """
-    failed = failed_records(job)
-    report_failed(failed, job.num_records, config, run_dir)
-    sizes = [len(split.records) for split in splits]
-    is_present = np.ones(sum(sizes), np.bool_)
-    is_present[[each.row for each in failed]] = False
-    features = _joined(job, is_present)
-    banks, start, done = [], 0, 0
-    for split, card, size in zip(splits, cards, sizes, strict=True):
-        present = np.flatnonzero(is_present[start : start + size])
-        count = len(present)
-        own = features[done : done + count]
-        card = card | ({"unreadable": size - count} if count < size else {})
-        banks.append(bank_of(own.clone() if count < len(features) else own, torch.from_numpy(present), split, card))
-        start, done = start + size, done + count
+    is_present, banks, done = result.is_present, list[FeatureBank](), 0
+    features = _joined(result.job, is_present)
+    for number, split in enumerate(result.splits):
+        start, stop = result.starts[number : number + 2]
+        present = torch.from_numpy(np.flatnonzero(is_present[start:stop]))
+        own = features[done : done + len(present)]
+        banks.append(bank_of(own.clone(), present, split, result.card(number)))
+        done += len(present)
+    _check(banks, result)
+    return banks
+
+
+def stored_banks(result: Result, num_features: int) -> list[FeatureBank]:
+    """Make the folder of a job one of features, which evaluations read, and return the splits, in the order of shards.
+
+    Raises:
+        ConfigError: As `merged_banks`.
+    """
+    parts: list[list[Part]] = [[] for _ in result.splits]
+    rows: list[list[npt.NDArray[np.int64]]] = [[] for _ in result.splits]
+    computed: dict[str, list[str]] = {}
+    for receipt, table in proven_outputs(result.job):
+        computed.setdefault(_computed(table), []).append(_name(receipt))
+        of_job = table["row"].to_numpy()
+        bounds = np.searchsorted(of_job, result.starts)
+        first = _offset(table)
+        name = f"{OUTPUTS}/{receipt.output}"
+        for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
+            parts[number].append(Part(name, first + 4 * num_features * start, stop - start))
+            rows[number].append(of_job[start:stop] - result.starts[number])
+    check_alike(computed)
+    banks = []
+    for number, split in enumerate(result.splits):
+        of_split = torch.from_numpy(np.concatenate(rows[number]))
+        stored = ShardedRows(result.job.store, parts[number], num_features)
+        bank = bank_of(stored, of_split, split, result.card(number))
+        banks.append(replace(bank, places=of_split.argsort().argsort()))
+    _check(banks, result)
+    write_index(result.job.store, parts, num_features, banks)
+    return banks
+
+
+def _check(banks: Sequence[FeatureBank], result: Result) -> None:
+    """Raise ConfigError if a split has no records, or features that are NaN or infinite."""
     messages = [
         message
-        for bank, split in zip(banks, splits, strict=True)
+        for bank, split in zip(banks, result.splits, strict=True)
         for message in bank_messages(bank, split.source, labeled=False)
     ]
     if messages:
         raise ConfigError(messages)
-    return banks
+
+
+def _offset(table: Any) -> int:
+    """Return the byte at which the features begin in the file of an output, which its table points into."""
+    column = table["features"]
+    if not len(column):
+        return 0
+    assert column.num_chunks == 1  # as `Job.save` writes it
+    values = column.chunk(0).flatten()
+    buffer = whole = values.buffers()[1]
+    while whole.parent is not None:
+        whole = whole.parent
+    return int(buffer.address + 4 * values.offset - whole.address)
 
 
 def failed_records(job: Job) -> list[Failed]:
@@ -137,12 +206,10 @@ def _joined(job: Job, is_present: npt.NDArray[np.bool_]) -> torch.Tensor:
 
 def features_of(table: Any) -> npt.NDArray[np.float32]:
     """Return the features of an output, float32 (n, F), without a copy."""
-    column = table["features"]
-    width = column.type.list_size
+    column, width = table["features"], table["features"].type.list_size
     if not len(column):
         return np.zeros((0, width), np.float32)
-    chunk = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    values: npt.NDArray[np.float32] = chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width)
+    values: npt.NDArray[np.float32] = column.chunk(0).flatten().to_numpy(zero_copy_only=True).reshape(-1, width)
     return values
 
 

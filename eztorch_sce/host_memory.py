@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt, from glibc's malloc.h
+_LIMIT_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -55,3 +56,12 @@ def _children(process: str) -> list[str]:
         for file in Path(f"/proc/{process}/task").glob("*/children"):
             children += file.read_text().split()
     return children
+
+
+def total_bytes() -> int:
+    """Return the memory that this process may use: that of the machine, or of the container or job it runs in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in _LIMIT_FILES:
+        with suppress(OSError, ValueError):  # "max" is not a number
+            total = min(total, int(Path(file).read_text()))
+    return total

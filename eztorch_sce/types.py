@@ -3,12 +3,14 @@
 Visual tensors are (B, C, T, H, W) everywhere: an image is a clip with T = 1.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Float64, Int64, UInt8
+from jaxtyping import Float, Float64, Int64, Shaped, UInt8
 from torch import Tensor
 
 from eztorch_sce import torch_file
@@ -199,12 +201,53 @@ class InputSpec:
         return round(self.size * 8 / 7)
 
 
+class StoredRows(ABC):
+    """Rows of features in files, float32 (N, F), which may exceed memory: those are read that an index asks for.
+
+    Indexing returns a new tensor on the CPU.
+
+    Args:
+        num_rows: Number of rows (N).
+        num_features: Width of a row (F).
+    """
+
+    ndim = 2
+    device = torch.device("cpu")
+
+    def __init__(self, num_rows: int, num_features: int) -> None:
+        self.shape = torch.Size((num_rows, num_features))
+
+    @abstractmethod
+    def read(self, start: int, stop: int) -> Float[Tensor, "n F"]:
+        """Return consecutive rows."""
+
+    @abstractmethod
+    def take(self, index: Int64[Tensor, " n"]) -> Float[Tensor, "n F"]:
+        """Return the rows of indices, which are not negative."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return 4 * self.shape.numel()
+
+    def __getitem__(self, index: slice | Shaped[Tensor, " k"]) -> Float[Tensor, "n F"]:
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step == 1:
+                return self.read(start, max(start, stop))
+            index = torch.arange(start, stop, step)
+        return self.take(index.nonzero().flatten() if index.dtype == torch.bool else index.cpu())
+
+
 @dataclass
 class FeatureBank:
     """Features of a list of records.
 
     Attributes:
-        features: Features, float32 (N, F).
+        features: Features, float32 (N, F), in memory, memory-mapped, or in files.
         labels: Class indices, int64 (N,), -1 if unlabeled.
         paths: Paths of the N files.
         classes: Class names.
@@ -212,20 +255,31 @@ class FeatureBank:
         groups: Group of each record, int64 (N,), such as the source video of a clip; None if the data name no groups.
         segments: Start and end of each record in its file in seconds, float64 (N, 2), NaN where the file begins or
             ends; None if all records are whole files.
+        places: Place of each record in the order of the data, int64 (N,); None if they are in this order.
     """
 
-    features: Float[Tensor, "N F"]
+    features: Float[Tensor, "N F"] | StoredRows
     labels: Int64[Tensor, " N"]
-    paths: list[str]
+    paths: Sequence[str]
     classes: list[str]
     protocol: dict[str, Any] = field(default_factory=dict)
     groups: Int64[Tensor, " N"] | None = None
     segments: Float64[Tensor, "N 2"] | None = None
+    places: Int64[Tensor, " N"] | None = None
+
+    def in_order(self) -> Int64[Tensor, " N"]:
+        """Return the index of each record in the order of the data, int64 (N,)."""
+        return torch.arange(len(self.labels)) if self.places is None else self.places.argsort()
 
     def save(self, path: str | Path) -> None:
-        """Write a file that `torch.load(..., weights_only=True)` reads, in place of an earlier one."""
+        """Write a file that `torch.load(..., weights_only=True)` reads, in place of an earlier one.
+
+        The features must be a tensor, in the order of the data.
+        """
+        assert isinstance(self.features, Tensor)
+        content = {name: value for name, value in vars(self).items() if name != "places"}
         with replacing(Path(path)) as partial:
-            torch.save(vars(self), partial)
+            torch.save(content, partial)
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureBank":

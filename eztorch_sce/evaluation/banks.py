@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from eztorch_sce.errors import ConfigError, shorten
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, StoredRows
 
 _CHUNK = 4096  # rows checked at once, so that a memory-mapped bank is never in memory as a whole
 
@@ -16,8 +16,8 @@ def check_banks(train: FeatureBank, test: FeatureBank, where: str = "features", 
     """Check the features of both splits, and that they fit together.
 
     Args:
-        train: Features of the train split; may be memory-mapped.
-        test: Features of the test split; may be memory-mapped.
+        train: Features of the train split.
+        test: Features of the test split.
         where: Origin of the features, which messages name.
         labeled: Whether every record needs a label.
 
@@ -62,7 +62,7 @@ def bank_messages(bank: FeatureBank, where: str, labeled: bool) -> list[str]:
     return messages + non_finite_messages(bank.features, bank.paths, where, "features")
 
 
-def non_finite_messages(rows: Tensor, paths: Sequence[str], where: str, noun: str) -> list[str]:
+def non_finite_messages(rows: Tensor | StoredRows, paths: Sequence[str], where: str, noun: str) -> list[str]:
     """Return a message that names the records with NaN or infinite values, or an empty list if there are none.
 
     Args:
@@ -80,7 +80,7 @@ def non_finite_messages(rows: Tensor, paths: Sequence[str], where: str, noun: st
     return [f"{where} has NaN or infinite {noun} ({_records(bad, paths)}): {cure}"]
 
 
-def _non_finite_rows(rows: Tensor) -> Int64[Tensor, " bad"]:
+def _non_finite_rows(rows: Tensor | StoredRows) -> Int64[Tensor, " bad"]:
     """Return the indices of the rows that hold NaN or infinity."""
     return torch.cat(
         [start + (~_extremes(chunk).isfinite().all(dim=1)).nonzero().flatten() for start, chunk in _chunks(rows)]
@@ -92,7 +92,7 @@ def _extremes(rows: Tensor) -> Float[Tensor, "N 2"]:
     return torch.stack(rows.flatten(start_dim=1).aminmax(dim=1), dim=1)
 
 
-def _chunks(rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+def _chunks(rows: Tensor | StoredRows) -> Iterator[tuple[int, Tensor]]:
     return ((start, rows[start : start + _CHUNK]) for start in range(0, len(rows), _CHUNK))
 
 

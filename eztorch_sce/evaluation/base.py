@@ -176,7 +176,10 @@ class FeaturesConfig(CommandConfig):
         "backbone", None, help="Network to evaluate as initialized, without a weights file, such as a baseline."
     )
     features: PathSetting = setting(
-        None, is_path=True, help="Run directory of `extract` whose features are used instead of weights."
+        None,
+        is_path=True,
+        help="Run directory of `extract`, or the folder or URL that it wrote (out), whose features are used instead of "
+        "weights.",
     )
     untrained: bool = setting(False, help="Initialize the backbone at random, as a baseline under the same protocol.")
     test: EvaluationViewsConfig = field(default_factory=EvaluationViewsConfig)
@@ -243,6 +246,14 @@ class ExtractConfig(FeaturesConfig):
         "with an error and without features, omit writes the features of the others.",
     )
 
+    out: PathSetting = setting(
+        None,
+        is_path=True,
+        help="Folder or URL (s3://, gs://, hf://, ...) in which the features stay in shards; null writes "
+        "features_train.pt and features_test.pt to run.dir or, if they take more than half of the memory, leaves their "
+        "shards there.",
+    )
+
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per conflict, and one if features are set, which this command computes."""
         if self.features is not None:
@@ -270,7 +281,7 @@ class EvaluationConfig(FeaturesConfig, ABC):
         """Return the scores of the test features, using the labeled train features.
 
         Args:
-            train: Features of the train split; may be memory-mapped.
-            test: Features of the test split; may be memory-mapped.
+            train: Features of the train split; may be memory-mapped or `StoredRows`, to be read by chunks.
+            test: Features of the test split, likewise.
             device: The device to compute on.
         """

@@ -20,6 +20,7 @@ from eztorch_sce.distributed import gather_rows_of_some, raise_together
 from eztorch_sce.errors import ConfigError, DamagedFileError, MediaError
 from eztorch_sce.evaluation.banks import bank_messages, check_banks, non_finite_messages
 from eztorch_sce.evaluation.memory import InChunks, Rows
+from eztorch_sce.evaluation.sharded_rows import INDEX_FILE, stored_banks
 from eztorch_sce.home_folders import with_home_folders
 from eztorch_sce.models.backbones.base import as_backbone
 from eztorch_sce.models.backbones.probing import device_of
@@ -28,7 +29,7 @@ from eztorch_sce.models.modes import evaluation_mode
 from eztorch_sce.precision import PRECISIONS, autocast, precision_on
 from eztorch_sce.progress import track
 from eztorch_sce.settings import invalid_settings
-from eztorch_sce.types import Batch, FeatureBank, InputSpec
+from eztorch_sce.types import Batch, FeatureBank, InputSpec, StoredRows
 
 
 class RecordViews(NamedTuple):
@@ -220,7 +221,10 @@ def record_features(backbone: torch.nn.Module, views: RecordViews, device: torch
 
 
 def bank_of(
-    features: Float[Tensor, "N F"], records: Int64[Tensor, " N"], manifest: Manifest, protocol: dict[str, Any]
+    features: Float[Tensor, "N F"] | StoredRows,
+    records: Int64[Tensor, " N"],
+    manifest: Manifest,
+    protocol: dict[str, Any],
 ) -> FeatureBank:
     """Return the features of some records of a manifest with their labels, paths, groups and segments.
 
@@ -243,20 +247,30 @@ def bank_of(
     )
 
 
-def read_features(run_dir: str, labeled: bool) -> tuple[FeatureBank, FeatureBank]:
-    """Read the features of the train and test splits from the run directory of `extract`.
+def read_features(folder: str, labeled: bool) -> tuple[FeatureBank, FeatureBank]:
+    """Read the features of the train and test splits from the run directory of `extract`, or from its shards.
+
+    Args:
+        folder: The run directory, or a folder or URL of shards.
+        labeled: Whether every record needs a label.
 
     Raises:
-        ConfigError: If a file is missing, or the features cannot be used; see `check_banks`. Labels are checked only if
-            `labeled` is set.
+        ConfigError: If a file is missing, or the features cannot be used; see `check_banks`.
     """
-    train, test = _read_bank(run_dir, "train"), _read_bank(run_dir, "test")
-    check_banks(train, test, f"features={run_dir}", labeled)
-    return train, test
+    banks = stored_banks(folder)
+    if banks is None:
+        banks = [_read_bank(folder, split) for split in ("train", "test")]
+    if len(banks) == 1:
+        cure = "give labels or a test split when you extract them"
+        raise ConfigError([f"features={folder} are those of one split, but this command needs two: {cure}"])
+    check_banks(banks[0], banks[1], f"features={folder}", labeled)
+    return banks[0], banks[1]
 
 
 def _read_bank(run_dir: str, split: str) -> FeatureBank:
     file = Path(run_dir) / f"features_{split}.pt"
+    if "://" in run_dir:
+        raise ConfigError([f"features={run_dir} has no {INDEX_FILE}: give the URL that `extract` wrote to (out)"])
     if not file.is_file():
         raise ConfigError([f"features={run_dir}: {file} does not exist; give the run directory of `extract`"])
     try:
@@ -288,7 +302,8 @@ class MeanOverViews:
         """Return the means of a batch that has frames, on the device, without waiting for it."""
         frames = batch.to(self._device, non_blocking=True).frames
         outputs = self._outputs_of(torch.cat(frames))  # (V * B, ...), one view after another
-        return outputs.unflatten(0, (len(frames), -1)).mean(dim=0)
+        means: Tensor = outputs.unflatten(0, (len(frames), -1)).mean(dim=0)
+        return means
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from eztorch_sce.registry import register
 from eztorch_sce.seeding import generator_for
 from eztorch_sce.settings import setting
 from eztorch_sce.transfers import to_device
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, StoredRows
 
 
 @register("evaluation", "few-shot")
@@ -65,8 +65,8 @@ def few_shot_accuracy(
     other classes; here the tasks use the classes of the data set.
 
     Args:
-        train: Features to average into centroids; may be memory-mapped, since an episode reads only its own rows.
-        test: Features to classify; may be memory-mapped.
+        train: Features to average into centroids; may be in files, since an episode reads only its own rows.
+        test: Features to classify, likewise.
         ways: Classes per episode.
         shots: Train records per class.
         queries: Test records per class; a class with fewer uses all of them.
@@ -79,7 +79,7 @@ def few_shot_accuracy(
             be used; see `check_banks`.
     """
     check_banks(train, test)
-    train_rows, test_rows = _rows_by_class(train.labels), _rows_by_class(test.labels)
+    train_rows, test_rows = (_listed_rows_by_class(bank) for bank in (train, test))
     classes = _drawable_classes(train_rows, test_rows, ways, shots)
     supports, queried_from = (on_device(bank.features, device) for bank in (train, test))
     accuracies = torch.zeros(episodes, dtype=torch.float64, device=device)
@@ -114,7 +114,13 @@ def _rows_by_class(labels: Tensor) -> dict[int, Tensor]:
     return {label: (labels == label).nonzero().flatten() for label in torch.unique(labels).tolist()}
 
 
-def _take(rows: Tensor, index: Tensor, device: torch.device) -> Tensor:
+def _listed_rows_by_class(bank: FeatureBank) -> dict[int, Tensor]:
+    """Return the rows of each class in the order of the data, so that the draws depend on nothing else."""
+    order = bank.in_order()
+    return {label: order[rows] for label, rows in _rows_by_class(bank.labels[order]).items()}
+
+
+def _take(rows: Tensor | StoredRows, index: Tensor, device: torch.device) -> Tensor:
     return take(rows, index, to_device(index, device), device)
 
 

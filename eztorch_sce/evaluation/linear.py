@@ -36,7 +36,7 @@ from eztorch_sce.seeding import generator_for
 from eztorch_sce.settings import choice, setting, show
 from eztorch_sce.training.config import TrainerConfig
 from eztorch_sce.transfers import to_device
-from eztorch_sce.types import FeatureBank
+from eztorch_sce.types import FeatureBank, StoredRows
 
 _BLOCK = 16384  # rows scored per batch
 
@@ -262,7 +262,11 @@ def linear_probe(train: FeatureBank, test: FeatureBank, probe: Probe, device: to
     train = replace(train, features=on_device(train.features, device))
     choice: dict[str, float] = {}
     if probe.selects_on_validation:
-        held_out = validation_rows(train.labels, train.classes, probe.validation_fraction, probe.seed, groups)
+        order = train.in_order()  # which the draw depends on
+        groups = None if groups is None else groups[order.numpy()]
+        drawn = validation_rows(train.labels[order], train.classes, probe.validation_fraction, probe.seed, groups)
+        held_out = torch.zeros_like(drawn)
+        held_out[order] = drawn
         choice = _choose_on_validation(train, held_out, num_classes, probe, device)
         probe = replace(probe, lrs=[choice["linear_lr"]])
     heads = train_heads(train, num_classes, probe, device)
@@ -279,7 +283,8 @@ def _choose_on_validation(
     train: FeatureBank, held_out: Bool[Tensor, " N"], num_classes: int, probe: Probe, device: torch.device
 ) -> dict[str, float]:
     """Return the metrics of `choice_metrics`, from classifiers trained without the held-out records."""
-    heads = train_heads(train, num_classes, probe, device, (~held_out).nonzero().flatten())
+    order = train.in_order()
+    heads = train_heads(train, num_classes, probe, device, order[~held_out[order]])
     return choice_metrics(probe.lrs, _scores_of_heads(heads, train, device, held_out.nonzero().flatten()))
 
 
@@ -293,7 +298,7 @@ def train_heads(
 ) -> LinearHeads:
     """Train linear classifiers and return them, rescaled to take features that are not standardized.
 
-    The features may be memory-mapped and larger than memory: a device that has no room for them gets one batch at a
+    The features may be larger than memory: a device that has no room for them gets one batch at a
     time. The host waits for the device before the first step and at no other.
 
     Args:
@@ -301,11 +306,11 @@ def train_heads(
         num_classes: Number of classes.
         probe: Settings of the training.
         device: The device to compute on.
-        rows: Records to train on; None for all.
+        rows: Records to train on, in the order of the data; None for all.
     """
     features, labels = on_device(train.features, device), to_device(train.labels, device)
     num_features = features.shape[1]
-    rows = torch.arange(len(train.labels)) if rows is None else rows
+    rows = train.in_order() if rows is None else rows
     num_records = len(rows)
     mean, deviation = torch.zeros(num_features, device=device), torch.ones(num_features, device=device)
     if probe.standardize:
@@ -330,30 +335,35 @@ def train_heads(
     return heads
 
 
-def standardization(features: Float[Tensor, "N F"]) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
+def standardization(features: Float[Tensor, "N F"] | StoredRows) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
     """Return the mean and the standard deviation of each feature; a constant feature has an infinite deviation.
 
     Divided by infinity, a constant feature is zero on every record, and its weights are zero: the train split says
     nothing about it, and a small change in the test split must not become a large one. A feature counts as constant if
     its deviation may be rounding: below 1e-5 of its mean, or below 1e-4 of the lower quartile of all deviations.
     """
-    mean, deviation = features.mean(dim=0), features.std(dim=0, correction=min(1, len(features) - 1))
-    # Where squares leave the range of float32, this deviation is zero or infinite.
-    doubtful = ~((deviation > 1e-15) & deviation.isfinite() & mean.isfinite())
-    columns = doubtful.nonzero().flatten()
-    if len(columns):
-        mean[columns], deviation[columns] = _wide_statistics(features, columns)
+    if isinstance(features, Tensor):
+        mean, deviation = features.mean(dim=0), features.std(dim=0, correction=min(1, len(features) - 1))
+        # Where squares leave the range of float32, this deviation is zero or infinite.
+        doubtful = ~((deviation > 1e-15) & deviation.isfinite() & mean.isfinite())
+        columns = doubtful.nonzero().flatten()
+        if len(columns):
+            mean[columns], deviation[columns] = _wide_statistics(features, columns)
+    else:
+        mean, deviation = _wide_statistics(features, torch.arange(features.shape[1]))
     varies = deviation > 1e-5 * mean.abs()
     if varies.any():
         varies &= deviation > 1e-4 * deviation[varies].quantile(0.25)
     return mean, deviation.where(varies, torch.inf)
 
 
-def _wide_statistics(features: Float[Tensor, "N F"], columns: Int64[Tensor, " some"]) -> tuple[Tensor, Tensor]:
+def _wide_statistics(
+    features: Float[Tensor, "N F"] | StoredRows, columns: Int64[Tensor, " some"]
+) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of some features, computed in float64 and one block at a time."""
-    blocks = torch.split(features, _BLOCK)
-    mean = sum(block[:, columns].double().sum(dim=0) for block in blocks) / len(features)
-    squares = sum((block[:, columns].double() - mean).square().sum(dim=0) for block in blocks)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
+    mean = sum(features[block][:, columns].double().sum(dim=0) for block in blocks) / len(features)
+    squares = sum((features[block][:, columns].double() - mean).square().sum(dim=0) for block in blocks)
     return torch.as_tensor(mean).float(), torch.as_tensor(squares / max(1, len(features) - 1)).sqrt().float()
 
 

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from eztorch_sce.progress import print_above
 from eztorch_sce.transfers import to_device
+from eztorch_sce.types import StoredRows
 
 _ON_CPU = 2**30  # bytes; with inputs of 4 MB at once, networks are fastest on a CPU
+_STORED_CHUNK = 16384  # rows read at once from files
 _NETWORK_SHARE = 256  # of the memory for the input: activations take 16 to 64 times the bytes of a float32 input
 
 
@@ -24,15 +26,23 @@ def available_bytes(device: torch.device) -> int:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
-def on_device(rows: Shaped[Tensor, "N ..."], device: torch.device) -> Shaped[Tensor, "N ..."]:
+def on_device(rows: Shaped[Tensor, "N ..."] | StoredRows, device: torch.device) -> Shaped[Tensor, "N ..."] | StoredRows:
     """Return rows on a device if they take at most half of its memory; otherwise as they are, to be sent in chunks."""
     if device.type == "cpu" or rows.nbytes > available_bytes(device) // 2:
         return rows
-    return rows.to(device)
+    if isinstance(rows, Tensor):
+        return rows.to(device)
+    there = torch.empty(rows.shape, device=device)
+    for start in range(0, len(rows), _STORED_CHUNK):
+        there[start : start + _STORED_CHUNK] = rows[start : start + _STORED_CHUNK]
+    return there
 
 
 def take(
-    rows: Shaped[Tensor, "N ..."], index: Tensor | slice, index_on_device: Tensor | slice, device: torch.device
+    rows: Shaped[Tensor, "N ..."] | StoredRows,
+    index: Tensor | slice,
+    index_on_device: Tensor | slice,
+    device: torch.device,
 ) -> Shaped[Tensor, "n ..."]:
     """Return some of the rows on a device, wherever `on_device` left them. The host does not wait for a GPU.
 
@@ -42,7 +52,9 @@ def take(
         index_on_device: The same on the device.
         device: The device.
     """
-    return rows[index_on_device] if rows.device.type == device.type else to_device(rows[index], device)
+    if isinstance(rows, StoredRows) or rows.device.type != device.type:
+        return to_device(rows[index], device)
+    return rows[index_on_device]
 
 
 class InChunks:

@@ -19,11 +19,12 @@ from eztorch_sce.evaluation.search import (
     find_centers,
     nearest_neighbors,
     own_queries,
+    rows_in_blocks,
     similarities,
 )
 from eztorch_sce.precision import exact_float32
 from eztorch_sce.registry import register
-from eztorch_sce.types import FeatureBank, Predictions
+from eztorch_sce.types import FeatureBank, Predictions, StoredRows
 
 RANKS = (1, 5, 10, 20, 50)
 _MAX_PAIRS = 2**24  # pairs of a query and a bank record of its class that are ranked at once; limits the memory
@@ -105,11 +106,15 @@ def average_precisions(
     centers = find_centers(records, queries.features, centered, device)
     classes = _classes_of(bank.labels, queries.labels, device)
     own = own_queries(len(queries.features))
-    features, labels = queries.features[own], queries.labels[own].to(device)
+    labels = queries.labels[own].to(device)
     max_pairs = _MAX_PAIRS if device.type == "cpu" else available_bytes(device) // _GPU_SHARE
     block = max(1, max_pairs // max(1, classes.largest))
-    blocks = zip(torch.split(features, block), torch.split(labels, block), strict=True)
-    precisions = [_average_precisions(records, classes, *own_block, centers) for own_block in blocks]
+    features = (rows for each in rows_in_blocks(queries.features, own) for rows in torch.split(each, block))
+    precisions, done = [], 0
+    for rows in features:
+        of_rows = labels[done : done + len(rows)]
+        precisions.append(_average_precisions(records, classes, rows, of_rows, centers))
+        done += len(rows)
     centers.check_finite()
     return gather_rows(torch.cat(precisions)).cpu()
 
@@ -139,7 +144,7 @@ def _classes_of(labels: Tensor, query_labels: Tensor, device: torch.device) -> _
 
 
 def _average_precisions(
-    bank: Float[Tensor, "N F"],
+    bank: Float[Tensor, "N F"] | StoredRows,
     classes: _Classes,
     queries: Float[Tensor, "Q F"],
     labels: Int64[Tensor, " Q"],

@@ -11,9 +11,11 @@ from eztorch_sce import signals
 from eztorch_sce.distributed import gather_rows, rank, world_size
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.memory import available_bytes, on_device
+from eztorch_sce.host_memory import total_bytes
 from eztorch_sce.precision import exact_float32
 from eztorch_sce.progress import track
 from eztorch_sce.transfers import to_device
+from eztorch_sce.types import StoredRows
 
 # Rows compared at once on a CPU. Their similarities take 4 MB whatever the size of the bank and the number of queries,
 # so they are still in the cache when the nearest are selected.
@@ -83,8 +85,8 @@ def chunks_on(device: torch.device) -> Chunks:
 @torch.no_grad()
 @exact_float32()
 def nearest_neighbors(
-    bank: Float[Tensor, "N F"],
-    queries: Float[Tensor, "Q F"],
+    bank: Float[Tensor, "N F"] | StoredRows,
+    queries: Float[Tensor, "Q F"] | StoredRows,
     k: int,
     centered: bool = False,
     device: torch.device = CPU,
@@ -95,9 +97,10 @@ def nearest_neighbors(
     subset of the queries, and all return the complete result, on the CPU.
 
     Args:
-        bank: Rows to search, (N, F). May be memory-mapped and larger than memory: it is read sequentially, once (twice
-            if centered), and copied as a whole only to a GPU that has room for it.
-        queries: Rows to search for, (Q, F); the same in all processes.
+        bank: Rows to search, (N, F). May be larger than memory: it is read sequentially, once (twice if centered), and
+            copied as a whole only to a GPU that has room for it.
+        queries: Rows to search for, (Q, F); the same in all processes. Stored rows are searched for in blocks, and the
+            bank is read for each.
         k: Number of neighbors; at most the size of the bank is returned.
         centered: Subtract the mean of the bank and the mean of the queries first.
         device: The device to compute on.
@@ -107,14 +110,26 @@ def nearest_neighbors(
     """
     k, bank = min(k, len(bank)), on_device(bank, device)
     centers = find_centers(bank, queries, centered, device)
-    own = queries[own_queries(len(queries))]
     search = _search_on_cpu if device.type == "cpu" else _search_without_waits
-    best = search(bank, own, k, centers)
+    blocks = rows_in_blocks(queries, own_queries(len(queries)))
+    found = [search(bank, block, k, centers) for block in blocks]
     centers.check_finite()
-    return Neighbors(gather_rows(best.similarity).cpu(), gather_rows(best.indices).cpu())
+    similarity, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Neighbors(gather_rows(similarity).cpu(), gather_rows(indices).cpu())
 
 
-def _search_on_cpu(bank: Tensor, queries: Tensor, k: int, centers: Centers) -> Neighbors:
+def rows_in_blocks(rows: Float[Tensor, "N F"] | StoredRows, own: slice) -> Iterator[Tensor]:
+    """Yield the rows of a range: a tensor at once, stored rows in blocks of an eighth of the memory of this machine."""
+    if isinstance(rows, Tensor):
+        yield rows[own]
+        return
+    start, stop, _ = own.indices(len(rows))
+    chunks = max(1, total_bytes() // (8 * 4 * rows.shape[1] * QUERY_CHUNK))
+    for first in range(start, max(stop, start + 1), chunks * QUERY_CHUNK):
+        yield rows[first : min(first + chunks * QUERY_CHUNK, stop)]
+
+
+def _search_on_cpu(bank: Tensor | StoredRows, queries: Tensor, k: int, centers: Centers) -> Neighbors:
     best = Neighbors(torch.full((len(queries), k), -torch.inf), torch.zeros(len(queries), k, dtype=torch.long))
     for rows, columns, similarity in similarities(bank, queries, centers, "nearest neighbors"):
         so_far = Neighbors(best.similarity[rows], best.indices[rows])
@@ -123,7 +138,7 @@ def _search_on_cpu(bank: Tensor, queries: Tensor, k: int, centers: Centers) -> N
     return best
 
 
-def _search_without_waits(bank: Tensor, queries: Tensor, k: int, centers: Centers) -> Neighbors:
+def _search_without_waits(bank: Tensor | StoredRows, queries: Tensor, k: int, centers: Centers) -> Neighbors:
     """Do the same by the k highest of unique numbers: ties need no second look, for which the host would have to wait.
 
     A number holds the similarity in its upper 32 bits and the index of the row, subtracted from the highest, below.
@@ -148,7 +163,7 @@ def _sortable(values: Tensor) -> Tensor:
 
 
 def similarities(
-    bank: Float[Tensor, "N F"], queries: Float[Tensor, "Q F"], centers: Centers, title: str
+    bank: Float[Tensor, "N F"] | StoredRows, queries: Float[Tensor, "Q F"], centers: Centers, title: str
 ) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield query rows, bank rows and their cosines, on the device of the centers.
 
@@ -178,7 +193,9 @@ def _are_finite(unit: Float[Tensor, "N F"]) -> Tensor:
     return unit[:, 0].isfinite().all()
 
 
-def find_centers(bank: Tensor, queries: Tensor, centered: bool, device: torch.device) -> Centers:
+def find_centers(
+    bank: Tensor | StoredRows, queries: Tensor | StoredRows, centered: bool, device: torch.device
+) -> Centers:
     """Return the means of the bank and of the queries, or zeros if not centered."""
     is_finite = torch.ones((), dtype=torch.bool, device=device)
     if not centered:
@@ -215,7 +232,7 @@ def unit_rows(rows: Float[Tensor, "N F"]) -> Float[Tensor, "N F"]:
     return rows.div_(lengths.clamp_min_(_SHORTEST))  # in place: half the time of F.normalize on a large chunk
 
 
-def _mean_row(rows: Tensor, device: torch.device) -> Tensor:
+def _mean_row(rows: Tensor | StoredRows, device: torch.device) -> Tensor:
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
     for chunk in _chunks(len(rows), chunks_on(device).bank):
         total += to_device(rows[chunk], device).sum(dim=0, dtype=torch.float64)

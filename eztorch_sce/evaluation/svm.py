@@ -11,11 +11,13 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from eztorch_sce import signals
+from eztorch_sce.data.shared_memory import in_units
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.evaluation.banks import check_banks
 from eztorch_sce.evaluation.base import EvaluationConfig, Scores
 from eztorch_sce.evaluation.intervals import Interval, percentiles, resamples
 from eztorch_sce.evaluation.search import unit_rows
+from eztorch_sce.host_memory import total_bytes
 from eztorch_sce.progress import track
 from eztorch_sce.registry import register
 from eztorch_sce.settings import setting
@@ -78,12 +80,15 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
     check_banks(train, test)
     labels: list[int] = torch.unique(test.labels).tolist()
     _check_enough_records(train.labels, labels, train.classes, folds)
-    x, x_test = (unit_rows(bank.features.clone()).double().numpy() for bank in (train, test))
+    _check_memory(train, test)
+    order, test_order = train.in_order(), test.in_order()  # that of the data
+    x, x_test = (unit_rows(rows).double().numpy() for rows in (train.features[order], test.features[:].clone()))
+    train_labels = train.labels[order]
 
     by_class, scores = {}, []
     precisions = torch.zeros(len(test.labels), dtype=torch.float64)
     for label in track(labels, len(labels), "svm, classes"):
-        is_class = (train.labels == label).int().numpy()
+        is_class = (train_labels == label).int().numpy()
         settings = {"class_weight": {0: 1, 1: 2}, "dual": "auto", "max_iter": 2000, "random_state": seed}
         machines = {cost: machine(C=cost, **settings) for cost in costs}
         precision: dict[float, float] = {}
@@ -100,7 +105,8 @@ def svm_precision(train: FeatureBank, test: FeatureBank, costs: Sequence[float],
     metrics = {"svm_mAP": sum(own["AP"] for own in by_class.values()) / len(by_class)}
     by_label = torch.stack(scores, dim=1)  # (N, labels)
     predictions = Predictions(torch.tensor(labels)[by_label.argmax(dim=1)], by_label.amax(dim=1))
-    intervals = {"svm_mAP": _interval(precisions, test.labels, test.groups)}
+    groups = None if test.groups is None else test.groups[test_order]
+    intervals = {"svm_mAP": _interval(precisions[test_order], test.labels[test_order], groups)}
     return Scores(metrics, by_class, predictions=predictions, intervals=intervals)
 
 
@@ -142,6 +148,17 @@ def _interval(
     return percentiles(np.concatenate(means))
 
 
+def _check_memory(train: FeatureBank, test: FeatureBank) -> None:
+    """Raise ConfigError if the features do not fit in memory, of which scikit-learn needs all at once."""
+    needed = _BYTES_PER_NUMBER * (train.features.shape.numel() + test.features.shape.numel())
+    if needed > (available := total_bytes()):
+        records = f"{len(train.labels)} train and {len(test.labels)} test records"
+        amounts = f"about {in_units(needed)} of memory for {records}, all of which scikit-learn reads at once, "
+        cure = "use knn, retrieve or linear, or extract the features of fewer records (data.train_share)"
+        raise ConfigError([f"svm needs {amounts}but this machine has {in_units(available)}: {cure}"])
+
+
+_BYTES_PER_NUMBER = 24  # in float64, with copies for the folds and for the solver
 _MISSING = "svm needs scikit-learn: pip install 'eztorch-sce[svm]'"
 
 

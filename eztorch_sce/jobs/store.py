@@ -3,7 +3,7 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +59,25 @@ class Store:
             return (self.path / name).read_bytes()
         content: bytes = self._call(lambda path: self._system.cat_file(path), name)
         return content
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Return some ranges of bytes of a file; from a URL, only they are fetched, several at a time.
+
+        Raises:
+            OSError: If the file cannot be read or ends earlier.
+        """
+        contents: list[bytes]
+        if self.path is not None:
+            with (self.path / name).open("rb") as file:
+                contents = [os.pread(file.fileno(), stop - start, start) for start, stop in ranges]
+        else:
+            starts, stops = (list(ends) for ends in zip(*ranges, strict=True))
+            contents = self._call(
+                lambda path: self._system.cat_ranges([path] * len(ranges), starts, stops, on_error="raise"), name
+            )
+        if any(len(content) != stop - start for content, (start, stop) in zip(contents, ranges, strict=True)):
+            raise OSError(f"{self.address(name)} ends early")
+        return contents
 
     def write(self, name: str, content: bytes) -> None:
         """Write a file, durably: readers see the earlier file or the complete new one.

@@ -41,9 +41,11 @@ def sources_of(weights: Mapping[str, Any] | None, features: str | None) -> list[
 
     Args:
         weights: The weights on its protocol card.
-        features: The run directory of `extract`, or None.
+        features: The run directory of `extract`, or the folder or URL of its shards, or None.
     """
     card = weights or {}
+    if features is not None and "://" in features:
+        return []
     if card.get("imported"):
         return [] if features is None else [Path(features)]  # no run of ours: a config.yaml beside it is another's
     sources = [_run_of(card.get("file"))] if features is None else [Path(features), _run_behind(features, card)]

@@ -70,7 +70,8 @@ def decide(command: str, config: Any) -> Decision:
         raise ConfigError([f"run.dir={run_dir} already contains a run of {earlier}: choose another directory"])
     saved, report = settings_or_none(run_dir), _report(run_dir)
     has_checkpoints = bool(checkpoint_files(run_dir))
-    if saved is None or (report is None and not has_checkpoints and not (run_dir / SHARDS).is_dir()):
+    has_shards = (run_dir / SHARDS).is_dir() or getattr(config, "out", None) is not None
+    if saved is None or (report is None and not has_checkpoints and not has_shards):
         _check_without_results(run_dir, is_damaged=saved is None)
         return Decision(run_dir, AGAIN, config)
     config, history = resumed(command, config, run_dir), History.read(run_dir)
