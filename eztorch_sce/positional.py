@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from eztorch_sce import registry
@@ -56,6 +57,7 @@ class PositionalCommand(NamedTuple):
         mistakes: Function of the same values as `run` that returns the messages `run` would raise, to be told together
             with those about the words. None if there are none.
         flags: Settings that may also be written as flags, such as "step" for `--step 100`.
+        removed: What replaces each setting that only earlier versions had.
     """
 
     title: str
@@ -67,6 +69,7 @@ class PositionalCommand(NamedTuple):
     settings_of: str = ""
     mistakes: Callable[..., list[str]] | None = None
     flags: tuple[str, ...] = ()
+    removed: Mapping[str, str] = MappingProxyType({})
 
     def usage(self) -> str:
         """Return the usage line.
@@ -221,6 +224,9 @@ class _Settings:
         """Add a message about a setting that there is not."""
         not_one = f"{key} is not a setting of {self.command.title}"
         name = key.removeprefix("data.")
+        if name in self.command.removed:
+            self.messages.append(f"{key}={text} is no longer a setting: {self.command.removed[name]}")
+            return
         path = next((path for path in self.groups if name.startswith(f"{path}.")), None)
         if path is not None:
             self.messages.append(f"{not_one}; {self._choices_with(path, name.removeprefix(f'{path}.'))}")
@@ -350,6 +356,9 @@ def _without_flags(
         name = flag.lstrip("-").replace("-", "_")
         if not word.startswith("-"):
             others.append(word)
+        elif name in command.removed:
+            words = [word] if has_value else [word, *_take_values(queue, str)]
+            messages.append(f"{' '.join(words)} is no longer a setting: {command.removed[name]}")
         elif name not in hints:
             nearest = did_you_mean(name, hints)
             messages.append(f"{word} is not a setting of {command.title}; settings are written key=value{nearest}")

@@ -11,6 +11,7 @@ from eztorch_sce.commands import GROUPS
 from eztorch_sce.curation.command import DATA_COMMANDS
 from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig
 from eztorch_sce.errors import ConfigError
+from eztorch_sce.jobs.runners.local import LocalConfig
 from eztorch_sce.positional import parse
 
 DOCTOR, PREPARE, CHECK, BENCH = (DATA_COMMANDS[name] for name in ("doctor", "prepare", "check", "bench"))
@@ -23,9 +24,9 @@ def mistakes(name: str, *words: str) -> list[str]:
 
 
 def test_settings_are_converted_to_their_types(tmp_path: Path) -> None:
-    line = parse(PREPARE, [str(tmp_path), "out", "short_side=64", "fps=12.5", "workers=null", "shard=2/3"])
+    line = parse(PREPARE, [str(tmp_path), "out", "short_side=64", "fps=12.5", "workers=null", "runner.shard_records=9"])
     assert line.arguments == [str(tmp_path), "out"]
-    assert line.config == PrepareConfig(short_side=64, fps=12.5, workers=None, shard="2/3")
+    assert line.config == PrepareConfig(short_side=64, fps=12.5, workers=None, runner=LocalConfig(shard_records=9))
     line = parse(DOCTOR, [str(tmp_path), "full=true", "lists=[a.csv, 'b c.csv']"])
     assert line.config == DoctorConfig(full=True, lists=["a.csv", "b c.csv"])
 
@@ -66,14 +67,21 @@ def test_the_error_for_an_old_flag_shows_the_new_setting(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.parametrize("words", [["shard=3/8"], ["--shard", "3/8"]])
+def test_the_error_for_a_removed_setting_names_what_replaces_it(words: list[str], tmp_path: Path) -> None:
+    [message] = mistakes("prepare", str(tmp_path), "out", *words)
+    assert message.startswith(f"{' '.join(words)} is no longer a setting: ")
+    assert "runner=slurm" in message
+
+
 def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
     assert mistakes("prepare", str(tmp_path / "vidoes"), "--crf", "9", "gpo=3", "fps=fast", "to=gif") == [
         "--crf 9 is now crf=9",
         "OUT is missing; usage: eztorch-sce data prepare FOLDER OUT [key=value ...]",
         f"FOLDER={tmp_path / 'vidoes'} does not exist; did you mean videos?",
-        "gpo is not a setting of data prepare; its settings are short_side, gop, fps, crf, to, shard, workers; did you "
-        "mean gop?",
+        "gpo is not a setting of data prepare; its settings are short_side, gop, fps, crf, to, runner, workers; did "
+        "you mean gop?",
         "fps=fast must be a number, at least 0.1, or null",
         "to=gif must be one of h264, frames",
     ]

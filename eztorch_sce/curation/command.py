@@ -39,15 +39,12 @@ def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
     """Copy the videos of a folder, then inspect the copies; return whether every video was copied."""
     from eztorch_sce.curation.doctor import diagnose
     from eztorch_sce.curation.prepare import prepare
-    from eztorch_sce.data.sources.media_table import TABLE_NAME
 
     prepared = prepare(Path(folder), Path(out), config)
     _print_prepared(prepared, folder)
-    if prepared.complete and prepared.num_copies:
-        table = diagnose(Path(out), DoctorConfig(workers=config.workers)).table
+    if prepared.num_copies:
+        table = diagnose(Path(out), DoctorConfig(runner=config.runner, workers=config.workers)).table
         print_line(f"written to {out}; {table} makes runs start fast")
-    elif not prepared.complete:
-        print_line(f"other shards are not finished; the last one to finish writes {TABLE_NAME}")
     return not prepared.failed
 
 
@@ -221,9 +218,13 @@ _COMMANDS = (
         (
             "eztorch-sce data prepare videos copies",
             "eztorch-sce data prepare videos copies short_side=128 gop=16",
-            "eztorch-sce data prepare videos copies shard=3/8",
+            "eztorch-sce data prepare videos copies runner=slurm",
         ),
         run_prepare,
+        removed={
+            "shard": "start the command once, with runner=slurm or runner=ray, which divides the videos among machines "
+            "and proves that none is missing"
+        },
     ),
     PositionalCommand(
         "data bench",

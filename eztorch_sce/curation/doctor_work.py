@@ -8,12 +8,12 @@ from eztorch_sce.cores import num_usable_cores
 from eztorch_sce.curation.findings import judge
 from eztorch_sce.curation.inspection import inspect_image, inspect_video
 from eztorch_sce.curation.media_rows import to_bytes
+from eztorch_sce.curation.shard_tasks import Task, finished_shards
 from eztorch_sce.curation.shared_folder import check_visible
-from eztorch_sce.curation.workers import for_each
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.frame_names import split_frames_path
 from eztorch_sce.errors import MediaError
-from eztorch_sce.jobs.work import Advance, Output, Settings, Shard, Work
+from eztorch_sce.jobs.work import LOADING, Advance, Output, Settings, Shard, Work
 from eztorch_sce.types import MediaInfo
 
 _LIMIT_S = 60.0  # a file that takes longer counts as hung
@@ -43,15 +43,11 @@ class Examinee(NamedTuple):
         path: Absolute path.
         kind: "video", "image" or "frames".
         full: Whether to decode all of it.
-        shard: Number of its shard.
-        row: Index of its record in the shard.
     """
 
     path: str
     kind: str
     full: bool
-    shard: int = 0
-    row: int = 0
 
 
 class DoctorWork(Work):
@@ -70,12 +66,12 @@ class DoctorWork(Work):
 
     def settings(self) -> Settings:
         """See `Work.settings`."""
-        return {"folder": self.folder, "full": self.full}
+        return {"full": self.full, LOADING: {"folder": self.folder}}
 
     @classmethod
     def load(cls, settings: Settings) -> "DoctorWork":
         """See `Work.load`."""
-        return cls(settings["folder"], settings["full"])
+        return cls(settings[LOADING]["folder"], settings["full"])
 
     def process(self, shards: Iterable[Shard], num_workers: int | None, advance: Advance) -> Iterator[Output]:
         """See `Work.process`. Every record has a row: what is wrong with its file is a finding.
@@ -83,35 +79,23 @@ class DoctorWork(Work):
         Raises:
             ConfigError: If this machine does not see the folder.
         """
-        begun: dict[int, tuple[Shard, list[DoctorRow | None]]] = {}
-        left: dict[int, int] = {}  # files to examine, by shard
-        done: list[int] = []
 
-        def examinees() -> Iterator[Examinee]:
-            for shard in shards:
-                keys = list(map(os.fsdecode, shard.rows["key"].to_pylist()))
-                check_visible(self.folder, keys)
-                begun[shard.number], left[shard.number] = (shard, [None] * len(keys)), len(keys)
-                if not keys:
-                    done.append(shard.number)
-                for index, (key, kind) in enumerate(zip(keys, shard.rows["kind"].to_pylist(), strict=True)):
-                    path = os.path.normpath(os.path.join(self.folder, key))
-                    yield Examinee(path, kind, self.full, shard.number, index)
+        def examinees(shard: Shard) -> list[Examinee]:
+            keys = list(map(os.fsdecode, shard.rows["key"].to_pylist()))
+            check_visible(self.folder, keys)
+            paths = [os.path.normpath(os.path.join(self.folder, key)) for key in keys]
+            kinds = shard.rows["kind"].to_pylist()
+            return [Examinee(path, kind, self.full) for path, kind in zip(paths, kinds, strict=True)]
 
         limit_s = _FULL_LIMIT_S if self.full else _LIMIT_S
-        for file, result, crash in for_each(examine, examinees(), num_workers or num_usable_cores(), limit_s):
-            begun[file.shard][1][file.row] = result or unusable(file, f"unreadable: {crash}")
-            left[file.shard] -= 1
-            if not left[file.shard]:
-                done.append(file.shard)
-            advance(1)
-            while done:
-                yield _output(*begun.pop(done.pop()))
-        while done:
-            yield _output(*begun.pop(done.pop()))
+        num_processes = num_workers or num_usable_cores()
+        for done in finished_shards(_examine, shards, examinees, num_processes, limit_s, advance):
+            outcomes = zip(done.contents, done.results, done.deaths, strict=True)
+            rows = [row or unusable(file, f"unreadable: {death}") for file, row, death in outcomes]
+            yield Output(done.shard.number, _table(done.shard, rows), {})
 
 
-def _output(shard: Shard, rows: list[DoctorRow | None]) -> Output:
+def _table(shard: Shard, rows: list[DoctorRow]) -> Any:
     import pyarrow as pa
 
     types = {
@@ -126,15 +110,18 @@ def _output(shard: Shard, rows: list[DoctorRow | None]) -> Output:
         "num_frames": pa.int64(),
         "num_keys": pa.int64(),
     }
-    complete = [row for row in rows if row is not None]
-    values: dict[str, list[Any]] = {name: [getattr(row, name) for row in complete] for name in types}
+    values: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in types}
     values["findings"] = [list(map(to_bytes, findings)) for findings in values["findings"]]
     columns = {name: pa.array(values[name], type) for name, type in types.items()}
-    return Output(shard.number, pa.table({"key": shard.rows["key"], **columns}), {})
+    return pa.table({"key": shard.rows["key"], **columns})
+
+
+def _examine(task: Task) -> DoctorRow:
+    return examine(task.content)
 
 
 def examine(file: Examinee) -> DoctorRow:
-    """Return the row of a file, in a worker process."""
+    """Return the row of a file."""
     try:
         if file.kind == "video":
             return _examine_video(file)

@@ -17,8 +17,8 @@ import torch
 from eztorch_sce.augment.view import View, evaluation_view
 from eztorch_sce.config.parts import EvaluationViewsConfig
 from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.curation.copying import encode
 from eztorch_sce.curation.doctor_work import DoctorRow, Examinee, examine
-from eztorch_sce.curation.prepare import encode
 from eztorch_sce.curation.rates import MergeSpeed, NetworkSpeed, Rates, Reading, Speed
 from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.data.config import DataConfig

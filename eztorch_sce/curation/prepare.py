@@ -2,40 +2,35 @@
 
 import json
 import os
-import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from eztorch_sce import signals
 from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.curation.copying import speedup
+from eztorch_sce.curation.prepare_work import LIMIT_S, PrepareWork, is_current, target_of
 from eztorch_sce.curation.settings import PrepareConfig
-from eztorch_sce.curation.video_writer import TimedFrame, fast_to_decode, write_frames
+from eztorch_sce.curation.shared_folder import records_of_files, relative_paths
 from eztorch_sce.curation.workers import for_each
-from eztorch_sce.data.decoders import frames as frame_folders
-from eztorch_sce.data.decoders.base import SNAP_S
-from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
-from eztorch_sce.data.sources.folder import find_media
+from eztorch_sce.data.sources.media_kinds import Listing, all_media
+from eztorch_sce.data.sources.records import KINDS, Records
 from eztorch_sce.data.sources.summary import counts_in_words
-from eztorch_sce.data.sources.walk import PREPARED_FILE
-from eztorch_sce.errors import ConfigError, MediaError, shorten
-from eztorch_sce.files import remove_partials, replacing, replacing_folder, write_text
-from eztorch_sce.progress import counting, print_above
+from eztorch_sce.data.sources.walk import PREPARE_FOLDER, PREPARED_FILE
+from eztorch_sce.errors import ConfigError, shorten
+from eztorch_sce.files import remove_partials, write_text
+from eztorch_sce.jobs.driver import run_job
+from eztorch_sce.jobs.job import Job
+from eztorch_sce.jobs.merge import Merged
+from eztorch_sce.progress import print_above
 from eztorch_sce.settings import invalid_settings
-from eztorch_sce.types import ClipSpan
 
-_FAILED_FOLDER = ".prepare"  # next to it: for each shard, the videos that could not be copied
-_LIMIT_S = 3600.0  # a file that takes longer counts as hung
+_PER_TASK = 256  # pairs that a thread compares in one go
 _NUM_TIMED = 5  # copies whose speedup is measured
-_JPEG_QUALITY = 95
-_MEAN_TOLERANCE = 12.0  # gray levels by which encoding may shift a frame's mean; a black or repeated frame exceeds it
 
 
 @dataclass
@@ -44,36 +39,28 @@ class Prepared:
 
     Attributes:
         num_written: Copies written by this call.
-        num_kept: Copies of this shard that were already there.
-        num_copies: Copies in the folder, of all shards.
+        num_kept: Copies that were already there.
         failed: Reason for each source that could not be copied, by path.
         seconds: Duration of the call.
-        speedup: Median ratio of the times to read a clip from the source and from its copy, measured on a few files;
-            None if no file was measured.
-        complete: Whether every source of every shard has a copy or has failed.
+        speedup: Median ratio of the times to read a clip from the source and from its copy, measured on a few files
+            that this call has copied; None if no file was measured.
     """
 
     num_written: int = 0
     num_kept: int = 0
-    num_copies: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     speedup: float | None = None
-    complete: bool = False
+
+    @property
+    def num_copies(self) -> int:
+        """Number of copies in the folder."""
+        return self.num_written + self.num_kept
 
 
-class _Job(NamedTuple):
+class _Pair(NamedTuple):
     source: str
     target: str
-    config: PrepareConfig
-    timed: bool
-
-
-class _Copied(NamedTuple):
-    """Outcome of a job: the reason if it failed, or the speedup if it was measured."""
-
-    failure: str = ""
-    speedup: float | None = None
 
 
 def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
@@ -89,24 +76,49 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     root, out = Path(os.path.abspath(root)), Path(os.path.abspath(out))
     if messages := invalid_settings(config) + _invalid_folders(root, out):
         raise ConfigError(messages)
-    targets = _targets(root, out, config)
-    _record_settings(root, out, config)
-    index, num_shards = config.shard_numbers()
-    shard = list(targets.items())[index - 1 :: num_shards]
-    missing = [(source, target) for source, target in shard if not _is_current(source, target)]
-    signals.keep(lambda: "finished copies are kept")
-    prepared = Prepared(num_kept=len(shard) - len(missing))
+    records = _videos(root)
+    pairs = _pairs(records, root, out, config)
+    started = time.perf_counter()
     try:
-        remove_partials(Path(target) for _, target in missing)
-        _copy_all(missing, config, prepared)
-    except OSError as error:  # from the file system; an unreadable source raises MediaError
+        _record_settings(root, out, config)
+        are_current = _are_current(pairs)
+        missing = [pair for pair, current in zip(pairs, are_current, strict=True) if not current]
+        merged = _copy_all(root, out, records, missing, config)
+    except OSError as error:  # from the file system; an unreadable source is a failure
         cure = "finished copies are kept; run the same command again to continue"
         raise ConfigError([f"OUT={out} cannot be written to ({error}); {cure}"]) from error
-    _write_json(out / _FAILED_FOLDER / f"{index}-of-{num_shards}.json", prepared.failed)
-    uncopied = {source for source, target in targets.items() if not os.path.exists(target)}
-    prepared.num_copies = len(targets) - len(uncopied)
-    prepared.complete = uncopied <= _failed_sources(out)
-    return prepared
+    failed = {os.path.join(root, key): reason for key, reason in merged.failures.items()}
+    written = [pair for pair in missing if pair.source not in failed]
+    return Prepared(
+        num_written=len(written),
+        num_kept=len(pairs) - len(missing),
+        failed=failed,
+        seconds=time.perf_counter() - started,
+        speedup=_median_speedup(written, config),
+    )
+
+
+def _copy_all(root: Path, out: Path, records: Records, missing: Sequence[_Pair], config: PrepareConfig) -> Merged:
+    """Copy the videos that have no current copy."""
+    work = PrepareWork(str(root), str(out), config)
+    table = records_of_files(records, str(root))
+    job = Job.create(out / PREPARE_FOLDER, work, table, config.runner.shard_records)
+    remove_partials(Path(pair.target) for pair in missing)
+    job.discard_shards_of(relative_paths([pair.source for pair in missing], str(root)).to_pylist())
+    return run_job(job, work, config.runner.build(), config.workers)
+
+
+def _median_speedup(pairs: Sequence[_Pair], config: PrepareConfig) -> float | None:
+    """Return how many times faster clips are read from a few copies than from their sources."""
+    if config.to == "frames":
+        return None
+    num_workers = config.workers or num_usable_cores()
+    measured = [ratio for _, ratio, _ in for_each(_speedup, pairs[:_NUM_TIMED], num_workers, LIMIT_S)]
+    return statistics.median(known) if (known := [ratio for ratio in measured if ratio is not None]) else None
+
+
+def _speedup(pair: _Pair) -> float:
+    return speedup(pair.source, pair.target)
 
 
 def _invalid_folders(root: Path, out: Path) -> list[str]:
@@ -115,31 +127,35 @@ def _invalid_folders(root: Path, out: Path) -> list[str]:
         return [f"FOLDER={root} does not exist"]
     if real_root == real_out or real_root in real_out.parents or real_out in real_root.parents:
         return [f"OUT={out} must be outside FOLDER={root}, so that no source is overwritten or mistaken for a copy"]
-    own = (_FAILED_FOLDER, PREPARED_FILE)
+    own = (PREPARE_FOLDER, PREPARED_FILE)
     foreign = [path for path in out.iterdir() if not path.name.startswith(own)] if out.is_dir() else []
-    if foreign and not (out / PREPARED_FILE).is_file():  # last: another shard may be writing it
+    if foreign and not (out / PREPARED_FILE).is_file():  # last: another command may be writing it
         return [f"OUT={out} contains files not made by `data prepare`; choose a new or an empty folder"]
     return []
 
 
-def _targets(root: Path, out: Path, config: PrepareConfig) -> dict[str, str]:
-    """Return the path of the copy of each video, by the path of the video."""
-    media = find_media(root, "FOLDER")
-    videos = [path for path, kind in media if kind == "video"]
-    if not videos:
+def _videos(root: Path) -> Records:
+    records = all_media(Listing.of(str(root)), f"FOLDER={root}")
+    counts = records.num_by_kind()
+    if not counts["video"]:
         raise ConfigError([f"FOLDER={root} contains images but no video; choose a folder of videos"])
-    others = Counter(kind for _, kind in media if kind != "video")
+    others = Counter({kind: count for kind, count in counts.items() if kind != "video"})
     not_copied = f"; not copied: {counts_in_words(others)}" if others else ""
-    print_above(f"data: {counts_in_words({'video': len(videos)})} to copy{not_copied}")
-    suffix = ".mp4" if config.to == "h264" else ""
-    targets = {path: str(out / os.path.relpath(os.path.splitext(path)[0], root)) + suffix for path in videos}
+    print_above(f"data: {counts_in_words({'video': counts['video']})} to copy{not_copied}")
+    return records.where(records.kind_codes == KINDS.index("video"))
+
+
+def _pairs(records: Records, root: Path, out: Path, config: PrepareConfig) -> list[_Pair]:
+    """Return the paths of each video and of its copy."""
+    start = os.path.join(root, "")
+    pairs = [_Pair(path, os.path.join(out, target_of(path.removeprefix(start), config.to))) for path in records.paths()]
     sources: dict[str, list[str]] = {}
-    for source, target in targets.items():
-        sources.setdefault(target, []).append(source)
+    for pair in pairs:
+        sources.setdefault(pair.target, []).append(pair.source)
     if collisions := [" and ".join(paths) for paths in sources.values() if len(paths) > 1]:
         message = "differ only in their suffix, so their copies would have the same name; rename them"
         raise ConfigError([f"{shorten(collisions)} {message}"])
-    return targets
+    return pairs
 
 
 def _record_settings(root: Path, out: Path, config: PrepareConfig) -> None:
@@ -163,136 +179,9 @@ def _write_json(file: Path, content: object) -> None:
     write_text(file, json.dumps(content, indent=2) + "\n")
 
 
-def _is_current(source: str, target: str) -> bool:
-    """Return whether a copy exists and is not older than its source."""
-    if not os.path.exists(target):
-        return False
-    return not os.path.exists(source) or os.path.getmtime(target) >= os.path.getmtime(source)
-
-
-def _failed_sources(out: Path) -> set[str]:
-    """Return the sources that any shard failed to copy."""
-    return {source for file in (out / _FAILED_FOLDER).glob("*.json") for source in json.loads(file.read_text())}
-
-
-def _copy_all(pairs: list[tuple[str, str]], config: PrepareConfig, prepared: Prepared) -> None:
-    """Copy each source to its target in worker processes, and add the outcomes to `prepared`."""
-    jobs = [_Job(*pair, config, timed=number < _NUM_TIMED) for number, pair in enumerate(pairs)]
-    started, speedups = time.perf_counter(), []
-    with counting(len(jobs), "prepare") as advance:
-        for job, copied, crash in for_each(_copy, jobs, config.workers or num_usable_cores(), _LIMIT_S):
-            outcome = copied or _Copied(failure=crash)
-            if outcome.failure:
-                prepared.failed[job.source] = outcome.failure
-            else:
-                prepared.num_written += 1
-            if outcome.speedup is not None:
-                speedups.append(outcome.speedup)
-                prepared.speedup = statistics.median(speedups)
-            rate = (prepared.num_written + len(prepared.failed)) / (time.perf_counter() - started)
-            reads = f", reads {prepared.speedup:.1f}x faster" if prepared.speedup else ""
-            advance(f"{rate:.1f} files/s{reads}")
-    prepared.seconds = time.perf_counter() - started
-
-
-def _copy(job: _Job) -> _Copied:
-    os.makedirs(os.path.dirname(job.target), exist_ok=True)
-    try:
-        if job.config.to == "frames":
-            _write_frame_folder(job.source, Path(job.target), job.config)
-            return _Copied()
-        encode(job.source, Path(job.target), job.config)
-        return _Copied(speedup=_speedup(job.source, job.target) if job.timed else None)
-    except MediaError as error:
-        return _Copied(failure=error.reason)
-
-
-def encode(source: str, target: Path, config: PrepareConfig) -> None:
-    """Write a copy of a video as h264, and compare its frames with those of the source.
-
-    Raises:
-        MediaError: If the source cannot be read, or its copy differs.
-    """
-    frames = PyAVDecoder().frames(source, config.short_side)
-    if config.fps is not None:
-        frames = _at_rate(frames, config.fps)
-    fps = config.fps or PyAVDecoder().probe(source).fps or frame_folders.FPS
-    written = _WrittenFrames()
-    with replacing(target) as partial:
-        write_frames(partial, written.record(frames), fps, fast_to_decode(config.gop, config.crf))
-        written.verify(source, PyAVDecoder().frames(str(partial), config.short_side))
-
-
-def _write_frame_folder(source: str, target: Path, config: PrepareConfig) -> None:
-    from PIL import Image
-
-    frames = _at_rate(PyAVDecoder().frames(source, config.short_side), frame_folders.FPS)
-    with replacing_folder(target) as partial:
-        for number, (_, pixels) in enumerate(frames, start=1):
-            Image.fromarray(pixels).save(partial / f"{number:08d}.jpg", quality=_JPEG_QUALITY)
-
-
-def _at_rate(frames: Iterator[TimedFrame], fps: float) -> Iterator[TimedFrame]:
-    """Yield the frame shown at 0, 1 / fps, 2 / fps, ... seconds; the last frame lasts as long as the one before it."""
-    number, current, since_s, lasts_s = 0, None, 0.0, 1 / fps
-    for starts_s, pixels in frames:
-        while current is not None and number / fps < starts_s - SNAP_S:
-            yield number / fps, current
-            number += 1
-        if current is not None:
-            lasts_s = starts_s - since_s
-        current, since_s = pixels, starts_s
-    while current is not None and number / fps < since_s + lasts_s - SNAP_S:
-        yield number / fps, current
-        number += 1
-
-
-class _FrameSummary(NamedTuple):
-    time_s: float
-    mean: float
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, time_s: float, pixels: np.ndarray) -> "_FrameSummary":
-        return cls(time_s, float(pixels.mean()), pixels.shape)
-
-
-class _WrittenFrames:
-    """Summaries of the frames written to a copy, to verify the copy against."""
-
-    def __init__(self) -> None:
-        self._summaries: list[_FrameSummary] = []
-
-    def record(self, frames: Iterator[TimedFrame]) -> Iterator[TimedFrame]:
-        """Record each frame, and yield it unchanged."""
-        for time_s, pixels in frames:
-            self._summaries.append(_FrameSummary.of(time_s, pixels))
-            yield time_s, np.ascontiguousarray(pixels)
-
-    def verify(self, source: str, frames: Iterator[TimedFrame]) -> None:
-        """Raise MediaError if the frames read back from the copy differ from the recorded ones."""
-        read = [_FrameSummary.of(time_s, pixels) for time_s, pixels in frames]
-        start_s = self._summaries[0].time_s if self._summaries else 0.0
-        same = len(read) == len(self._summaries) and all(
-            abs(ours.time_s - (theirs.time_s - start_s)) <= SNAP_S
-            and abs(ours.mean - theirs.mean) <= _MEAN_TOLERANCE
-            and ours.shape == self._summaries[-1].shape
-            for ours, theirs in zip(read, self._summaries, strict=True)
-        )
-        if not same:
-            raise MediaError(source, "its copy does not show the same frames; please report this file")
-
-
-def _speedup(source: str, target: str) -> float:
-    """Return how many times faster a pair of clips of 2.56 s is read from the copy than from the source."""
-    duration_s, generator = PyAVDecoder().probe(target).duration_s, random.Random(0)
-    clip_s = min(2.56, duration_s)
-    starts = [[generator.uniform(0, duration_s - clip_s) for _ in range(2)] for _ in range(3)]
-    medians_s = []
-    for path in (source, target):
-        ticks = [time.perf_counter()]
-        for pair in starts:
-            PyAVDecoder().read(path, [ClipSpan(start_s, start_s + clip_s) for start_s in pair], 8)
-            ticks.append(time.perf_counter())
-        medians_s.append(statistics.median(later - earlier for earlier, later in pairwise(ticks)))
-    return medians_s[0] / medians_s[1]
+def _are_current(pairs: Sequence[_Pair]) -> list[bool]:
+    """Return whether each video has a current copy; a network file system answers several threads at a time."""
+    starts = range(0, len(pairs), _PER_TASK)
+    with ThreadPoolExecutor(16) as pool:
+        parts = pool.map(lambda start: [is_current(*pair) for pair in pairs[start : start + _PER_TASK]], starts)
+        return [current for part in parts for current in part]

@@ -28,7 +28,9 @@ class DoctorConfig(Settings):
         is_path=True,
         help="List files, such as [train.csv,test.csv]; files whose content is in more than one list are reported.",
     )
-    runner: RunnerChoice = choice("runner", LocalConfig(), help="Where files are inspected; FOLDER is seen there, too.")
+    runner: RunnerChoice = choice(
+        "runner", LocalConfig(), help="Where files are inspected; all machines need FOLDER under the same path."
+    )
     workers: int | None = setting(None, at_least=1, help="Worker processes per machine; null starts one per core.")
 
 
@@ -49,11 +51,13 @@ class PrepareConfig(Settings):
         choices=("h264", "frames"),
         help="Format of the copies; frames writes a folder of JPEG images per video, 25 images per second.",
     )
-    shard: str = setting("1/1", help="Shard i/n: process only the i-th of n shards of the videos, for job arrays.")
-    workers: int | None = setting(None, at_least=1, help="Worker processes; null starts one per core.")
+    runner: RunnerChoice = choice(
+        "runner", LocalConfig(), help="Where videos are copied; all machines need FOLDER and OUT under the same paths."
+    )
+    workers: int | None = setting(None, at_least=1, help="Worker processes per machine; null starts one per core.")
 
     def conflicts(self, prefix: str) -> list[str]:
-        """Return one message per conflict between settings, and one if `shard` is malformed."""
+        """Return one message per conflict between settings."""
         from eztorch_sce.data.decoders.frames import FPS
 
         messages = []
@@ -61,19 +65,11 @@ class PrepareConfig(Settings):
             messages.append(
                 f"fps={self.fps:g} conflicts with to=frames, which is always {FPS:g} per second; remove fps"
             )
-        index, _, count = self.shard.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            messages.append(f"shard={self.shard} must be i/n with 1 <= i <= n, such as 3/8")
         return messages
-
-    def shard_numbers(self) -> tuple[int, int]:
-        """Return `shard` as two numbers (i, n)."""
-        index, count = self.shard.split("/")
-        return int(index), int(count)
 
     def format_settings(self) -> dict[str, object]:
         """Return the settings that determine the content of the copies."""
-        return {name: value for name, value in asdict(self).items() if name not in ("shard", "workers")}
+        return {name: value for name, value in asdict(self).items() if name not in ("runner", "workers")}
 
 
 @dataclass

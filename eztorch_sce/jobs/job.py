@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -239,6 +239,11 @@ class Job:
     def discard(self, number: int) -> None:
         """Remove the receipt of a shard, which is then done again."""
         self.store.remove(name_of(number))
+
+    def discard_shards_of(self, keys: Iterable[bytes]) -> None:
+        """Remove the receipts of the shards of records whose results are gone."""
+        for number in sorted({hash_of(key) % self.count for key in keys}):
+            self.discard(number)
 
     def unchanged(self, number: int) -> Any:
         """Return the rows of the last output of a shard whose records are the same, or None if there are none.

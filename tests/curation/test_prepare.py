@@ -16,7 +16,6 @@ from eztorch_sce.curation.prepare import prepare
 from eztorch_sce.curation.settings import PrepareConfig
 from eztorch_sce.data.decoders.frames import FramesDecoder
 from eztorch_sce.data.decoders.pyav.decoder import PyAVDecoder
-from eztorch_sce.data.sources.folder import find_media
 from eztorch_sce.data.sources.media_table import TABLE_NAME
 from eztorch_sce.errors import ConfigError
 from eztorch_sce.types import ClipSpan
@@ -44,7 +43,7 @@ def shown(path: Path, duration_s: float, count: int) -> list[list[int]]:
 
 def test_a_copy_shows_the_same_frames_at_the_same_times(sources: Path, tmp_path: Path) -> None:
     prepared = prepare(sources, tmp_path / "copies", SMALL)
-    assert (prepared.num_written, prepared.num_kept, prepared.complete) == (2, 0, True)
+    assert (prepared.num_written, prepared.num_kept) == (2, 0)
     assert [Path(path).name for path in prepared.failed] == ["text.avi"]
     assert prepared.speedup is not None
     for name, num_frames in (("a/one.mp4", 60), ("b/two.mkv", 45)):
@@ -75,31 +74,29 @@ def test_a_second_run_writes_only_missing_copies(sources: Path, tmp_path: Path) 
     assert [path.name for path in copies.rglob("*.partial")] == [".three.mp4.1a2b3c4d.partial"]
 
 
-def test_shards_divide_the_videos(write_video: Callable[..., Path], tmp_path: Path) -> None:
-    for number in range(5):
-        write_video(tmp_path / "s" / f"{number}.mp4", num_frames=10)
-    first = prepare(tmp_path / "s", tmp_path / "c", replace(SMALL, shard="1/2"))
-    assert (first.num_written, first.complete) == (3, False)
-    second = prepare(tmp_path / "s", tmp_path / "c", replace(SMALL, shard="2/2"))
-    assert (second.num_written, second.complete, second.num_copies) == (2, True, 5)
+def test_a_second_run_tries_failed_videos_again_and_keeps_the_copies_of_their_shard(
+    sources: Path, tmp_path: Path
+) -> None:
+    copies, broken = tmp_path / "copies", sources / "b" / "text.avi"
+    assert list(prepare(sources, copies, SMALL).failed) == [str(broken)]
+    assert list(prepare(sources, copies, SMALL).failed) == [str(broken)]
+    shutil.copy(sources / "a" / "one.mp4", broken)
+    prepared = prepare(sources, copies, SMALL)
+    assert (prepared.num_written, prepared.num_kept, prepared.num_copies, prepared.failed) == (1, 2, 3, {})
 
 
-def test_the_last_shard_counts_the_failures_of_the_others(sources: Path, tmp_path: Path) -> None:
+def test_a_copy_of_a_source_that_has_changed_is_written_again(sources: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
-    shards = ("2/3", "3/3", "1/3")  # text.avi is the second of three by name
-    prepared = [prepare(sources, copies, replace(SMALL, shard=shard)) for shard in shards]
-    assert list(prepared[0].failed) == [str(sources / "b" / "text.avi")]
-    assert [shard.complete for shard in prepared] == [False, False, True]
-    assert find_media(copies, "COPIES") == [
-        (str(copies / "a" / "one.mp4"), "video"),
-        (str(copies / "b" / "two.mp4"), "video"),
-    ]
+    prepare(sources, copies, SMALL)
+    shutil.copy(sources / "b" / "two.mkv", sources / "a" / "one.mp4")
+    assert prepare(sources, copies, SMALL).num_written == 1
+    assert PyAVDecoder().probe(str(copies / "a" / "one.mp4")).duration_s == pytest.approx(45 / 30, abs=0.01)
 
 
-def test_shards_may_start_while_another_one_writes_the_settings(sources: Path, tmp_path: Path) -> None:
+def test_a_half_written_file_of_settings_does_not_matter(sources: Path, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     copies.mkdir()
-    (copies / ".prepare.json.1a2b3c4d.partial").write_text("{")  # another process is about to rename it
+    (copies / ".prepare.json.1a2b3c4d.partial").write_text("{")  # left by a killed run
     assert prepare(sources, copies, SMALL).num_written == 2
 
 
@@ -127,8 +124,10 @@ def test_the_error_for_a_full_disk_says_how_to_continue(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield
 
-    monkeypatch.setattr("eztorch_sce.curation.prepare.for_each", full)
-    with pytest.raises(ConfigError, match=r"No space left on device.* same command again to continue"):
+    monkeypatch.setattr("eztorch_sce.curation.shard_tasks.for_each", full)
+    with pytest.raises(
+        ConfigError, match=r"No space left on device.* run the same command again; finished shards are kept"
+    ):
         prepare(sources, tmp_path / "copies", SMALL)
 
 
@@ -184,8 +183,8 @@ def test_sources_and_foreign_files_are_not_overwritten(sources: Path, tmp_path: 
 
 def test_all_mistakes_are_reported_at_once(sources: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as refused:
-        prepare(sources, sources, PrepareConfig(short_side=0, gop=0, crf=99, to="gif", shard="3/2"))
-    for setting in ("short_side=0", "gop=0", "crf=99", "to=gif", "shard=3/2", "OUT="):
+        prepare(sources, sources, PrepareConfig(short_side=0, gop=0, crf=99, to="gif"))
+    for setting in ("short_side=0", "gop=0", "crf=99", "to=gif", "OUT="):
         assert any(setting in problem for problem in refused.value.problems)
     prepare(sources, tmp_path / "copies", SMALL)
     with pytest.raises(ConfigError, match="short_side=16"):
