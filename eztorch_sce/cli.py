@@ -27,7 +27,7 @@ from eztorch_sce.errors import (
 )
 from eztorch_sce.failures import failed_process, has_printed, is_of_another
 from eztorch_sce.launch import is_first_process, refuse_several
-from eztorch_sce.positional import CommandGroup
+from eztorch_sce.positional import CommandGroup, PositionalCommand
 from eztorch_sce.printing import accept_any_text, print_line, visible
 from eztorch_sce.started import how_to_go_on, opened_run, remember_words
 from eztorch_sce.together import together
@@ -259,13 +259,31 @@ def _run_group(group: CommandGroup, words: list[str]) -> None:
     command = group.commands[name]
     if any(word in _HELP_WORDS for word in rest):
         return print(help_pages.positional_help(command, _topics(rest)))
-    refuse_several(f"{group.name} {name}")
+    refuse_several(command.title)
+    if _DRY_RUN in rest:
+        return _rehearse(group, command, [word for word in rest if word != _DRY_RUN])
     line = parse(command, rest)
     if command.run is None:
         return _bench(line.arguments[0], line.overrides)
     with _loading("loading PyTorch"):
         import_module(group.shared)
     sys.exit(0 if command.run(*line.arguments, line.config) else 1)
+
+
+def _rehearse(group: CommandGroup, command: PositionalCommand, words: list[str]) -> None:
+    """Print what a command of two words would do."""
+    from eztorch_sce.positional import parse
+
+    if command.rehearse is None:
+        known = [each.title for each in group.commands.values() if each.rehearse is not None]
+        cure = f"; the commands that have one are {', '.join(known)}" if known else ""
+        raise ConfigError([f"{command.title} has no {_DRY_RUN}{cure}"])
+    line = parse(command, words)
+    with _loading("loading PyTorch"):
+        import_module(group.shared)
+    lines = command.rehearse(*line.arguments, line.config)
+    for text in [f"dry run of {command.title}: no mistakes found, and nothing was written", *lines]:
+        print_line(text)
 
 
 def _bench(folder: str, overrides: list[str]) -> None:

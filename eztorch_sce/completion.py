@@ -203,7 +203,10 @@ def _of_positional(command: PositionalCommand, before: Sequence[str], current: s
     if equals and key in entries:
         yield from _values(key, value, entries[key], Reference({}, {}, {}, []), "")
         return
-    position = len([word for word in before if "=" not in word])
+    if current.startswith("-"):
+        yield from map(Candidate, ("--dry-run", "--help") if command.rehearse is not None else ("--help",))
+        return
+    position = len([word for word in before if "=" not in word and not word.startswith("-")])
     arguments = [each for each in command.arguments[: position + 1] if each.is_repeated] or command.arguments[position:]
     for argument in arguments[:1]:
         yield from map(Candidate, argument.choices() if argument.choices else ())

@@ -57,6 +57,8 @@ class PositionalCommand(NamedTuple):
         mistakes: Function of the same values as `run` that returns the messages `run` would raise, to be told together
             with those about the words. None if there are none.
         flags: Settings that may also be written as flags, such as "step" for `--step 100`.
+        rehearse: Function of the same values as `run` that returns lines on what `run` would do, for `--dry-run`. It
+            writes nothing and starts nothing. None if there is none.
         removed: What replaces each setting that only earlier versions had.
     """
 
@@ -70,6 +72,7 @@ class PositionalCommand(NamedTuple):
     mistakes: Callable[..., list[str]] | None = None
     flags: tuple[str, ...] = ()
     removed: Mapping[str, str] = MappingProxyType({})
+    rehearse: Callable[..., list[str]] | None = None
 
     def usage(self) -> str:
         """Return the usage line.

@@ -252,6 +252,8 @@ def positional_help(command: PositionalCommand, topics: Sequence[str] = ()) -> s
         names = list(dict.fromkeys(section.name.partition("=")[0] for section in choices))
         shown = " and ".join(f"`--help {name}`" for name in names)
         lines += ["", f"{shown} explains the settings of each choice."]
+    if command.rehearse is not None:
+        lines += ["", "`--dry-run` tells what would be done, and writes nothing."]
     return "\n".join(lines)
 
 

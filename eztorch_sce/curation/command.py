@@ -35,6 +35,20 @@ def run_doctor(folder: str, config: DoctorConfig) -> bool:
     return diagnosis.num_unusable == 0
 
 
+def rehearse_doctor(folder: str, config: DoctorConfig) -> list[str]:
+    """Return lines that tell what `run_doctor` would do."""
+    from eztorch_sce.curation.doctor import rehearse_diagnosis
+
+    return rehearse_diagnosis(Path(folder), config)
+
+
+def rehearse_prepare(folder: str, out: str, config: PrepareConfig) -> list[str]:
+    """Return lines that tell what `run_prepare` would do."""
+    from eztorch_sce.curation.prepare import rehearse_copies
+
+    return rehearse_copies(Path(folder), Path(out), config)
+
+
 def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
     """Copy the videos of a folder, then inspect the copies; return whether every video was copied."""
     from eztorch_sce.curation.doctor import diagnose
@@ -206,6 +220,7 @@ _COMMANDS = (
             "eztorch-sce data doctor videos lists=[train.csv,test.csv]",
         ),
         run_doctor,
+        rehearse=rehearse_doctor,
     ),
     PositionalCommand(
         "data prepare",
@@ -221,6 +236,7 @@ _COMMANDS = (
             "eztorch-sce data prepare videos copies runner=slurm",
         ),
         run_prepare,
+        rehearse=rehearse_prepare,
         removed={
             "shard": "start the command once, with runner=slurm or runner=ray, which divides the videos among machines "
             "and proves that none is missing"

@@ -20,6 +20,7 @@ from eztorch_sce.data.sources.list_file import from_list
 from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.data.sources.media_kinds import Listing, all_media, shorten_ignored
 from eztorch_sce.data.sources.media_table import (
+    TABLE_NAME,
     MediaRow,
     check_writable,
     folder_times,
@@ -30,7 +31,7 @@ from eztorch_sce.data.sources.records import Records
 from eztorch_sce.data.sources.summary import counts_in_words, ignored_in_words
 from eztorch_sce.data.sources.walk import DOCTOR_FOLDER, OWN_FILES, Skipped, walk
 from eztorch_sce.errors import ConfigError
-from eztorch_sce.jobs.driver import run_job
+from eztorch_sce.jobs.driver import check_new_job, rehearse_job, run_job
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.progress import print_above
 from eztorch_sce.settings import invalid_settings
@@ -80,15 +81,7 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
         ConfigError: If a setting is invalid, the folder has no media, or a list names missing files.
     """
     config = config or DoctorConfig()
-    if messages := invalid_settings(config):
-        raise ConfigError(messages)
-    root = Path(os.path.abspath(root))
-    check_writable(root)
-    listing = Listing.of(str(root))
-    records = all_media(listing, f"FOLDER={root}")
-    ignored = shorten_ignored(sum(listing.ignored().values(), Counter()))
-    for line in (f"data: {counts_in_words(records.num_by_kind())}", *ignored_in_words(ignored)):
-        print_above(line)
+    root, listing, records = _open(root, config)
     paths = list(records.paths())
     times_ns = folder_times(root, paths)
     lists = [from_list(Path(file), root, setting="lists") for file in config.lists]
@@ -103,13 +96,38 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
     return Diagnosis(MediaRows(rows, unreadable), seconds, skipped, table)
 
 
+def rehearse_diagnosis(root: Path, config: DoctorConfig) -> list[str]:
+    """Return lines that tell what `diagnose` would do, without writing or inspecting anything."""
+    root, _, records = _open(root, config)
+    for file in config.lists:
+        from_list(Path(file), root, setting="lists")
+    work, table = DoctorWork(str(root), config.full), records_of_files(records, str(root))
+    job = Job.planned(root / DOCTOR_FOLDER, work, table, config.runner.shard_records)
+    return [f"writes {root / TABLE_NAME}", *rehearse_job(job, config.runner.build())]
+
+
+def _open(root: Path, config: DoctorConfig) -> tuple[Path, Listing, Records]:
+    """Return the absolute folder, its content and its media, after printing what it holds."""
+    if messages := invalid_settings(config):
+        raise ConfigError(messages)
+    root = Path(os.path.abspath(root))
+    check_writable(root)
+    listing = Listing.of(str(root))
+    records = all_media(listing, f"FOLDER={root}")
+    ignored = shorten_ignored(sum(listing.ignored().values(), Counter()))
+    for line in (f"data: {counts_in_words(records.num_by_kind())}", *ignored_in_words(ignored)):
+        print_above(line)
+    return root, listing, records
+
+
 def _inspect_all(root: Path, records: Records, config: DoctorConfig) -> Any:
     """Return the row of each file, an Arrow table in the order of the records."""
-    work = DoctorWork(str(root), config.full)
-    runner = config.runner
+    work, runner = DoctorWork(str(root), config.full), config.runner.build()
+    folder = root / DOCTOR_FOLDER
     try:
-        job = Job.create(root / DOCTOR_FOLDER, work, records_of_files(records, str(root)), runner.shard_records)
-        return run_job(job, work, runner.build(), config.workers).table
+        check_new_job(str(folder), runner, config.workers)
+        job = Job.create(folder, work, records_of_files(records, str(root)), config.runner.shard_records)
+        return run_job(job, work, runner, config.workers).table
     except OSError as error:
         cure = "finished shards are kept; run the same command again to continue"
         raise ConfigError([f"FOLDER={root} cannot be written to ({error}); {cure}"]) from error

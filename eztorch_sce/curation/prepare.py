@@ -23,7 +23,7 @@ from eztorch_sce.data.sources.summary import counts_in_words
 from eztorch_sce.data.sources.walk import PREPARE_FOLDER, PREPARED_FILE
 from eztorch_sce.errors import ConfigError, shorten
 from eztorch_sce.files import remove_partials, write_text
-from eztorch_sce.jobs.driver import run_job
+from eztorch_sce.jobs.driver import check_new_job, rehearse_job, run_job
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.jobs.merge import Merged
 from eztorch_sce.progress import print_above
@@ -73,16 +73,12 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
         ConfigError: With all problems: invalid settings and folders, sources whose copies would have the same name,
             or copies made with other settings.
     """
-    root, out = Path(os.path.abspath(root)), Path(os.path.abspath(out))
-    if messages := invalid_settings(config) + _invalid_folders(root, out):
-        raise ConfigError(messages)
-    records = _videos(root)
-    pairs = _pairs(records, root, out, config)
+    root, out, records, pairs = _open(root, out, config)
     started = time.perf_counter()
     try:
+        check_new_job(str(out / PREPARE_FOLDER), config.runner.build(), config.workers)
         _record_settings(root, out, config)
-        are_current = _are_current(pairs)
-        missing = [pair for pair, current in zip(pairs, are_current, strict=True) if not current]
+        missing = _missing(pairs)
         merged = _copy_all(root, out, records, missing, config)
     except OSError as error:  # from the file system; an unreadable source is a failure
         cure = "finished copies are kept; run the same command again to continue"
@@ -98,14 +94,43 @@ def prepare(root: Path, out: Path, config: PrepareConfig) -> Prepared:
     )
 
 
+def rehearse_copies(root: Path, out: Path, config: PrepareConfig) -> list[str]:
+    """Return lines that tell what `prepare` would do, without writing or copying anything.
+
+    Raises:
+        ConfigError: As `prepare` does.
+    """
+    root, out, records, pairs = _open(root, out, config)
+    _check_recorded(root, out, config)
+    missing = _missing(pairs)
+    work, table = PrepareWork(str(root), str(out), config), records_of_files(records, str(root))
+    job = Job.planned(out / PREPARE_FOLDER, work, table, config.runner.shard_records)
+    lines = [f"copies to write: {len(missing)} of {len(pairs)}, to {out}"]
+    return [*lines, *rehearse_job(job, config.runner.build(), _keys(missing, root))]
+
+
+def _open(root: Path, out: Path, config: PrepareConfig) -> tuple[Path, Path, Records, list[_Pair]]:
+    """Return both folders as absolute paths, the videos, and the paths of each video and of its copy."""
+    root, out = Path(os.path.abspath(root)), Path(os.path.abspath(out))
+    if messages := invalid_settings(config) + _invalid_folders(root, out):
+        raise ConfigError(messages)
+    records = _videos(root)
+    return root, out, records, _pairs(records, root, out, config)
+
+
 def _copy_all(root: Path, out: Path, records: Records, missing: Sequence[_Pair], config: PrepareConfig) -> Merged:
     """Copy the videos that have no current copy."""
     work = PrepareWork(str(root), str(out), config)
     table = records_of_files(records, str(root))
     job = Job.create(out / PREPARE_FOLDER, work, table, config.runner.shard_records)
     remove_partials(Path(pair.target) for pair in missing)
-    job.discard_shards_of(relative_paths([pair.source for pair in missing], str(root)).to_pylist())
+    job.discard_shards_of(_keys(missing, root))
     return run_job(job, work, config.runner.build(), config.workers)
+
+
+def _keys(pairs: Sequence[_Pair], root: Path) -> list[bytes]:
+    keys: list[bytes] = relative_paths([pair.source for pair in pairs], str(root)).to_pylist()
+    return keys
 
 
 def _median_speedup(pairs: Sequence[_Pair], config: PrepareConfig) -> float | None:
@@ -160,18 +185,28 @@ def _pairs(records: Records, root: Path, out: Path, config: PrepareConfig) -> li
 
 def _record_settings(root: Path, out: Path, config: PrepareConfig) -> None:
     """Write the settings into the folder of the copies, or compare them with those recorded there."""
-    file = out / PREPARED_FILE
-    settings: dict[str, object] = {"source": str(root), **config.format_settings()}
-    if not file.is_file():
-        _write_json(file, settings)
+    _check_recorded(root, out, config)
+    if not (file := out / PREPARED_FILE).is_file():
+        _write_json(file, _settings(root, config))
+
+
+def _check_recorded(root: Path, out: Path, config: PrepareConfig) -> None:
+    """Raise ConfigError if the copies in a folder were made with other settings."""
+    if not (file := out / PREPARED_FILE).is_file():
         return
     recorded = json.loads(file.read_text())
     changes = [
-        f"{name}={recorded.get(name)} (now {value})" for name, value in settings.items() if recorded.get(name) != value
+        f"{name}={recorded.get(name)} (now {value})"
+        for name, value in _settings(root, config).items()
+        if recorded.get(name) != value
     ]
     if changes:
         cure = "choose another folder, or the same settings"
         raise ConfigError([f"OUT={out} contains copies made with {', '.join(changes)}; {cure}"])
+
+
+def _settings(root: Path, config: PrepareConfig) -> dict[str, object]:
+    return {"source": str(root), **config.format_settings()}
 
 
 def _write_json(file: Path, content: object) -> None:
@@ -179,9 +214,9 @@ def _write_json(file: Path, content: object) -> None:
     write_text(file, json.dumps(content, indent=2) + "\n")
 
 
-def _are_current(pairs: Sequence[_Pair]) -> list[bool]:
-    """Return whether each video has a current copy; a network file system answers several threads at a time."""
-    starts = range(0, len(pairs), _PER_TASK)
+def _missing(pairs: Sequence[_Pair]) -> list[_Pair]:
+    """Return the videos that have no current copy; a network file system answers several threads at a time."""
+    parts = [pairs[start : start + _PER_TASK] for start in range(0, len(pairs), _PER_TASK)]
     with ThreadPoolExecutor(16) as pool:
-        parts = pool.map(lambda start: [is_current(*pair) for pair in pairs[start : start + _PER_TASK]], starts)
-        return [current for part in parts for current in part]
+        found = pool.map(lambda part: [pair for pair in part if not is_current(*pair)], parts)
+        return [pair for part in found for pair in part]

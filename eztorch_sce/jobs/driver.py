@@ -1,14 +1,15 @@
 """The course of a job: find what is not done, work on it by a runner, try again what failed, merge."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
 from eztorch_sce import signals
 from eztorch_sce.errors import ConfigError, counted, first_messages, shorten
-from eztorch_sce.jobs.job import DAMAGED, Job
+from eztorch_sce.jobs.job import DAMAGED, JOB_FILE, Job
 from eztorch_sce.jobs.leftovers import remove_leftovers
 from eztorch_sce.jobs.merge import Merged, UnprovenError, merge
 from eztorch_sce.jobs.runners.base import Runner
+from eztorch_sce.jobs.store import Store
 from eztorch_sce.jobs.work import Advance, Work
 from eztorch_sce.progress import counting, print_above
 
@@ -85,6 +86,26 @@ def _pending(job: Job) -> list[int]:
     if damaged:
         print_above(f"done again, since files of {job.store.folder} are missing or damaged: shard {shorten(damaged)}")
     return list(reasons)
+
+
+def check_new_job(folder: str, runner: Runner, num_workers: int | None) -> None:
+    """Raise ConfigError if a runner cannot start, before anything is written into the folder of a new job."""
+    if JOB_FILE not in Store(folder).names(""):
+        runner.check(folder, num_workers)
+
+
+def rehearse_job(job: Job, runner: Runner, lost: Iterable[bytes] = ()) -> list[str]:
+    """Return lines that tell what `run_job` would do, without writing or starting anything.
+
+    Args:
+        job: The job, planned.
+        runner: Where it would be done.
+        lost: Keys of records whose results are gone, so that their shards are done again.
+    """
+    pending = sorted({*job.pending(), *job.shards_of(lost)})
+    num_records = sum(map(job.num_inputs, pending))
+    lines = [f"shards to do: {len(pending)} of {job.count}, which hold {num_records} of {job.num_records} records"]
+    return [*lines, *(runner.describe(job.store.folder, len(pending)) if pending else [])]
 
 
 @contextmanager

@@ -56,7 +56,9 @@ class Job:
         count: Number of shards.
     """
 
-    def __init__(self, store: Store, description: dict[str, Any], lock: JobLock | None = None) -> None:
+    def __init__(
+        self, store: Store, description: dict[str, Any], lock: JobLock | None = None, inputs: Any = None
+    ) -> None:
         self.store = store
         self.command: str = description["command"]
         self.work: str = description["work"]
@@ -67,7 +69,7 @@ class Job:
         self.settings_digest = _digest_of([self.command, deciding])
         import pyarrow as pa
 
-        self._inputs = pa.ipc.open_file(store.open(INPUTS_FILE))
+        self._inputs = pa.ipc.open_file(store.open(INPUTS_FILE) if inputs is None else pa.BufferReader(inputs))
         self._digests: list[str] = json.loads(self._inputs.schema.metadata[_DIGESTS_KEY])
         self._sizes: list[int] = json.loads(self._inputs.schema.metadata[_SIZES_KEY])
         self._num_holds = 0
@@ -94,28 +96,22 @@ class Job:
         store = Store(folder)
         lock = lock_job(store)
         try:
-            return cls(store, cls._describe(store, work, records, per_shard), lock)
+            description, inputs = _described(store, work, records, per_shard)
+            store.write(INPUTS_FILE, inputs)
+            store.write(JOB_FILE, (json.dumps(description, indent=2) + "\n").encode())
+            return cls(store, description, lock)
         except BaseException as error:
             lock.release()
             if isinstance(error, OSError) and (words := describe_disk(error, store.path)):
                 raise ConfigError([words]) from error
             raise
 
-    @staticmethod
-    def _describe(store: Store, work: Work, records: Any, per_shard: int) -> dict[str, Any]:
-        """Write the description and the records of a job, and return the description."""
-        count = _earlier_count(store) or num_shards(len(records), per_shard)
-        description = {
-            "command": work.command,
-            "work": f"{type(work).__module__}:{type(work).__qualname__}",
-            "settings": work.settings(),
-            "version": version(),
-            "shards": count,
-            "records": len(records),
-        }
-        _write_inputs(store, records, count)
-        store.write(JOB_FILE, (json.dumps(description, indent=2) + "\n").encode())
-        return description
+    @classmethod
+    def planned(cls, folder: str | os.PathLike[str], work: Work, records: Any, per_shard: int) -> "Job":
+        """Return the job that `create` would write, without writing or locking anything: for `--dry-run`."""
+        store = Store(folder)
+        description, inputs = _described(store, work, records, per_shard)
+        return cls(store, description, inputs=inputs)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str]) -> "Job":
@@ -242,8 +238,12 @@ class Job:
 
     def discard_shards_of(self, keys: Iterable[bytes]) -> None:
         """Remove the receipts of the shards of records whose results are gone."""
-        for number in sorted({hash_of(key) % self.count for key in keys}):
+        for number in self.shards_of(keys):
             self.discard(number)
+
+    def shards_of(self, keys: Iterable[bytes]) -> list[int]:
+        """Return the shards of some records, ascending."""
+        return sorted({hash_of(key) % self.count for key in keys})
 
     def unchanged(self, number: int) -> Any:
         """Return the rows of the last output of a shard whose records are the same, or None if there are none.
@@ -319,8 +319,22 @@ def file_states(paths: list[str], stat: Callable[[str], os.stat_result] = os.sta
         return [pair for part in pool.map(states, range(0, len(paths), _PER_TASK)) for pair in part]
 
 
-def _write_inputs(store: Store, records: Any, count: int) -> None:
-    """Write the records as a batch per shard, in their order, with the digest of each shard."""
+def _described(store: Store, work: Work, records: Any, per_shard: int) -> tuple[dict[str, Any], Any]:
+    """Return the description of a job and the file of its records."""
+    count = _earlier_count(store) or num_shards(len(records), per_shard)
+    description = {
+        "command": work.command,
+        "work": f"{type(work).__module__}:{type(work).__qualname__}",
+        "settings": work.settings(),
+        "version": version(),
+        "shards": count,
+        "records": len(records),
+    }
+    return description, _inputs_of(records, count)
+
+
+def _inputs_of(records: Any, count: int) -> Any:
+    """Return a file of the records as a batch per shard, in their order, with the digest of each shard."""
     import numpy as np
     import pyarrow as pa
 
@@ -339,7 +353,7 @@ def _write_inputs(store: Store, records: Any, count: int) -> None:
         for rows in slices:
             batches = rows.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], schema=table.schema)]
             writer.write_batch(batches[0])
-    store.write(INPUTS_FILE, sink.getvalue())
+    return sink.getvalue()
 
 
 def _hashes(keys: Any) -> Any:

@@ -211,7 +211,7 @@ def test_the_script_asks_for_what_the_settings_say(tmp_path: Path) -> None:
     config.gpus_per_node, config.max_parallel, config.max_tasks = 1, 20, 100
     config.options = ["constraint=a100", "exclusive", "mail-type=END"]
     first, *script = SlurmRunner(config).describe(str(tmp_path), 250)
-    assert "100 tasks with 3 shards each" in first
+    assert first == "runner=slurm: 100 tasks with at most 3 shards each, at most 20 at once, by this job script:"
     wanted = ["partition=gpu", "account=vision", "qos=low", "time=90", "cpus-per-task=4", "mem=12800MB", "exclusive"]
     wanted += ["gpus-per-node=1", "array=0-99%20", "signal=USR2@90", "constraint=a100", "mail-type=END"]
     assert {f"#SBATCH --{option}" for option in wanted} <= set(script)

@@ -28,6 +28,10 @@ class LocalRunner(Runner):
 
         return finish_shards(job, work, shards, num_workers, advance)
 
+    def describe(self, job_folder: str, num_shards: int) -> list[str]:
+        """See `Runner.describe`."""
+        return ["runner=local: the processes of this machine"]
+
 
 @register("runner", "local")
 @dataclass

@@ -141,12 +141,13 @@ class SlurmRunner(Runner):
         """See `Runner.describe`: the job script as it would be submitted."""
         _need_submitit()
         num_tasks = self.num_tasks(num_shards)
-        shards = f"{counted(num_tasks, 'task')} with {counted(-(-num_shards // num_tasks), 'shard')} each"
+        most = counted(-(-num_shards // num_tasks), "shard")
+        shards = f"1 task with {most}" if num_tasks == 1 else f"{num_tasks} tasks with at most {most} each"
         if not self.is_slurm:
             return [f"runner=slurm runner.executor=local: {shards}, all at once on this machine"]
         at_once = f"at most {self.config.max_parallel} at once"
         script = self._script(self._folder(job_folder), num_tasks).splitlines()
-        lines = [f"runner=slurm: a job array of {shards}, {at_once}, by this script:", *script]
+        lines = [f"runner=slurm: {shards}, {at_once}, by this job script:", *script]
         return [*lines, reason] if (reason := _without_slurm()) else lines
 
     def num_tasks(self, num_shards: int) -> int:
