@@ -134,7 +134,7 @@ class SlurmRunner(Runner):
                 tasks = [ShardTask(job.store.folder, part, workers) for part in parts]
                 array.submit(tasks, self._parameters(), max_timeouts=max(3, len(parts[0])))
             watch_receipts(job, shards, advance, array.is_running)
-        array.refuse_cancelled(job.not_done(shards))
+        array.refuse_canceled(job.not_done(shards))
         return array.reasons()
 
     def describe(self, job_folder: str, num_shards: int) -> list[str]:

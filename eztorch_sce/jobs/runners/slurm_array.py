@@ -24,7 +24,7 @@ _QUEUE_S = 10.0  # between two questions to SLURM
 _END_S = 10.0  # that tasks have to end after their last shard
 _CANCELLED = "CANCELLED"
 _STATES = {  # of SLURM, for a task without a result
-    _CANCELLED: "was cancelled",
+    _CANCELLED: "was canceled",
     "NODE_FAIL": "lost its node",
     "OUT_OF_MEMORY": "ran out of memory: raise runner.mem_gb",
     "PREEMPTED": "was preempted, and its partition does not queue it again",
@@ -111,7 +111,7 @@ class Array:
                 print_above(f"{counted(len(running), 'task')} of an earlier command still run: {_ids(running)}")
                 self._add(running)
             else:
-                print_above(f"cancelled: tasks of an earlier command, with other settings ({_ids(running)})")
+                print_above(f"canceled: tasks of an earlier command, with other settings ({_ids(running)})")
                 self._cancel(running)
                 file.unlink()
 
@@ -192,12 +192,12 @@ class Array:
                 raise ConfigError(result[1]["refused"])
         return bool(self.running)
 
-    def refuse_cancelled(self, pending: Sequence[int]) -> None:
-        """Raise ConfigError if tasks with shards that are not done were cancelled: they are not wanted any more."""
-        cancelled = [task for task in self.tasks if self._states.get(task.job.job_id) == _CANCELLED]
-        if any(not set(pending).isdisjoint(task.shards) for task in cancelled):
-            numbers = shorten([task.job.job_id for task in cancelled])
-            raise ConfigError([f"SLURM cancelled tasks ({numbers}): run the same command again to go on"])
+    def refuse_canceled(self, pending: Sequence[int]) -> None:
+        """Raise ConfigError if tasks with shards that are not done were canceled: they are not wanted any more."""
+        canceled = [task for task in self.tasks if self._states.get(task.job.job_id) == _CANCELLED]
+        if any(not set(pending).isdisjoint(task.shards) for task in canceled):
+            numbers = shorten([task.job.job_id for task in canceled])
+            raise ConfigError([f"SLURM canceled tasks ({numbers}): run the same command again to go on"])
 
     def reasons(self) -> dict[int, str]:
         """Return why the shards of tasks that have ended may lack a receipt."""
