@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, UnpackConfig
+from eztorch_sce.curation.settings import CheckConfig, DoctorConfig, PrepareConfig, StatusConfig, UnpackConfig
 from eztorch_sce.errors import counted, typed
 from eztorch_sce.files import write_text
 from eztorch_sce.planning.data_settings import DataPlanConfig
@@ -60,6 +60,16 @@ def run_prepare(folder: str, out: str, config: PrepareConfig) -> bool:
         table = diagnose(Path(out), DoctorConfig(runner=config.runner, workers=config.workers)).table
         print_line(f"written to {out}; {table} makes runs start fast")
     return not prepared.failed
+
+
+def run_status(out: str, _: StatusConfig) -> bool:
+    """Print how far the jobs in a folder are; return whether all are complete."""
+    from eztorch_sce.jobs.status import find_jobs
+
+    jobs = find_jobs(out)
+    for line in (line for job in jobs for line in job.lines()):
+        print_wrapped(line)
+    return all(job.is_complete for job in jobs)
 
 
 def run_check(name: str, root: str, config: CheckConfig) -> bool:
@@ -241,6 +251,18 @@ _COMMANDS = (
             "shard": "start the command once, with runner=slurm or runner=ray, which divides the videos among machines "
             "and proves that none is missing"
         },
+    ),
+    PositionalCommand(
+        "data status",
+        "Tell how far `data doctor`, `data prepare` or `extract` is, from another terminal or after an interruption.",
+        (Argument("OUT", "Folder or URL that the command writes to, or that of its job."),),
+        StatusConfig,
+        (
+            "eztorch-sce data status videos",
+            "eztorch-sce data status copies",
+            "eztorch-sce data status s3://bucket/features",
+        ),
+        run_status,
     ),
     PositionalCommand(
         "data bench",

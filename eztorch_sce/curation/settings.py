@@ -95,5 +95,10 @@ class CheckConfig(Settings):
 
 
 @dataclass
+class StatusConfig(Settings):
+    """Settings of `data status`, which has none."""
+
+
+@dataclass
 class UnpackConfig(Settings):
     """Settings of `data unpack`, which has none."""

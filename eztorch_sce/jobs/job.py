@@ -120,17 +120,24 @@ class Job:
         Raises:
             ConfigError: If there is none, or another version of this package has started it.
         """
+        job = cls.read(folder)
+        if job.version != version():
+            cure = "install the same version on all machines"
+            raise ConfigError([f"the job was started by eztorch_sce {job.version}, and this is {version()}: {cure}"])
+        return job
+
+    @classmethod
+    def read(cls, folder: str | os.PathLike[str]) -> "Job":
+        """Return the job in a folder, whichever version has started it, to look at it.
+
+        Raises:
+            ConfigError: If there is none.
+        """
         store = Store(folder)
         try:
-            description = json.loads(store.read(JOB_FILE))
-        except (FileNotFoundError, ValueError):
+            return cls(store, json.loads(store.read(JOB_FILE)))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             raise ConfigError([f"{folder} is not the folder of a job: it has no {JOB_FILE}"]) from None
-        if description["version"] != version():
-            cure = "install the same version on all machines"
-            raise ConfigError(
-                [f"the job was started by eztorch_sce {description['version']}, and this is {version()}: {cure}"]
-            )
-        return cls(store, description)
 
     @contextmanager
     def held(self) -> Iterator[None]:

@@ -79,6 +79,13 @@ class Store:
             raise OSError(f"{self.address(name)} ends early")
         return contents
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a file."""
+        if self.path is not None:
+            return (self.path / name).is_file()
+        found: bool = self._call(lambda path: self._system.exists(path), name)
+        return found
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file, durably: readers see the earlier file or the complete new one.
 
