@@ -59,12 +59,7 @@ class Diagnosis(NamedTuple):
 
     def counts(self) -> list[tuple[str, int, str]]:
         """Return (kind of finding, number of files, first file), most frequent kind first."""
-        kinds: dict[str, list[str]] = {}
-        for row in self.rows.with_findings():
-            for finding in row.findings:
-                kinds.setdefault(finding.split(":")[0], []).append(row.path)
-        counts = [(kind, len(paths), paths[0]) for kind, paths in kinds.items()]
-        return sorted(counts, key=lambda count: -count[1])
+        return self.rows.counts()
 
 
 def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:

@@ -1,6 +1,7 @@
 """Rows of the doctor in columns, of which a `MediaRow` is made when it is read."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, overload
@@ -71,13 +72,22 @@ class MediaRows(Sequence[MediaRow]):
 
         return [*_rows(self._table.filter(pc.invert(self._table["usable"])).slice(0, most)), *self._others][:most]
 
-    def with_findings(self) -> Iterator[MediaRow]:
-        """Iterate over the rows that have findings."""
+    def counts(self) -> list[tuple[str, int, str]]:
+        """Return (kind of finding, number of files, first file), most frequent kind first."""
         import pyarrow.compute as pc
 
-        return chain(
-            _rows(self._table.filter(pc.greater(pc.list_value_length(self._table["findings"]), 0))), self._others
-        )
+        findings = self._table["findings"].combine_chunks()
+        kinds = [from_bytes(finding).split(":")[0] for finding in pc.list_flatten(findings).to_pylist()]
+        first: dict[str, str] = {}
+        for kind, row in zip(kinds, pc.list_parent_indices(findings).to_pylist(), strict=True):
+            if kind not in first:
+                first[kind] = os.fsdecode(self._table["key"][row].as_py())
+        for other in self._others:
+            for finding in other.findings:
+                kinds.append(finding.split(":")[0])
+                first.setdefault(kinds[-1], other.path)
+        counts = Counter(kinds)
+        return sorted(((kind, counts[kind], path) for kind, path in first.items()), key=lambda count: -count[1])
 
 
 def _rows(table: Any) -> Iterator[MediaRow]:
