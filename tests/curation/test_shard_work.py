@@ -114,11 +114,9 @@ def by_processes(folder: Path, work: Work, records: pa.Table, num_processes: int
 @pytest.mark.long
 def test_any_division_among_processes_gives_the_same_table_and_copies(shared: Path, tmp_path: Path) -> None:
     root = tmp_path / "videos"
-    root.mkdir()
+    root.mkdir()  # without a video that is slow to copy
     for path in (shared / "data" / "broken").iterdir():
-        if (
-            path.is_file() and path.suffix in VIDEO_SUFFIXES and "timestamp_gap" not in path.name
-        ):  # that is slow to copy
+        if path.is_file() and path.suffix in VIDEO_SUFFIXES and "timestamp_gap" not in path.name:
             shutil.copyfile(path, root / f"{path.stem} {path.suffix[1:]}{path.suffix}")
     reference = diagnose(root, DoctorConfig(workers=2, runner=in_shards_of(1000)))
     table = table_of(root)
@@ -139,7 +137,7 @@ def test_any_division_among_processes_gives_the_same_table_and_copies(shared: Pa
     assert (by_ones.num_written, by_ones.failed) == (prepared.num_written, prepared.failed)
     work = PrepareWork(str(root), str(tmp_path / "others"), config)
     copies = by_processes(tmp_path / "others" / ".prepare", work, records, num_processes=2)
-    assert len(copies) == prepared.num_written > 20
+    assert len(copies) == prepared.num_written > 10
     for target in map(os.fsdecode, copies["target"].to_pylist()):
         contents = {(tmp_path / out / target).read_bytes() for out in ("copies", "ones", "others")}
         assert len(contents) == 1
