@@ -24,7 +24,7 @@ from eztorch_sce.extraction_merge import Result, failed_records, merged_banks, r
 from eztorch_sce.extraction_work import SPLITS, ExtractWork, needs_this_process, records_table, splits_of
 from eztorch_sce.files import write_text
 from eztorch_sce.host_memory import total_bytes
-from eztorch_sce.jobs.driver import finish_job
+from eztorch_sce.jobs.driver import finish_job, rehearse_job
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.opening import (
@@ -129,6 +129,19 @@ def check_runner(config: ExtractConfig, opened: Opened) -> None:
     if distributed.world_size() > 1:
         count = f"but {distributed.world_size()} were launched: start the command once"
         raise ConfigError([f"runner={name} starts its own processes, {count}"])
+
+
+def rehearse_shards(config: ExtractConfig, opened: Opened, run_dir: Path) -> list[str]:
+    """Return lines that tell which shards are left in a run directory, and how the runner would work on them.
+
+    Raises:
+        ConfigError: If the runner cannot do the work.
+    """
+    check_runner(config, opened)
+    records = records_table(splits_of(opened), str(config.data.folder()))
+    folder = config.out or str(run_dir / SHARDS)
+    job = Job.planned(folder, ExtractWork.of(config, opened), records, config.runner.shard_records)
+    return rehearse_job(job, config.runner.build())
 
 
 def _work_on_shards(config: ExtractConfig, opened: Opened, folder: str) -> Job | None:

@@ -34,7 +34,7 @@ from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, FeaturesConfig
 from eztorch_sce.evaluation.features import RecordViews, read_features
 from eztorch_sce.evaluation.linear import LinearConfig
-from eztorch_sce.extraction import open_classifier, open_for_features, views_of
+from eztorch_sce.extraction import open_classifier, open_for_features, rehearse_shards, views_of
 from eztorch_sce.launch import refuse_several
 from eztorch_sce.methods.base import build_method
 from eztorch_sce.models.classifier import Classifier
@@ -63,7 +63,7 @@ from eztorch_sce.types import Batch, Failure, Sample
 from eztorch_sce.waiting import announced
 
 _TOPICS = (
-    *("run", "features", "network", "records", "views", "decoding", "loading"),
+    *("run", "features", "network", "records", "shards", "runner", "views", "decoding", "loading"),
     *("device", "steps", "memory", "time", "writes"),
 )
 _DECISIONS = {
@@ -87,11 +87,13 @@ class DryRun:
         command: The command.
         rows: What was found and what would happen, in words, by topic.
         run_dir: The run directory that the command would use.
+        script: Lines of the job script that would be submitted, if any.
     """
 
     command: str
     rows: dict[str, str]
     run_dir: Path
+    script: Sequence[str] = ()
 
     def lines(self, width: int) -> list[str]:
         """Return the lines to print, at most `width` characters wide."""
@@ -99,7 +101,7 @@ class DryRun:
         for topic in sorted(self.rows, key=_TOPICS.index):
             first = f"  {topic}".ljust(_COLUMN)
             lines += textwrap.wrap(self.rows[topic], width, initial_indent=first, subsequent_indent=indent)
-        return lines
+        return [*lines, *self.script]
 
 
 @names_origins
@@ -126,7 +128,7 @@ def dry_run(config: CommandConfig, **objects: Unpack[Objects]) -> DryRun:
         rehearsal.open(objects.get("backbone"))
     if rehearsal.problems:
         raise ConfigError(rehearsal.problems)
-    return DryRun(rehearsal.command, rehearsal.rows, rehearsal.run_dir)
+    return DryRun(rehearsal.command, rehearsal.rows, rehearsal.run_dir, rehearsal.script)
 
 
 def _command_of(config: CommandConfig) -> str:
@@ -149,6 +151,7 @@ class _Rehearsal:
     problems: list[str] = field(default_factory=list)
     rows: dict[str, str] = field(default_factory=dict)
     run_dir: Path = Path()
+    script: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.command = _command_of(self.config)
@@ -249,6 +252,11 @@ class _Rehearsal:
             return self._disk({})
         opened, _ = open_for_features(config, backbone, labeled)
         self._network(opened.backbone, opened)
+        if isinstance(config, ExtractConfig):
+            with self.collecting():
+                self.rows["shards"], *described = rehearse_shards(config, opened, self.run_dir)
+                self.rows |= {"runner": described[0]} if described else {}
+                self.script = described[1:]
         self._evaluate(config, opened, [split for split in (opened.train, opened.test) if split is not None])
 
     def _evaluate(

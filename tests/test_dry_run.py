@@ -31,7 +31,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["knn", "data.root=images", "data.num_workers=0", "backbone=resnet18"], ["network   resnet18, 11.2 million"]),
         (["finetune", *SMALL, "backbone=resnet18", "views=finetune_image", "data.batch_size=5"], ["classifier.safe"]),
         (["linear", *SMALL, "backbone=resnet18", "views=linear_image", "data.batch_size=5"], ["steps", "decoding"]),
-        (["extract", "data.root=images", "data.num_workers=0", "backbone=resnet18"], ["features_train.pt"]),
+        (
+            ["extract", "data.root=images", "data.num_workers=0", "backbone=resnet18"],
+            ["features_train.pt", "runner=local: "],
+        ),
     ],
     ids=lambda words: words[0],
 )
@@ -48,6 +51,15 @@ def test_a_dry_run_says_what_would_happen_and_writes_nothing(
     assert out.startswith(f"dry run of {words[0]}: no mistakes found, and nothing was written\n")
     assert all(topic in out for topic in topics)
     assert max(map(len, out.splitlines())) <= 80
+    assert {path.name for path in folder.iterdir()} == {"images"}
+
+
+def test_the_job_script_follows_a_dry_run_of_extract(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["runner=slurm", "runner.shard_records=1", "runner.gpus_per_node=1", "runner.options=--constraint=a100"]
+    code, out, _ = run(capsys, "extract", "data.root=images", "backbone=resnet18", *words, "run.dir=out", "--dry-run")
+    assert code == 0
+    lines = out.splitlines()
+    assert {"#SBATCH --gpus-per-node=1", "#SBATCH --constraint=a100"} <= set(lines[lines.index("#!/bin/bash") :])
     assert {path.name for path in folder.iterdir()} == {"images"}
 
 

@@ -104,7 +104,7 @@ def rehearse_job(job: Job, runner: Runner, lost: Iterable[bytes] = ()) -> list[s
     """
     pending = sorted({*job.pending(), *job.shards_of(lost)})
     num_records = sum(map(job.num_inputs, pending))
-    lines = [f"shards to do: {len(pending)} of {job.count}, which hold {num_records} of {job.num_records} records"]
+    lines = [f"{len(pending)} of {job.count} shards to do, with {num_records} of {job.num_records} records"]
     return [*lines, *(runner.describe(job.store.folder, len(pending)) if pending else [])]
 
 

@@ -5,6 +5,7 @@ The tasks are real processes that real signals end. What only a cluster does, su
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,11 +210,11 @@ def test_another_version_ends_the_job_at_once(tmp_path: Path) -> None:
 def test_the_script_asks_for_what_the_settings_say(tmp_path: Path) -> None:
     config = SlurmConfig(partition="gpu", account="vision", qos="low", time_min=90, cpus_per_task=4, mem_gb=12.5)
     config.gpus_per_node, config.max_parallel, config.max_tasks = 1, 20, 100
-    config.options = ["constraint=a100", "exclusive", "mail-type=END"]
+    config.options = "--constraint='a100&nvlink' --exclusive --mail-type=END"
     first, *script = SlurmRunner(config).describe(str(tmp_path), 250)
     assert first == "runner=slurm: 100 tasks with at most 3 shards each, at most 20 at once, by this job script:"
     wanted = ["partition=gpu", "account=vision", "qos=low", "time=90", "cpus-per-task=4", "mem=12800MB", "exclusive"]
-    wanted += ["gpus-per-node=1", "array=0-99%20", "signal=USR2@90", "constraint=a100", "mail-type=END"]
+    wanted += ["gpus-per-node=1", "array=0-99%20", "signal=USR2@90", "constraint='a100&nvlink'", "mail-type=END"]
     assert {f"#SBATCH --{option}" for option in wanted} <= set(script)
     assert any(sys.executable in line and line.startswith("srun ") for line in script)
     assert not list(tmp_path.iterdir())
@@ -232,12 +233,16 @@ def test_tasks_are_at_most_what_an_array_takes() -> None:
 
 
 def test_options_that_settings_write_are_mistakes() -> None:
-    options = ["--constraint=a100", "time=30", "cpus_per_task=3", "nodes=2", "nice=100"]
+    options = "-C a100 --time=30 --cpus-per-task=3 --nodes=2 --nice=100"
     assert invalid_settings(SlurmConfig(options=options), "runner") == [
-        "runner.options=--constraint=a100: write the long name of an option without dashes, such as constraint=a100",
-        "runner.options=time=30: use runner.time_min instead",
-        "runner.options=cpus_per_task=3: use runner.cpus_per_task instead",
-        "runner.options=nodes=2: a task is one process on one node, with a log of its own; remove nodes",
+        "runner.options: -C must be of the long form, such as --constraint=a100",
+        "runner.options: a100 must be of the long form, such as --constraint=a100",
+        "runner.options: use runner.time_min in place of --time=30",
+        "runner.options: use runner.cpus_per_task in place of --cpus-per-task=3",
+        "runner.options: a task is one process on one node with a log of its own: remove --nodes=2",
+    ]
+    assert invalid_settings(SlurmConfig(options="--comment='x"), "runner") == [
+        "runner.options=--comment='x: No closing quotation"
     ]
 
 
@@ -276,3 +281,38 @@ except ConfigError as error:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == ("runner=slurm needs submitit, which is not installed: pip install 'eztorch-sce[slurm]'\n")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a file system")
+def test_a_full_disk_is_named_and_what_is_done_is_kept(tmp_path: Path) -> None:
+    files = write_files(tmp_path / "files", 60)
+    job, work = job_of(tmp_path / "job", files)
+    (tmp_path / "job" / "outputs").mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "none", tmp_path / "job" / "outputs"], check=True)
+    try:
+        with pytest.raises(ConfigError, match=r"shard \d failed 3 times, at last on .*: cannot write to .*: No space left on device"):
+            run_job(job, work, SlurmRunner(LOCAL), None)
+        done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "job" / "receipts").iterdir()}
+        assert 0 < len(done) < 6
+        subprocess.run(["mount", "-o", "remount,size=64m", tmp_path / "job" / "outputs"], check=True)
+        job, work = job_of(tmp_path / "job", files)
+        merged = run_job(job, work, SlurmRunner(LOCAL), None)
+        assert len(merged.table) + len(merged.failures) == 60
+        now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "job" / "receipts").iterdir()}
+        assert done.items() <= now.items()
+    finally:
+        subprocess.run(["umount", tmp_path / "job" / "outputs"], check=True)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("sbatch") is None, reason="this machine has no SLURM")
+def test_an_array_of_slurm_gives_the_outputs_of_this_machine(tmp_path: Path) -> None:
+    files = write_files(tmp_path / "files", 60)
+    job, work = job_of(tmp_path / "here", files)
+    expected = run_job(job, work, LocalRunner(), None)
+    job, work = job_of(tmp_path / "there", files)
+    merged = run_job(job, work, SlurmRunner(SlurmConfig(cpus_per_task=1)), None)
+    assert merged.table.equals(expected.table)
+    assert merged.failures == expected.failures
+    assert outputs(tmp_path / "here") == outputs(tmp_path / "there")

@@ -177,6 +177,8 @@ def check_words(words: list[str]) -> None:
 
 
 def _check_positional(command: PositionalCommand, words: list[str]) -> None:
+    if command.rehearse is not None:
+        words = [word for word in words if word != "--dry-run"]
     try:
         parse(command, words)
     except ConfigError as error:

@@ -4,6 +4,7 @@ Each task works on some shards; SLURM queues it again when it is preempted or it
 shards that have no receipt. The files of submitit, with the logs of the tasks, are in the folder `slurm` of the job.
 """
 
+import re
 import shlex
 import shutil
 import sys
@@ -70,8 +71,8 @@ class SlurmConfig(RunnerConfig):
         help="Most tasks of the array, which the cluster limits (MaxArraySize - 1, usually 1000). If there are more "
         "shards, they are dealt out in turn, so that each task has several.",
     )
-    options: list[str] = setting(
-        [], help="Further options of sbatch without their dashes, such as [constraint=a100,exclusive,nice=100]."
+    options: str = setting(
+        "", help="Further options of sbatch, in their long form, such as '--constraint=a100 --exclusive --nice=100'."
     )
     folder: str | None = setting(
         None,
@@ -82,16 +83,21 @@ class SlurmConfig(RunnerConfig):
 
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per option that is misspelled or that another setting writes."""
+        try:
+            words = shlex.split(self.options)
+        except ValueError as error:
+            return [f"{prefix}.options={self.options}: {error}"]
         messages = []
-        for option in self.options:
-            name = option.partition("=")[0].replace("_", "-")
-            path = f"{prefix}.options={option}"
-            if name.startswith("-"):
-                messages.append(f"{path}: write the long name of an option without dashes, such as constraint=a100")
+        for word in words:
+            name = word.partition("=")[0].removeprefix("--")
+            if not re.fullmatch(r"--[a-z][\w-]+(=.*)?", word):
+                messages.append(f"{prefix}.options: {word} must be of the long form, such as --constraint=a100")
             elif name in _OWN:
-                messages.append(f"{path}: use {prefix}.{_OWN[name]} instead")
+                messages.append(f"{prefix}.options: use {prefix}.{_OWN[name]} in place of {word}")
             elif name in _FIXED:
-                messages.append(f"{path}: a task is one process on one node, with a log of its own; remove {name}")
+                messages.append(
+                    f"{prefix}.options: a task is one process on one node with a log of its own: remove {word}"
+                )
         return messages
 
     def build(self) -> "SlurmRunner":
@@ -177,7 +183,7 @@ class SlurmRunner(Runner):
         if not self.is_slurm:
             gpus = config.gpus_per_node or 0
             return {"timeout_min": config.time_min, "gpus_per_node": gpus, "signal_delay_s": signal_s}
-        options = dict(option.partition("=")[::2] for option in config.options)
+        options = dict(word.removeprefix("--").partition("=")[::2] for word in shlex.split(config.options))
         parameters = {
             "job_name": _NAME,
             "partition": config.partition,
