@@ -1,8 +1,10 @@
 """Worker processes for many files, any of which may hang or crash: only the result of that file is lost."""
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from typing import Any, Generic, TypeVar
@@ -20,6 +22,9 @@ def for_each(
 ) -> Iterator[tuple[T, R | None, str]]:
     """Yield (item, result, "") as each item completes, or (item, None, reason) if its worker process died.
 
+    An item whose process dies is tried once more in a new one, since another item or another program may have taken
+    the memory. One that takes too long is not.
+
     Args:
         work: Function that pickle can import by name. Its exceptions are raised here.
         items: Arguments of the calls.
@@ -30,18 +35,16 @@ def for_each(
         Stopped: If a signal asks the command to end.
     """
     context = _context(work)
-    waiting = iter(items)
+    waiting, again = iter(items), _Again[T]()
     idle: list[_Worker[T, R]] = []
     busy: dict[Any, _Worker[T, R]] = {}  # by connection
     try:
         while True:
             while len(busy) < num_workers:
-                try:
-                    item = next(waiting)
-                except StopIteration:
+                task = again.next(waiting)
+                if task is None:
                     break
-                worker = idle.pop() if idle else _Worker(context, work)
-                worker.start(item, limit_s)
+                worker = _started(idle, context, work, task, limit_s)
                 busy[worker.connection] = worker
             if not busy:
                 return
@@ -51,16 +54,61 @@ def for_each(
             for connection in ready:
                 worker = busy.pop(connection)
                 result, death = worker.receive()
+                if death and worker.task.is_first:
+                    again.tasks.append(_Task(worker.task.item, is_first=False))
+                    continue
                 if not death:
                     idle.append(worker)
-                yield worker.item, result, death
+                yield worker.task.item, result, death
             for worker in [worker for worker in busy.values() if time.monotonic() > worker.deadline]:
                 del busy[worker.connection]
                 worker.stop()
-                yield worker.item, None, f"took longer than {limit_s:g} s"
+                yield worker.task.item, None, f"took longer than {limit_s:g} s"
     finally:
         for worker in [*idle, *busy.values()]:
             worker.stop()
+
+
+@dataclass
+class _Task(Generic[T]):
+    """An item, and whether this is its first try."""
+
+    item: T
+    is_first: bool = True
+
+
+@dataclass
+class _Again(Generic[T]):
+    """Tasks to be tried again, which come before the other items."""
+
+    tasks: list[_Task[T]] = field(default_factory=list)
+
+    def next(self, items: Iterator[T]) -> _Task[T] | None:
+        """Return the next task, or None if there is none."""
+        if self.tasks:
+            return self.tasks.pop()
+        return next((_Task(item) for item in items), None)
+
+
+def _started(
+    idle: "list[_Worker[T, R]]",
+    context: ForkServerContext | SpawnContext,
+    work: Callable[[T], R],
+    task: _Task[T],
+    limit_s: float,
+) -> "_Worker[T, R]":
+    """Return a worker that has begun a task: an idle one, unless it has died meanwhile, or a new one."""
+    while idle:
+        worker = idle.pop()
+        try:
+            worker.start(task, limit_s)
+        except OSError:  # its end of the connection is closed
+            worker.stop()
+        else:
+            return worker
+    worker = _Worker(context, work)
+    worker.start(task, limit_s)
+    return worker
 
 
 def _context(work: Callable[[T], R]) -> ForkServerContext | SpawnContext:
@@ -75,7 +123,7 @@ def _context(work: Callable[[T], R]) -> ForkServerContext | SpawnContext:
 class _Worker(Generic[T, R]):
     """A process that calls `work` on one item at a time."""
 
-    item: T
+    task: _Task[T]
     deadline: float
 
     def __init__(self, context: ForkServerContext | SpawnContext, work: Callable[[T], R]) -> None:
@@ -85,9 +133,9 @@ class _Worker(Generic[T, R]):
             self.process.start()
         child_end.close()
 
-    def start(self, item: T, limit_s: float) -> None:
-        self.item, self.deadline = item, time.monotonic() + limit_s
-        self.connection.send(item)
+    def start(self, task: _Task[T], limit_s: float) -> None:
+        self.task, self.deadline = task, time.monotonic() + limit_s
+        self.connection.send(task.item)
 
     def receive(self) -> tuple[R | None, str]:
         """Return (result, ""), or (None, reason) if the process died.
@@ -100,7 +148,7 @@ class _Worker(Generic[T, R]):
         except (EOFError, ConnectionResetError):
             self.process.join()
             self.stop()
-            return None, f"crashed the decoder (exit code {self.process.exitcode})"
+            return None, _death(self.process.exitcode)
         if error is not None:
             raise error
         return result, ""
@@ -109,6 +157,17 @@ class _Worker(Generic[T, R]):
         self.process.kill()
         self.process.join()
         self.connection.close()
+
+
+def _death(exit_code: int | None) -> str:
+    """Return how a process died that was given its item twice.
+
+    >>> _death(-11), _death(-9)
+    ('crashed the decoder (exit code -11)', 'its worker process was killed twice (SIGKILL), as for lack of memory')
+    """
+    if exit_code == -signal.SIGKILL:
+        return "its worker process was killed twice (SIGKILL), as for lack of memory"
+    return f"crashed the decoder (exit code {exit_code})"
 
 
 def _serve(connection: "Connection[Any, Any]", work: Callable[[T], R]) -> None:
