@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from eztorch_sce.jobs.work import Advance, Work
 
 _ADDRESS = r"auto|(ray://)?[^\s/:]+:\d+|(ray://)?\[[0-9a-fA-F:.]+\]:\d+"
-_MOST_TRIES = 3  # of a shard whose worker dies
+_MOST_DEATHS = 3  # of workers with the same shard
+_MOST_ERRORS = 3  # per worker
 
 
 class RayRunner(Runner):
@@ -35,6 +36,7 @@ class RayRunner(Runner):
     def __init__(self, config: "RayConfig") -> None:
         self._config = config
         self._is_connected = False
+        self._failing: set[str] = set()  # nodes whose files failed, which get no shards of the next try
 
     def check(self, job_folder: str, num_workers: int | None) -> None:
         """See `Runner.check`. Starts the cluster if `address` names none."""
@@ -44,7 +46,7 @@ class RayRunner(Runner):
         self._is_connected = ray_cluster.connect(address)
         nodes = ray_cluster.find_nodes(self._needs())
         if address is not None or not self._is_connected:
-            ray_cluster.check_nodes(nodes, job_folder)
+            ray_cluster.check_nodes(nodes, _absolute(job_folder))
 
     def run(
         self, job: "Job", work: "Work", shards: Sequence[int], num_workers: int | None, advance: "Advance"
@@ -52,29 +54,33 @@ class RayRunner(Runner):
         """See `Runner.run`."""
         import ray
 
+        from eztorch_sce.jobs.runners import ray_cluster
         from eztorch_sce.jobs.watching import watch_receipts
 
-        actor: Any = ray.remote(Tries)
-        tries = actor.options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-        arguments = (job.store.folder, num_workers or self._config.cpus_per_worker, tries)
-        execution = _Execution(self._results(shards, arguments))
+        needs = self._needs()
+        sizes = self._sizes(needs, len(shards))
+        actor: Any = ray.remote(Attempts)
+        attempts = actor.options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote(_MOST_ERRORS * sizes[0])
+        num_workers = num_workers or self._config.cpus_per_worker
+        arguments = (_absolute(job.store.folder), num_workers, os.getcwd(), attempts)
+        results = ray_cluster.results(shards, RayWorker, arguments, needs, sizes, self._failing)
+        execution = _Execution(results)
         execution.start()
         try:
             watch_receipts(job, shards, advance, execution.is_alive)
         finally:
-            ray.kill(tries)  # without it, workers refuse the shards that they have not begun
+            ray.kill(attempts)  # workers without it begin no more shards
         execution.join()
+        self._failing |= execution.nodes
         return execution.reasons(shards)
 
-    def _results(self, shards: Sequence[int], arguments: tuple[Any, ...]) -> Any:
-        """Return the Ray data set of the results, whose rows are computed as they are read."""
+    def _sizes(self, needs: "Needs", num_shards: int) -> tuple[int, int]:
+        """Return the fewest and the most workers: at once as many as the present nodes hold."""
         from eztorch_sce.jobs.runners import ray_cluster
 
-        needs = self._needs()
-        most = min(len(shards), self._config.max_workers or len(shards))
+        most = min(num_shards, self._config.max_workers or num_shards)
         present = sum(needs.count(node["Resources"]) for node in ray_cluster.find_nodes(needs))
-        least = min(most, max(self._config.min_workers, present))
-        return ray_cluster.results(shards, RayWorker, arguments, needs, (least, most))
+        return min(most, max(self._config.min_workers, present)), most
 
     def _needs(self) -> "Needs":
         from eztorch_sce.jobs.runners.ray_cluster import Needs
@@ -92,21 +98,28 @@ class RayRunner(Runner):
 
 
 class _Execution(threading.Thread):
-    """Reads the results while the main thread looks for receipts and signals."""
+    """Reads the results while the main thread looks for receipts and signals.
+
+    Attributes:
+        nodes: Nodes on which shards failed.
+    """
 
     def __init__(self, results: Any) -> None:
         super().__init__(name="ray results", daemon=True)
         self._results = results
         self._reasons: dict[int, str] = {}
         self._error = ""
+        self.nodes: set[str] = set()
 
     def run(self) -> None:
         try:
             for row in self._results.iter_rows():
                 if row["reason"]:
                     self._reasons[int(row["shard"])] = row["reason"]
+                    self.nodes |= {row["node"]} - {""}
         except Exception as error:
-            self._error = f"because Ray stopped: {str(error).strip().splitlines()[-1]}"
+            lines = str(error).strip().splitlines()  # after a traceback, the last one is the cause
+            self._error = f"because Ray stopped: {lines[-1] if lines else type(error).__name__}"
 
     def reasons(self, shards: Sequence[int]) -> dict[int, str]:
         """Return the reason of each shard that has one."""
@@ -114,17 +127,31 @@ class _Execution(threading.Thread):
         return others | self._reasons
 
 
-class Tries:
-    """An actor that counts how often each shard was begun: Ray itself would try for ever."""
+class Attempts:
+    """An actor that knows of all attempts at shards, and says which are in vain: Ray itself would try for ever.
 
-    def __init__(self) -> None:
-        self._places: dict[int, list[str]] = {}
+    Args:
+        most_errors: Errors in a row, of all workers, after which no shard is begun, as when the disk is full.
+    """
 
-    def begin(self, shard: int, place: str) -> list[str]:
-        """Return where a shard was begun before, and note that it begins at `place`."""
-        places = self._places.setdefault(shard, [])
-        places.append(place)
-        return places[:-1]
+    def __init__(self, most_errors: int) -> None:
+        self._most_errors = most_errors
+        self._num_errors, self._error = 0, ""
+        self._begun: dict[int, list[str]] = {}  # machines by shard
+
+    def begin(self, shard: int, host: str) -> str:
+        """Note that a shard is begun on a machine, or return the reason not to."""
+        if self._num_errors >= self._most_errors:
+            return f"not tried after {self._num_errors} errors in a row, the last one {self._error}"
+        hosts = self._begun.setdefault(shard, [])
+        if len(hosts) >= _MOST_DEATHS:
+            return f"on {hosts[-1]}: {len(hosts)} workers died of it, as when the system kills them to free memory"
+        hosts.append(host)
+        return ""
+
+    def end(self, reason: str) -> None:
+        """Note that a shard has ended: with a receipt, or with the reason that it has none."""
+        self._num_errors, self._error = (self._num_errors + 1, reason) if reason else (0, "")
 
 
 class RayWorker:
@@ -133,36 +160,49 @@ class RayWorker:
     Args:
         job_folder: Folder of the job.
         num_workers: Worker processes.
-        tries: Handle of `Tries`.
+        folder: Working directory of the command, to which its paths may be relative.
+        attempts: Handle of `Attempts`.
     """
 
-    def __init__(self, job_folder: str, num_workers: int, tries: Any) -> None:
+    def __init__(self, job_folder: str, num_workers: int, folder: str, attempts: Any) -> None:
         from eztorch_sce.jobs.job import Job
         from eztorch_sce.jobs.worker import load_work
 
+        if os.path.isdir(folder):
+            os.chdir(folder)
         self._job = Job.open(job_folder)
         self._work = load_work(self._job)
-        self._num_workers, self._tries = num_workers, tries
+        self._num_workers, self._attempts = num_workers, attempts
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Finish the shard of a batch of one row, and return its number and the reason if it failed."""
-        shard = int(batch["shard"][0])
-        return {"shard": [shard], "reason": [self._finish(shard)]}
+        """Finish the shard of a batch of one row.
 
-    def _finish(self, shard: int) -> str:
+        Returns:
+            The number of the shard, the reason if it failed, and the node if that is why.
+        """
         import ray
 
+        shard, host = int(batch["shard"][0]), socket.gethostname()
+        if reason := ray.get(self._attempts.begin.remote(shard, host)):
+            return {"shard": [shard], "reason": [reason], "node": [""]}
+        reason = self._finish(shard, host)
+        ray.get(self._attempts.end.remote(reason))
+        node = ray.get_runtime_context().get_node_id() if reason else ""
+        return {"shard": [shard], "reason": [reason], "node": [node]}
+
+    def _finish(self, shard: int, host: str) -> str:
         from eztorch_sce.jobs.worker import finish_shards
 
-        host = socket.gethostname()
-        earlier = ray.get(self._tries.begin.remote(shard, host))
-        if len(earlier) >= _MOST_TRIES:
-            return f"on {earlier[-1]}: {len(earlier)} workers died of it, as when the system kills them to free memory"
         try:
             reasons = finish_shards(self._job, self._work, [shard], self._num_workers, _ignore)
         except Exception as error:
             return f"on {host}: {_describe(error)}"
         return reasons.get(shard, "")
+
+
+def _absolute(job_folder: str) -> str:
+    """Return a folder as other processes find it."""
+    return job_folder if "://" in job_folder else os.path.abspath(job_folder)
 
 
 def _ignore(num_records: int, num_failures: int = 0) -> None:

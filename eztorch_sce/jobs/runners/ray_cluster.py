@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -200,13 +200,14 @@ def _probe() -> Callable[[str, str, str, str], str]:
     def probe(version: str, job_folder: str, marker: str, token: str) -> str:
         try:
             import eztorch_sce
-            from eztorch_sce.jobs.store import Store
         except ImportError as error:
             return f"cannot import eztorch_sce ({error}): install eztorch-sce {version} on all nodes"
         if eztorch_sce.__version__ != version:
             return (
                 f"eztorch_sce {eztorch_sce.__version__} is installed, and this is {version}: install the same version"
             )
+        from eztorch_sce.jobs.store import Store
+
         shared = "use a folder on a file system that all nodes mount, or a URL"
         try:
             store = Store(job_folder)
@@ -228,16 +229,22 @@ def _probe() -> Callable[[str, str, str, str], str]:
 
 
 def results(
-    shards: Sequence[int], worker: type, arguments: tuple[Any, ...], needs: Needs, sizes: tuple[int, int]
+    shards: Sequence[int],
+    worker: type,
+    arguments: tuple[Any, ...],
+    needs: Needs,
+    sizes: tuple[int, int],
+    avoided: Collection[str],
 ) -> Any:
-    """Return a Ray data set with a row per shard, `shard` and `reason`, computed by actors as it is read.
+    """Return a Ray data set with a row per shard, what the worker returns, computed by actors as it is read.
 
     Args:
         shards: Numbers of the shards.
-        worker: Class of the actors, called with batches of one row.
+        worker: Class of the actors, called with batches of one row, whose column is `shard`.
         arguments: Arguments of its constructor.
         needs: What an actor occupies.
         sizes: Fewest and most actors.
+        avoided: Nodes to leave out, unless no others are left.
     """
     with _quiet():
         import ray.data
@@ -253,6 +260,8 @@ def results(
         for handler in logging.getLogger("ray.data").handlers:
             if handler.name == "console":
                 handler.setLevel(logging.CRITICAL + 1)  # the file in the session of Ray has it all
+        others = [node for node in find_nodes(needs) if node["NodeID"] not in avoided]
+        selector = {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"} if avoided and others else None
         return rows.map_batches(
             worker,
             fn_constructor_args=arguments,
@@ -261,6 +270,7 @@ def results(
             num_cpus=needs.cpus,
             num_gpus=needs.gpus or None,
             memory=None if needs.memory_gb is None else needs.memory_gb * 1e9,
+            label_selector=selector,
         )
 
 
