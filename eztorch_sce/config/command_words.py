@@ -11,7 +11,7 @@ from eztorch_sce.config.mistyped import HYDRA_FLAGS, corrected, set_twice
 from eztorch_sce.config.set_where import names_origins
 from eztorch_sce.errors import ConfigError, nearest
 
-_NOT_CHECKED = ("run.dir", "config")  # the one is written, the other is read while the settings are composed
+_NOT_CHECKED = ("run.dir", "out", "runner.folder", "config")  # written; the last is read while settings are composed
 _READ_NO_DATA = ("plan", "demo")  # commands
 _CURES = {
     "weights": "; give the run directory of `pretrain` or `finetune`, or its backbone.safetensors",
@@ -77,6 +77,7 @@ def _absent(values: Mapping[str, str], command: str) -> Iterator[str]:
     for path in _paths_of(command):
         value = values.get(path, "")
         is_one = value not in ("", "null") and not _OF_PATTERNS & set(value) and "${" not in value
+        is_one = is_one and "://" not in value  # opened by fsspec
         if is_one and not os.path.lexists(os.path.expanduser(value)):
             yield f"{path}={value} does not exist{_cure(path, value)}"
 
