@@ -456,7 +456,8 @@ def bench(config: schema.PretrainConfig) -> "tuple[BenchResult, Rates]":
     from eztorch_sce.curation.bench import bench as bench_decoders
 
     config = schema.validate(config)
-    config.data = replace(config.data, decoder="pyav")  # "auto" would read the result of this measurement
+    # The decoder "auto" would read the result of this measurement. No file is left out, since nothing is learned.
+    config.data = replace(config.data, decoder="pyav", pretrain_on="all")
     splits = config.data.open_for_pretraining(config.seed)
     summarize(splits, config.data.seen_by_pretraining(splits))
     manifest = splits.train

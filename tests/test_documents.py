@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.xdist_group("documents"),  # the project is made once, in one worker
     pytest.mark.usefixtures("own_registrations"),
     pytest.mark.filterwarnings("ignore:.*treespec.*:FutureWarning"),  # of torch's own exporter
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # of Ray's own settings
 ]
 
 FIRST = ROOT / "docs" / "start" / "own-videos.md"

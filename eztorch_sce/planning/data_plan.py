@@ -238,8 +238,9 @@ def _extract(cluster: _Cluster) -> Stage:
         hours = records * views / (views_per_s * cluster.cores * cluster.busy_nodes) / 3600
         reason = f"{reading}; network {views_per_s:.3g} views/s and core, {views} views per record"
         loads = [Load("cores", reading_hours + hours, reason, True)]
-    row_bytes = 4 * network.num_features + cluster.rates.merge.key_bytes
-    return _stage("extract", cluster, records, loads, speed, row_bytes)
+    key_bytes = cluster.rates.merge.key_bytes
+    stage = _stage("extract", cluster, records, loads, speed, 4 * network.num_features + key_bytes)
+    return replace(stage, driver_bytes=_COPIES_IN_MEMORY * records * key_bytes)
 
 
 def _num_views(cluster: _Cluster) -> int:
@@ -304,14 +305,12 @@ def _advice(stage: Stage, cluster: _Cluster) -> list[str]:
     if limit is stage.driver:
         lines.append(f"{stage.name}: more nodes do not shorten the work of the process that starts the job.")
     elif not longest.grows:
-        enough = stage.enough_nodes(nodes)
-        lines.append(
-            f"{stage.name}: {enough} of {nodes} nodes take as long: {_IN_WORDS[longest.resource]} does not grow."
-        )
+        enough, shared = stage.enough_nodes(nodes), _IN_WORDS[longest.resource]
+        lines.append(f"{stage.name}: {enough} of {nodes} nodes would take as long, since all share {shared}.")
     else:
-        enough = stage.enough_nodes(nodes)
         fixed = max((load for load in stage.loads if not load.grows), key=lambda load: load.hours)
-        lines.append(f"{stage.name}: beyond {enough:,} nodes, {_IN_WORDS[fixed.resource]} limits it.")
+        enough = stage.enough_nodes(nodes)
+        lines.append(f"{stage.name}: from {enough:,} nodes on, the limit is {_IN_WORDS[fixed.resource]}.")
     if cluster.gpus and stage.name == "extract":
         cores, gpus = (next(load for load in stage.loads if load.resource == name) for name in ("cores", "GPUs"))
         busy = min(1.0, gpus.hours / max(load.hours for load in stage.loads))
@@ -360,7 +359,8 @@ def _assumptions(cluster: _Cluster) -> list[str]:
         f"Shards of shard_records={config.shard_records}: the node with the most has "
         f"{math.ceil(cluster.num_shards / config.nodes)}, and the others wait for it.",
         f"Driver: describes and merges {rates.merge.rows_per_s:.3g} records/s, measured with {rates.merge.num_rows} "
-        "rows of 100 bytes; a table is in memory twice while it is put in order.",
+        "rows of 100 bytes; a table is in memory twice while it is put in order. Features are not counted: those that "
+        "take more than half of the memory stay in shards.",
         "Not counted: waiting for the cluster, starting processes, repeated shards.",
     ]
     if cluster.rates.videos < 1 and cluster.rates.prepare is not None:
