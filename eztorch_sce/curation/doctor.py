@@ -1,6 +1,5 @@
 """Inspection of the files of a data set before training, and the table that lets runs start without opening files."""
 
-import hashlib
 import os
 import time
 from collections import Counter
@@ -8,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from eztorch_sce import signals
+from eztorch_sce.cores import num_usable_cores
+from eztorch_sce.curation.contents import digests_of_same_size
 from eztorch_sce.curation.doctor_work import DoctorWork
 from eztorch_sce.curation.media_rows import MediaRows, findings_as_text, with_findings
 from eztorch_sce.curation.settings import DoctorConfig
@@ -82,7 +80,8 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
     lists = [from_list(Path(file), root, setting="lists") for file in config.lists]
     started = time.perf_counter()
     rows = _inspect_all(root, records, config)
-    digests = _digests_of_same_size(paths, rows)
+    num_threads = config.workers or num_usable_cores()
+    digests = digests_of_same_size(paths, rows, root / DOCTOR_FOLDER, num_threads, fresh=config.full)
     rows = _with_digests(rows, digests)
     rows = with_findings(rows, _findings_about_content(paths, rows["key"].to_pylist(), digests, lists))
     seconds = time.perf_counter() - started
@@ -126,19 +125,6 @@ def _inspect_all(root: Path, records: Records, config: DoctorConfig) -> Any:
     except OSError as error:
         cure = "finished shards are kept; run the same command again to continue"
         raise ConfigError([f"FOLDER={root} cannot be written to ({error}); {cure}"]) from error
-
-
-def _digests_of_same_size(paths: Sequence[str], rows: Any) -> dict[int, str]:
-    """Return a hash of the content of each file that shares its size with another one, by the index of its row."""
-    sizes = rows["bytes"].to_numpy()
-    is_file = np.array(rows["kind"].to_pylist()) != "frames"
-    files = np.flatnonzero(is_file & (sizes > 0))
-    _, group, counts = np.unique(sizes[files], return_inverse=True, return_counts=True)
-    digests = {}
-    for index in files[counts[group] > 1].tolist():
-        signals.poll()
-        digests[index] = _digest(paths[index])
-    return digests
 
 
 def _with_digests(rows: Any, digests: dict[int, str]) -> Any:
@@ -217,15 +203,3 @@ def _unreadable_folder(path: str, reason: str) -> MediaRow:
         num_frames=0,
         num_keys=0,
     )
-
-
-def _digest(path: str) -> str:
-    """Return a hash of the content of a file, or "" if it cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError:
-        return ""  # the row of the file already says that it is unreadable
-    return digest.hexdigest()

@@ -126,7 +126,7 @@ def test_what_is_inspected_is_said_first(tmp_path: Path, capsys: pytest.CaptureF
         Image.new("RGB", (40, 40)).save(tmp_path / f"{name}.png")
     (tmp_path / "notes.txt").touch()
     diagnose(tmp_path)
-    assert capsys.readouterr().err.splitlines() == ["data: 2 images", "ignored: 1 .txt"]
+    assert capsys.readouterr().err.splitlines()[:2] == ["data: 2 images", "ignored: 1 .txt"]
 
 
 def test_content_in_two_lists_is_reported(tree: Path, tmp_path: Path) -> None:

@@ -75,6 +75,24 @@ def test_the_doctor_inspects_only_files_that_have_changed(images: Path, capsys: 
     assert full["0.jpg"] != []
 
 
+def test_contents_are_read_again_only_of_files_that_have_changed(images: Path) -> None:
+    for name in ("0 again.jpg", "0 too.jpg"):
+        shutil.copy2(images / "0.jpg", images / name)
+    duplicate = ["duplicate: same content as 0 again.jpg"]
+    first = findings(images)
+    assert (first["0 too.jpg"], first["0.jpg"]) == (duplicate, duplicate)
+    status = (images / "0.jpg").stat()
+    content = (images / "0.jpg").read_bytes()
+    for name in ("0.jpg", "0 too.jpg"):  # the last byte of the end marker
+        (images / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(images / "0.jpg", ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = findings(images)
+    assert second["0.jpg"] == duplicate  # as it was
+    assert duplicate[0] not in second["0 too.jpg"]
+    (images / ".doctor" / "contents.arrow").write_bytes(b"damaged")
+    assert duplicate[0] not in findings(images)["0.jpg"]
+
+
 def test_the_folder_of_the_job_is_not_part_of_the_data(images: Path) -> None:
     (images / "frames").rename(images.parent / "frames")
     first = diagnose(images)
