@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, SpawnContext
@@ -14,6 +15,7 @@ from eztorch_sce import signals
 T = TypeVar("T")
 R = TypeVar("R")
 
+_START_S = 600.0  # for a process to import its packages, which does not count as time of its first item
 _POLL_S = 0.5  # between two looks for a signal while no item completes
 
 
@@ -52,6 +54,8 @@ def for_each(
             ready = wait(list(busy), timeout=min(max(0.0, left_s), _POLL_S))
             signals.poll()
             for connection in ready:
+                if busy[connection].has_started():
+                    continue
                 worker = busy.pop(connection)
                 result, death = worker.receive()
                 if death and worker.task.is_first:
@@ -125,6 +129,8 @@ class _Worker(Generic[T, R]):
 
     task: _Task[T]
     deadline: float
+    limit_s: float
+    is_ready = False
 
     def __init__(self, context: ForkServerContext | SpawnContext, work: Callable[[T], R]) -> None:
         self.connection, child_end = context.Pipe()
@@ -134,8 +140,20 @@ class _Worker(Generic[T, R]):
         child_end.close()
 
     def start(self, task: _Task[T], limit_s: float) -> None:
-        self.task, self.deadline = task, time.monotonic() + limit_s
+        self.task, self.limit_s = task, limit_s
+        self.deadline = time.monotonic() + limit_s + (0.0 if self.is_ready else _START_S)
         self.connection.send(task.item)
+
+    def has_started(self) -> bool:
+        """Return whether the message that has come says that the process is ready, and begin the time of its item."""
+        if self.is_ready:
+            return False
+        try:
+            self.connection.recv()
+        except (EOFError, ConnectionResetError):  # as `receive` will find again
+            return False
+        self.is_ready, self.deadline = True, time.monotonic() + self.limit_s
+        return True
 
     def receive(self) -> tuple[R | None, str]:
         """Return (result, ""), or (None, reason) if the process died.
@@ -171,11 +189,14 @@ def _death(exit_code: int | None) -> str:
 
 
 def _serve(connection: "Connection[Any, Any]", work: Callable[[T], R]) -> None:
-    """Reply to each item with (result, None) or (None, exception) until the connection closes."""
+    """Say that the process is ready, and reply to each item with (result, None) or (None, exception), until the
+    connection closes."""
     import torch
 
     signals.ignore()
     torch.set_num_threads(1)  # the processes share the cores
+    with suppress(OSError):  # the parent has ended
+        connection.send("ready")
     while True:
         try:
             item = connection.recv()

@@ -15,14 +15,14 @@ CRASH, HANG = "__import__('os')._exit(7)", "__import__('time').sleep(60)"
 
 def test_a_crash_and_a_hang_cost_only_their_own_results() -> None:
     expressions = ["1 + 1", CRASH, "2 + 2", HANG, "3 + 3", "4 + 4"]
-    outcomes = for_each(eval, expressions, num_workers=2, limit_s=20.0)
+    outcomes = for_each(eval, expressions, num_workers=2, limit_s=5.0)
     assert {item: (result, death) for item, result, death in outcomes} == {
         "1 + 1": (2, ""),
         "2 + 2": (4, ""),
         "3 + 3": (6, ""),
         "4 + 4": (8, ""),
         CRASH: (None, "crashed the decoder (exit code 7)"),
-        HANG: (None, "took longer than 20 s"),
+        HANG: (None, "took longer than 5 s"),
     }
 
 
@@ -37,9 +37,9 @@ def test_an_item_whose_process_is_killed_is_tried_once_more_in_a_new_one(
 
 
 def test_an_item_that_takes_too_long_is_not_tried_again(tmp_path: Path) -> None:
-    hang = f"(open({str(tmp_path / 'tried')!r}, 'a').write('x'), {HANG})"
+    hang = f"(__import__('os').system('printf x >> {tmp_path / 'tried'}'), {HANG})"
     assert [death for _, _, death in for_each(eval, [hang], 1, limit_s=5.0)] == ["took longer than 5 s"]
-    assert (tmp_path / "tried").stat().st_size <= 1
+    assert (tmp_path / "tried").read_text() == "x"
 
 
 def test_an_idle_worker_that_was_killed_is_replaced() -> None:
