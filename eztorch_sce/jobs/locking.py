@@ -37,6 +37,8 @@ def lock_job(store: Store) -> JobLock:
     try:
         return _ObjectLock(store) if store.path is None else _PathLock(store.path)
     except OSError as error:
+        if store.path is None:  # the words name the URL and the cure
+            raise ConfigError([first_line(error)]) from error
         reason = error.strerror or first_line(error)
         raise ConfigError([f"{store.folder} cannot be written ({reason}). {disk_cure(error)}"]) from None
 

@@ -1,5 +1,6 @@
 """Receipts: what a worker states about a shard that it has finished, in `receipts/` in the folder of a job."""
 
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
@@ -8,6 +9,7 @@ from eztorch_sce.jobs.store import Store
 
 FOLDER = "receipts"
 _NUM_THREADS = 16
+_DIGEST = "digest"  # key of the digest of the rest of a receipt
 
 
 @dataclass(frozen=True)
@@ -52,17 +54,24 @@ def name_of(shard: int) -> str:
 
 def write_receipt(store: Store, receipt: Receipt) -> None:
     """Write a receipt in the place of an earlier one of the shard."""
-    store.write(name_of(receipt.shard), (json.dumps(asdict(receipt)) + "\n").encode())
+    content = asdict(receipt)
+    store.write(name_of(receipt.shard), (json.dumps({**content, _DIGEST: _digest_of(content)}) + "\n").encode())
 
 
 def read_receipt(store: Store, shard: int) -> Receipt | None:
-    """Return the receipt of a shard, or None if there is none or it cannot be read as one."""
+    """Return the receipt of a shard, or None if there is none or it is damaged."""
     try:
         content = json.loads(store.read(name_of(shard)))
+        if content.pop(_DIGEST) != _digest_of(content):
+            return None
         receipt = Receipt(**{item.name: content[item.name] for item in fields(Receipt)})
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return receipt if receipt.shard == shard else None
+
+
+def _digest_of(content: object) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def read_receipts(store: Store) -> dict[int, Receipt]:

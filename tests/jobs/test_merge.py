@@ -1,8 +1,8 @@
 """Tests of the merge: what is missing, double, stale, foreign or damaged is named with its number, and done again."""
 
-import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from eztorch_sce.jobs import job as job_module
 from eztorch_sce.jobs.driver import run_job
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.jobs.merge import UnprovenError, merge
-from eztorch_sce.jobs.receipts import Receipt, name_of, read_receipt
+from eztorch_sce.jobs.receipts import Receipt, name_of, read_receipt, write_receipt
 from eztorch_sce.jobs.runners.local import LocalRunner
 from eztorch_sce.jobs.work import Output
 
@@ -68,9 +68,7 @@ def test_an_output_that_does_not_hold_each_record_once_is_refused_and_then_done_
 def test_a_record_that_is_both_there_and_failed_is_refused(job: Job) -> None:
     receipt = job.receipts()[1]
     key = next(key for key in map(os.fsdecode, job.shard(1).rows["key"].to_pylist()) if key not in receipt.failures)
-    content = json.loads(job.store.read(name_of(1)))
-    content["failures"][key] = "damaged"
-    job.store.write(name_of(1), json.dumps(content).encode())
+    write_receipt(job.store, replace(receipt, failures={**receipt.failures, key: "damaged"}))
     with pytest.raises(UnprovenError, match=r"shard 1 .* 1 record both there and failed \("):
         merge(job)
 
@@ -132,7 +130,7 @@ def test_leftovers_of_killed_workers_and_of_earlier_settings_are_removed(
     (folder / "outputs" / ".000001-1234.arrow.1a2b3c4d.partial").write_bytes(b"half")
     (folder / "outputs" / "000001-1234.arrow").write_bytes(b"whole, but its worker died before the receipt")
     receipt: Receipt = job.receipts()[1]
-    (folder / name_of(77)).write_text(json.dumps({**vars(receipt), "shard": 77}))
+    write_receipt(job.store, replace(receipt, shard=77))
     run_job(create(tmp_path, files, letters="b"), CountLetters("b"), LocalRunner(), None)
     job = Job.open(folder)
     assert sorted(path.name for path in (folder / "outputs").iterdir()) == sorted(
