@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,9 @@ from eztorch_sce.extraction_merge import Result, failed_records, merged_banks, r
 from eztorch_sce.extraction_work import SPLITS, ExtractWork, needs_this_process, records_table, splits_of
 from eztorch_sce.files import write_text
 from eztorch_sce.host_memory import total_bytes
-from eztorch_sce.jobs.driver import finish_job, rehearse_job
+from eztorch_sce.jobs.driver import check_new_job, finish_job, rehearse_job
 from eztorch_sce.jobs.job import Job
+from eztorch_sce.jobs.runners.base import Runner
 from eztorch_sce.models.classifier import Classifier
 from eztorch_sce.opening import (
     BackboneSource,
@@ -77,27 +80,35 @@ def extract_to_run(config: ExtractConfig, backbone: Network | None, device: torc
         MediaError: If files cannot be read, and are not omitted.
     """
     opened, summary = open_for_features(config, backbone, labeled=False)
-    check_runner(config, opened)
+    runner = config.runner.build()
+    check_runner(runner, config, opened)
+    check_new_job(config.out or os.path.join(config.run.dir or "runs", SHARDS), runner, config.data.num_workers)
     run_dir = open_run("extract", config)
-    job = _work_on_shards(config, opened, config.out or str(run_dir / SHARDS))
+    work = ExtractWork.of(config, opened)
+    job = _created_job(work, config, opened, config.out or str(run_dir / SHARDS))
     precision = precision_on(device, config.precision)
     cards = [
         views_card(config.data, config.test, opened.spec, split, precision) | records_card(opened, summary)
         for split in splits_of(opened)
     ]
     report, error = Report("extract", {}, cards[0], run_dir), None
-    if job is not None:
-        try:
-            failed = failed_records(job)
-            report_failed(failed, job.num_records, config, run_dir)
-            banks = _write_features(Result(job, splits_of(opened), cards, failed), config, opened, run_dir)
-            for name, bank in zip(SPLITS, banks, strict=False):
-                report.metrics[f"{name}_records"] = float(len(bank.features))
-                report.metrics["features"] = float(bank.features.shape[1])
-        except (ConfigError, MediaError) as problem:
-            error = problem
+    with job.held() if distributed.rank() == 0 else nullcontext():
+        _work_on_shards(job, work, runner, config.data.num_workers)
+        if distributed.rank() == 0:
+            try:
+                failed = failed_records(job)
+                report_failed(failed, job.num_records, config, run_dir)
+                banks = _write_features(Result(job, splits_of(opened), cards, failed), config, opened, run_dir)
+                report = replace(report, metrics=_counts(banks), protocol=banks[0].protocol)
+            except (ConfigError, MediaError) as problem:
+                error = problem
     distributed.raise_together(error)
     return report
+
+
+def _counts(banks: Sequence[FeatureBank]) -> dict[str, float]:
+    counts = {f"{name}_records": float(len(bank.features)) for name, bank in zip(SPLITS, banks, strict=False)}
+    return counts | {"features": float(banks[0].features.shape[1])}
 
 
 def _write_features(result: Result, config: ExtractConfig, opened: Opened, run_dir: Path) -> list[FeatureBank]:
@@ -118,9 +129,9 @@ def _write_features(result: Result, config: ExtractConfig, opened: Opened, run_d
     return banks
 
 
-def check_runner(config: ExtractConfig, opened: Opened) -> None:
+def check_runner(runner: Runner, config: ExtractConfig, opened: Opened) -> None:
     """Raise ConfigError if the runner is not this machine, but the work is bound to it."""
-    if config.runner.build().is_local:
+    if runner.is_local:
         return
     name = registry.name_of(config.runner)
     if what := needs_this_process(opened):
@@ -137,26 +148,33 @@ def rehearse_shards(config: ExtractConfig, opened: Opened, run_dir: Path) -> lis
     Raises:
         ConfigError: If the runner cannot do the work.
     """
-    check_runner(config, opened)
+    runner = config.runner.build()
+    check_runner(runner, config, opened)
     records = records_table(splits_of(opened), str(config.data.folder()))
     folder = config.out or str(run_dir / SHARDS)
     job = Job.planned(folder, ExtractWork.of(config, opened), records, config.runner.shard_records)
-    return rehearse_job(job, config.runner.build())
+    return rehearse_job(job, runner)
 
 
-def _work_on_shards(config: ExtractConfig, opened: Opened, folder: str) -> Job | None:
-    """Finish the job in a folder by all processes, and return it in the first one."""
-    work, num_workers = ExtractWork.of(config, opened), config.data.num_workers
+def _created_job(work: ExtractWork, config: ExtractConfig, opened: Opened, folder: str) -> Job:
+    """Return the job in a folder, which the first process has created and locked."""
+    created: list[Job] = []
 
     def create() -> str:
         records = records_table(splits_of(opened), str(config.data.folder()))
-        return Job.create(folder, work, records, config.runner.shard_records).store.folder
+        created.append(Job.create(folder, work, records, config.runner.shard_records))
+        return folder
 
-    job = Job.open(distributed.decide_together(create))
+    place = distributed.decide_together(create)
+    return created[0] if created else Job.open(place)
+
+
+def _work_on_shards(job: Job, work: ExtractWork, runner: Runner, num_workers: int | None) -> None:
+    """Finish a job by all processes that were launched."""
     error = None
     if distributed.rank() == 0:
         try:
-            finish_job(job, work, config.runner.build(), num_workers)
+            finish_job(job, work, runner, num_workers)
         except ConfigError as problem:
             if not work.is_between:  # the others compute a shard; they end with this process
                 raise
@@ -165,7 +183,6 @@ def _work_on_shards(config: ExtractConfig, opened: Opened, folder: str) -> Job |
     else:
         work.follow(job.shard, num_workers)
     distributed.raise_together(error)
-    return job if distributed.rank() == 0 else None
 
 
 def open_for_features(config: FeaturesConfig, backbone: Network | None, labeled: bool) -> tuple[Opened, dict[str, Any]]:

@@ -72,10 +72,14 @@ class Result(NamedTuple):
         return [0, *np.cumsum([len(split.records) for split in self.splits]).tolist()]
 
     def card(self, split: int) -> dict[str, Any]:
-        """Return the protocol of a split, with the number of records that have no features if there are any."""
+        """Return the protocol of a split, with the precision that computed it and the number of unreadable records."""
         start, stop = self.starts[split : split + 2]
-        count = sum(start <= each.row < stop for each in self.failed)
-        return {**self.cards[split], **({"unreadable": count} if count else {})}
+        card = {name: value for name, value in self.cards[split].items() if name != "precision"}
+        if (precision := _precision_of(self.job)) != "32-true":
+            card["precision"] = precision
+        if count := sum(start <= each.row < stop for each in self.failed):
+            card["unreadable"] = count
+        return card
 
 
 def merged_banks(result: Result) -> list[FeatureBank]:
@@ -223,6 +227,15 @@ def check_alike(computed: dict[str, list[str]]) -> None:
         kinds = "; ".join(f"{kind}: {shorten(names)}" for kind, names in computed.items())
         cure = "set accelerator and precision, and another run.dir"
         raise ConfigError([f"the shards were computed in several ways, which differ in their digits ({kinds}): {cure}"])
+
+
+def _precision_of(job: Job) -> str:
+    """Return the precision that the first shard was computed in, as the others were, see `check_alike`."""
+    import pyarrow as pa
+
+    with job.store.open(f"{OUTPUTS}/{job.receipts()[0].output}") as file:
+        metadata = pa.ipc.open_file(file).schema.metadata
+    return str(json.loads(metadata[COMPUTED])["precision"])
 
 
 def _computed(table: Any) -> str:

@@ -262,3 +262,28 @@ def test_the_settings_of_the_work_are_json_and_rebuild_it(
     job = Job.open(tmp_path / "run" / ".extract")
     work = ExtractWork.load(json.loads(json.dumps(job.settings)))
     assert work.settings() == job.settings
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("runner", [["slurm", "runner.executor=local", "runner.cpus_per_task=1"], ["ray"]], ids=str)
+def test_a_cluster_computes_the_same_bits(runner: list[str], images: Path, weights: Path, tmp_path: Path) -> None:
+    pytest.importorskip("submitit" if runner[0] == "slurm" else "ray")
+    (images / "val" / "a" / "r08.png").write_bytes(b"no image")
+    name, *settings = runner
+    for place, chosen in (("here", []), ("there", [f"runner={name}", *settings])):
+        run = words(images, weights, tmp_path / place, "runner.shard_records=9", "unreadable=omit")
+        command = [sys.executable, "-m", "eztorch_sce", "extract", *chosen, *run]
+        subprocess.run(command, check=True, capture_output=True, env=ONE_THREAD)
+    assert_equal(tmp_path / "here", tmp_path / "there")
+    assert rows(tmp_path / "here" / "failed.csv") == rows(tmp_path / "there" / "failed.csv")
+
+
+def test_a_cluster_cannot_compute_what_only_this_process_holds(images: Path, tmp_path: Path) -> None:
+    config = sce.ExtractConfig(
+        data=sce.DataConfig(root=str(images), num_workers=0),
+        run=sce.RunConfig(dir=str(tmp_path / "run")),
+        runner="slurm",
+    )
+    with pytest.raises(ConfigError, match="runner=slurm cannot extract features with a backbone passed as a Python"):
+        api.extract(config, backbone=NotANumber())
+    assert not (tmp_path / "run").exists()

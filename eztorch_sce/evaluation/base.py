@@ -192,7 +192,7 @@ class FeaturesConfig(CommandConfig):
 
     def conflicts(self, prefix: str) -> list[str]:
         """Return one message per conflict between the features, the data and the machine."""
-        messages = [*accelerator_conflicts(self.accelerator), *precision_conflicts(self.precision, self.accelerator)]
+        messages = self.machine_conflicts()
         if self.features is not None:
             return messages + self._without_effect()
         if self.weights is None and self.backbone is None:
@@ -202,6 +202,10 @@ class FeaturesConfig(CommandConfig):
         elif self.weights is not None and self.backbone is not None:
             messages.append(f"weights={self.weights} and backbone are both set: remove one of them")
         return messages
+
+    def machine_conflicts(self) -> list[str]:
+        """Return one message per conflict with the hardware of this machine."""
+        return [*accelerator_conflicts(self.accelerator), *precision_conflicts(self.precision, self.accelerator)]
 
     def _without_effect(self) -> list[str]:
         """Return one message per setting that has no effect on features that were extracted before."""
@@ -259,6 +263,10 @@ class ExtractConfig(FeaturesConfig):
         if self.features is not None:
             return [f"features={self.features} were extracted before: set weights and data.root, or remove features"]
         return super().conflicts(prefix)
+
+    def machine_conflicts(self) -> list[str]:
+        """Return one message per conflict with the hardware, unless it is that of other machines, which check it."""
+        return super().machine_conflicts() if isinstance(self.runner, LocalConfig) else []
 
 
 @dataclass

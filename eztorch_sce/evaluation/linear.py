@@ -39,6 +39,7 @@ from eztorch_sce.transfers import to_device
 from eztorch_sce.types import FeatureBank, StoredRows
 
 _BLOCK = 16384  # rows scored per batch
+_STORED_BLOCK = 4096  # rows read from files into float64 at once
 
 
 def probe_sgd() -> SGDConfig:
@@ -361,7 +362,8 @@ def _wide_statistics(
     features: Float[Tensor, "N F"] | StoredRows, columns: Int64[Tensor, " some"]
 ) -> tuple[Tensor, Tensor]:
     """Return the mean and the standard deviation of some features, computed in float64 and one block at a time."""
-    blocks = [slice(start, start + _BLOCK) for start in range(0, len(features), _BLOCK)]
+    size = _BLOCK if isinstance(features, Tensor) else _STORED_BLOCK
+    blocks = [slice(start, start + size) for start in range(0, len(features), size)]
     mean = sum(features[block][:, columns].double().sum(dim=0) for block in blocks) / len(features)
     squares = sum((features[block][:, columns].double() - mean).square().sum(dim=0) for block in blocks)
     return torch.as_tensor(mean).float(), torch.as_tensor(squares / max(1, len(features) - 1)).sqrt().float()
