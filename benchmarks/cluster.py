@@ -4,8 +4,8 @@
 
 All videos below DATA are copied once and linked until there are as many records as asked for. `data doctor`, `data
 prepare` and `extract` then run as commands, by `runner=local`, by `runner=ray` on a cluster of two nodes of one core
-each, and by `runner=slurm` with submitit's executor for one machine, two tasks of one core. Their results must be equal,
-row for row and bit for bit.
+each, and by `runner=slurm` with submitit's executor for one machine, two tasks of one core. Their results must be
+equal, row for row and bit for bit.
 
 With --faults, each fault is drawn from a seed: a worker process, a node or the command itself is killed by SIGKILL, or
 the disk of the job is full for a while. The command is run again until it has finished, and its result compared.
@@ -345,7 +345,8 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.folder.absolute()
     folder.mkdir(parents=True)
-    runners, rows = Runners(), []
+    runners = Runners()
+    rows: list[Row] = []
     try:
         if options.records:
             count = multiply(options.data.absolute(), folder / "files", options.records)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +123,7 @@ def stored_banks(result: Result, num_features: int) -> list[FeatureBank]:
     banks = []
     for number, split in enumerate(result.splits):
         of_split = torch.from_numpy(np.concatenate(rows[number]))
-        stored = ShardedRows(result.job.store, parts[number], num_features)
+        stored = cast(torch.Tensor, ShardedRows(result.job.store, parts[number], num_features))
         bank = bank_of(stored, of_split, split, result.card(number))
         banks.append(replace(bank, places=of_split.argsort().argsort()))
     _check(banks, result)

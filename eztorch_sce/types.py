@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, Float64, Int64, Shaped, UInt8
@@ -242,12 +242,20 @@ class StoredRows(ABC):
         return self.take(index.nonzero().flatten() if index.dtype == torch.bool else index.cpu())
 
 
+if TYPE_CHECKING:
+    Features: TypeAlias = Tensor
+else:
+    Features = Float[Tensor, "N F"] | StoredRows
+"""Features of a bank. For type checkers they are a tensor, as they are unless `extract` has left them in shards."""
+
+
 @dataclass
 class FeatureBank:
     """Features of a list of records.
 
     Attributes:
-        features: Features, float32 (N, F), in memory, memory-mapped, or in files.
+        features: Features, float32 (N, F): a tensor, which may be memory-mapped, or `StoredRows` for features that
+            `extract` has left in shards.
         labels: Class indices, int64 (N,), -1 if unlabeled.
         paths: Paths of the N files.
         classes: Class names.
@@ -258,7 +266,7 @@ class FeatureBank:
         places: Place of each record in the order of the data, int64 (N,); None if they are in this order.
     """
 
-    features: Float[Tensor, "N F"] | StoredRows
+    features: Features
     labels: Int64[Tensor, " N"]
     paths: Sequence[str]
     classes: list[str]

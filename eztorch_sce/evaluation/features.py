@@ -29,7 +29,7 @@ from eztorch_sce.models.modes import evaluation_mode
 from eztorch_sce.precision import PRECISIONS, autocast, precision_on
 from eztorch_sce.progress import track
 from eztorch_sce.settings import invalid_settings
-from eztorch_sce.types import Batch, FeatureBank, InputSpec, StoredRows
+from eztorch_sce.types import Batch, FeatureBank, Features, InputSpec
 
 
 class RecordViews(NamedTuple):
@@ -221,7 +221,7 @@ def record_features(backbone: torch.nn.Module, views: RecordViews, device: torch
 
 
 def bank_of(
-    features: Float[Tensor, "N F"] | StoredRows,
+    features: Features,
     records: Int64[Tensor, " N"],
     manifest: Manifest,
     protocol: dict[str, Any],

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eztorch_sce.progress import print_above
 from eztorch_sce.transfers import to_device
-from eztorch_sce.types import StoredRows
+from eztorch_sce.types import Features, StoredRows
 
 _ON_CPU = 2**30  # bytes; with inputs of 4 MB at once, networks are fastest on a CPU
 _STORED_CHUNK = 16384  # rows read at once from files
@@ -26,7 +26,7 @@ def available_bytes(device: torch.device) -> int:
     return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
-def on_device(rows: Shaped[Tensor, "N ..."] | StoredRows, device: torch.device) -> Shaped[Tensor, "N ..."] | StoredRows:
+def on_device(rows: Features, device: torch.device) -> Features:
     """Return rows on a device if they take at most half of its memory; otherwise as they are, to be sent in chunks."""
     if device.type == "cpu" or rows.nbytes > available_bytes(device) // 2:
         return rows

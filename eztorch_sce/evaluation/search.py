@@ -15,7 +15,7 @@ from eztorch_sce.host_memory import total_bytes
 from eztorch_sce.precision import exact_float32
 from eztorch_sce.progress import track
 from eztorch_sce.transfers import to_device
-from eztorch_sce.types import StoredRows
+from eztorch_sce.types import Features, StoredRows
 
 # Rows compared at once on a CPU. Their similarities take 4 MB whatever the size of the bank and the number of queries,
 # so they are still in the cache when the nearest are selected.
@@ -85,8 +85,8 @@ def chunks_on(device: torch.device) -> Chunks:
 @torch.no_grad()
 @exact_float32()
 def nearest_neighbors(
-    bank: Float[Tensor, "N F"] | StoredRows,
-    queries: Float[Tensor, "Q F"] | StoredRows,
+    bank: Features,
+    queries: Features,
     k: int,
     centered: bool = False,
     device: torch.device = CPU,

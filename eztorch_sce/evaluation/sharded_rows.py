@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -258,7 +258,7 @@ def _bank_of(rows: ShardedRows, table: Any, split: dict[str, Any]) -> FeatureBan
     paths = StoredPaths(column.chunk(0) if hasattr(column, "chunk") else column)
     places = tensor("place")
     return FeatureBank(
-        rows, tensor("label").long(), paths, split["classes"], split["protocol"], groups, segments, places
+        cast(Tensor, rows), tensor("label").long(), paths, split["classes"], split["protocol"], groups, segments, places
     )
 
 
@@ -284,7 +284,7 @@ def as_listed(bank: FeatureBank) -> FeatureBank:
     assert isinstance(bank.features, StoredRows)
     assert isinstance(bank.paths, StoredPaths)
     return FeatureBank(
-        Listed(bank.features, order),
+        cast(Tensor, Listed(bank.features, order)),
         bank.labels[order],
         StoredPaths(bank.paths.column, order),
         bank.classes,

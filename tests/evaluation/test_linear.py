@@ -87,7 +87,7 @@ def test_copies_of_a_record_choose_a_learning_rate_together() -> None:
     """With copies on both sides, a rate that memorizes noise would look best."""
     train = clusters(12, 0)
     train.features = train.features.repeat_interleave(2, dim=0)
-    train.labels, train.paths = train.labels.repeat_interleave(2), train.paths * 2
+    train.labels, train.paths = train.labels.repeat_interleave(2), [*train.paths] * 2
     held_out = validation_rows(train.labels, train.classes, 0.25, 0, groups_of(train)).view(12, 2)
     assert torch.equal(held_out[:, 0], held_out[:, 1])
     assert held_out[:, 0].sum() == 3
