@@ -48,7 +48,7 @@ _FIRST_BYTES = 4096
 _LIMIT_S = 4.0  # per measurement; at least one record is timed
 _NUM_PASSES = 8  # of the network
 _PASS_S = 1.0  # predicted seconds of a pass, from one on a single clip
-_NUM_ROWS = 20_000  # records of the job that is merged
+_NUM_ROWS = 100_000  # records of the job that is merged
 _ROW_BYTES = 100
 
 

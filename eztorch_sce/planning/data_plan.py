@@ -11,7 +11,7 @@ from eztorch_sce.printing import in_bytes
 
 _BYTES_PER_GBIT = 1e9 / 8
 _DRIVER_THREADS = 16  # that ask for the status of files, see `jobs.job.file_states`
-_COPIES_IN_MEMORY = 2  # of the merged table: before and after ordering
+_DRIVER_BYTES = 730  # per record; the peak of the process that merges 1,000,000 records of the doctor
 REQUESTS = {"doctor": 3, "prepare": 8, "extract": 3}
 """Requests to the storage per record: listing, status, open; for a copy also create, rename, status and two opens."""
 REQUESTS_PER_SHARD = 6
@@ -238,9 +238,8 @@ def _extract(cluster: _Cluster) -> Stage:
         hours = records * views / (views_per_s * cluster.cores * cluster.busy_nodes) / 3600
         reason = f"{reading}; network {views_per_s:.3g} views/s and core, {views} views per record"
         loads = [Load("cores", reading_hours + hours, reason, True)]
-    key_bytes = cluster.rates.merge.key_bytes
-    stage = _stage("extract", cluster, records, loads, speed, 4 * network.num_features + key_bytes)
-    return replace(stage, driver_bytes=_COPIES_IN_MEMORY * records * key_bytes)
+    row_bytes = 4 * network.num_features + cluster.rates.merge.key_bytes
+    return _stage("extract", cluster, records, loads, speed, row_bytes)
 
 
 def _num_views(cluster: _Cluster) -> int:
@@ -293,7 +292,7 @@ def _stage(
         bytes_written=num_bytes[1],
         num_requests=requests,
         output_bytes=output,
-        driver_bytes=_COPIES_IN_MEMORY * num_records * merge.bytes_per_row,
+        driver_bytes=_DRIVER_BYTES * num_records,
     )
 
 
@@ -359,8 +358,8 @@ def _assumptions(cluster: _Cluster) -> list[str]:
         f"Shards of shard_records={config.shard_records}: the node with the most has "
         f"{math.ceil(cluster.num_shards / config.nodes)}, and the others wait for it.",
         f"Driver: describes and merges {rates.merge.rows_per_s:.3g} records/s, measured with {rates.merge.num_rows} "
-        "rows of 100 bytes; a table is in memory twice while it is put in order. Features are not counted: those that "
-        "take more than half of the memory stay in shards.",
+        f"rows of 100 bytes, and needs {_DRIVER_BYTES} bytes of memory per record (benchmarks/merge.py, 1,000,000 "
+        "records). Features are not counted: those that take more than half of the memory stay in shards.",
         "Not counted: waiting for the cluster, starting processes, repeated shards.",
     ]
     if cluster.rates.videos < 1 and cluster.rates.prepare is not None:
