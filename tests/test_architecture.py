@@ -38,6 +38,7 @@ ALLOWED = {
         "jobs/",
         "curation/",
         "evaluation/",
+        "extraction_merge.py",
         "extraction_work.py",
     ),
     "ray": ("jobs/runners/",),
