@@ -40,7 +40,6 @@ ALLOWED = {
         "evaluation/",
         "extraction_merge.py",
         "extraction_work.py",
-        "extraction_merge.py",
     ),
     "ray": ("jobs/runners/",),
     "submitit": ("jobs/runners/",),
