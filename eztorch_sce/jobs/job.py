@@ -33,6 +33,7 @@ _SIZES_KEY = b"eztorch_sce.sizes"
 NOT_DONE = "not done"
 DAMAGED = ("receipt damaged", "output missing")
 """Why a shard has no valid receipt, though it has been done."""
+_MOST_GROWTH = 4  # of the records of a shard, before a job is divided anew, so that many machines have work
 _PER_TASK = 256  # files that a thread examines in one go
 
 
@@ -80,7 +81,8 @@ class Job:
     def create(cls, folder: str | os.PathLike[str], work: Work, records: Any, per_shard: int) -> "Job":
         """Write the description of a job, or that of a job that exists anew, and return it.
 
-        A job that exists keeps its number of shards, and with it the receipts of shards whose records are the same.
+        A job that exists keeps its number of shards, and with it the receipts of shards whose records are the same,
+        until its shards would hold four times `per_shard` records: then it is divided anew, and all is done again.
         The job is locked until its work is finished, or this object is gone.
 
         Args:
@@ -328,7 +330,9 @@ def file_states(paths: list[str], stat: Callable[[str], os.stat_result] = os.sta
 
 def _described(store: Store, work: Work, records: Any, per_shard: int) -> tuple[dict[str, Any], Any]:
     """Return the description of a job and the file of its records."""
-    count = _earlier_count(store) or num_shards(len(records), per_shard)
+    count = _earlier_count(store)
+    if not count or len(records) > _MOST_GROWTH * count * per_shard:
+        count = num_shards(len(records), per_shard)
     description = {
         "command": work.command,
         "work": f"{type(work).__module__}:{type(work).__qualname__}",

@@ -72,3 +72,14 @@ def test_rows_of_unchanged_records_are_kept_when_others_of_their_shard_change(
     }
     assert set(second.calls) - {file for file in files if int(Path(file).stem) % 5 == 0} == {files[7]}  # and failures
     assert "38 of 49 records are done and unchanged" in capsys.readouterr().err
+
+
+def test_a_job_that_has_grown_is_divided_anew(tmp_path: Path, files: list[str]) -> None:
+    numbers = []
+    for count in (10, 40, 50):
+        work = CountLetters("a")
+        job = Job.create(tmp_path / "job", work, records_of(files[:count]), per_shard=10)
+        numbers.append(job.count)
+        merged = run_job(job, work, LocalRunner(), None)
+        assert len(merged.table) + len(merged.failures) == count
+    assert numbers == [1, 1, 5]

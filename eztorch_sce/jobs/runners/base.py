@@ -64,7 +64,7 @@ class RunnerConfig(Settings, ABC):
         2000,
         at_least=1,
         help="Records per shard, the unit of work: what is done again after an interruption. A job that exists keeps "
-        "its number of shards.",
+        "its number of shards until they would be four times as large.",
     )
 
     @abstractmethod
