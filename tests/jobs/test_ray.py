@@ -1,6 +1,7 @@
 """Tests of runner=ray on a real cluster of two nodes on this machine, whose processes and nodes are killed."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,10 +12,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow as pa
 import pytest
 from faulty_jobs import DiesOfX, FullDisk
 from toy_job import CountLetters, records_of, write_files
 
+from eztorch_sce.curation.doctor import diagnose
+from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.errors import STOPPED, ConfigError
 from eztorch_sce.jobs.driver import run_job
 from eztorch_sce.jobs.job import Job
@@ -24,7 +28,7 @@ from eztorch_sce.jobs.runners.local import LocalRunner
 from eztorch_sce.jobs.runners.ray import RayConfig
 from eztorch_sce.settings import invalid_settings
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore")]  # Ray has its own
 
 SUPPORT = Path(__file__).parents[1] / "support"
@@ -138,6 +142,29 @@ def test_settings_that_ray_would_refuse_are_named() -> None:
     ]
     for address in ("auto", "ray://head:10001", "10.0.0.1:6379", "[::1]:6379", None):
         assert not invalid_settings(RayConfig(address=address), "runner")
+
+
+@pytest.mark.long
+def test_data_doctor_finds_the_same_on_two_nodes(
+    two_nodes: TwoNodes, tmp_path: Path, write_video: Callable[..., Path]
+) -> None:
+    for number in range(12):
+        write_video(tmp_path / "videos" / f"{number:02d}.mp4", num_frames=5 + number)
+    (tmp_path / "videos" / "broken.mp4").write_bytes(b"no video")
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "videos").iterdir():
+        shutil.copy2(path, tmp_path / "copy")
+    local = diagnose(tmp_path / "copy", DoctorConfig()).table
+    by_ray = diagnose(
+        tmp_path / "videos", DoctorConfig(runner=RayConfig(address=two_nodes.address, shard_records=4))
+    ).table
+    assert rows_of(by_ray).equals(rows_of(local))
+    assert not ray.is_initialized()  # the command has left the cluster
+
+
+def rows_of(table: Path) -> pa.Table:
+    with pa.memory_map(str(table)) as file:
+        return pa.ipc.open_file(file).read_all().replace_schema_metadata(None)  # which names the folder
 
 
 @pytest.mark.long

@@ -35,7 +35,6 @@ class RayRunner(Runner):
 
     def __init__(self, config: "RayConfig") -> None:
         self._config = config
-        self._is_connected = False
         self._failing: set[str] = set()  # nodes whose files failed, which get no shards of the next try
 
     def check(self, job_folder: str, num_workers: int | None) -> None:
@@ -43,10 +42,14 @@ class RayRunner(Runner):
         from eztorch_sce.jobs.runners import ray_cluster
 
         address = self._config.address or os.environ.get("RAY_ADDRESS")
-        self._is_connected = ray_cluster.connect(address)
-        nodes = ray_cluster.find_nodes(self._needs())
-        if address is not None or not self._is_connected:
-            ray_cluster.check_nodes(nodes, _absolute(job_folder))
+        is_own = ray_cluster.connect(address) and address is None
+        try:
+            nodes = ray_cluster.find_nodes(self._needs())
+            if not is_own:
+                ray_cluster.check_nodes(nodes, _absolute(job_folder))
+        except BaseException:
+            self.close()
+            raise
 
     def run(
         self, job: "Job", work: "Work", shards: Sequence[int], num_workers: int | None, advance: "Advance"
@@ -90,11 +93,9 @@ class RayRunner(Runner):
 
     def close(self) -> None:
         """Leave the cluster, which ends the actors, or end the cluster that `check` has started."""
-        if self._is_connected:
-            import ray
+        from eztorch_sce.jobs.runners import ray_cluster
 
-            self._is_connected = False
-            ray.shutdown()
+        ray_cluster.leave()
 
 
 class _Execution(threading.Thread):

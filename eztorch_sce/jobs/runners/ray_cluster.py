@@ -28,10 +28,12 @@ _ANSWER_S = 60.0  # for a node, which starts a process and imports the package
 _MOST_DEATHS = 3  # in a row, of actors that cannot open the job, before the job stops: the cause is not one node
 _OBJECT_STORE = 128 << 20  # bytes, of a cluster that is started here: only numbers and reasons are in it
 _ENVIRONMENT = {
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # threads of Ray Data would join again after this process has left
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to the authors of Ray unless the user asks for it
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # the core of Ray writes to stderr, between our lines
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",  # and prints the errors of its tasks, which come back as reasons
 }
+_has_joined = False  # by `connect`: Ray has one connection per process
 _JOIN = "import sys, ray; ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)"
 
 
@@ -71,11 +73,12 @@ def connect(address: str | None) -> bool:
         address: Address of the cluster; None starts one.
 
     Returns:
-        Whether the process has joined now, and so has to leave.
+        Whether the process has joined here, now or before, and `leave` has an effect.
 
     Raises:
         ConfigError: If Ray is not installed, or the cluster cannot be joined.
     """
+    global _has_joined
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(["runner=ray needs Ray: pip install 'eztorch-sce[ray]'"])
     for name, value in _ENVIRONMENT.items():
@@ -84,7 +87,7 @@ def connect(address: str | None) -> bool:
         import ray
 
         if ray.is_initialized():
-            return False
+            return _has_joined
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "configure_logging": False}
         if address is None:
             options |= {"address": "local", "include_dashboard": False, "num_cpus": num_usable_cores()}
@@ -95,7 +98,18 @@ def connect(address: str | None) -> bool:
             ray.init(**options)
         except Exception as error:
             raise ConfigError([_describe_join(address, f"{type(error).__name__}: {error}")]) from None
+    _has_joined = True
     return True
+
+
+def leave() -> None:
+    """Leave the cluster that `connect` has joined or started; one that was joined otherwise stays joined."""
+    global _has_joined
+    if _has_joined:
+        import ray
+
+        _has_joined = False
+        ray.shutdown()
 
 
 def _check_reachable(address: str) -> None:
