@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from eztorch_sce import signals
 from eztorch_sce.files import replacing
@@ -15,23 +16,19 @@ _FILE = "contents.arrow"
 _BATCH = 64  # files that are read before a signal can end the command
 
 
-def digests_of_same_size(
-    paths: Sequence[str], rows: Any, folder: Path, num_threads: int, fresh: bool
-) -> dict[int, str]:
-    """Return a hash of the content of each file that shares its size with another one, by the index of its row.
+def digests_of_similar(paths: Sequence[str], rows: Any, folder: Path, num_threads: int, fresh: bool) -> dict[int, str]:
+    """Return a hash of the content of each file that has the size, the beginning and the end of another, by its row.
+
+    All other files are different, and are not read.
 
     Args:
         paths: Absolute paths.
-        rows: Arrow table with a row per path: `key`, `kind` and `bytes`, and `size` and `mtime_ns` when it was listed.
+        rows: Arrow table with a row per path: `key`, `bytes` and `ends`, and `size` and `mtime_ns` when it was listed.
         folder: Folder in which the hashes are kept for files that do not change.
         num_threads: Files that are read at a time.
         fresh: Whether to read files again that have not changed.
     """
-    sizes = rows["bytes"].to_numpy()
-    is_file = np.array(rows["kind"].to_pylist()) != "frames"
-    files = np.flatnonzero(is_file & (sizes > 0))
-    _, group, counts = np.unique(sizes[files], return_inverse=True, return_counts=True)
-    indices = files[counts[group] > 1]
+    indices = _similar(rows)
     states = rows.select(["key", "size", "mtime_ns"]).take(indices)
     known = {} if fresh else _read(folder / _FILE, states)
     unknown = [place for place in range(len(indices)) if place not in known]
@@ -43,6 +40,19 @@ def digests_of_same_size(
     if unknown:
         _write(folder / _FILE, states, [known[place] for place in range(len(indices))])
     return {index: known[place] for place, index in enumerate(indices.tolist())}
+
+
+def _similar(rows: Any) -> npt.NDArray[np.int64]:
+    """Return the indices of the files that share their size, beginning and end with another."""
+    import pyarrow.compute as pc
+
+    sizes, ends = rows["bytes"].to_numpy(), rows["ends"]
+    codes = pc.index_in(ends, value_set=pc.unique(ends)).to_numpy()
+    files = np.flatnonzero((sizes > 0) & pc.not_equal(ends, "").to_numpy())
+    pairs = np.stack([sizes[files], codes[files]], axis=1)
+    _, group, counts = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+    indices: npt.NDArray[np.int64] = files[counts[group.reshape(-1)] > 1]
+    return indices
 
 
 def _read(file: Path, states: Any) -> dict[int, str]:

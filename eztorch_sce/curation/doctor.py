@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eztorch_sce.cores import num_usable_cores
-from eztorch_sce.curation.contents import digests_of_same_size
+from eztorch_sce.curation.contents import digests_of_similar
 from eztorch_sce.curation.doctor_work import DoctorWork
 from eztorch_sce.curation.media_rows import MediaRows, findings_as_text, with_findings
 from eztorch_sce.curation.settings import DoctorConfig
@@ -81,7 +81,7 @@ def diagnose(root: Path, config: DoctorConfig | None = None) -> Diagnosis:
     started = time.perf_counter()
     rows = _inspect_all(root, records, config)
     num_threads = config.workers or num_usable_cores()
-    digests = digests_of_same_size(paths, rows, root / DOCTOR_FOLDER, num_threads, fresh=config.full)
+    digests = digests_of_similar(paths, rows, root / DOCTOR_FOLDER, num_threads, fresh=config.full)
     rows = _with_digests(rows, digests)
     rows = with_findings(rows, _findings_about_content(paths, rows["key"].to_pylist(), digests, lists))
     seconds = time.perf_counter() - started

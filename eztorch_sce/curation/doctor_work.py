@@ -1,5 +1,6 @@
 """The work of `data doctor` on shards of files: a row per file, whatever its condition."""
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -18,11 +19,17 @@ from eztorch_sce.types import MediaInfo
 
 _LIMIT_S = 60.0  # a file that takes longer counts as hung
 _FULL_LIMIT_S = 3600.0  # the same limit when every frame is decoded
+_END_BYTES = 4096
 _NO_INFO = MediaInfo(0.0, 0.0, 0, 0, "")
 
 
 class DoctorRow(NamedTuple):
-    """What the doctor says about a file by itself; see `MediaRow` for the fields."""
+    """What the doctor says about a file by itself; see `MediaRow` for the other fields.
+
+    Attributes:
+        ends: Hash of the first and the last 4 KB of the file, to find files that may be equal; empty for a frame folder
+            and for a file that cannot be read.
+    """
 
     usable: bool
     findings: list[str]
@@ -34,6 +41,7 @@ class DoctorRow(NamedTuple):
     codec: str
     num_frames: int
     num_keys: int
+    ends: str
 
 
 class Examinee(NamedTuple):
@@ -109,6 +117,7 @@ def _table(shard: Shard, rows: list[DoctorRow]) -> Any:
         "codec": pa.string(),
         "num_frames": pa.int64(),
         "num_keys": pa.int64(),
+        "ends": pa.string(),
     }
     values: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in types}
     values["findings"] = [list(map(to_bytes, findings)) for findings in values["findings"]]
@@ -165,7 +174,18 @@ def _row(file: Examinee, info: MediaInfo, num_frames: int, num_keys: int) -> Doc
         codec=info.codec,
         num_frames=num_frames,
         num_keys=num_keys,
+        ends="" if file.kind == "frames" else _ends(file.path),
     )
+
+
+def _ends(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            first = file.read(_END_BYTES)
+            file.seek(max(len(first), os.path.getsize(path) - _END_BYTES))
+            return hashlib.blake2b(first + file.read(_END_BYTES), digest_size=16).hexdigest()
+    except OSError:
+        return ""
 
 
 def _num_bytes(path: str, kind: str) -> int:

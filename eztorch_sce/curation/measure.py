@@ -1,6 +1,5 @@
 """Measurement of the speeds that `data plan` predicts from, on a few files of a folder, a few seconds each."""
 
-import hashlib
 import os
 import platform
 import statistics
@@ -84,10 +83,8 @@ def measure_rates(
         num_records=len(records),
         videos=sum(record.kind == "video" for record in records) / len(records),
         bytes_per_record=statistics.fmean(row.bytes for row in rows),
-        spread_bytes=statistics.pstdev(row.bytes for row in rows),
         duration_s=statistics.fmean(row.duration_s for row in rows),
         open_s=open_s,
-        hash_bytes_per_s=_hash_speed([record.path for record in records]),
         scaling=min(1.0, scaling),
         doctor=doctor,
         prepare=prepare,
@@ -170,28 +167,6 @@ def _examine(record: MediaRecord, rows: list[DoctorRow]) -> int:
     """Inspect a record, and append its row."""
     rows.append(examine(Examinee(record.path, record.kind, full=False)))
     return 0
-
-
-def _hash_speed(paths: list[str]) -> float:
-    """Return the bytes per second of computing the digest of files, as for files of equal size; 0 if none can be read.
-
-    Frame folders and members of shards are left out.
-    """
-    seconds, num_bytes = 0.0, 0
-    for path in paths:
-        started = time.perf_counter()
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.blake2b(digest_size=16)
-                while block := file.read(1 << 20):
-                    digest.update(block)
-                num_bytes += file.tell()
-        except OSError:
-            continue
-        seconds += time.perf_counter() - started
-        if seconds > _LIMIT_S:
-            break
-    return num_bytes / seconds if num_bytes else 0.0
 
 
 def _prepare_speed(videos: list[str]) -> Speed | None:

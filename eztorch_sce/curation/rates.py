@@ -97,11 +97,8 @@ class Rates:
         num_records: Records of the sample.
         videos: Fraction of its records that are videos, which `data prepare` copies.
         bytes_per_record: Mean size of a record on disk.
-        spread_bytes: Standard deviation of the sizes.
         duration_s: Mean duration of a record; 0 for images.
         open_s: Mean seconds to ask for the status of a file, open it and read its first bytes.
-        hash_bytes_per_s: Bytes per second of reading a file and computing its digest, which the doctor does to files of
-            equal size.
         scaling: Speed of as many loader processes as there are cores, over that of one times their number; at most 1.
         doctor, reading, network, merge: Speeds.
         prepare: Speed on videos, with the default settings and the check of the copy; None without videos.
@@ -116,10 +113,8 @@ class Rates:
     num_records: int
     videos: float
     bytes_per_record: float
-    spread_bytes: float
     duration_s: float
     open_s: float
-    hash_bytes_per_s: float
     scaling: float
     doctor: Speed
     prepare: Speed | None

@@ -1,7 +1,7 @@
 """Time and bytes of data work on many machines, predicted from the speeds that `data bench` measured on one."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from eztorch_sce.curation.rates import Rates, Speed
@@ -183,30 +183,7 @@ def _doctor(cluster: _Cluster) -> Stage:
     rates, records = cluster.rates, cluster.records
     hours = cluster.on_cores(records, 1 / rates.doctor.records_per_s, 1)
     cores = Load("cores", hours, f"{rates.doctor.records_per_s:.3g} files/s and process", True)
-    stage = _stage("doctor", cluster, records, [cores], rates.doctor, rates.merge.bytes_per_row)
-    return _with_comparison(stage, cluster, rates.bytes_per_record)
-
-
-def _with_comparison(stage: Stage, cluster: _Cluster, mean_bytes: float) -> Stage:
-    """Return the stage of a doctor, whose driver reads the files that share their size, to find equal ones.
-
-    Args:
-        stage: The stage.
-        cluster: The machines.
-        mean_bytes: Mean size of the files. Sizes are taken to be uniform, with a spread in proportion to that measured.
-    """
-    rates = cluster.rates
-    width = max(1.0, math.sqrt(12) * rates.spread_bytes * mean_bytes / max(1.0, rates.bytes_per_record))
-    fraction = -math.expm1(-max(0.0, stage.num_records - 1) / width)  # of the files, expected
-    num_bytes = stage.num_records * fraction * mean_bytes
-    if not num_bytes or not rates.hash_bytes_per_s:
-        return stage
-    per_s = min(rates.hash_bytes_per_s, cluster.config.network_gbps * _BYTES_PER_GBIT)
-    reason = (
-        f"{fraction:.0%} of the files share their size and are compared, {in_bytes(per_s)}/s; {stage.driver.reason}"
-    )
-    driver = Load("driver", stage.driver.hours + num_bytes / per_s / 3600, reason, False)
-    return replace(stage, driver=driver, bytes_read=stage.bytes_read + num_bytes)
+    return _stage("doctor", cluster, records, [cores], rates.doctor, rates.merge.bytes_per_row)
 
 
 def _prepare(cluster: _Cluster) -> list[Stage]:
@@ -218,7 +195,7 @@ def _prepare(cluster: _Cluster) -> list[Stage]:
     hours = cluster.on_cores(videos, 1 / prepare.records_per_s, 3)
     cores = Load("cores", hours, f"{prepare.records_per_s:.3g} videos/s and process", True)
     stage = _stage("prepare", cluster, videos, [cores], prepare, cluster.rates.merge.bytes_per_row)
-    return [_with_comparison(stage, cluster, prepare.bytes_written)]
+    return [stage]
 
 
 def _extract(cluster: _Cluster) -> Stage:

@@ -93,6 +93,22 @@ def test_contents_are_read_again_only_of_files_that_have_changed(images: Path) -
     assert duplicate[0] not in findings(images)["0.jpg"]
 
 
+def test_contents_are_read_of_files_that_agree_in_size_beginning_and_end(images: Path) -> None:
+    names = ("one.mp4", "other end.mp4", "other middle.mp4", "same.mp4")
+    for name in names:
+        (images / name).write_bytes(bytes(50_000))
+    for name, place in (("other end.mp4", 49_999), ("other middle.mp4", 25_000)):
+        with (images / name).open("r+b") as file:
+            file.seek(place)
+            file.write(b"x")
+    diagnosis = diagnose(images)
+    digests = {row.path: row.digest for row in diagnosis.rows if row.path in names}
+    assert digests["other end.mp4"] == ""
+    assert digests["one.mp4"] == digests["same.mp4"] != digests["other middle.mp4"] != ""
+    duplicates = [row.path for row in diagnosis.rows if any("duplicate" in finding for finding in row.findings)]
+    assert duplicates == ["same.mp4"]
+
+
 def test_the_folder_of_the_job_is_not_part_of_the_data(images: Path) -> None:
     (images / "frames").rename(images.parent / "frames")
     first = diagnose(images)

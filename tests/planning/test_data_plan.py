@@ -21,10 +21,8 @@ RATES = Rates(
     num_records=24,
     videos=0.5,
     bytes_per_record=1e6,
-    spread_bytes=3e5,
     duration_s=10.0,
     open_s=1e-4,
-    hash_bytes_per_s=1e9,
     scaling=1.0,
     doctor=Speed(10.0, 1e6, 0.0, 24),
     prepare=Speed(0.5, 1.1e6, 2e5, 12),
@@ -74,8 +72,7 @@ def test_twice_the_nodes_halve_the_hours_until_the_storage_is_the_limit(name: st
 
 
 def test_twice_the_records_take_twice_the_hours_bytes_and_shards() -> None:
-    rates = replace(RATES, hash_bytes_per_s=0.0)  # more files have more files of equal size
-    one, two = (plan_data(replace(LARGE, records=count), rates) for count in (32_000_000, 64_000_000))
+    one, two = (plan_data(replace(LARGE, records=count), RATES) for count in (32_000_000, 64_000_000))
     assert two.num_shards == 2 * one.num_shards
     for half, whole in zip(one.stages, two.stages, strict=True):
         for field in ("hours", "bytes_read", "bytes_written", "num_requests", "output_bytes", "driver_bytes"):
@@ -96,16 +93,6 @@ def test_twice_the_records_take_twice_the_hours_bytes_and_shards() -> None:
 def test_the_scarce_resource_is_the_bottleneck(settings: dict[str, float], stage: str, resource: str) -> None:
     config = replace(LARGE, **settings)  # type: ignore[arg-type]
     assert stages_of(config)[stage].bottleneck.resource == resource
-
-
-def test_many_files_of_equal_size_keep_the_driver_busy() -> None:
-    sizes_differ, sizes_agree = (
-        stages_of(replace(LARGE, nodes=1024), replace(RATES, spread_bytes=spread))["doctor"] for spread in (1e12, 10.0)
-    )
-    assert sizes_agree.bottleneck.resource == "driver"
-    assert sizes_differ.driver.hours < 0.1 * sizes_agree.driver.hours
-    read_twice = sizes_agree.bytes_read - sizes_differ.bytes_read
-    assert read_twice == pytest.approx(64_000_000 * 1e6, rel=0.01)  # every file once more
 
 
 def test_slow_opening_takes_its_time_for_each_record() -> None:

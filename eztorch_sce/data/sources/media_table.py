@@ -39,7 +39,7 @@ class MediaRow(NamedTuple):
         usable: Whether clips at the start, middle and end can be read; with `full=true`, whether all frames can.
         findings: Irregularities, each as "kind" or "kind: details".
         bytes: Size of the file, or total size of the frame folder.
-        digest: Hash of the content if another file has the same size, else "".
+        digest: Hash of the content if another file has the same size, beginning and end, else "".
         duration_s, fps, width, height, codec: As in `MediaInfo`; 0 and "" if the file cannot be read.
         num_frames: Number of frames.
         num_keys: Number of key frames, at which decoding can start.
@@ -67,7 +67,7 @@ class MediaTable(NamedTuple):
         file: Path of the table.
         records: The media, unlabeled, sorted by path.
         unusable: Paths of the files from which not every clip can be read.
-        digests: Hash of the content by path, for files that share their size with another file.
+        digests: Hash of the content by path, for files that share size, beginning and end with another file.
         mismatch: How the folder differs from the table, with the age of the table; "" if it does not. The listing is
             then out of date, but what it says about a file still holds.
         age: When it was written, such as "2 days ago".
