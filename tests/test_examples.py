@@ -12,7 +12,7 @@ from checkout import ROOT, copy_checkout
 pytestmark = pytest.mark.xdist_group("examples")  # fixtures take long: once, in one worker
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-LONG = {"barlow_twins", "feature_maps"}  # whose parts other examples try, too
+LONG = {"barlow_twins", "feature_maps", "own_callbacks"}  # whose parts other examples try, too
 
 
 @pytest.fixture(scope="module")

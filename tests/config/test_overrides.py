@@ -141,7 +141,9 @@ def test_settings_that_hold_paths_are_declared_as_such() -> None:
     for config in configs:
         for name, is_path in declared(config):
             last = name.split(".")[-1]
-            looks_like_one = last in (*names, "dir", "missing") or last.endswith(("_dir", "_file", "_folder", "_root"))
+            looks_like_one = last in (*names, "dir", "missing", "out", "folder") or last.endswith(
+                ("_dir", "_file", "_folder", "_root")
+            )
             assert is_path == looks_like_one, name
 
 

@@ -245,7 +245,7 @@ class RayConfig(RunnerConfig):
         if self.max_workers is not None and self.max_workers < self.min_workers:
             least = f"{prefix}.min_workers={self.min_workers}"
             messages.append(f"{prefix}.max_workers={self.max_workers} must be at least {least}")
-        if self.gpus_per_worker > 1 and not self.gpus_per_worker.is_integer():
+        if self.gpus_per_worker > 1 and self.gpus_per_worker % 1:
             messages.append(f"{prefix}.gpus_per_worker={self.gpus_per_worker:g} must be a whole number, or less than 1")
         return messages
 
