@@ -135,15 +135,17 @@ def test_settings_that_hold_paths_are_declared_as_such() -> None:
         "train_subset",
         "weights",
         "features",
+        "out",
+        "folder",
+        "dir",
+        "missing",
     )
     configs = [config() for config in commands().values()]
     configs += [command.config() for command in DATA_COMMANDS.values() if command.config]
     for config in configs:
         for name, is_path in declared(config):
             last = name.split(".")[-1]
-            looks_like_one = last in (*names, "dir", "missing", "out", "folder") or last.endswith(
-                ("_dir", "_file", "_folder", "_root")
-            )
+            looks_like_one = last in names or last.endswith(("_dir", "_file", "_folder", "_root"))
             assert is_path == looks_like_one, name
 
 
