@@ -19,7 +19,7 @@ from eztorch_sce.errors import ConfigError, describe_disk
 from eztorch_sce.jobs.locking import JobLock, lock_job
 from eztorch_sce.jobs.receipts import FOLDER as RECEIPTS
 from eztorch_sce.jobs.receipts import Receipt, name_of, read_receipt, read_receipts, write_receipt
-from eztorch_sce.jobs.sharding import hash_of, num_shards
+from eztorch_sce.jobs.sharding import hash_of, num_shards, shard_of
 from eztorch_sce.jobs.store import Store
 from eztorch_sce.jobs.work import LOADING, Output, Shard, Work
 
@@ -252,7 +252,7 @@ class Job:
 
     def shards_of(self, keys: Iterable[bytes]) -> list[int]:
         """Return the shards of some records, ascending."""
-        return sorted({hash_of(key) % self.count for key in keys})
+        return sorted({shard_of(key, self.count) for key in keys})
 
     def unchanged(self, number: int) -> Any:
         """Return the rows of the last output of a shard whose records are the same, or None if there are none.
