@@ -2,6 +2,7 @@
 
 import gc
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -40,6 +41,10 @@ sys.modules["shape_checker"] = _checker
 install_import_hook([f"eztorch_sce.{name}" for name in _CHECKED], "shape_checker.check")
 
 torch.set_num_threads(1)  # tests may run in parallel, one per core, and their networks are small
+
+# Ray reads this once per process. With a token, which it would write to the home folder, a process that has started a
+# cluster refuses the calls of clusters without one, whose actors then die before they begin.
+os.environ["RAY_AUTH_MODE"] = "disabled"
 
 # `nohup` and jobs in the background of a script ignore these, and so would the commands that tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -45,7 +45,6 @@ class TwoNodes(NamedTuple):
 @pytest.fixture(scope="module")
 def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "disabled")  # or it writes a token to the home folder
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(SUPPORT))
         from ray.cluster_utils import Cluster
@@ -318,7 +317,6 @@ def test_a_service_that_is_not_ray_is_named(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.long
 def test_without_an_address_a_cluster_is_started_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     jobs = make_jobs(tmp_path)

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from eztorch_sce.errors import EXPLAINED, first_line
@@ -119,8 +120,7 @@ class _Execution(threading.Thread):
                     self._reasons[int(row["shard"])] = row["reason"]
                     self.nodes |= {row["node"]} - {""}
         except Exception as error:
-            lines = str(error).strip().splitlines()  # after a traceback, the last one is the cause
-            self._error = f"because Ray stopped: {lines[-1] if lines else type(error).__name__}"
+            self._error = f"because Ray stopped: {_last_sentences(str(error)) or type(error).__name__}"
 
     def reasons(self, shards: Sequence[int]) -> dict[int, str]:
         """Return the reason of each shard that has one."""
@@ -208,6 +208,16 @@ def _absolute(job_folder: str) -> str:
 
 def _ignore(num_records: int, num_failures: int = 0) -> None:
     """Report no progress: the receipts do."""
+
+
+def _last_sentences(message: str) -> str:
+    """Return the lines without indent at the end of a message, where Ray tells the cause.
+
+    >>> _last_sentences("The actor died.\\n\\tactor_id: 08f8\\nAll references were removed.\\nIt never ran.")
+    'All references were removed. It never ran.'
+    """
+    lines = takewhile(lambda line: line[:1].strip(), reversed(message.strip().splitlines()))
+    return " ".join(reversed(list(lines)))
 
 
 def _describe(error: Exception) -> str:
