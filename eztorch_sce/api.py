@@ -24,6 +24,7 @@ from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, checked_scores
 from eztorch_sce.evaluation.classifier import classifier_accuracy
 from eztorch_sce.evaluation.few_shot import FewShotConfig
+from eztorch_sce.evaluation.features import sampling_of
 from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
@@ -237,6 +238,7 @@ def _finetune(
     summary = summarize(splits)
     config = fit_finetuning(config, splits.train)
     opened = open_training(config.data, splits, config.views, source, config.seed)
+    sampling_of(config.test, opened.spec)  # raises before anything is written
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)
     check_savable(opened.backbone, source.config)

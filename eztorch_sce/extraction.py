@@ -19,7 +19,14 @@ from eztorch_sce.data.sources.manifest import Manifest
 from eztorch_sce.distributed import local_device
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, FeaturesConfig
-from eztorch_sce.evaluation.features import RecordViews, read_features, record_features, record_views, views_card
+from eztorch_sce.evaluation.features import (
+    RecordViews,
+    read_features,
+    record_features,
+    record_views,
+    sampling_of,
+    views_card,
+)
 from eztorch_sce.evaluation.linear import Probe, train_heads
 from eztorch_sce.evaluation.sharded_rows import INDEX_FILE
 from eztorch_sce.extraction_merge import Result, failed_records, merged_banks, report_failed, stored_banks
@@ -192,6 +199,7 @@ def open_for_features(config: FeaturesConfig, backbone: Network | None, labeled:
     splits = open_data(config.data, config.seed, source)
     summary = summarize(splits)
     opened = open_evaluation(config.data, splits, source, config.seed)
+    sampling_of(config.test, opened.spec)  # raises before anything is written
     if isinstance(config, EvaluationConfig):
         train_labels, test_labels = (
             torch.from_numpy(split.records.labels).long() for split in (opened.train, opened.labeled_test)
@@ -212,6 +220,7 @@ def open_classifier(config: ClassifierTestConfig, backbone: Network | None) -> t
         splits = splits._replace(test=with_classes(splits.labeled_test, classes))
     summary = summarize(splits)
     opened = open_evaluation(config.data, splits, source, config.seed)
+    sampling_of(config.test, opened.spec)  # raises before anything is written
     if classes:
         check_classes(opened.labeled_test, classes)
     else:

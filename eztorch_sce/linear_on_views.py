@@ -1,5 +1,6 @@
 """Linear evaluation on features of new random views in every epoch, as in the published protocols."""
 
+from eztorch_sce.evaluation.features import sampling_of
 from eztorch_sce.evaluation.linear import LinearConfig, LinearHeads, choice_metrics, heads_scores, sweep_scores
 from eztorch_sce.extraction import records_card, views_of
 from eztorch_sce.opening import BackboneSource, Network, open_labeled, open_training, summarize
@@ -20,6 +21,7 @@ def linear_on_views(config: LinearConfig, backbone: Network | None) -> Report:
     splits = open_labeled(config.data, config.seed, source)
     summary = summarize(splits)
     opened = open_training(config.data, splits, config.views, source, config.seed)
+    sampling_of(config.test, opened.spec)  # raises before anything is written
     held_out = config.held_out(opened.train) if config.probe().selects_on_validation else None
 
     loaded = TrainingData(config.data, opened.train, opened.views, opened.spec, config.seed, config.trainer)

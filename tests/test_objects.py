@@ -113,6 +113,20 @@ def test_commands_that_cannot_build_a_passed_network_refuse_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_short_side_below_the_crops_is_told_before_any_work(tmp_path: Path) -> None:
+    test, data = ez.EvaluationViewsConfig(short_side=20), DataConfig(batch_size=8, num_workers=0)
+    linear = ez.LinearConfig(data=data, views="linear_image", test=test, run=ez.RunConfig(dir=str(tmp_path / "linear")))
+    commands: list[Callable[[], object]] = [
+        lambda: ez.finetune(finetuning(tmp_path / "tune", test=test), backbone=network(), data=TRAIN, test_data=TEST),
+        lambda: ez.knn(evaluation(tmp_path / "knn", test=test), backbone=network(), data=TRAIN, test_data=TEST),
+        lambda: ez.linear(linear, backbone=network(), data=TRAIN, test_data=TEST),
+    ]
+    for command in commands:
+        with pytest.raises(ConfigError, match=r"test.short_side=20 is less than the crops of \d+ pixels: use at least"):
+            command()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_passed_network_is_evaluated_with_its_weights_and_as_it_is(
     trained: tuple[Path, nn.Module], tmp_path: Path
 ) -> None:

@@ -88,8 +88,15 @@ def record_views(
 
 
 def sampling_of(views: EvaluationViewsConfig, spec: InputSpec) -> EvaluationSampling:
-    """Return the clips and crops of each record, with the short side chosen."""
+    """Return the clips and crops of each record, with the short side chosen.
+
+    Raises:
+        ConfigError: If the short side is less than the side of the crops.
+    """
     short_side = views.short_side or spec.test_short_side
+    if short_side < spec.size:
+        cure = f"use at least {spec.size}, or test.short_side=null for {spec.test_short_side}"
+        raise ConfigError([f"test.short_side={short_side} is less than the crops of {spec.size} pixels: {cure}"])
     return EvaluationSampling(views.num_clips, views.num_crops, short_side, views.clips)
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import threading
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -221,9 +222,12 @@ def _last_sentences(message: str) -> str:
 
 
 def _describe(error: Exception) -> str:
-    """Return an error as one line, with its type if it is not one that explains itself."""
+    """Return an error as one line, with its type if it is not one that explains itself; the log of Ray has it all."""
     if isinstance(error, EXPLAINED):
         return "; ".join(getattr(error, "problems", [str(error)]))
+    traceback.print_exception(error)
+    if "Original Traceback" in str(error):  # of a process that loads data
+        return _last_sentences(str(error))
     return f"{type(error).__name__}: {first_line(error)}"
 
 
