@@ -199,7 +199,7 @@ def workers(process: int, runner: str, folder: Path) -> list[int]:
         return [each for each in children(process) if not children(each) and "resource_tracker" not in command_of(each)]
     if runner == "slurm":
         return [each for each in children(process) if "submitit" in command_of(each)]
-    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if "ray::" in command_of(int(path.name))]
+    return [int(path.name) for path in Path("/proc").glob("[0-9]*") if "ray::MapWorker" in command_of(int(path.name))]
 
 
 def command_of(process: int) -> str:

@@ -23,8 +23,8 @@ from eztorch_sce.data.sources.provenance import Provenance
 from eztorch_sce.errors import ConfigError, MediaError
 from eztorch_sce.evaluation.base import EvaluationConfig, ExtractConfig, checked_scores
 from eztorch_sce.evaluation.classifier import classifier_accuracy
-from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.features import sampling_of
+from eztorch_sce.evaluation.few_shot import FewShotConfig
 from eztorch_sce.evaluation.knn import KnnConfig
 from eztorch_sce.evaluation.linear import LinearConfig
 from eztorch_sce.evaluation.retrieval import RetrieveConfig
