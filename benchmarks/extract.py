@@ -55,8 +55,8 @@ def main() -> None:
     what = f"extract, {args.images} images of 32 px, r2plus1d_small, {args.workers} loading process"
     rows = [row(what, who, args.images / statistics.median(wall for wall, _ in each), "records/s")
             for who, each in times.items()]  # fmt: skip
-    rows += [row(f"{what}, time of the CPU", who, 1e3 * statistics.median(cpu for _, cpu in each) / args.images,
-                 "ms/record") for who, each in times.items()]  # fmt: skip
+    rows += [row(f"{what}, per second of the CPU", who, args.images / statistics.median(cpu for _, cpu in each),
+                 "records/s") for who, each in times.items()]  # fmt: skip
     notes = [
         f"{who}: {', '.join(f'{wall:.1f} s' for wall, _ in each)} in {args.rounds} runs" for who, each in times.items()
     ]

@@ -129,11 +129,14 @@ def _first_of(reasons: dict[int, str], shards: Sequence[int]) -> str:
 
 
 def _describe_failed(reasons: dict[int, str], shards: Sequence[int]) -> list[str]:
-    """Return a message per shard that failed each time."""
+    """Return a message per reason for which shards failed each time."""
+    alike: dict[str, list[str]] = {}
+    for number in shards:
+        alike.setdefault(reasons.get(number, _SILENT), []).append(str(number))
     cure = "fix the cause and run the same command again; finished shards are kept"
     return first_messages(
         [
-            f"shard {number} failed {_NUM_TRIES} times, at last {reasons.get(number, _SILENT)}; {cure}"
-            for number in shards
+            f"shard{'s' * (len(numbers) > 1)} {shorten(numbers)} failed {_NUM_TRIES} times, at last {reason}; {cure}"
+            for reason, numbers in alike.items()
         ]
     )
