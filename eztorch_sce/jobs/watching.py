@@ -1,16 +1,20 @@
 """Waiting for tasks on other machines: their progress, read from the receipts that they write."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from eztorch_sce import signals
+from eztorch_sce.errors import shorten
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.jobs.receipts import FOLDER, ReceiptReader
 from eztorch_sce.jobs.work import Advance
+from eztorch_sce.progress import in_words, print_above
 
 _EVERY_S = 1.0
 _POLL_S = 0.2  # between two looks for a signal
 _LOOKING = 0.1  # at most this fraction of the time is spent on reading receipts
+_SLOW = 3.0  # times as long as the slowest shard so far without a receipt: what is left waits for a slow node
+_SLOW_S = 60.0  # at least, so that short shards are not called slow
 
 
 def watch_receipts(job: Job, shards: Sequence[int], advance: Advance, is_running: Callable[[], bool]) -> None:
@@ -22,10 +26,12 @@ def watch_receipts(job: Job, shards: Sequence[int], advance: Advance, is_running
         advance: Called with the number of records and of failures of each shard that is done.
         is_running: Returns whether a task is running or will run. It may raise, which ends the waiting.
 
+    Shards that take much longer than all others are named: Ray and SLURM start no second copy of a slow task.
+
     Raises:
         Stopped: If a signal asks the command to end.
     """
-    reader, waiting = ReceiptReader(job.store), set(shards)
+    reader, waiting, stall = ReceiptReader(job.store), set(shards), _Stall()
     goes_on = True
     while waiting and goes_on:
         goes_on = is_running()
@@ -36,9 +42,33 @@ def watch_receipts(job: Job, shards: Sequence[int], advance: Advance, is_running
             if receipt.shard in waiting and job.is_valid(receipt):
                 waiting.remove(receipt.shard)
                 advance(receipt.num_inputs, len(receipt.failures))
+                stall.end(receipt.seconds)
         if waiting and goes_on:
             advance(0)
+            stall.report(waiting)
             _wait(max(_EVERY_S, (time.monotonic() - started) / _LOOKING))
+
+
+class _Stall:
+    """Notices that no receipt has come for long, and says so once."""
+
+    def __init__(self) -> None:
+        self._slowest_s, self._since, self._is_told = 0.0, time.monotonic(), False
+
+    def end(self, seconds: float) -> None:
+        """Note a receipt, of a shard that took so many seconds."""
+        self._slowest_s, self._since, self._is_told = max(self._slowest_s, seconds), time.monotonic(), False
+
+    def report(self, waiting: Collection[int]) -> None:
+        """Name the shards that are waited for, if that takes much longer than any shard so far."""
+        waited_s = time.monotonic() - self._since
+        if self._is_told or not self._slowest_s or waited_s < max(_SLOW_S, _SLOW * self._slowest_s):
+            return
+        self._is_told = True
+        others = f"no other took more than {in_words(self._slowest_s)}"
+        cure = "if a machine is slow or hangs, end its task, and the shard is done again"
+        names = shorten([str(number) for number in sorted(waiting)])
+        print_above(f"nothing has come for {in_words(waited_s)} from shard {names}; {others}; {cure}")
 
 
 def _wait(seconds: float) -> None:

@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
 from toy_job import CountLetters, records_of, write_files
 
+from eztorch_sce.jobs import watching
 from eztorch_sce.jobs.job import Job
 from eztorch_sce.jobs.watching import watch_receipts
 
@@ -45,3 +48,21 @@ def test_records_and_failures_are_reported_as_the_receipts_of_tasks_appear(tmp_p
     reports.clear()
     watch_receipts(job, range(5), advance, lambda: False)
     assert reports == []  # receipts of other settings do not count
+
+
+def test_a_shard_that_takes_much_longer_than_the_others_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(watching, "_SLOW_S", 1.0)
+    files = write_files(tmp_path / "files", 50)
+    job = Job.create(tmp_path / "job", CountLetters("a"), records_of(files), per_shard=10)
+    stop = time.monotonic() + 60
+    printed: list[str] = []
+
+    def is_running() -> bool:  # until two looks after the line
+        printed.append(capsys.readouterr().err)
+        return time.monotonic() < stop and "from shard" not in "".join(printed[:-2])
+
+    with start_task(tmp_path / "job", 0, 1, 3, 4):
+        watch_receipts(job, range(5), lambda *_: None, is_running)
+    assert "".join(printed).count("from shard 2; no other took more than") == 1
