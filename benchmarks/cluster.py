@@ -1,6 +1,6 @@
 """Work on the files of a data set by each runner: equal results, times, and what disturbances leave behind.
 
-    python benchmarks/cluster.py DATA [--records 2000] [--faults 20] [--json FILE] [--folder FOLDER]
+    python benchmarks/cluster.py DATA [--records 2000] [--commands doctor ...] [--faults 24] [--json FILE]
 
 All videos below DATA are copied once and linked until there are as many records as asked for. `data doctor`, `data
 prepare` and `extract` then run as commands, by `runner=local`, by `runner=ray` on a cluster of two nodes of one core
@@ -28,6 +28,7 @@ from common import Row, arguments, finish, row
 
 SUFFIXES = {".mp4", ".avi", ".mkv", ".mov", ".webm", ".ts", ".mpg", ".flv", ".wmv", ".ogv", ".3gp"}
 PER_SHARD = 100
+COMMANDS = ["doctor", "prepare", "extract"]
 NETWORK = [
     "backbone=r2plus1d_small",
     "backbone.width=8",
@@ -46,7 +47,8 @@ def multiply(data: Path, folder: Path, num_records: int) -> int:
         for video in videos:
             name = f"{video.stem}-{video.suffix[1:]}{video.suffix}"  # prepare refuses names that differ in their suffix
             path = video.relative_to(data).with_name(name)
-            target, first = folder / f"copy-{number // len(videos):03d}" / path, folder / "copy-000" / path
+            copies = folder / "videos"  # not in folders of their own, which would give one file several labels
+            target, first = copies / f"copy-{number // len(videos):03d}" / path, copies / "copy-000" / path
             target.parent.mkdir(parents=True, exist_ok=True)
             if target == first:
                 shutil.copyfile(video, target)
@@ -278,9 +280,10 @@ def disturbed(job: Job, disturb: Callable[["subprocess.Popen[str]"], None], afte
     return running
 
 
-def compare(folder: Path, files: Path, runners: Runners, rows: list[Row], num_records: int) -> None:
-    """Run each command by each runner on all files, and compare results and times."""
-    for command in ("doctor", "prepare", "extract"):
+def compare(folder: Path, files: Path, runners: Runners, commands: list[str], num_records: int) -> list[Row]:
+    """Run commands by each runner on all files, and compare results and times."""
+    rows = []
+    for command in commands:
         results = {}
         for name in ("local", "ray", "slurm"):
             own = linked(files, folder / f"{command}-{name}")
@@ -298,19 +301,20 @@ def compare(folder: Path, files: Path, runners: Runners, rows: list[Row], num_re
             print(f"{command} {name}: {seconds:.1f} s, {results[name][:40]}", flush=True)
             shutil.rmtree(own)
         assert len(set(results.values())) == 1, f"{command}: results differ: {results}"
+    return rows
 
 
 def disturb_all(folder: Path, files: Path, runners: Runners, count: int, seed: int) -> list[Row]:
     """Run seeded faults, and compare what is left with the results of undisturbed commands."""
     rng, expected, typical_s = random.Random(seed), {}, {}
-    for command in ("doctor", "prepare", "extract"):
+    for command in COMMANDS:
         own = linked(files, folder / f"whole-{command}")
         job = Job(command, runners.words("local"), own, folder / f"whole-out-{command}")
         typical_s[command] = job.finish()
         expected[command] = job.result()
     cases = [
         (command, name, kind)
-        for command in ("doctor", "prepare", "extract")
+        for command in COMMANDS
         for name in ("local", "ray", "slurm")
         for kind in Disturbance(runners, name, rng).kinds()
     ]
@@ -337,6 +341,7 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("data", type=Path, help="folder of videos")
     parser.add_argument("--records", type=int, default=2000, help="records of the comparison; 0 leaves it out")
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=COMMANDS, help="commands to compare")
     parser.add_argument("--faults", type=int, default=24, help="number of faults; 0 leaves them out")
     parser.add_argument("--fault-records", type=int, default=340, help="records while there are faults")
     parser.add_argument("--seed", type=int, default=0, help="seed of the faults")
@@ -351,7 +356,7 @@ def main() -> None:
     try:
         if options.records:
             count = multiply(options.data.absolute(), folder / "files", options.records)
-            compare(folder, folder / "files", runners, rows, count)
+            rows += compare(folder, folder / "files", runners, options.commands, count)
         if options.faults:
             multiply(options.data.absolute(), folder / "few", options.fault_records)
             rows += disturb_all(folder, folder / "few", runners, options.faults, options.seed)
