@@ -18,7 +18,7 @@ from typing import Any
 from eztorch_sce.errors import ConfigError, describe_disk
 from eztorch_sce.jobs.locking import JobLock, lock_job
 from eztorch_sce.jobs.receipts import FOLDER as RECEIPTS
-from eztorch_sce.jobs.receipts import Receipt, name_of, read_receipt, read_receipts, write_receipt
+from eztorch_sce.jobs.receipts import Receipt, digest_of, name_of, read_receipt, read_receipts, write_receipt
 from eztorch_sce.jobs.sharding import hash_of, num_shards, shard_of
 from eztorch_sce.jobs.store import Store
 from eztorch_sce.jobs.work import LOADING, Output, Shard, Work
@@ -67,7 +67,7 @@ class Job:
         self.version: str = description["version"]
         self.count: int = description["shards"]
         deciding = {name: value for name, value in self.settings.items() if name != LOADING}
-        self.settings_digest = _digest_of([self.command, deciding])
+        self.settings_digest = digest_of([self.command, deciding])
         import pyarrow as pa
 
         self._inputs = pa.ipc.open_file(store.open(INPUTS_FILE) if inputs is None else pa.BufferReader(inputs))
@@ -394,10 +394,6 @@ def _digest_of_rows(rows: Any) -> str:
     with pa.ipc.new_stream(sink, compact.schema) as writer:
         writer.write_table(compact.combine_chunks())
     return hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()
-
-
-def _digest_of(content: object) -> str:
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _earlier_count(store: Store) -> int:

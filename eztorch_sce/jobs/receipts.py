@@ -55,14 +55,14 @@ def name_of(shard: int) -> str:
 def write_receipt(store: Store, receipt: Receipt) -> None:
     """Write a receipt in the place of an earlier one of the shard."""
     content = asdict(receipt)
-    store.write(name_of(receipt.shard), (json.dumps({**content, _DIGEST: _digest_of(content)}) + "\n").encode())
+    store.write(name_of(receipt.shard), (json.dumps({**content, _DIGEST: digest_of(content)}) + "\n").encode())
 
 
 def read_receipt(store: Store, shard: int) -> Receipt | None:
     """Return the receipt of a shard, or None if there is none or it is damaged."""
     try:
         content = json.loads(store.read(name_of(shard)))
-        if content.pop(_DIGEST) != _digest_of(content):
+        if content.pop(_DIGEST) != digest_of(content):
             return None
         receipt = Receipt(**{item.name: content[item.name] for item in fields(Receipt)})
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -70,8 +70,9 @@ def read_receipt(store: Store, shard: int) -> Receipt | None:
     return receipt if receipt.shard == shard else None
 
 
-def _digest_of(content: object) -> str:
-    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=8).hexdigest()
+def digest_of(content: object) -> str:
+    """Return a digest of what JSON can hold, whatever the order of its keys."""
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def read_receipts(store: Store) -> dict[int, Receipt]:
