@@ -40,6 +40,7 @@ def for_each(
     waiting, again = iter(items), _Again[T]()
     idle: list[_Worker[T, R]] = []
     busy: dict[Any, _Worker[T, R]] = {}  # by connection
+    done: list[tuple[T, R | None, str]] = []
     try:
         while True:
             while len(busy) < num_workers:
@@ -48,8 +49,10 @@ def for_each(
                     break
                 worker = _started(idle, context, work, task, limit_s)
                 busy[worker.connection] = worker
+            yield from done  # while the workers have their next items
             if not busy:
                 return
+            done = []
             left_s = min(worker.deadline for worker in busy.values()) - time.monotonic()
             ready = wait(list(busy), timeout=min(max(0.0, left_s), _POLL_S))
             signals.poll()
@@ -63,11 +66,11 @@ def for_each(
                     continue
                 if not death:
                     idle.append(worker)
-                yield worker.task.item, result, death
+                done.append((worker.task.item, result, death))
             for worker in [worker for worker in busy.values() if time.monotonic() > worker.deadline]:
                 del busy[worker.connection]
                 worker.stop()
-                yield worker.task.item, None, f"took longer than {limit_s:g} s"
+                done.append((worker.task.item, None, f"took longer than {limit_s:g} s"))
     finally:
         for worker in [*idle, *busy.values()]:
             worker.stop()

@@ -42,21 +42,19 @@ def test_an_item_that_takes_too_long_is_not_tried_again(tmp_path: Path) -> None:
     assert (tmp_path / "tried").read_text() == "x"
 
 
-def test_an_idle_worker_that_was_killed_is_replaced() -> None:
-    pids: list[int] = []
+def test_an_idle_worker_that_was_killed_is_replaced(tmp_path: Path) -> None:
+    note, pids = tmp_path / "pid", []
 
     def items() -> Iterator[str]:
         for _ in range(3):
-            if pids:  # its process is idle
+            if note.exists():  # its process is idle
+                pids.append(int(note.read_text()))
                 os.kill(pids[-1], signal.SIGKILL)
                 time.sleep(0.2)
-            yield "__import__('os').getpid()"
+            yield f"__import__('pathlib').Path({str(note)!r}).write_text(str(__import__('os').getpid()))"
 
-    for _, pid, death in for_each(eval, items(), 1, limit_s=30.0):
-        assert not death
-        assert pid
-        pids.append(pid)
-    assert len(set(pids)) == 3
+    assert [death for _, _, death in for_each(eval, items(), 1, limit_s=30.0)] == [""] * 3
+    assert len({*pids, int(note.read_text())}) == 3
 
 
 def test_exceptions_of_the_function_are_raised() -> None:
