@@ -16,6 +16,8 @@ from eztorch_sce.data.config import DataConfig
 from eztorch_sce.data.sources.walk import RATES_FILE
 from eztorch_sce.errors import ConfigError
 
+pytestmark = pytest.mark.xdist_group("rates")  # the videos are measured once, in one worker
+
 _SMALL = ["data.num_frames=2", "data.clip_s=0.5", "data.batch_size=2", "data.num_workers=0"]
 
 
