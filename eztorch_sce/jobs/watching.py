@@ -20,13 +20,13 @@ _SLOW_S = 60.0  # at least, so that short shards are not called slow
 def watch_receipts(job: Job, shards: Sequence[int], advance: Advance, is_running: Callable[[], bool]) -> None:
     """Report shards as their receipts appear, until all have one or none of their tasks is running.
 
+    Shards that take much longer than all others are named: Ray and SLURM start no second copy of a slow task.
+
     Args:
         job: The job.
         shards: Numbers of the shards that tasks work on.
         advance: Called with the number of records and of failures of each shard that is done.
         is_running: Returns whether a task is running or will run. It may raise, which ends the waiting.
-
-    Shards that take much longer than all others are named: Ray and SLURM start no second copy of a slow task.
 
     Raises:
         Stopped: If a signal asks the command to end.
