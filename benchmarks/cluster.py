@@ -45,7 +45,7 @@ def multiply(data: Path, folder: Path, num_records: int) -> int:
     number = 0
     while number < num_records:
         for video in videos:
-            name = f"{video.stem}-{video.suffix[1:]}{video.suffix}"  # prepare refuses names that differ in their suffix
+            name = f"{video.stem}-{video.suffix[1:]}{video.suffix}"  # prepare refuses names that differ only in it
             path = video.relative_to(data).with_name(name)
             copies = folder / "videos"  # not in folders of their own, which would give one file several labels
             target, first = copies / f"copy-{number // len(videos):03d}" / path, copies / "copy-000" / path
@@ -135,7 +135,7 @@ class Job:
         raise RuntimeError(f"{' '.join(self.words)} does not finish:\n{printed}")
 
     def is_done(self, code: int) -> bool:
-        """Return whether an exit code says that all is done; 1 says of files that some cannot be used."""
+        """Return whether a command is done: data commands exit with 1 if some files cannot be used."""
         return code in ((0,) if self.command == "extract" else (0, 1))
 
     def result(self) -> str:
@@ -195,7 +195,7 @@ def children(process: int) -> list[int]:
     return found
 
 
-def workers(process: int, runner: str, folder: Path) -> list[int]:
+def workers(process: int, runner: str) -> list[int]:
     """Return the processes that work on files, or write their results."""
     if runner == "local":
         return [each for each in children(process) if not children(each) and "resource_tracker" not in command_of(each)]
@@ -247,7 +247,7 @@ class Disturbance:
 
     def kill_worker(self, command: "subprocess.Popen[str]") -> None:
         """Kill a worker process."""
-        if candidates := workers(command.pid, self.name, Path()):
+        if candidates := workers(command.pid, self.name):
             os.kill(self.rng.choice(candidates), signal.SIGKILL)
 
     def kill_command(self, command: "subprocess.Popen[str]") -> None:
@@ -256,7 +256,7 @@ class Disturbance:
 
     def fill_disk(self, command: "subprocess.Popen[str]") -> None:
         """Let the process that writes results write none for two seconds."""
-        writers = [command.pid] if self.name == "local" else workers(command.pid, self.name, Path())
+        writers = [command.pid] if self.name == "local" else workers(command.pid, self.name)
         if writers:
             with small_files(self.rng.choice(writers)):
                 time.sleep(2)

@@ -100,7 +100,7 @@ def outcome(read: Callable[[], Any], expected: Any) -> str:
             content = read()
     except ConfigError:
         return "refused"
-    except Exception:
+    except Exception:  # counted: what this benchmark looks for is a reader that does not refuse in words
         return "other errors"
     if isinstance(content, str):
         return content

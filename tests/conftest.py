@@ -42,8 +42,8 @@ install_import_hook([f"eztorch_sce.{name}" for name in _CHECKED], "shape_checker
 
 torch.set_num_threads(1)  # tests may run in parallel, one per core, and their networks are small
 
-# Ray reads this once per process. With a token, which it would write to the home folder, a process that has started a
-# cluster refuses the calls of clusters without one, whose actors then die before they begin.
+# Ray would write a token to the home folder. It reads this once per process: a process that has started a cluster with
+# a token refuses calls from a cluster without one, and the actors of that cluster die before they start.
 os.environ["RAY_AUTH_MODE"] = "disabled"
 
 # `nohup` and jobs in the background of a script ignore these, and so would the commands that tests start.

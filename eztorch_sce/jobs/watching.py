@@ -60,7 +60,7 @@ class _Stall:
         self._slowest_s, self._since, self._is_told = max(self._slowest_s, seconds), time.monotonic(), False
 
     def report(self, waiting: Collection[int]) -> None:
-        """Name the shards that are waited for, if that takes much longer than any shard so far."""
+        """Name the shards that have no receipt, if none has come for much longer than any shard has taken."""
         waited_s = time.monotonic() - self._since
         if self._is_told or not self._slowest_s or waited_s < max(_SLOW_S, _SLOW * self._slowest_s):
             return

@@ -292,7 +292,9 @@ def test_a_full_disk_is_named_and_what_is_done_is_kept(tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12k", "none", tmp_path / "job" / "outputs"], check=True)
     try:
         with pytest.raises(
-            ConfigError, match=r"shards? .* failed 3 times, at last on .*: cannot write to .*: No space left on device"
+            ConfigError,
+            match=r"shards? \d(, \d)*( and \d more)? failed 3 times, at last on .*: "
+            r"cannot write to .*: No space left on device",
         ):
             run_job(job, work, SlurmRunner(LOCAL), None)
         done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "job" / "receipts").iterdir()}
