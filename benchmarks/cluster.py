@@ -8,7 +8,8 @@ each, and by `runner=slurm` with submitit's executor for one machine, two tasks 
 equal, row for row and bit for bit.
 
 With --faults, each fault is drawn from a seed: a worker process, a node or the command itself is killed by SIGKILL, or
-the disk of the job is full for a while. The command is run again until it has finished, and its result compared.
+the disk of the job is full for a while. The command is run again until it has finished, and its result compared. A
+fault that comes too late to find a process is repeated at half the time.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ def command_of(process: int) -> str:
 
 @contextmanager
 def small_files(process: int) -> Iterator[None]:
-    """Let a process write no file of more than 512 bytes for a second, as on a disk that is full."""
+    """Let a process write no file of more than 512 bytes, as on a disk that is full."""
     import resource
 
     before = resource.prlimit(process, resource.RLIMIT_FSIZE)
@@ -228,8 +229,11 @@ def small_files(process: int) -> Iterator[None]:
             return  # which has ended
 
 
+Fault = Callable[["subprocess.Popen[str]"], bool]
+
+
 class Disturbance:
-    """A fault of a job that runs.
+    """A fault of a job that runs. Each returns whether it found a process before the command ended.
 
     Args:
         runners: The runners.
@@ -240,44 +244,66 @@ class Disturbance:
     def __init__(self, runners: Runners, name: str, rng: random.Random) -> None:
         self.runners, self.name, self.rng = runners, name, rng
 
-    def kinds(self) -> dict[str, Callable[["subprocess.Popen[str]"], None]]:
+    def kinds(self) -> dict[str, Fault]:
         """Return the faults that a runner can have, by name."""
         kinds = {"worker killed": self.kill_worker, "command killed": self.kill_command, "disk full": self.fill_disk}
         return kinds | ({"node removed": self.remove_node} if self.name == "ray" else {})
 
-    def kill_worker(self, command: "subprocess.Popen[str]") -> None:
-        """Kill a worker process."""
-        if candidates := workers(command.pid, self.name):
-            os.kill(self.rng.choice(candidates), signal.SIGKILL)
+    def kill_worker(self, command: "subprocess.Popen[str]") -> bool:
+        """Kill a worker process, the first that can be found."""
+        while command.poll() is None:
+            if candidates := workers(command.pid, self.name):
+                return killed(self.rng.choice(candidates))
+            time.sleep(0.1)
+        return False
 
-    def kill_command(self, command: "subprocess.Popen[str]") -> None:
+    def kill_command(self, command: "subprocess.Popen[str]") -> bool:
         """Kill the command itself."""
-        os.kill(command.pid, signal.SIGKILL)
+        return command.poll() is None and killed(command.pid)
 
-    def fill_disk(self, command: "subprocess.Popen[str]") -> None:
-        """Let the process that writes results write none for two seconds."""
-        writers = [command.pid] if self.name == "local" else workers(command.pid, self.name)
-        if writers:
-            with small_files(self.rng.choice(writers)):
-                time.sleep(2)
+    def fill_disk(self, command: "subprocess.Popen[str]") -> bool:
+        """Let the processes that write results write none for ten seconds, or until the command ends."""
+        with ExitStack() as limits:
+            num_limited = 0
+            while command.poll() is None and not num_limited:
+                for writer in [command.pid] * (self.name == "local") + workers(command.pid, self.name):
+                    try:
+                        limits.enter_context(small_files(writer))
+                        num_limited += 1
+                    except ProcessLookupError:
+                        continue  # which has ended
+            deadline = time.monotonic() + 10
+            while command.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+        return num_limited > 0
 
-    def remove_node(self, _: "subprocess.Popen[str]") -> None:
+    def remove_node(self, command: "subprocess.Popen[str]") -> bool:
         """Kill the second node, and add another after two seconds."""
+        if command.poll() is not None:
+            return False
         self.runners.nodes.kill_second()
         time.sleep(2)
         self.runners.nodes.add()
+        return True
 
 
-def disturbed(job: Job, disturb: Callable[["subprocess.Popen[str]"], None], after_s: float) -> bool:
-    """Run a command, disturb it after a time, and run it again until it has finished; return whether it still ran."""
+def killed(process: int) -> bool:
+    """Kill a process, and return whether it was there."""
+    try:
+        os.kill(process, signal.SIGKILL)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def disturbed(job: Job, fault: Fault, after_s: float) -> bool:
+    """Run a command, disturb it after a time, and run it again until it has finished; return whether the fault hit."""
     process = job.start()
     time.sleep(after_s)
-    running = process.poll() is None
-    if running:
-        disturb(process)
+    hit = fault(process)
     process.communicate()
     job.finish()
-    return running
+    return hit
 
 
 def compare(folder: Path, files: Path, runners: Runners, commands: list[str], num_records: int) -> list[Row]:
@@ -319,22 +345,21 @@ def disturb_all(folder: Path, files: Path, runners: Runners, count: int, seed: i
         for kind in Disturbance(runners, name, rng).kinds()
     ]
     rng.shuffle(cases)
-    num_running = 0
     for number in range(count):
         command, name, kind = cases[number % len(cases)]
-        own = linked(files, folder / f"fault-{number}")
-        job = Job(command, runners.words(name), own, folder / f"fault-out-{number}")
         after_s = rng.uniform(0.3, 1.2) * typical_s[command] + (4 if name == "ray" else 0)
-        running = disturbed(job, Disturbance(runners, name, rng).kinds()[kind], after_s)
-        num_running += running
-        assert job.result() == expected[command], f"{command} by {name} after {kind}: the result differs"
-        print(f"fault {number + 1}: {command}, {name}, {kind} after {after_s:.1f} s, {running=}: equal", flush=True)
-        runners.nodes.add()
-        shutil.rmtree(own)
-        shutil.rmtree(job.out, ignore_errors=True)
-    return [
-        row("faults after which the result was equal", "eztorch_sce", count, f"of {count}, {num_running} in mid-job")
-    ]
+        hit = False
+        while not hit:
+            own = linked(files, folder / f"fault-{number}")
+            job = Job(command, runners.words(name), own, folder / f"fault-out-{number}")
+            hit = disturbed(job, Disturbance(runners, name, rng).kinds()[kind], after_s)
+            assert job.result() == expected[command], f"{command} by {name} after {kind}: the result differs"
+            print(f"fault {number + 1}: {command}, {name}, {kind} after {after_s:.1f} s, {hit=}: equal", flush=True)
+            runners.nodes.add()
+            shutil.rmtree(own)
+            shutil.rmtree(job.out, ignore_errors=True)
+            after_s /= 2
+    return [row("faults in mid-job after which the result was equal", "eztorch_sce", count, f"of {count}")]
 
 
 def main() -> None:

@@ -1,9 +1,12 @@
-"""Helpers of the benchmarks: arguments, medians, and the output as a table and as JSON."""
+"""Helpers of the benchmarks: arguments, medians, other checkouts, and the output as a table and as JSON."""
 
 import argparse
 import json
+import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -40,6 +43,22 @@ def medians(calls: dict[str, Callable[[], object]], repeats: int, device: str = 
             _wait(device)
             times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def checkouts(baseline: Path | None) -> dict[str, Path]:
+    """Return this checkout of the package, and another one as its baseline unless it is None."""
+    root = Path(__file__).resolve().parents[1]
+    return {"eztorch_sce": root} | ({} if baseline is None else {"eztorch_sce before": baseline.resolve()})
+
+
+def run_in(checkout: Path, code: str, *arguments: object) -> list[float]:
+    """Run code on the package of a checkout, in a process of its own; return the numbers of the last line it prints."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=checkout, env=environment)
+    if result.returncode:
+        sys.exit(result.stderr)
+    return [float(word) for word in result.stdout.splitlines()[-1].split()]
 
 
 def finish(rows: list[Row], packages: list[str], json_file: Path | None, notes: list[str]) -> None:

@@ -8,19 +8,13 @@ imports, from the settings to the report; the checkouts take turns. The time of 
 its workers. Baseline: `extract` of another checkout of this package, such as an earlier one.
 """
 
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from common import arguments, finish, row
+from common import arguments, checkouts, finish, row, run_in
 from PIL import Image
-
-US, BASELINE = "eztorch_sce", "eztorch_sce before"
-ROOT = Path(__file__).resolve().parents[1]
 
 _EXTRACT = """
 import resource, sys, time
@@ -43,15 +37,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, default=1)
     args = parser.parse_args()
-    checkouts = {US: ROOT} | ({} if args.baseline is None else {BASELINE: args.baseline.resolve()})
+    compared = checkouts(args.baseline)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_images(folder / "images", args.images)
-        times: dict[str, list[tuple[float, float]]] = {who: [] for who in checkouts}
+        times: dict[str, list[list[float]]] = {who: [] for who in compared}
         for number in range(args.rounds):
-            for who, checkout in checkouts.items():
+            for who, checkout in compared.items():
                 run_dir = folder / f"{number} {who}"
-                times[who].append(seconds(checkout, folder / "images", run_dir, args.workers))
+                times[who].append(run_in(checkout, _EXTRACT, folder / "images", run_dir, args.workers))
     what = f"extract, {args.images} images of 32 px, r2plus1d_small, {args.workers} loading process"
     rows = [row(what, who, args.images / statistics.median(wall for wall, _ in each), "records/s")
             for who, each in times.items()]  # fmt: skip
@@ -72,17 +66,6 @@ def write_images(folder: Path, count: int) -> None:
         Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
             place / f"image {rng.bytes(4).hex()}.png"
         )
-
-
-def seconds(checkout: Path, images: Path, run_dir: Path, num_workers: int) -> tuple[float, float]:
-    """Return the seconds of `extract` in a checkout, and those of the CPU."""
-    command = [sys.executable, "-c", _EXTRACT, str(images), str(run_dir), str(num_workers)]
-    environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    result = subprocess.run(command, capture_output=True, text=True, cwd=checkout, env=environment)
-    if result.returncode:
-        sys.exit(result.stderr)
-    wall, cpu = result.stdout.splitlines()[-1].split()
-    return float(wall), float(cpu)
 
 
 if __name__ == "__main__":

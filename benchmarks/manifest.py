@@ -1,10 +1,12 @@
-"""Benchmark of listing files, from the table of `data doctor` and from the folders, and of `data doctor` itself.
+"""Benchmark of listing files, from the table of `data doctor` and from the folders, and of the commands on files.
 
-python benchmarks/manifest.py --json benchmarks/results/manifest.json
+git worktree add ../before COMMIT
+python benchmarks/manifest.py --baseline ../before --json benchmarks/results/manifest.json
 
 The listed files have one byte each, in 400 class folders; none is opened. Each method is timed in a process of its own,
-after its imports, and the methods alternate. Baseline: `make_dataset`, the first step of torchvision's datasets;
-compare it with our listing of the same folders without the table.
+after its imports, and the methods alternate; making a first array imports pandas where it is installed. Baseline:
+`make_dataset`, the first step of torchvision's datasets; compare it with our listing of the same folders without the
+table.
 
 A list of 240,000 of such files is opened with and without that table.
 
@@ -12,10 +14,13 @@ Memory is measured on records that do not exist on disk, since it does not depen
 workers write to (private dirty pages) while they read the records of an epoch of 1.28 million, the size of ImageNet;
 and the time and memory of a run that opens a table of 100 million records and reads the first sample, an image.
 
-`data doctor` then scans real videos of 25 frames of 64 x 48 pixels with one process per core: the first, middle and
-last frames of each, and all frames with `full=true`.
+`data doctor` then inspects videos of 25 frames of 64 x 48 pixels with one process per core: the first, middle and last
+frames of each, and all frames with `full=true`; and `data prepare` copies them. Each run starts anew, in a process of
+its own, and is timed after its imports. Baseline: the same commands of another checkout of this package, such as an
+earlier one; the checkouts take turns.
 """
 
+import shutil
 import statistics
 import subprocess
 import sys
@@ -25,12 +30,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from common import arguments, finish, row
+from common import arguments, checkouts, finish, row, run_in
 from PIL import Image
 
 from eztorch_sce.cores import num_usable_cores
-from eztorch_sce.curation.doctor import diagnose
-from eztorch_sce.curation.settings import DoctorConfig
 from eztorch_sce.curation.video_writer import write_video
 from eztorch_sce.data.epoch_order import shuffled
 from eztorch_sce.data.sources.media_table import TABLE_NAME, MediaRow, folder_times, write_columns, write_table
@@ -42,7 +45,9 @@ NUM_CLASSES = 400
 
 _OURS = """
 import sys, time
+import pyarrow as pa
 from eztorch_sce.data.config import DataConfig
+pa.array([0])
 started, used = time.perf_counter(), time.process_time()
 num_files = len(DataConfig(root=sys.argv[1]).open().train.records)
 print(num_files, time.perf_counter() - started, time.process_time() - used)
@@ -59,7 +64,9 @@ print(num_files, time.perf_counter() - started, time.process_time() - used)
 
 _OURS_LIST = """
 import sys, time
+import pyarrow as pa
 from eztorch_sce.data.config import DataConfig
+pa.array([0])
 started, used = time.perf_counter(), time.process_time()
 num_files = len(DataConfig(root=sys.argv[1], list=sys.argv[1] + "/list.csv").open().train.records)
 print(num_files, time.perf_counter() - started, time.process_time() - used)
@@ -91,6 +98,7 @@ print(len(records), max(growth for _, growth in loader))
 """
 _HUGE = """
 import sys, time
+import pyarrow as pa
 from pathlib import Path
 from eztorch_sce.config.compose import compose
 from eztorch_sce.data.datamodule import TrainingData
@@ -103,6 +111,7 @@ def private_bytes():
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_Dirty"))
 
 config = compose("pretrain", ["recipe=cifar10_resnet18", "data.layout=unlabeled", f"data.root={sys.argv[1]}"])
+pa.array([0])
 started = time.perf_counter()
 splits = config.data.open_for_pretraining(seed=0)
 summarize(splits)
@@ -113,6 +122,29 @@ sample = data.dataset[next(iter(data.sampler))]
 first = time.perf_counter()
 assert isinstance(sample, Sample), sample
 print(len(train.records), opened - started, first - opened, private_bytes())
+"""
+
+_DOCTOR = """
+import sys, time
+from pathlib import Path
+from eztorch_sce.curation.doctor import diagnose
+from eztorch_sce.curation.settings import DoctorConfig
+if __name__ == "__main__":
+    config = DoctorConfig(full=sys.argv[2] == "full")
+    started = time.perf_counter()
+    result = diagnose(Path(sys.argv[1]), config)
+    print(len(result.rows) - result.num_unusable, time.perf_counter() - started)
+"""
+_PREPARE = """
+import sys, time
+from pathlib import Path
+from eztorch_sce.curation.prepare import prepare
+from eztorch_sce.curation.settings import PrepareConfig
+if __name__ == "__main__":
+    root, out = map(Path, sys.argv[1:])
+    started = time.perf_counter()
+    prepare(root, out, PrepareConfig())
+    print(sum(1 for _ in out.rglob("*.mp4")), time.perf_counter() - started)
 """
 
 
@@ -191,11 +223,33 @@ def make_videos(root: Path, num_videos: int) -> None:
         write_video(folder / f"{number:06d}.mp4", blocks.repeat_interleave(8, 1).repeat_interleave(8, 2), fps=25)
 
 
+def seconds_of_commands(folder: Path, compared: dict[str, Path], repeats: int) -> dict[tuple[str, str], list[float]]:
+    """Return the seconds of each run of the commands on files, by command and checkout."""
+    videos, copies = folder / "videos", folder / "copies"
+    num_videos = sum(1 for _ in videos.rglob("*.mp4"))
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(repeats):
+        for who, checkout in compared.items():
+            for command, code, argument in (
+                ("data doctor", _DOCTOR, "quick"),
+                ("data doctor full=true", _DOCTOR, "full"),
+                ("data prepare", _PREPARE, copies),
+            ):
+                for own in (videos / ".doctor", copies):
+                    shutil.rmtree(own, ignore_errors=True)
+                (videos / TABLE_NAME).unlink(missing_ok=True)
+                num_done, seconds = run_in(checkout, code, videos, argument)
+                assert num_done == num_videos, f"{command}: {num_done} of {num_videos} videos"
+                times.setdefault((command, who), []).append(seconds)
+    return times
+
+
 def main() -> None:
     """Measure, print the table and write the results."""
     parser = arguments(str(__doc__))
+    parser.add_argument("--baseline", type=Path, help="folder of another checkout of this package")
     parser.add_argument("--files", type=int, default=100_000, help="number of listed files")
-    parser.add_argument("--videos", type=int, default=1000, help="number of videos that data doctor scans")
+    parser.add_argument("--videos", type=int, default=1000, help="number of videos of the commands on files")
     parser.add_argument("--lines", type=int, default=240_000, help="number of lines of the list")
     parser.add_argument("--records", type=int, default=1_281_167, help="number of records of the measurement of memory")
     parser.add_argument("--huge", type=int, default=100_000_000, help="number of records of the huge table")
@@ -204,7 +258,7 @@ def main() -> None:
     times_s: dict[str, list[tuple[float, float]]] = {"table": [], "folders": [], "baseline": []}
     list_s: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
-        files, videos = Path(folder, "files"), Path(folder, "videos")
+        files = Path(folder, "files")
         table_rows = make_files(files, options.files)
         for _ in range(options.repeats):
             (files / TABLE_NAME).unlink(missing_ok=True)
@@ -222,9 +276,8 @@ def main() -> None:
         _, growth = run(_WORKERS, medium)[-2:]
         write_huge_table(huge, options.huge)
         num_huge, open_s, first_s, private = run(_HUGE, huge)
-        make_videos(videos, options.videos)
-        scans = {"": diagnose(videos), " full=true": diagnose(videos, DoctorConfig(full=True))}
-    assert all(scan.num_unusable == 0 and len(scan.rows) == options.videos for scan in scans.values())
+        make_videos(Path(folder, "videos"), options.videos)
+        commands_s = seconds_of_commands(Path(folder), checkouts(options.baseline), options.repeats)
 
     wall_s = {method: statistics.median(wall for wall, _ in times) for method, times in times_s.items()}
     cpu_s = {method: statistics.median(cpu for _, cpu in times) for method, times in times_s.items()}
@@ -239,9 +292,9 @@ def main() -> None:
         for how, seconds in list_s.items()
     ]
     rows.append(row(f"opening a table of {options.huge} records", US, num_huge / open_s, "records/s"))
-    for setting, scan in scans.items():
-        what = f"data doctor{setting}, {options.videos} videos, {num_usable_cores()} processes"
-        rows.append(row(what, US, len(scan.rows) / scan.seconds, "files/s"))
+    for (command, who), seconds in commands_s.items():
+        what = f"{command}, {options.videos} videos, {num_usable_cores()} processes"
+        rows.append(row(what, who, options.videos / statistics.median(seconds), "files/s"))
     slowest_s = max(wall for wall, _ in times_s["table"])
     notes = [
         f"{options.files} files are listed in {wall_s['table']:.2f} s from the table ({cpu_s['table']:.2f} s of CPU "
@@ -253,6 +306,10 @@ def main() -> None:
         f"{options.records} records: reading those of one epoch makes a worker write to {growth / 1e6:.1f} MB",
         f"{options.huge} records: opened in {open_s:.2f} s, first sample {first_s:.2f} s later, "
         f"{private / 1e6:.0f} MB of memory that is not shared",
+        *(
+            f"{command}, {who}: {', '.join(f'{each:.2f} s' for each in seconds)}"
+            for (command, who), seconds in commands_s.items()
+        ),
     ]
     finish(rows, ["torch", "torchvision", "pyarrow", "av", "eztorch-sce"], options.json, notes)
 
