@@ -246,7 +246,11 @@ class Disturbance:
 
     def kinds(self) -> dict[str, Fault]:
         """Return the faults that a runner can have, by name."""
-        kinds = {"worker killed": self.kill_worker, "command killed": self.kill_command, "disk full": self.fill_disk}
+        kinds: dict[str, Fault] = {
+            "worker killed": self.kill_worker,
+            "command killed": self.kill_command,
+            "disk full": self.fill_disk,
+        }
         return kinds | ({"node removed": self.remove_node} if self.name == "ray" else {})
 
     def kill_worker(self, command: "subprocess.Popen[str]") -> bool:
