@@ -20,10 +20,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-_IMPORTED = (  # what a training imports; first the package, which repairs torchvision
-    *("eztorch_sce.api", "eztorch_sce.cli", "eztorch_sce.training.trainer", "eztorch_sce.training.pretrain_module"),
-    *("eztorch_sce.training.classify_module", "torch._dynamo", "tensorboard.summary.writer.event_file_writer"),
-)
+from training_imports import import_training
+
 _CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 
 
@@ -243,6 +241,5 @@ def _serve(questions: IO[str], answers: IO[str]) -> None:
 if __name__ == "__main__":
     torch = importlib.import_module("torch")
     torch.set_num_threads(1)  # no thread may run when a process is forked
-    for name in _IMPORTED:
-        importlib.import_module(name)
+    import_training()
     _serve(sys.stdin, os.fdopen(os.dup(1), "w"))

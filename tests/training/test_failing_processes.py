@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkout import ROOT
 from image_files import write_noisy_classes
 
 pytestmark = pytest.mark.xdist_group("failing processes")  # fixtures take long: once, in one worker
@@ -47,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(images, folder / "images-broken")
     for number in (0, 2, 4):
         (folder / f"images-broken/train/a/{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    program = Path(__file__).with_name("failing_processes.py")
+    program = ROOT / "tests" / "support" / "failing_processes.py"
     subprocess.run([sys.executable, str(program), str(folder), str(images)], check=True, timeout=600)
     return folder
 

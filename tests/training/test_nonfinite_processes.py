@@ -23,6 +23,8 @@ from eztorch_sce.models.heads import ProjectorConfig
 from eztorch_sce.replaying import replay
 from eztorch_sce.training.nonfinite_files import facts_of
 
+pytestmark = pytest.mark.xdist_group("nonfinite processes")  # the fixture takes long: once, in one worker
+
 Results = list[dict[str, Any]]
 
 

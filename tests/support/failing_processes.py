@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from training_imports import import_training
 
 from eztorch_sce import api
 from eztorch_sce.cli import main
@@ -276,6 +277,7 @@ def free_ports(count: int) -> list[int]:
 
 def run_all(names: list[str]) -> None:
     torch.set_num_threads(1)
+    import_training()
     started, running = time.monotonic(), {}
     for name, port in zip(names, free_ports(len(names)), strict=True):
         for number in range(PROCESSES):
