@@ -22,8 +22,6 @@ earlier one; the checkouts take turns.
 
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -41,6 +39,7 @@ from eztorch_sce.data.sources.records import KINDS
 
 NUM_FOLDERS = 1000  # of the tables
 US, BASELINE = "eztorch_sce", "torchvision"
+ROOT = checkouts(None)[US]
 NUM_CLASSES = 400
 
 _OURS = """
@@ -165,16 +164,9 @@ def media_row(name: str) -> MediaRow:
 
 def listing_seconds(code: str, root: Path, num_files: int) -> tuple[float, float]:
     """Return the wall time and the CPU time in seconds of a method, run in a process of its own."""
-    process = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
-    num_listed, wall_s, cpu_s = process.stdout.split()
-    assert int(num_listed) == num_files, f"{num_listed} of {num_files} files listed"
-    return float(wall_s), float(cpu_s)
-
-
-def run(code: str, root: Path) -> list[float]:
-    """Return the numbers that a script prints, run in a process of its own."""
-    process = subprocess.run([sys.executable, "-c", code, str(root)], check=True, capture_output=True, text=True)
-    return [float(word) for word in process.stdout.split()[-4:]]
+    num_listed, wall_s, cpu_s = run_in(ROOT, code, root)
+    assert num_listed == num_files, f"{num_listed} of {num_files} files listed"
+    return wall_s, cpu_s
 
 
 def write_list(root: Path, num_files: int) -> None:
@@ -273,9 +265,9 @@ def main() -> None:
         write_table(listed, [media_row(name) for name in rows_of_list])
         list_s["from the table of data doctor"] = listing_seconds(_OURS_LIST, listed, options.lines)[0]
         write_huge_table(medium, options.records)
-        _, growth = run(_WORKERS, medium)[-2:]
+        _, growth = run_in(ROOT, _WORKERS, medium)
         write_huge_table(huge, options.huge)
-        num_huge, open_s, first_s, private = run(_HUGE, huge)
+        num_huge, open_s, first_s, private = run_in(ROOT, _HUGE, huge)
         make_videos(Path(folder, "videos"), options.videos)
         commands_s = seconds_of_commands(Path(folder), checkouts(options.baseline), options.repeats)
 
