@@ -46,7 +46,7 @@ def multiply(data: Path, folder: Path, num_records: int) -> int:
     number = 0
     while number < num_records:
         for video in videos:
-            name = f"{video.stem}-{video.suffix[1:]}{video.suffix}"  # prepare refuses names that differ only in it
+            name = f"{video.stem}-{video.suffix[1:]}{video.suffix}"  # prepare refuses names that only differ in suffix
             path = video.relative_to(data).with_name(name)
             copies = folder / "videos"  # not in folders of their own, which would give one file several labels
             target, first = copies / f"copy-{number // len(videos):03d}" / path, copies / "copy-000" / path
@@ -233,7 +233,7 @@ Fault = Callable[["subprocess.Popen[str]"], bool]
 
 
 class Disturbance:
-    """A fault of a job that runs. Each returns whether it found a process before the command ended.
+    """Faults of a job that runs. Each method returns whether it found a process before the command ended.
 
     Args:
         runners: The runners.
@@ -254,12 +254,9 @@ class Disturbance:
         return kinds | ({"node removed": self.remove_node} if self.name == "ray" else {})
 
     def kill_worker(self, command: "subprocess.Popen[str]") -> bool:
-        """Kill a worker process, the first that can be found."""
-        while command.poll() is None:
-            if candidates := workers(command.pid, self.name):
-                return killed(self.rng.choice(candidates))
-            time.sleep(0.1)
-        return False
+        """Kill a worker process as soon as there is one."""
+        found = self._wait_for_workers(command)
+        return bool(found) and killed(self.rng.choice(found))
 
     def kill_command(self, command: "subprocess.Popen[str]") -> bool:
         """Kill the command itself."""
@@ -269,17 +266,25 @@ class Disturbance:
         """Let the processes that write results write none for ten seconds, or until the command ends."""
         with ExitStack() as limits:
             num_limited = 0
-            while command.poll() is None and not num_limited:
-                for writer in [command.pid] * (self.name == "local") + workers(command.pid, self.name):
-                    try:
-                        limits.enter_context(small_files(writer))
-                        num_limited += 1
-                    except ProcessLookupError:
-                        continue  # which has ended
+            found = self._wait_for_workers(command)
+            for writer in [command.pid, *found] if self.name == "local" else found:
+                try:
+                    limits.enter_context(small_files(writer))
+                    num_limited += 1
+                except ProcessLookupError:
+                    continue  # which has ended
             deadline = time.monotonic() + 10
             while command.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
         return num_limited > 0
+
+    def _wait_for_workers(self, command: "subprocess.Popen[str]") -> list[int]:
+        """Return the worker processes as soon as there are any, or none if the command ends first."""
+        found: list[int] = []
+        while command.poll() is None and not found:
+            found = workers(command.pid, self.name)
+            time.sleep(0.0 if found else 0.1)
+        return found
 
     def remove_node(self, command: "subprocess.Popen[str]") -> bool:
         """Kill the second node, and add another after two seconds."""

@@ -46,7 +46,7 @@ def medians(calls: dict[str, Callable[[], object]], repeats: int, device: str = 
 
 
 def checkouts(baseline: Path | None) -> dict[str, Path]:
-    """Return this checkout of the package, and another one as its baseline unless it is None."""
+    """Return this checkout of the package, and another one as its baseline if one is given."""
     root = Path(__file__).resolve().parents[1]
     return {"eztorch_sce": root} | ({} if baseline is None else {"eztorch_sce before": baseline.resolve()})
 

@@ -241,7 +241,7 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--baseline", type=Path, help="folder of another checkout of this package")
     parser.add_argument("--files", type=int, default=100_000, help="number of listed files")
-    parser.add_argument("--videos", type=int, default=1000, help="number of videos of the commands on files")
+    parser.add_argument("--videos", type=int, default=1000, help="number of videos to inspect and to copy")
     parser.add_argument("--lines", type=int, default=240_000, help="number of lines of the list")
     parser.add_argument("--records", type=int, default=1_281_167, help="number of records of the measurement of memory")
     parser.add_argument("--huge", type=int, default=100_000_000, help="number of records of the huge table")
